@@ -1,0 +1,32 @@
+"""Fixtures shared by all tests. Two CPU devices are forced before JAX starts, so that the parallel paths are real."""
+
+import os
+from pathlib import Path
+
+os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=2'
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get('ONET_JAX_SHARED', ROOT.parent / 'shared'))
+
+
+@pytest.fixture
+def golden():
+    """A function (relative path) -> dict of arrays of one golden file; skips the test where the files are absent."""
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        path = SHARED / 'golden' / name
+        if not path.exists():
+            pytest.skip(f'golden file {name} not found under {SHARED} (set ONET_JAX_SHARED)')
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    return load
+
+
+def golden_names(pattern: str) -> list[str]:
+    """Names of the golden files that match, for `parametrize`; a placeholder that skips where they are absent."""
+    folder = SHARED / 'golden'
+    return sorted(str(path.relative_to(folder)) for path in folder.glob(pattern)) or [pattern]
