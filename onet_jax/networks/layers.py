@@ -1,0 +1,136 @@
+"""Layers shared by every network of the family, with the initialisation and normalisation of the official code.
+
+B batch, T points, F features, C condition. All layers act on the last axis. Sub-modules carry the names of the official
+PyTorch checkpoints (`fc_0`, `bn_1`, `conv_gamma`, ...), so that converting weights is a table of names.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+EPSILON = 1e-5  # added to the variance by every batch normalisation
+MOMENTUM = 0.9  # of the running statistics: new = 0.9 old + 0.1 batch
+
+# PyTorch's default for linear and convolutional kernels, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+torch_uniform = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
+
+class Linear(nn.Module):
+    """Affine map of the last axis.
+
+    Several inputs stand for their concatenation, [x_1, x_2] W = x_1 W_1 + x_2 W_2, and may broadcast against each other:
+    a feature that is the same for all points is multiplied once for each shape, not once for each point.
+    Kernel and bias start as U(-1/sqrt(fan_in), 1/sqrt(fan_in)) unless an initialiser is given.
+    """
+
+    features: int
+    kernel_init: nn.initializers.Initializer = torch_uniform
+    bias_init: nn.initializers.Initializer | None = None
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, *inputs: jax.Array) -> jax.Array:
+        """[..., F_1], [..., F_2], ... -> [..., features]."""
+        fan_in = sum(x.shape[-1] for x in inputs)
+        kernel = self.param('kernel', self.kernel_init, (fan_in, self.features))
+        y, start = 0.0, 0
+        for x in inputs:
+            stop = start + x.shape[-1]
+            # As one matrix: XLA would transpose a batched operand for the gradient of the kernel, at twice the time.
+            rows = x.reshape(-1, x.shape[-1]) @ kernel[start:stop]
+            y = y + rows.reshape(*x.shape[:-1], self.features)
+            start = stop
+        if self.use_bias:
+            y = y + self.param('bias', self.bias_init or _uniform(fan_in**-0.5), (self.features,))
+        return y
+
+
+def _uniform(bound: float) -> nn.initializers.Initializer:
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class ResnetBlock(nn.Module):
+    """Pre-activation ResNet block, x -> s(x) + fc_1(relu(fc_0(relu(x)))); several inputs as in `Linear`.
+
+    The hidden size is min(in, out); the shortcut is the identity where the sizes agree, else linear without bias.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, *inputs: jax.Array) -> jax.Array:
+        """[..., F_1], [..., F_2], ... -> [..., features]."""
+        fan_in = sum(x.shape[-1] for x in inputs)
+        net = Linear(min(fan_in, self.features), name='fc_0')(*map(nn.relu, inputs))
+        net = Linear(self.features, kernel_init=nn.initializers.zeros, name='fc_1')(nn.relu(net))
+        if len(inputs) == 1 and fan_in == self.features:
+            return inputs[0] + net
+        return Linear(self.features, use_bias=False, name='shortcut')(*inputs) + net
+
+
+class BatchStatistics(nn.Module):
+    """Mean and variance of every channel, over the batch in training and as running averages in evaluation.
+
+    The batch is normalised with the biased variance while the running variance takes the unbiased one (PyTorch's
+    semantics; flax's own BatchNorm stores the biased one). With `axis_name` the statistics are those of the whole batch,
+    spread over the devices of that axis.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool, axis_name: str | None = None) -> tuple[jax.Array, jax.Array]:
+        """[..., F] -> mean [F], variance [F]."""
+        running_mean = self.variable('batch_stats', 'running_mean', jnp.zeros, x.shape[-1:])
+        running_var = self.variable('batch_stats', 'running_var', jnp.ones, x.shape[-1:])
+        if not train:
+            return running_mean.value, running_var.value
+
+        axes = tuple(range(x.ndim - 1))
+        count = x.size // x.shape[-1]
+        mean = x.mean(axes)
+        if axis_name is not None:
+            count = count * jax.lax.axis_size(axis_name)
+            mean = jax.lax.pmean(mean, axis_name)
+        # The derivative of the variance by the mean is zero; saying so saves a pass over the data in training.
+        var = jnp.square(x - jax.lax.stop_gradient(mean)).mean(axes)
+        if axis_name is not None:
+            var = jax.lax.pmean(var, axis_name)
+        if not self.is_initializing():
+            running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * mean
+            running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * var * (count / max(count - 1, 1))
+        return mean, var
+
+
+class ConditionalBatchNorm(nn.Module):
+    """gamma(c) * (x - mean) / sqrt(var + eps) + beta(c), gamma and beta linear in the condition (supplementary, eq. 1).
+
+    gamma starts at 1 and beta at 0 for every condition (zero kernels).
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, cond: jax.Array, *, train: bool, axis_name: str | None = None) -> jax.Array:
+        """x [B, T, F], cond [B, C] -> [B, T, F]."""
+        features, zeros = x.shape[-1], nn.initializers.zeros
+        gamma = Linear(features, kernel_init=zeros, bias_init=nn.initializers.ones, name='conv_gamma')(cond)
+        beta = Linear(features, kernel_init=zeros, bias_init=zeros, name='conv_beta')(cond)
+        mean, var = BatchStatistics(name='bn')(x, train=train, axis_name=axis_name)
+        # One multiply-add for each value: everything that does not depend on the point is combined before.
+        scale = gamma * jax.lax.rsqrt(var + EPSILON)
+        return x * scale[:, None] + (beta - mean * scale)[:, None]
+
+
+class ConditionalResnetBlock(nn.Module):
+    """x -> s(x) + fc_1(relu(bn_1(fc_0(relu(bn_0(x, c))), c))), the block of the decoder (supplementary, figure 1)."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, cond: jax.Array, *, train: bool, axis_name: str | None = None) -> jax.Array:
+        """x [B, T, F], cond [B, C] -> [B, T, features]."""
+        mode = {'train': train, 'axis_name': axis_name}
+        net = nn.relu(ConditionalBatchNorm(name='bn_0')(x, cond, **mode))
+        net = Linear(min(x.shape[-1], self.features), name='fc_0')(net)
+        net = nn.relu(ConditionalBatchNorm(name='bn_1')(net, cond, **mode))
+        net = Linear(self.features, kernel_init=nn.initializers.zeros, name='fc_1')(net)
+        if x.shape[-1] != self.features:
+            x = Linear(self.features, use_bias=False, name='shortcut')(x)
+        return x + net

@@ -1,0 +1,95 @@
+"""What a run tells: the banner, the progress line, JSON lines and TensorBoard scalars."""
+
+import json
+import platform
+import shutil
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+from tensorboardX import SummaryWriter
+
+
+def banner() -> str:
+    """Devices, versions and precision; a loud warning where a GPU of the machine stays unused."""
+    devices = jax.devices()
+    lines = [
+        f'onet_jax {version("onet_jax")}, jax {jax.__version__}, flax {version("flax")}, '
+        f'Python {platform.python_version()}',
+        f'devices: {len(devices)} x {devices[0].device_kind} ({devices[0].platform}), '
+        f'float32, matrix products in {jax.config.jax_default_matmul_precision or "the default"} precision',
+    ]
+    if devices[0].platform == 'cpu' and gpu_present():
+        lines += [
+            '*' * 80,
+            'WARNING: this machine has an NVIDIA GPU, but JAX runs on the CPU.',
+            'Install the CUDA build: pip install -U "jax[cuda13]"',
+            '*' * 80,
+        ]
+    return '\n'.join(lines)
+
+
+def gpu_present() -> bool:
+    """True where an NVIDIA driver is installed, whatever JAX makes of it."""
+    return shutil.which('nvidia-smi') is not None or Path('/proc/driver/nvidia/version').exists()
+
+
+class RunLog:
+    """Appends scalars to WORKDIR/log.jsonl and WORKDIR/tensorboard, and prints one line for each record."""
+
+    def __init__(self, workdir: Path, num_steps: int, start_step: int):
+        self._file = (workdir / 'log.jsonl').open('a', buffering=1)
+        self._board = SummaryWriter(str(workdir / 'tensorboard'))
+        self._num_steps, self._last_step, self._last_time = num_steps, start_step, time.monotonic()
+        self._iou = float('nan')
+        self._waited = 0.0
+
+    def waited(self, seconds: float) -> None:
+        """Count time that the loop spent waiting for data."""
+        self._waited += seconds
+
+    def train(self, step: int, scalars: dict[str, float]) -> None:
+        """Record training scalars at `step`, with the speed since the last record; print the progress line."""
+        now = time.monotonic()
+        elapsed, steps = max(now - self._last_time, 1e-9), step - self._last_step
+        speed, waiting = steps / elapsed, self._waited / elapsed
+        self._last_step, self._last_time, self._waited = step, now, 0.0
+        self._write(step, {f'train/{k}': v for k, v in scalars.items()})
+        self._write(step, {'train/steps_per_second': speed, 'train/waiting_for_data': waiting})
+        minutes, seconds = divmod(int((self._num_steps - step) / max(speed, 1e-9)), 60)
+        print(
+            f'step {step}/{self._num_steps}  loss {scalars["loss"]:.2f}  IoU {self._iou:.3f}  {speed:.1f} steps/s  '
+            f'waiting for data {waiting:.0%}  ETA {minutes}:{seconds:02d}',
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def validation(self, step: int, scalars: dict[str, float]) -> None:
+        """Record the means over the validation split at `step`; the time it took does not count as training."""
+        self._iou = scalars['iou']
+        self._write(step, {f'val/{k}': v for k, v in scalars.items()})
+
+    def resume_clock(self, seconds: float) -> None:
+        """Take `seconds` (validation, saving) out of the measured speed."""
+        self._last_time += seconds
+
+    def _write(self, step: int, scalars: dict[str, float]) -> None:
+        self._file.write(json.dumps({'step': step, **scalars}) + '\n')
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def read_log(workdir: Path, name: str) -> list[tuple[int, float]]:
+    """All (step, value) of one scalar, such as 'train/loss'; a resumed run's repeated steps keep the newest value."""
+    found = {}
+    for line in (workdir / 'log.jsonl').read_text().splitlines():
+        record = json.loads(line)
+        if name in record:
+            found[record['step']] = record[name]
+    return sorted(found.items())

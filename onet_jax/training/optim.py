@@ -1,0 +1,25 @@
+"""The optimiser of a config."""
+
+import optax
+from ml_collections import ConfigDict
+
+
+def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformation:
+    """Adam (betas 0.9 and 0.999, epsilon 1e-8) with the schedule of `config.optim`.
+
+    `schedule` is 'constant', as in the paper (learning_rate 1e-4), or 'cosine': a linear warm-up over `warmup_steps`,
+    then half a cosine from `learning_rate` to zero at `num_steps`, for runs whose length is known.
+    """
+    optim = config.optim
+    if optim.schedule == 'constant':
+        schedule = optim.learning_rate
+    elif optim.schedule == 'cosine':
+        if optim.warmup_steps >= num_steps:
+            raise ValueError(
+                f'config.optim.warmup_steps: expected fewer than config.train.num_steps = {num_steps}, '
+                f'found {optim.warmup_steps}'
+            )
+        schedule = optax.warmup_cosine_decay_schedule(0.0, optim.learning_rate, optim.warmup_steps, num_steps)
+    else:
+        raise ValueError(f"config.optim.schedule: expected 'constant' or 'cosine', found {optim.schedule!r}")
+    return optax.adam(schedule)

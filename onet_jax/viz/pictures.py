@@ -1,0 +1,248 @@
+"""Still pictures of meshes and point clouds: shaded by our own rays, so that they need no display and no OpenGL.
+
+One camera serves every picture: it looks at the origin from `DISTANCE` with y up, and at the default angles it frames the
+whole padded cube, so that two pictures compare at sight. Angles are in degrees: azimuth 0 looks along -z and turns the
+eye towards +x, elevation lifts it towards +y. The key light is fixed to the camera, above its left shoulder.
+Back faces are drawn in `BACK`: nobody overlooks a hole or a mesh that is inside out.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import trimesh
+from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
+from PIL import Image, ImageDraw, ImageFont
+from scipy import sparse
+
+SIZE = 224  # px
+AZIMUTH, ELEVATION = 30.0, 20.0  # degrees
+DISTANCE = 5.0  # of the eye from the origin
+HALF_WIDTH = 0.87  # of the picture, measured in the plane through the origin
+FRONT, BACK, DOTS = (0.50, 0.66, 0.88), (0.93, 0.56, 0.34), (0.31, 0.38, 0.48)  # sRGB of surfaces in full light
+LIGHT = (-0.48, 0.72, 0.50)  # towards the key light: right, up, back
+AMBIENT, SKY, KEY = 0.52, 0.10, 0.46  # everywhere, from above, from the key light
+CREASE = np.cos(np.radians(30.0))  # faces that meet at a sharper angle keep their edge
+MAX_POINTS = 2048  # of a cloud, in pictures and on the page
+
+_ROWS_PER_PIXEL = 2  # samples of a pixel along each axis
+_SOFTNESS = 0.05  # the samples of a pixel see key lights this far apart, which blurs the edge of a shadow
+_SHADOW_OFFSET = 2e-3
+
+Shape = trimesh.Trimesh | np.ndarray
+
+
+class Item(NamedTuple):
+    """One row of pictures: a name, a caption such as 'IoU 0.93', and what to show in each column.
+
+    Every shape is in object coordinates: a `trimesh.Trimesh`, or points [N, 3] (voxels: give their centres).
+    """
+
+    name: str
+    caption: str
+    shapes: Sequence[Shape]
+
+
+def render(shape: Shape, *, size: int = SIZE) -> np.ndarray:
+    """Picture of a mesh or of points [N, 3] from the default camera: [size, size, 3] uint8."""
+    return render_mesh(shape, size=size) if isinstance(shape, trimesh.Trimesh) else render_points(shape, size=size)
+
+
+def render_mesh(
+    mesh: trimesh.Trimesh,
+    *,
+    size: int = SIZE,
+    azimuth: float = AZIMUTH,
+    elevation: float = ELEVATION,
+    colour: tuple[float, float, float] = FRONT,
+) -> np.ndarray:
+    """Picture of a mesh in object coordinates on white: [size, size, 3] uint8.
+
+    An empty mesh gives a picture that says so. Raises ValueError for vertices that are not finite.
+    """
+    if len(mesh.faces) == 0:
+        return _empty_picture(size)
+    if not np.isfinite(mesh.vertices).all():
+        raise ValueError('render_mesh: expected finite vertices, found NaN or infinity; repair or drop the mesh')
+    vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32)
+    scene = EmbreeScene()
+    TriangleMesh(scene, vertices, faces)
+
+    axes = camera_axes(azimuth, elevation).astype(np.float32)  # right, up, back
+    eye, directions = DISTANCE * axes[2], _pixel_rays(size) @ axes
+    hits = scene.run(np.broadcast_to(eye, directions.shape).copy(), directions, output=1)
+    rays = np.flatnonzero(hits['primID'] != -1)
+    face, u, v, distance = (hits[key][rays, None] for key in ('primID', 'u', 'v', 'tfar'))
+    face = face[:, 0]
+
+    flat, corners = face_and_corner_normals(vertices, faces)
+    front = np.sum(flat[face] * directions[rays], axis=-1, keepdims=True) < 0
+    facing = np.where(front, 1, -1).astype(np.float32)
+    flat = facing * flat[face]
+    normals = facing * _unit((1 - u - v) * corners[face, 0] + u * corners[face, 1] + v * corners[face, 2])
+
+    lights = (_sample_lights(size) @ axes)[rays]
+    lit = np.sum(normals * lights, axis=-1, keepdims=True).clip(0)
+    # A facet that turns away from the light would shadow itself and show the facets of a smooth surface.
+    exposed = np.flatnonzero((lit[:, 0] > 0) & (np.sum(flat * lights, axis=-1) > 0))
+    starts = eye + distance * directions[rays] + _SHADOW_OFFSET * flat
+    lit[exposed[scene.run(starts[exposed], lights[exposed], query='OCCLUDED') != -1]] = 0
+
+    samples = np.ones((len(directions), 3), np.float32)
+    surface = np.where(front, np.float32(colour), np.float32(BACK))
+    samples[rays] = surface * (AMBIENT + SKY * normals @ axes[1][:, None] + KEY * lit)
+    pixels = samples.reshape(size, _ROWS_PER_PIXEL, size, _ROWS_PER_PIXEL, 3).mean(axis=(1, 3))
+    return np.round(255 * pixels.clip(0, 1)).astype(np.uint8)
+
+
+def render_points(points: np.ndarray, **camera) -> np.ndarray:
+    """Picture of points [N, 3] as small shaded balls: [size, size, 3] uint8; `camera` as for `render_mesh`.
+
+    At most MAX_POINTS points are drawn. Raises ValueError for another shape.
+    """
+    points = thin(points)
+    ball = trimesh.creation.icosphere(subdivisions=1, radius=ball_radius(len(points)))
+    vertices = (points[:, None] + ball.vertices).reshape(-1, 3)
+    faces = (len(ball.vertices) * np.arange(len(points))[:, None, None] + ball.faces).reshape(-1, 3)
+    return render_mesh(trimesh.Trimesh(vertices, faces, process=False), colour=DOTS, **camera)
+
+
+def thin(points: np.ndarray) -> np.ndarray:
+    """At most MAX_POINTS of the points [N, 3], evenly spaced in their order: [<= MAX_POINTS, 3] float64."""
+    points = np.asarray(points, np.float64)
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise ValueError(f'points: expected an array [N, 3], found shape {points.shape}')
+    return points[np.linspace(0, len(points) - 1, min(len(points), MAX_POINTS)).astype(int)]
+
+
+def ball_radius(num_points: int) -> float:
+    """Radius of the balls of a cloud, in object coordinates: a denser cloud has smaller balls."""
+    return float(np.clip(0.3 / np.sqrt(max(num_points, 1)), 0.006, 0.018))
+
+
+def contact_sheet(items: Sequence[Item], column_titles: Sequence[str], path: str | Path, *, size: int = SIZE) -> None:
+    """Writes a PNG with one row of pictures for each item, its name and caption below; 9 items and more stand in
+    three groups side by side, 4 and more in two.
+
+    Raises ValueError when an item has another number of shapes than there are titles, or when there are no items.
+    """
+    check_columns(items, column_titles)
+    groups = 1 + (len(items) > 3) + (len(items) > 8)
+    rows = -(-len(items) // groups)
+    gap, head, foot = size // 8, size // 6, size // 5
+    text_height = size // 13
+    pitch_x, pitch_y = len(column_titles) * size + gap, size + foot
+    sheet = Image.new('RGB', (groups * pitch_x + gap, rows * pitch_y + head + gap // 2), 'white')
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(text_height)
+    for group in range(groups):
+        for column, title in enumerate(column_titles):
+            centre = gap + group * pitch_x + (column + 0.5) * size
+            draw.text((centre, head / 2), _fit(title, font, size), 'dimgray', font, anchor='mm')
+    for index, item in enumerate(items):
+        left, top = gap + index // rows * pitch_x, head + index % rows * pitch_y
+        right, baseline = left + pitch_x - gap, top + size + text_height
+        for column, shape in enumerate(item.shapes):
+            sheet.paste(Image.fromarray(render(shape, size=size)), (left + column * size, top))
+        caption = _fit(item.caption, font, size)
+        room = right - left - font.getlength(caption) - gap
+        draw.text((left, baseline), _fit(item.name, font, room), 'black', font, anchor='ls')
+        draw.text((right, baseline), caption, 'black', font, anchor='rs')
+        draw.line((left, baseline + foot // 4, right, baseline + foot // 4), 'lightgray')
+    path = Path(path)
+    partial = path.with_name(path.name + '.partial')
+    sheet.save(partial, 'png', optimize=True)
+    partial.replace(path)
+
+
+def check_columns(items: Sequence[Item], column_titles: Sequence[str]) -> None:
+    """Raises ValueError unless there are items and each has one shape for every column."""
+    if not items:
+        raise ValueError('items: expected at least one, found none')
+    for item in items:
+        if len(item.shapes) != len(column_titles):
+            raise ValueError(
+                f'item {item.name!r}: expected {len(column_titles)} shapes, one for each of '
+                f'{list(column_titles)}, found {len(item.shapes)}'
+            )
+
+
+def encode_png(picture: np.ndarray) -> bytes:
+    """The bytes of a PNG file of a picture [H, W, 3] uint8, in a palette of 64 colours, which shading does not outgrow."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).quantize(64, dither=Image.Dither.NONE).save(stream, 'png', optimize=True)
+    return stream.getvalue()
+
+
+def camera_axes(azimuth: float, elevation: float) -> np.ndarray:
+    """The camera's right, up and back (towards the eye) as rows of a rotation [3, 3]; angles in degrees."""
+    a, e = np.radians([azimuth, elevation])
+    right = [np.cos(a), 0, -np.sin(a)]
+    up = [-np.sin(a) * np.sin(e), np.cos(e), -np.cos(a) * np.sin(e)]
+    back = [np.sin(a) * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)]
+    return np.array([right, up, back])
+
+
+def face_and_corner_normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Unit normals of faces [F, 3] and of their corners [F, 3, 3], float32.
+
+    A corner averages the faces around its vertex, weighted by area, that lie within CREASE of its own face: round things
+    look round and boxes keep their edges.
+    """
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    areas = np.cross(b - a, c - a)
+    flat = _unit(areas)
+    shape = (len(vertices), len(faces))
+    touches = sparse.csr_array((np.ones(faces.size, np.float32), (faces.ravel(), np.arange(faces.size) // 3)), shape)
+    corners = _unit(touches @ areas)[faces]
+    # Only corners at a crease need their neighbours one by one; on most meshes they are few.
+    creased = np.flatnonzero(np.sum(corners * flat[:, None], axis=-1).ravel() < CREASE)
+    corner, neighbour = touches[faces.ravel()[creased]].nonzero()
+    smooth = np.sum(flat[creased[corner] // 3] * flat[neighbour], axis=-1) > CREASE
+    joins = sparse.csr_array(
+        (np.ones(smooth.sum(), np.float32), (corner[smooth], neighbour[smooth])), (len(creased), len(faces))
+    )
+    corners.reshape(-1, 3)[creased] = _unit(joins @ areas)
+    return flat, corners
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-20)
+
+
+def _pixel_rays(size: int) -> np.ndarray:
+    """Unit directions through the samples of all pixels, row by row from the top: [(2 size)^2, 3] right, up, back."""
+    num_rows = _ROWS_PER_PIXEL * size
+    axis = HALF_WIDTH * ((2 * np.arange(num_rows) + 1) / num_rows - 1)
+    up, right = np.meshgrid(-axis, axis, indexing='ij')
+    return _unit(np.stack([right, up, np.full_like(up, -DISTANCE)], axis=-1).reshape(-1, 3)).astype(np.float32)
+
+
+def _sample_lights(size: int) -> np.ndarray:
+    """Unit direction of the key light for every ray of `_pixel_rays`: [(2 size)^2, 3] right, up, back."""
+    offsets = _SOFTNESS * np.array([[[-1, -1, 1], [1, -1, -1]], [[-1, 1, -1], [1, 1, 1]]])
+    return np.tile(_unit(_unit(np.array(LIGHT)) + offsets), (size, size, 1)).reshape(-1, 3).astype(np.float32)
+
+
+def _empty_picture(size: int) -> np.ndarray:
+    """A pale tile with a cross and the word 'empty': [size, size, 3] uint8."""
+    picture = Image.new('RGB', (size, size), '#f3efe9')
+    draw = ImageDraw.Draw(picture)
+    near, far = 0.3 * size, 0.62 * size
+    top = near - 0.06 * size
+    for line in ((near, top, size - near, top + size - 2 * near), (near, top + size - 2 * near, size - near, top)):
+        draw.line(line, '#c9886a', max(2, size // 40))
+    draw.text((size / 2, far + 0.12 * size), 'empty', '#8a5a44', ImageFont.load_default(size // 10), anchor='mm')
+    return np.array(picture)
+
+
+def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """The text, cut with an ellipsis where it is wider than `width` px."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + '…') > width:
+        text = text[:-1]
+    return text + '…'
