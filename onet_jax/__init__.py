@@ -1,0 +1,25 @@
+"""Occupancy Networks in JAX: 3D reconstruction in function space.
+
+A shape is the decision boundary of `f(point, condition) -> occupancy`. The public names:
+
+    load            a trained network: (model, params)
+    extract_mesh    the level set of any field as a closed mesh
+    Method, OccupancyNetwork    what they are made of
+"""
+
+from importlib import import_module
+
+_HOME = {
+    'load': 'onet_jax.training.checkpoints',
+    'extract_mesh': 'onet_jax.geometry.extract',
+    'Method': 'onet_jax.models',
+    'OccupancyNetwork': 'onet_jax.models.onet',
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    # Imported on first use: the processes that prepare data need neither JAX nor its start-up time.
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

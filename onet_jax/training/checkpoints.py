@@ -7,6 +7,7 @@ WORKDIR/checkpoints/STEP                             log.jsonl, tensorboard/
 import json
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -83,15 +84,34 @@ def read_config(workdir: str | Path) -> ConfigDict:
     return ConfigDict(_tuples(json.loads(path.read_text())))
 
 
-def load(workdir: str | Path) -> tuple[models.OccupancyNetwork, dict]:
-    """The trained network of a workdir: its functions, and the parameters of the best checkpoint by validation IoU.
+class Run(NamedTuple):
+    """A trained workdir."""
 
-    Example: `model, params = load('runs/points')`. Raises FileNotFoundError where there is no config or checkpoint.
-    """
+    config: ConfigDict
+    method: models.Method
+    params: dict  # of the best checkpoint by validation IoU
+    step: int  # of that checkpoint
+    data_dir: Path  # the dataset it was trained on
+
+
+def load_run(workdir: str | Path) -> Run:
+    """Everything that evaluation and reconstruction need. Raises FileNotFoundError without config or checkpoint."""
+    workdir = Path(workdir)
     config = read_config(workdir)
     with open_checkpoints(workdir) as checkpointer:
-        params = checkpointer.load(best_step(checkpointer))['params']
-    return models.onet.occupancy_network(config.model), params
+        step = best_step(checkpointer)
+        params = checkpointer.load(step)['params']
+    data_dir = Path(json.loads((workdir / 'run.json').read_text())['data_dir'])
+    return Run(config, models.build(config), params, step, data_dir)
+
+
+def load(workdir: str | Path) -> tuple[models.onet.OccupancyNetwork, dict]:
+    """The trained network of a workdir: functions and weights are two values.
+
+    Example: `model, params = onet_jax.load('runs/points')`. Raises FileNotFoundError as `load_run`.
+    """
+    run = load_run(workdir)
+    return models.onet.occupancy_network(run.config.model), run.params
 
 
 def _flatten(tree: dict, prefix: str = '') -> dict:

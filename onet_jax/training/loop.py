@@ -1,7 +1,6 @@
 """Training, read from top to bottom: data, model, state, restore, step, validate, save."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -11,10 +10,9 @@ from ml_collections import ConfigDict
 from onet_jax import models
 from onet_jax.data.pipeline import tfds_feed
 from onet_jax.data.prepare import embedded_dataset
-from onet_jax.data.records import evaluation_batches
 from onet_jax.data.resident import resident_feed
-from onet_jax.data.transforms import make_evaluation_transform, make_transform
-from onet_jax.evaluation.validate import validate
+from onet_jax.data.transforms import make_transform
+from onet_jax.evaluation.validate import validate, validation_batches
 from onet_jax.parallel import make_parallel
 from onet_jax.training import checkpoints
 from onet_jax.training.log import RunLog, banner
@@ -83,7 +81,7 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
             began = time.monotonic()
             means = None
             if validates:
-                means = validate(metrics, state.params, validation_batches(config, data_dir))
+                means = validate(metrics, state.params, validation_batches(config, data_dir, 'val'))
                 log.validation(step, means)
                 print(f'step {step}/{stop}  validation: ' + '  '.join(f'{k} {v:.4f}' for k, v in means.items()), flush=True)
             if saves:
@@ -91,14 +89,6 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
             log.resume_clock(time.monotonic() - began)
         log.close()
     return state
-
-
-def validation_batches(config: ConfigDict, data_dir: Path, split: str = 'val') -> Iterator[dict]:
-    """Whole shapes of a split, with the inputs that belong to (config.seed, position in the split)."""
-    transform = jax.jit(make_evaluation_transform(config.data))
-    key = jax.random.key(config.seed)
-    for raw, _ in evaluation_batches(data_dir, split, config.eval.batch_size):
-        yield {**transform(key, raw), 'mask': raw['mask']}
 
 
 def _check_finite(losses: list[jax.Array], step: int, checkpointer, workdir: Path) -> None:

@@ -1,0 +1,63 @@
+"""Point cloud completion (paper, section 4.3): a mesh from 300 noisy points.
+
+    python -m launch.train --config=configs/onet_points.py --workdir=runs/points
+
+Published on ShapeNet (13 classes): IoU 0.778, Chamfer-L1 0.079 (x10), normal consistency 0.895, after 2.9 million steps.
+The variant `tiny` learns the embedded dataset in about three minutes on two CPU cores and is what `launch.demo` trains:
+
+    python -m launch.train --config=configs/onet_points.py:tiny --workdir=runs/tiny
+"""
+
+from ml_collections import ConfigDict
+
+VARIANTS = ('', 'tiny')
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    if variant not in VARIANTS:
+        raise ValueError(f'configs/onet_points.py: expected a variant of {VARIANTS}, found {variant!r}')
+    config = ConfigDict(
+        {
+            'seed': 0,
+            'model': {
+                'name': 'onet',
+                'encoder': 'pointnet_resnet',
+                'encoder_hidden_size': 512,
+                'cond_size': 512,
+                'decoder_hidden_size': 256,
+            },
+            'data': {
+                'feed': 'tfds',  # or 'resident': the whole dataset in device memory, without TensorFlow
+                'input': 'points',
+                'num_input_points': 300,
+                'noise_std': 0.005,
+                'num_points_per_step': 2048,
+                # The embedded dataset, built where no --data_dir is given.
+                'families': (),  # all of them
+                'num_shapes_per_family': 100,
+                'num_points': 100_000,
+                'val_fraction': 0.1,
+                'test_fraction': 0.1,
+                'dataset_seed': 0,
+            },
+            'optim': {'learning_rate': 1e-4, 'schedule': 'constant', 'warmup_steps': 0},
+            'train': {
+                'num_steps': 300_000,
+                'batch_size': 64,
+                'backend': 'pmap',
+                'log_every_steps': 10,
+                'eval_every_steps': 2000,
+                'checkpoint_every_steps': 1000,
+            },
+            'eval': {'batch_size': 10, 'threshold': 0.2},
+            'mesh': {'resolution': 32, 'upsampling_steps': 2},
+        }
+    )
+    if variant == 'tiny':
+        config.model.update(encoder_hidden_size=64, cond_size=128, decoder_hidden_size=64)
+        config.data.update(feed='resident', num_points_per_step=512, num_shapes_per_family=80, num_points=16_384)
+        config.optim.update(learning_rate=3e-3, schedule='cosine', warmup_steps=100)
+        config.train.update(num_steps=2500, batch_size=16, log_every_steps=100, eval_every_steps=500)
+        config.train.update(checkpoint_every_steps=500)
+        config.eval.update(threshold=0.4)
+    return config.lock()

@@ -1,0 +1,26 @@
+"""Meshes from your own point clouds: python -m launch.reconstruct --workdir=W --input=cloud.ply --output=DIR.
+
+--input is a file or a folder (ply, obj, off, stl, glb, xyz, txt, npy, npz; y up). The meshes come back in the frame of
+the input.
+"""
+
+from absl import flags
+
+import launch
+
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by launch.train.', required=True)
+INPUT = flags.DEFINE_string('input', None, 'Point cloud, or a folder of them.', required=True)
+OUTPUT = flags.DEFINE_string('output', None, 'Folder for the meshes.', required=True)
+FORMAT = flags.DEFINE_string('format', 'ply', 'ply, obj, off, stl or glb.')
+
+
+def main(_):
+    from onet_jax.evaluation.reconstruct import reconstruct_files
+    from onet_jax.training.checkpoints import load_run
+
+    run = load_run(WORKDIR.value)
+    reconstruct_files(run.method, run.params, run.config, INPUT.value, OUTPUT.value, FORMAT.value)
+
+
+if __name__ == '__main__':
+    launch.run(main)

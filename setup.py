@@ -1,0 +1,40 @@
+"""Packaging: the core installs and runs without a compiler, without OpenGL and without TensorFlow."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+CORE = [
+    'numpy>=2,<3',
+    'scipy>=1.13',
+    'jax>=0.10',
+    'flax>=0.12',
+    'optax>=0.2.5',
+    'orbax-checkpoint>=0.12',
+    'ml-collections>=1.1',
+    'absl-py>=2.1',
+    'trimesh>=5.0',
+    'embreex>=4.4',
+    'manifold3d>=3.5',
+    'scikit-image>=0.26',
+    'fast-simplification>=0.2',
+    'pillow>=11',
+    'tensorboardX>=2.6.4',
+    'tqdm>=4.66',
+]
+DATA = ['tensorflow-cpu>=2.20', 'tensorflow-datasets>=4.9.9']
+TEST = ['pytest>=8', 'ruff>=0.14']
+
+setup(
+    name='onet_jax',
+    version='0.1.0',
+    description='Occupancy Networks in JAX: 3D reconstruction in function space',
+    long_description=Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='MIT',
+    python_requires='>=3.11',
+    packages=find_packages(include=['onet_jax*']),
+    package_data={'onet_jax.viz': ['*.html', '*.js', '*.css']},
+    install_requires=CORE,
+    extras_require={'data': DATA, 'test': TEST, 'dev': DATA + TEST},
+)

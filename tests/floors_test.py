@@ -1,0 +1,38 @@
+"""The architecture: an import may only point down, and data never sees a network."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FLOORS = {
+    'conventions': 0, 'geometry': 1, 'parallel': 1, 'networks': 2, 'data': 2, 'losses': 2, 'metrics': 2,
+    'models': 3, 'viz': 3, 'evaluation': 4, 'convert': 4, 'training': 5,
+}  # fmt: skip
+FILES = [p for p in sorted((ROOT / 'onet_jax').rglob('*.py')) if p.parent != ROOT / 'onet_jax' or p.stem in FLOORS]
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """The parts of onet_jax that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == 'onet_jax':
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or '').startswith('onet_jax.'):
+            names.add(node.module.split('.')[1])
+    return names
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path):
+    room = path.relative_to(ROOT / 'onet_jax').parts[0].removesuffix('.py')
+    for other in imported_rooms(path) - {room}:
+        assert FLOORS[other] < FLOORS[room], f'{path}: {room} imports {other}, which is not below it'
+    if room == 'data':
+        assert not imported_rooms(path) & {'networks', 'models'}
+
+
+def test_launch_files_are_thin():
+    long = {p.name: n for p in (ROOT / 'launch').glob('*.py') if (n := len(p.read_text().splitlines())) > 70}
+    assert not long, 'an entry point is flags and one call'

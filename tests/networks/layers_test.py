@@ -1,0 +1,62 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from onet_jax.networks.layers import BatchStatistics, ConditionalBatchNorm, ConditionalResnetBlock, Linear, ResnetBlock
+
+
+def test_linear_of_several_inputs_is_linear_of_their_concatenation():
+    key = jax.random.key(0)
+    net, pooled = jax.random.normal(key, (2, 5, 3)), jax.random.normal(key, (2, 1, 4))
+    variables = Linear(6).init(key, net, pooled)
+    joined = jnp.concatenate([net, jnp.broadcast_to(pooled, (2, 5, 4))], axis=-1)
+    split = Linear(6).apply(variables, net, pooled)
+    np.testing.assert_allclose(split, Linear(6).apply(variables, joined), atol=1e-6)
+
+
+def test_linear_starts_uniform_within_the_inverse_root_of_the_fan_in():
+    params = Linear(400).init(jax.random.key(0), jnp.zeros((1, 100)))['params']
+    for values in params.values():
+        assert np.abs(values).max() <= 0.1
+        assert np.std(values) == pytest.approx(0.2 / 12**0.5, rel=0.1)
+
+
+def test_blocks_start_as_their_shortcut():
+    """The last layer of a block starts at zero kernel: only its bias is added."""
+    x, cond = jnp.ones((2, 5, 8)), jnp.ones((2, 3))
+    block = ConditionalResnetBlock(8)
+    variables = block.init(jax.random.key(0), x, cond, train=False)
+    out = block.apply(variables, x, cond, train=False)
+    np.testing.assert_allclose(out, x + variables['params']['fc_1']['bias'], atol=1e-6)
+    assert 'shortcut' not in variables['params']
+    assert 'shortcut' in ResnetBlock(4).init(jax.random.key(0), x)['params']
+
+
+def test_statistics_normalise_with_the_biased_and_store_the_unbiased_variance():
+    x = jax.random.normal(jax.random.key(1), (2, 3, 4)) * 2 + 1
+    (mean, var), updated = BatchStatistics().init_with_output(jax.random.key(0), x, train=True)
+    flat = np.asarray(x).reshape(-1, 4)
+    np.testing.assert_allclose(mean, flat.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(var, flat.var(0), rtol=1e-5)
+    assert not updated['batch_stats']['running_mean'].any(), 'initialising must not count as a batch'
+    _, updated = BatchStatistics().apply(updated, x, train=True, mutable=['batch_stats'])
+    np.testing.assert_allclose(updated['batch_stats']['running_mean'], 0.1 * flat.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(updated['batch_stats']['running_var'], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5)
+
+
+def test_gradient_of_the_normalisation_is_exact():
+    """Against finite differences in float64: the stopped derivative by the mean really is zero."""
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(0), (2, 7, 3), jnp.float64)
+        weights = jax.random.normal(jax.random.key(1), x.shape, jnp.float64)
+        cond = jnp.ones((2, 2), jnp.float64)
+        layer = ConditionalBatchNorm()
+        variables = layer.init(jax.random.key(2), x, cond, train=False)
+
+        def f(x):
+            return (layer.apply(variables, x, cond, train=True, mutable=['batch_stats'])[0] * weights).sum()
+
+        direction = jax.random.normal(jax.random.key(3), x.shape, jnp.float64)
+        slope = (f(x + 1e-5 * direction) - f(x - 1e-5 * direction)) / 2e-5
+        np.testing.assert_allclose((jax.grad(f)(x) * direction).sum(), slope, rtol=1e-7)
