@@ -5,7 +5,6 @@ WORKDIR/checkpoints/STEP                             log.jsonl, tensorboard/
 """
 
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from onet_jax import models
+from onet_jax.data.records import write_json
 from onet_jax.training.state import TrainState
 
 
@@ -46,13 +46,6 @@ def best_step(checkpointer: ocp.training.Checkpointer) -> int:
         )
     validated = [c for c in found if c.metrics]
     return max(validated, key=lambda c: c.metrics['iou']).step if validated else found[-1].step
-
-
-def write_json(path: Path, tree: dict) -> None:
-    """Write JSON to a temporary name, then rename."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_text(json.dumps(tree, indent=2) + '\n')
-    temporary.replace(path)
 
 
 def write_config(workdir: Path, config: ConfigDict) -> None:

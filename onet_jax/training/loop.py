@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from onet_jax import models
 from onet_jax.data.pipeline import tfds_feed
 from onet_jax.data.prepare import embedded_dataset
+from onet_jax.data.records import write_json
 from onet_jax.data.resident import resident_feed
 from onet_jax.data.transforms import make_transform
 from onet_jax.evaluation.validate import validate, validation_batches
@@ -36,7 +37,7 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
     checkpoints.write_config(workdir, config)
 
     data_dir = Path(data_dir or embedded_dataset(config.data)).absolute()
-    checkpoints.write_json(workdir / 'run.json', {'data_dir': str(data_dir)})
+    write_json(workdir / 'run.json', {'data_dir': str(data_dir)})
     if config.data.feed not in FEEDS:
         raise ValueError(f'config.data.feed: expected one of {sorted(FEEDS)}, found {config.data.feed!r}')
     feed = FEEDS[config.data.feed](data_dir, batch_size=config.train.batch_size, seed=config.seed)

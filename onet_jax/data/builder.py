@@ -1,0 +1,103 @@
+"""The TFDS form of a dataset: TFRecords that a training step reads as they are. Imports TensorFlow Datasets.
+
+A record of the train split is one chunk of one shape (see `records.Chunks`), about 29 KB; one of 'val' or 'test' is a whole
+shape. Every array is stored as its bytes, so that float16 and packed bits come back exactly. TFDS orders the records by a
+hash of their keys, hence each shard is a mixture of all shapes; it makes shards of 64 to 128 MiB.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from onet_jax.data.records import count_chunks, read_index, read_shape, shape_path, split_chunks
+
+# The arrays of a record: dtype and shape of one row; None is CHUNK_POINTS in 'train' and all points elsewhere.
+ARRAYS = {
+    'points': (np.float16, (None, 3)),
+    'occ': (np.uint8, (None,)),  # np.packbits
+    'surface': (np.float16, (None, 3)),
+    'normals': (np.float16, (None, 3)),  # empty in 'train', which has no use for them
+    'voxels': (np.uint8, (None,)),  # np.packbits
+}
+
+
+class OccupancyShapes(tfds.core.GeneratorBasedBuilder):
+    """Occupancy samples of a folder of shape files; the records lie in its subfolder `tfds`."""
+
+    VERSION = tfds.core.Version('1.0.0')
+
+    def __init__(self, *, source: str):
+        """source: a folder with a `dataset.json` (see `records.py`)."""
+        self._source = Path(source)
+        self._index = read_index(self._source)
+        count_chunks(self._source, self._index)
+        super().__init__(data_dir=str(self._source / 'tfds'))
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            key: tfds.features.Tensor(shape=shape, dtype=dtype, encoding=tfds.features.Encoding.BYTES)
+            for key, (dtype, shape) in ARRAYS.items()
+        }
+        features |= {
+            'category': tfds.features.Text(),
+            'name': tfds.features.Text(),
+            'chunk': tfds.features.Scalar(np.int32),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description='Points in the padded cube with their occupancy, surface points and voxels of solid shapes.',
+            features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(source=source_digest(self._source)),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        return {split: self._generate_examples(split) for split, shapes in self._index.splits.items() if shapes}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
+        for category, name in self._index.splits[split]:
+            shape = read_shape(shape_path(self._source, category, name), self._index)
+            labels = {'category': category, 'name': name}
+            voxels = np.packbits(shape.voxels)
+            if split != 'train':
+                arrays = {key: getattr(shape, key) for key in ('points', 'surface', 'normals')}
+                occ = np.packbits(shape.occ)
+                yield f'{category}/{name}', {**arrays, 'occ': occ, 'voxels': voxels, **labels, 'chunk': 0}
+                continue
+            chunks = split_chunks(shape)
+            for k in range(len(chunks.points)):
+                yield (
+                    f'{category}/{name}/{k}',
+                    {
+                        'points': chunks.points[k],
+                        'occ': chunks.occ[k],
+                        'surface': chunks.surface[k % len(chunks.surface)],
+                        'normals': np.empty((0, 3), np.float16),
+                        'voxels': voxels,
+                        **labels,
+                        'chunk': k,
+                    },
+                )
+
+
+def source_digest(data_dir: str | Path) -> str:
+    """Which dataset the records were made from: a digest of its index."""
+    return hashlib.sha256((Path(data_dir) / 'dataset.json').read_bytes()).hexdigest()
+
+
+def prepare_tfds(data_dir: str | Path) -> OccupancyShapes:
+    """The TFDS builder of DATA_DIR with its records in DATA_DIR/tfds.
+
+    They are made on first use and made again when `dataset.json` has changed. Raises ValueError for shapes too small to
+    train on.
+    """
+    builder = OccupancyShapes(source=str(data_dir))
+    if builder.is_prepared() and builder.info.metadata['source'] != source_digest(data_dir):
+        shutil.rmtree(builder.data_path)
+        builder = OccupancyShapes(source=str(data_dir))
+    if not builder.is_prepared():
+        builder.download_and_prepare(file_format='tfrecord')
+    return builder

@@ -1,0 +1,84 @@
+"""Training batches from disk: tf.data over the TFRecords of `builder.py`. TensorFlow is imported on first use only.
+
+R records of the train split, B batch.
+"""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS, Feed, read_index, split_shapes
+
+PREFETCHED_BATCHES = 4
+# Streams of random numbers of one seed. Never 0: numpy pads seeds with zeros, and [seed, n] would equal [seed, n, 0].
+SHARD_STREAM, RECORD_STREAM = 1, 2
+
+
+def tfds_feed(data_dir: str | Path, *, batch_size: int, seed: int) -> Feed:
+    """Batches in which every epoch has each record (a chunk of a shape) once, in an order of its own.
+
+    An epoch takes the shards in an order drawn from (seed, epoch), and the records of a shard in one drawn from (seed,
+    epoch, shard). Nothing is dropped: a batch may span shards and epochs. A later start reads no shard before its own.
+    The records are made on first use. Raises ModuleNotFoundError without TensorFlow.
+    """
+    shapes = split_shapes(data_dir, read_index(data_dir), 'train')
+    tf = _import_tensorflow()
+    from onet_jax.data.builder import prepare_tfds
+
+    train = prepare_tfds(data_dir).info.splits['train']
+    files, lengths = [str(path) for path in train.filepaths], np.asarray(train.shard_lengths)
+
+    def pieces(start_step: int) -> Iterator[tuple[str, np.ndarray]]:
+        """From the record at which batch `start_step` starts: files and the order [n] in which to take their records."""
+        epoch, skipped = divmod(start_step * batch_size, int(lengths.sum()))
+        while True:
+            for shard in np.random.default_rng([seed, epoch, SHARD_STREAM]).permutation(len(files)):
+                if skipped >= lengths[shard]:
+                    skipped -= int(lengths[shard])
+                    continue
+                rng = np.random.default_rng([seed, epoch, int(shard), RECORD_STREAM])
+                yield files[shard], rng.permutation(int(lengths[shard]))[skipped:]
+                skipped = 0
+            epoch += 1
+
+    def read(file, order):
+        records = tf.data.TFRecordDataset(file).batch(tf.int64.max).get_single_element()
+        return tf.data.Dataset.from_tensor_slices(tf.gather(records, order))
+
+    def decode(serialized):
+        """Serialized records [B] -> raw batch; a few large copies instead of B small ones."""
+        spec = {key: tf.io.FixedLenFeature([], tf.string) for key in ('points', 'occ', 'surface', 'voxels')}
+        fields = tf.io.parse_example(serialized, spec)
+        return {
+            'points': tf.reshape(tf.io.decode_raw(fields['points'], tf.float16), (-1, CHUNK_POINTS, 3)),
+            'occ': tf.reshape(tf.io.decode_raw(fields['occ'], tf.uint8), (-1, CHUNK_POINTS // 8)),
+            'surface': tf.reshape(tf.io.decode_raw(fields['surface'], tf.float16), (-1, CHUNK_POINTS, 3)),
+            'voxels': tf.reshape(tf.io.decode_raw(fields['voxels'], tf.uint8), (-1, NUM_VOXELS**3 // 8)),
+            'row': tf.range(batch_size, dtype=tf.int32),
+        }
+
+    def batches(start_step: int) -> Iterator[dict[str, np.ndarray]]:
+        signature = (tf.TensorSpec((), tf.string), tf.TensorSpec((None,), tf.int64))
+        dataset = tf.data.Dataset.from_generator(lambda: pieces(start_step), output_signature=signature)
+        dataset = dataset.flat_map(read).batch(batch_size, drop_remainder=True).map(decode)
+        yield from dataset.prefetch(PREFETCHED_BATCHES).as_numpy_iterator()
+
+    return Feed(len(shapes), batches)
+
+
+def _import_tensorflow():
+    """TensorFlow, kept off the accelerators, which are JAX's. Raises ModuleNotFoundError that says what to install."""
+    for package in ('tensorflow', 'tensorflow_datasets'):
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(
+                f'config.data.feed=tfds: expected the package {package}, found none; '
+                'install it with `pip install "onet_jax[data]"` or use --config.data.feed=resident'
+            )
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], 'GPU')
+    return tf

@@ -1,0 +1,281 @@
+"""Datasets on disk: one `.npz` file for each shape and a `dataset.json` that lists them. Needs numpy only.
+
+DATA_DIR/dataset.json                      the index: splits, numbers of points, rejected shapes, how it was made
+DATA_DIR/shapes/<category>/<name>.npz      one shape
+DATA_DIR/tfds/                             TFRecords derived from them (see `builder.py`)
+
+B batch, N volume points and M surface points of a shape, K training chunks of a shape. Points are in object
+coordinates and float16 (spacing below 5e-4 in the cube); occupancies were computed on the rounded points, so that the pair
+is exact. Points are stored in random order: any contiguous piece of them is a uniform sample.
+"""
+
+import json
+import os
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+VERSION = 1
+CHUNK_POINTS = 2048  # points of one training record
+NUM_VOXELS = 32  # on each axis
+SPLITS = ('train', 'val', 'test')
+
+# What numpy and zipfile raise for a file that is not an archive, was cut off or has flipped bits.
+DAMAGED = (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error)
+# dtype and shape of each array of a shape file; None is any length.
+ARRAYS = {
+    'points': (np.float16, (None, 3)),
+    'occ': (np.uint8, (None,)),  # np.packbits
+    'surface': (np.float16, (None, 3)),
+    'normals': (np.float16, (None, 3)),
+    'voxels': (np.uint8, (NUM_VOXELS**3 // 8,)),  # np.packbits of [32, 32, 32], x slowest
+    'loc': (np.float64, (3,)),
+    'scale': (np.float64, ()),
+}
+
+
+class Shape(NamedTuple):
+    """One shape in object coordinates; in its own file's frame a point is at loc + scale * point."""
+
+    category: str
+    name: str
+    points: np.ndarray  # [N, 3] float16, uniform in the padded cube
+    occ: np.ndarray  # [N] bool, True inside
+    surface: np.ndarray  # [M, 3] float16, uniform on the surface
+    normals: np.ndarray  # [M, 3] float16, outward unit normals of `surface`
+    voxels: np.ndarray  # [32, 32, 32] bool, occupancy at the voxel centres
+    loc: np.ndarray  # [3] float64
+    scale: float
+
+
+class Index(NamedTuple):
+    """What `dataset.json` says."""
+
+    categories: tuple[str, ...]
+    splits: dict[str, tuple[tuple[str, str], ...]]  # 'train', 'val', 'test' -> (category, name) of each shape, in order
+    num_points: int  # of every shape
+    num_surface_points: int
+    rejected: dict[str, str]  # 'category/name' -> why the shape is in no split
+    source: dict  # how the dataset was made; plain JSON
+
+
+class Chunks(NamedTuple):
+    """A shape cut into training records: record k holds points[k], occ[k], surface[k mod K_surface] and voxels."""
+
+    points: np.ndarray  # [K, 2048, 3] float16
+    occ: np.ndarray  # [K, 256] uint8, np.packbits
+    surface: np.ndarray  # [K_surface, 2048, 3] float16
+    voxels: np.ndarray  # [4096] uint8, np.packbits
+
+
+class Feed(NamedTuple):
+    """A source of training batches, endless and resumable at any step.
+
+    A raw batch is {'points' f16 [B, 2048, 3], 'occ' uint8 [B, 256], 'surface' f16 [B, 2048, 3], 'voxels' uint8
+    [B, 4096], 'row' int32 [B] = arange(B)}: stored bytes, to be unpacked by `transforms.make_transform`.
+    """
+
+    num_shapes: int
+    batches: Callable[[int], Iterator[dict]]  # start_step -> raw batches of start_step, start_step + 1, ...
+
+
+def shape_path(data_dir: str | Path, category: str, name: str) -> Path:
+    """Where a shape of a dataset is stored."""
+    return Path(data_dir) / 'shapes' / category / f'{name}.npz'
+
+
+def write_shape(path: str | Path, shape: Shape) -> None:
+    """Write a shape as an uncompressed `.npz`; the file appears whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {
+        **shape._asdict(),
+        'occ': np.packbits(shape.occ),
+        'voxels': np.packbits(shape.voxels),
+        'scale': np.float64(shape.scale),
+    }
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    with temporary.open('wb') as file:
+        np.savez(file, **arrays)
+    temporary.replace(path)
+
+
+def read_shape(path: str | Path, index: Index | None = None) -> Shape:
+    """Read and check a shape file; with `index`, also that it has as many points as the dataset promises.
+
+    Raises FileNotFoundError without the file, ValueError when it is damaged or an array is missing or unlike `ARRAYS`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: expected a shape file, found none; run the preparation of the dataset again')
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except DAMAGED as error:
+        raise ValueError(
+            f'{path}: expected a readable .npz archive, found {path.stat().st_size} bytes that are cut off or damaged '
+            f'({error}); delete the file and run the preparation of the dataset again'
+        ) from error
+
+    for key in ('category', 'name', *ARRAYS):
+        if key not in arrays:
+            _reject(path, key, 'an array of this name', f'only {sorted(arrays)}')
+    for key, (dtype, dims) in ARRAYS.items():
+        _check(path, key, arrays[key], dtype, dims)
+    num_points, num_surface_points = len(arrays['points']), len(arrays['surface'])
+    if index is not None:
+        _check(path, 'points', arrays['points'], np.float16, (index.num_points, 3))
+        _check(path, 'surface', arrays['surface'], np.float16, (index.num_surface_points, 3))
+    _check(path, 'occ', arrays['occ'], np.uint8, (-(-num_points // 8),))
+    _check(path, 'normals', arrays['normals'], np.float16, (num_surface_points, 3))
+    return Shape(
+        str(arrays['category']),
+        str(arrays['name']),
+        arrays['points'],
+        np.unpackbits(arrays['occ'], count=num_points).astype(bool),
+        arrays['surface'],
+        arrays['normals'],
+        np.unpackbits(arrays['voxels']).astype(bool).reshape((NUM_VOXELS,) * 3),
+        arrays['loc'],
+        float(arrays['scale']),
+    )
+
+
+def _check(path: Path, key: str, array: np.ndarray, dtype: type, dims: tuple) -> None:
+    fits = array.ndim == len(dims) and all(d in (None, n) for d, n in zip(dims, array.shape, strict=True))
+    if array.dtype != dtype or not fits:
+        shown = ', '.join('any' if d is None else str(d) for d in dims)
+        _reject(path, key, f'{np.dtype(dtype)} [{shown}]', f'{array.dtype} {list(array.shape)}')
+
+
+def _reject(path: Path, key: str, expected: str, found: str) -> None:
+    raise ValueError(
+        f"{path}, key '{key}': expected {expected}, found {found}; "
+        'delete the file and run the preparation of the dataset again'
+    )
+
+
+def write_index(data_dir: str | Path, index: Index) -> None:
+    """Write DATA_DIR/dataset.json; the file appears whole or not at all."""
+    write_json(Path(data_dir) / 'dataset.json', {'version': VERSION, **index._asdict()})
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write a JSON file through a temporary name."""
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    temporary.write_text(json.dumps(content, indent=1) + '\n')
+    temporary.replace(path)
+
+
+def read_index(data_dir: str | Path) -> Index:
+    """Read DATA_DIR/dataset.json. Raises FileNotFoundError without it, ValueError when it cannot be used."""
+    data_dir = Path(data_dir)
+    path = data_dir / 'dataset.json'
+    how = f'make a dataset with `python -m launch.prepare --data_dir={data_dir}`'
+    if not data_dir.is_dir():
+        raise FileNotFoundError(f'{data_dir}: expected the folder of a dataset, found none; {how}')
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: expected the index of a dataset, found none; {how}')
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f'{path}: expected JSON, found a damaged file ({error}); {how}') from error
+    version = content.get('version') if isinstance(content, dict) else None
+    if version != VERSION:
+        raise ValueError(f'{path}: expected version {VERSION}, found {version!r}; {how} in another folder')
+    missing = [key for key in Index._fields if key not in content]
+    if missing:
+        raise ValueError(f'{path}: expected the keys {list(Index._fields)}, found none of {missing}; {how}')
+    return Index(
+        tuple(content['categories']),
+        {split: tuple((category, name) for category, name in shapes) for split, shapes in content['splits'].items()},
+        int(content['num_points']),
+        int(content['num_surface_points']),
+        content['rejected'],
+        content['source'],
+    )
+
+
+def split_shapes(data_dir: str | Path, index: Index, split: str) -> tuple[tuple[str, str], ...]:
+    """(category, name) of the shapes of a split. Raises ValueError for an unknown or an empty one."""
+    if split not in index.splits:
+        raise ValueError(
+            f'{Path(data_dir) / "dataset.json"}: expected a split of {sorted(index.splits)}, found {split!r}'
+        )
+    if not index.splits[split]:
+        raise ValueError(
+            f'{Path(data_dir) / "dataset.json"}: expected shapes in the split {split!r}, found none; '
+            f'prepare a dataset with more shapes or a larger fraction for {split!r}'
+        )
+    return index.splits[split]
+
+
+def count_chunks(data_dir: str | Path, index: Index) -> tuple[int, int]:
+    """K and K_surface of every shape. Raises ValueError when there are too few points for one chunk."""
+    for key in ('num_points', 'num_surface_points'):
+        if getattr(index, key) < CHUNK_POINTS:
+            raise ValueError(
+                f'{Path(data_dir) / "dataset.json"}: expected {key} of at least {CHUNK_POINTS} to train on, '
+                f'found {getattr(index, key)}; prepare the dataset with more points'
+            )
+    return index.num_points // CHUNK_POINTS, index.num_surface_points // CHUNK_POINTS
+
+
+def split_chunks(shape: Shape) -> Chunks:
+    """Cut a shape into training records.
+
+    The last N mod 2048 volume points and the last M mod 2048 surface points are in no record.
+
+    Raises ValueError for a shape with fewer than 2048 points of either kind.
+    """
+    for key in ('points', 'surface'):
+        if len(getattr(shape, key)) < CHUNK_POINTS:
+            raise ValueError(
+                f'{shape.category}/{shape.name}: expected at least {CHUNK_POINTS} {key} to train on, '
+                f'found {len(getattr(shape, key))}; prepare the dataset with more points'
+            )
+    num_chunks, num_surface_chunks = len(shape.points) // CHUNK_POINTS, len(shape.surface) // CHUNK_POINTS
+    return Chunks(
+        shape.points[: num_chunks * CHUNK_POINTS].reshape(num_chunks, CHUNK_POINTS, 3),
+        np.packbits(shape.occ[: num_chunks * CHUNK_POINTS].reshape(num_chunks, CHUNK_POINTS), axis=1),
+        shape.surface[: num_surface_chunks * CHUNK_POINTS].reshape(num_surface_chunks, CHUNK_POINTS, 3),
+        np.packbits(shape.voxels),
+    )
+
+
+def evaluation_batches(
+    data_dir: str | Path, split: str, batch_size: int
+) -> Iterator[tuple[dict[str, np.ndarray], tuple[tuple[str, str], ...]]]:
+    """Every whole shape of a split once, in its order: (raw batch, (category, name) of the real rows).
+
+    raw: 'points' f16 [B, N, 3], 'occ' uint8 [B, ceil(N / 8)], 'surface' and 'normals' f16 [B, M, 3], 'voxels' uint8
+    [B, 4096], 'row' int32 [B] the shape's position in the split (so that its noise does not depend on B), 'mask' bool
+    [B]. The last batch is filled by repeating its rows, with a false mask.
+    """
+    if batch_size < 1:
+        raise ValueError(f'batch_size: expected at least 1, found {batch_size}')
+    index = read_index(data_dir)
+    shapes = split_shapes(data_dir, index, split)
+
+    def batches():
+        for start in range(0, len(shapes), batch_size):
+            names = shapes[start : start + batch_size]
+            rows = [read_shape(shape_path(data_dir, *name), index) for name in names]
+            repeated = np.arange(batch_size) % len(rows)
+            fields = {
+                'points': [shape.points for shape in rows],
+                'occ': [np.packbits(shape.occ) for shape in rows],
+                'surface': [shape.surface for shape in rows],
+                'normals': [shape.normals for shape in rows],
+                'voxels': [np.packbits(shape.voxels) for shape in rows],
+            }
+            raw = {key: np.stack([values[i] for i in repeated]) for key, values in fields.items()}
+            raw['row'] = (start + repeated).astype(np.int32)
+            raw['mask'] = np.arange(batch_size) < len(rows)
+            yield raw, names
+
+    return batches()

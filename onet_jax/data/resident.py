@@ -1,0 +1,101 @@
+"""Training batches from device memory: a whole split is loaded once and each batch is one gather. Needs no TensorFlow.
+
+S shapes, K chunks of a shape, B batch.
+"""
+
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from onet_jax.data.records import (
+    CHUNK_POINTS,
+    NUM_VOXELS,
+    Feed,
+    Index,
+    count_chunks,
+    read_index,
+    read_shape,
+    shape_path,
+    split_chunks,
+    split_shapes,
+)
+
+# Streams of random numbers of one seed. Never 0: numpy pads seeds with zeros, and [seed, n] would equal [seed, n, 0].
+SHAPE_STREAM, CHUNK_STREAM = 1, 2
+
+
+def resident_feed(data_dir: str | Path, *, batch_size: int, seed: int, split: str = 'train') -> Feed:
+    """Batches in which every epoch has each shape once, in an order of its own, with a random chunk of its points.
+
+    A batch may span two epochs. Raises ValueError when the split does not fit into the memory of the device.
+    """
+    index = read_index(data_dir)
+    names = split_shapes(data_dir, index, split)
+    count_chunks(data_dir, index)
+    _check_memory(data_dir, index, len(names))
+    stored = _load(data_dir, index, names)
+    num_chunks = stored['points'].shape[1]
+
+    @lru_cache(maxsize=2)  # a batch spans two epochs at most, unless it is larger than the dataset
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng([seed, epoch, SHAPE_STREAM]).permutation(len(names))
+
+    def choose(step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which shape and which of its chunks each row of batch `step` is: int32 [B], [B]."""
+        epochs, places = np.divmod(step * batch_size + np.arange(batch_size), len(names))
+        shapes = np.concatenate([order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
+        chunks = np.random.default_rng([seed, step, CHUNK_STREAM]).integers(num_chunks, size=batch_size)
+        return shapes.astype(np.int32), chunks.astype(np.int32)
+
+    def batches(start_step: int) -> Iterator[dict]:
+        step = start_step
+        while True:
+            yield _gather(stored, *choose(step))
+            step += 1
+
+    return Feed(len(names), batches)
+
+
+@jax.jit
+def _gather(stored: dict, shapes: jax.Array, chunks: jax.Array) -> dict:
+    return {
+        'points': stored['points'][shapes, chunks],
+        'occ': stored['occ'][shapes, chunks],
+        'surface': stored['surface'][shapes, chunks % stored['surface'].shape[1]],
+        'voxels': stored['voxels'][shapes],
+        'row': jax.numpy.arange(len(shapes), dtype=np.int32),
+    }
+
+
+def _load(data_dir: str | Path, index: Index, names: tuple[tuple[str, str], ...]) -> dict[str, jax.Array]:
+    """`Chunks` of all shapes on the device, with a leading axis S: points [S, K, 2048, 3] and so on."""
+    host: dict[str, np.ndarray] = {}
+    for i, name in enumerate(names):
+        for key, value in split_chunks(read_shape(shape_path(data_dir, *name), index))._asdict().items():
+            host.setdefault(key, np.empty((len(names), *value.shape), value.dtype))[i] = value
+    # Its own copy: a CPU device may otherwise share the host's memory.
+    return {key: jax.device_put(host.pop(key), may_alias=False) for key in list(host)}
+
+
+def _check_memory(data_dir: str | Path, index: Index, num_shapes: int) -> None:
+    num_chunks, num_surface_chunks = count_chunks(data_dir, index)
+    points = CHUNK_POINTS * (num_chunks + num_surface_chunks) * 3 * np.dtype(np.float16).itemsize
+    needed = num_shapes * (points + CHUNK_POINTS * num_chunks // 8 + NUM_VOXELS**3 // 8)
+    free = _free_bytes()
+    if needed > free:
+        raise ValueError(
+            f'{data_dir}: expected a split that fits into the memory of the device ({free / 1e9:.2f} GB free), '
+            f'found {needed / 1e9:.2f} GB; use --config.data.feed=tfds or a dataset with fewer points or shapes'
+        )
+
+
+def _free_bytes() -> int:
+    """Free memory of the first device; that of the machine where the device has none of its own."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and 'bytes_limit' in stats:
+        return stats['bytes_limit'] - stats['bytes_in_use']
+    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')

@@ -1,0 +1,101 @@
+"""From the stored bytes of a batch to what a network sees: unpacking, subsampling and noise, jitted and on the device.
+
+B batch, T query points, N volume points and M surface points of a raw row, P input points. Both feeds and evaluation
+use the same functions. Every row draws from its own key, so a part of a batch gives the same rows as the whole. Query
+points are the stored float16 values, never jittered: their labels are exact for these values.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS
+
+INPUTS = ('points', 'voxels')
+
+
+def make_transform(data_config: ConfigDict) -> Callable[[jax.Array, dict], dict]:
+    """transform(key, raw training batch) -> {'points' f32 [B, T, 3], 'occ' f32 [B, T], 'inputs', 'row' [B]}.
+
+    T is `num_points_per_step`; 'inputs' as in `make_evaluation_transform`. Points are stored shuffled, so that a window
+    at a random place is a uniform sample. Raises ValueError for a config that a record cannot satisfy.
+    """
+    num_points, draw_inputs = data_config.num_points_per_step, _make_inputs(data_config)
+    for name in ('num_points_per_step', 'num_input_points'):
+        if not 1 <= data_config[name] <= CHUNK_POINTS:
+            raise ValueError(
+                f'config.data.{name}: expected 1 to {CHUNK_POINTS}, the points of one training record, '
+                f'found {data_config[name]}'
+            )
+
+    def transform_row(key, row):
+        points_key, inputs_key = jax.random.split(key)
+        start = _window_start(points_key, CHUNK_POINTS, num_points)
+        occ = jnp.unpackbits(row['occ'])
+        return {
+            'points': jax.lax.dynamic_slice_in_dim(row['points'], start, num_points).astype(jnp.float32),
+            'occ': jax.lax.dynamic_slice_in_dim(occ, start, num_points).astype(jnp.float32),
+            'inputs': draw_inputs(inputs_key, row),
+            'row': row['row'],
+        }
+
+    return _for_each_row(transform_row, ('points', 'occ', 'surface', 'voxels', 'row'))
+
+
+def make_evaluation_transform(data_config: ConfigDict) -> Callable[[jax.Array, dict], dict]:
+    """transform(key, raw evaluation batch) -> {'points' f32 [B, N, 3], 'occ' f32 [B, N], 'inputs', 'row' [B]}.
+
+    All volume points are kept. 'inputs' is, by `config.data.input`,
+        'points'   f32 [B, P, 3]: P = `num_input_points` surface points, Gaussian noise of `noise_std` added
+        'voxels'   f32 [B, 32, 32, 32]: {0, 1}
+    """
+    draw_inputs = _make_inputs(data_config)
+
+    def transform_row(key, row):
+        _, inputs_key = jax.random.split(key)
+        return {
+            'points': row['points'].astype(jnp.float32),
+            'occ': jnp.unpackbits(row['occ'], count=len(row['points'])).astype(jnp.float32),
+            'inputs': draw_inputs(inputs_key, row),
+            'row': row['row'],
+        }
+
+    return _for_each_row(transform_row, ('points', 'occ', 'surface', 'voxels', 'row'))
+
+
+def _for_each_row(transform_row: Callable, keys: tuple[str, ...]) -> Callable:
+    def transform(key, raw):
+        rows = {name: jnp.asarray(raw[name]) for name in keys}
+        return jax.vmap(lambda row: transform_row(jax.random.fold_in(key, row['row']), row))(rows)
+
+    return transform
+
+
+def _make_inputs(data_config: ConfigDict) -> Callable:
+    """(key, row of a raw batch) -> what the encoder sees of it."""
+    num_points, noise_std = data_config.num_input_points, data_config.noise_std
+
+    def draw_points(key, row):
+        window_key, noise_key = jax.random.split(key)
+        start = _window_start(window_key, len(row['surface']), num_points)
+        points = jax.lax.dynamic_slice_in_dim(row['surface'], start, num_points).astype(jnp.float32)
+        return points + noise_std * jax.random.normal(noise_key, points.shape)
+
+    def unpack_voxels(key, row):
+        return jnp.unpackbits(row['voxels']).astype(jnp.float32).reshape((NUM_VOXELS,) * 3)
+
+    if data_config.input not in INPUTS:
+        raise ValueError(f'config.data.input: expected one of {INPUTS}, found {data_config.input!r}')
+    return {'points': draw_points, 'voxels': unpack_voxels}[data_config.input]
+
+
+def _window_start(key: jax.Array, num_stored: int, num_drawn: int) -> jax.Array:
+    """Where a window of num_drawn of num_stored points starts, uniformly. Raises ValueError when there are too few."""
+    if num_drawn > num_stored:
+        raise ValueError(
+            f'config.data.num_input_points: expected at most the {num_stored} surface points of a shape, '
+            f'found {num_drawn}'
+        )
+    return jax.random.randint(key, (), 0, num_stored - num_drawn + 1)

@@ -1,0 +1,17 @@
+"""Small networks for the tests."""
+
+from ml_collections import ConfigDict
+
+from configs import onet_points
+
+
+def small_config(**train) -> ConfigDict:
+    """configs/onet_points.py:tiny with widths and numbers of points that run in milliseconds."""
+    config = onet_points.get_config('tiny')
+    with config.unlocked():
+        config.model.update(encoder_hidden_size=8, cond_size=12, decoder_hidden_size=16)
+        config.data.update(num_input_points=30, num_points_per_step=64)
+        config.mesh.update(resolution=8, upsampling_steps=1)
+        config.optim.update(schedule='constant', learning_rate=1e-3)
+        config.train.update(num_steps=4, batch_size=4, **train)
+    return config

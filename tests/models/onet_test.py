@@ -1,0 +1,64 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from model_configs import small_config
+
+from onet_jax import models
+from onet_jax.models import onet
+
+
+@pytest.fixture(scope='module')
+def model_and_params():
+    model = onet.occupancy_network(small_config().model)
+    batch = {'points': jnp.zeros((2, 4, 3)), 'inputs': jax.random.normal(jax.random.key(0), (2, 30, 3))}
+    params = model.init(jax.random.key(1), batch)
+    # Zero-initialised layers would hide mistakes: make everything random.
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(2), len(leaves))
+    leaves = [x + 0.3 * jax.random.uniform(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+    return model, tree.unflatten(leaves), model.encode(tree.unflatten(leaves), batch['inputs'])
+
+
+def test_pieces_and_whole_agree(model_and_params):
+    """More points than one chunk, and not a multiple of it."""
+    model, params, cond = model_and_params
+    points = jax.random.uniform(jax.random.key(3), (2, onet.CHUNK * 2 + 77, 3), minval=-0.5, maxval=0.5)
+    logits = model.occupancy(params, points, cond)
+    assert logits.shape == points.shape[:2]
+    few = model.occupancy(params, points[:, -100:], cond)
+    np.testing.assert_allclose(logits[:, -100:], few, atol=1e-5)
+
+
+def test_occupancy_is_differentiable_in_the_points_forwards_and_backwards(model_and_params):
+    model, params, cond = model_and_params
+    point = jnp.asarray([0.1, -0.2, 0.3])
+
+    def field(p):
+        return model.occupancy(params, p[None, None], cond[:1])[0, 0]
+
+    gradient = jax.grad(field)(point)
+    np.testing.assert_allclose(jax.jacfwd(field)(point), gradient, rtol=1e-4, atol=1e-6)
+    steps = 1e-2 * np.eye(3)
+    slopes = [(field(point + h) - field(point - h)) / 2e-2 for h in steps]
+    np.testing.assert_allclose(gradient, slopes, rtol=0.05, atol=0.02)
+    assert jnp.isfinite(jax.hessian(field)(point)).all()
+
+
+def test_occupancy_maps_over_shapes(model_and_params):
+    model, params, cond = model_and_params
+    points = jax.random.uniform(jax.random.key(3), (2, 9, 3))
+    mapped = jax.vmap(lambda p, c: model.occupancy(params, p[None], c[None])[0])(points, cond)
+    np.testing.assert_allclose(mapped, model.occupancy(params, points, cond), atol=1e-5)
+
+
+def test_an_unknown_method_or_encoder_is_named():
+    config = small_config()
+    with config.unlocked():
+        config.model.encoder = 'pointnet'
+    with pytest.raises(ValueError, match=r'config.model.encoder.*pointnet_resnet.*pointnet'):
+        models.build(config)
+    with config.unlocked():
+        config.model.name = 'onett'
+    with pytest.raises(ValueError, match=r'config.model.name.*onett'):
+        models.build(config)

@@ -1,0 +1,87 @@
+import jax
+import numpy as np
+import optax
+import pytest
+from model_configs import small_config
+
+from onet_jax import models
+from onet_jax.convert.official import from_state_dict
+from onet_jax.parallel import make_parallel
+from onet_jax.training.state import TrainState, create_state
+from onet_jax.training.step import make_train_step
+
+
+def add_noise(key, raw):
+    """A transform that draws for every row from its own key, as the real ones do."""
+    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(raw['row'])
+    noise = jax.vmap(lambda k: jax.random.normal(k, raw['inputs'].shape[1:]))(keys)
+    return {**raw, 'inputs': raw['inputs'] + 0.01 * noise}
+
+
+def make_batch(rng, batch_size=8):
+    return {
+        'points': rng.uniform(-0.5, 0.5, (batch_size, 40, 3)).astype(np.float32),
+        'occ': rng.integers(0, 2, (batch_size, 40)).astype(np.float32),
+        'inputs': rng.uniform(-0.5, 0.5, (batch_size, 30, 3)).astype(np.float32),
+        'row': np.arange(batch_size, dtype=np.int32),
+    }
+
+
+def run(backend, devices, num_steps=3):
+    method, tx = models.build(small_config()), optax.sgd(1e-3)
+    rng = np.random.default_rng(0)
+    batches = [make_batch(rng) for _ in range(num_steps)]
+    parallel = make_parallel(backend, 8, devices)
+    step = parallel.compile(make_train_step(method, tx, add_noise, parallel.axis_name))
+    state = parallel.replicate(create_state(jax.random.key(0), method, tx, batches[0]))
+    losses = []
+    for batch in batches:
+        state, scalars = step(state, parallel.shard(batch), parallel.replicate(jax.random.key(1)))
+        losses.append(float(scalars['loss']))
+    return state, losses
+
+
+@pytest.mark.parametrize('backend', ['pmap', 'jit'])
+def test_two_devices_equal_one_on_the_whole_batch(backend):
+    """Loss, parameters and running statistics: gradients are averaged once and the batch is normalised as a whole."""
+    assert len(jax.devices()) == 2
+    expected, expected_losses = run('jit', jax.devices()[:1])
+    state, losses = run(backend, jax.devices())
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state, expected)
+    assert all(x.shape == y.shape for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True))
+
+
+def test_an_uneven_batch_and_an_unknown_backend_are_refused():
+    with pytest.raises(ValueError, match='multiple of the 2 devices, found 7; use 6'):
+        make_parallel('pmap', 7)
+    with pytest.raises(ValueError, match=r"backend.*'pmap', 'jit'.*shard_map"):
+        make_parallel('shard_map', 8)
+
+
+def test_three_adam_steps_equal_the_official_ones(golden):
+    """The whole training step against the official trainer: losses, and every weight and statistic after three steps."""
+    data = golden('onet/pointcloud_z0.npz')
+
+    def group(prefix):
+        return from_state_dict({k.removeprefix(prefix): v for k, v in data.items() if k.startswith(prefix)})
+
+    config = small_config()
+    with config.unlocked():
+        config.model.update(encoder_hidden_size=16, cond_size=16, decoder_hidden_size=24)
+    method, tx = models.build(config), optax.adam(1e-4)
+    params = group('param/')
+    state = TrainState(np.int32(0), params, tx.init(params['params']))
+    step = jax.jit(make_train_step(method, tx, lambda key, raw: raw))
+    for i in range(3):
+        batch = {
+            'points': data[f'in/step{i}/points'],
+            'occ': data[f'in/step{i}/points.occ'],
+            'inputs': data[f'in/step{i}/inputs'],
+        }
+        state, scalars = step(state, batch, jax.random.key(0))
+        np.testing.assert_allclose(scalars['loss'], data['out64/adam/losses'][i], rtol=1e-5)
+    # Biases that the normalisation cancels have a zero gradient: Adam turns rounding noise into steps of up to 1e-4.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=3.5e-4, rtol=1e-4), state.params, group('out64/adam/after_step3/')
+    )
