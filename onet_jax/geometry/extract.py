@@ -1,0 +1,56 @@
+"""From a field to a closed mesh: a grid of values, then marching cubes."""
+
+from collections.abc import Callable
+
+import numpy as np
+import trimesh
+from skimage.measure import marching_cubes as lewiner_marching_cubes
+
+from onet_jax.geometry.grid import lattice_to_world
+from onet_jax.geometry.mise import dense_grid, multiresolution_grid
+
+OUTSIDE = -1e6  # around the box, where values are scaled to [-1, 1]: a surface that reaches the box is closed there
+LEAST = 1e-6  # distance of any scaled value from the level
+
+
+def extract_mesh(
+    field: Callable, *, resolution: int = 32, upsampling_steps: int = 2, threshold: float = 0.2
+) -> trimesh.Trimesh:
+    """The surface on which sigmoid(field) equals `threshold`, in object coordinates: closed and oriented outwards.
+
+    field: [T, 3] object coordinates -> logits [T]. threshold: a probability in (0, 1). MISE (see `mise.py`) evaluates a grid
+    of resolution * 2^upsampling_steps cells. As in the official implementation, upsampling_steps = 0 means a dense grid
+    of `resolution` points, not cells. Returns a mesh without vertices where nothing is inside.
+    """
+    level = threshold_to_logit(threshold)
+    if upsampling_steps == 0:
+        return marching_cubes(dense_grid(field, num_points=resolution), level)
+    grid = multiresolution_grid(field, resolution=resolution, upsampling_steps=upsampling_steps, level=level)
+    return marching_cubes(grid.values, level)
+
+
+def threshold_to_logit(threshold: float) -> float:
+    """ln(threshold) - ln(1 - threshold). Raises ValueError unless 0 < threshold < 1."""
+    if not 0 < threshold < 1:
+        raise ValueError(f'threshold: expected a probability between 0 and 1, found {threshold}')
+    return float(np.log(threshold) - np.log1p(-threshold))
+
+
+def marching_cubes(values: np.ndarray, level: float) -> trimesh.Trimesh:
+    """values [n, n, n], high inside, on the inclusive lattice of the padded cube -> the surface value = level.
+
+    Closed, also where the inside reaches the box, and oriented outwards; object coordinates. Empty when no value exceeds
+    the level. Raises ValueError for values that are not finite.
+    """
+    if not np.isfinite(values).all():
+        raise ValueError(f'values: expected finite numbers, found {(~np.isfinite(values)).sum()} of {values.size} not finite')
+    if not (values > level).any():
+        return trimesh.Trimesh()
+    # Shifted and scaled to [-1, 1] before scikit-image casts to float32, so that no value changes its side; a value on the
+    # level counts as outside, by the least amount, or faces would collapse to points of the lattice.
+    shifted = (values - level) / np.abs(values - level).max()
+    shifted = np.where(shifted > 0, np.maximum(shifted, LEAST), np.minimum(shifted, -LEAST)).astype(np.float32)
+    padded = np.pad(shifted, 1, constant_values=OUTSIDE)
+    vertices, faces, _, _ = lewiner_marching_cubes(padded, 0.0, gradient_direction='ascent', allow_degenerate=False)
+    vertices = lattice_to_world(vertices.astype(np.float64) - 1, len(values) - 1)
+    return trimesh.Trimesh(vertices, faces, process=False)

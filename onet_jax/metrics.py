@@ -1,0 +1,91 @@
+"""Metrics of the paper, for one shape at a time: the caller averages. Distances are in units of the longest edge.
+
+T points, N predicted and M target surface points.
+"""
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+F_SCORE_DISTANCE = 0.01  # 1 % of the longest edge
+
+# What an empty prediction scores: the worst values of the official evaluation. It leaves the Chamfer distances out, and
+# with them the failures; here they count.
+EMPTY = {
+    'iou': 0.0,
+    'accuracy': 3**0.5,
+    'completeness': 3**0.5,
+    'accuracy2': 3.0,
+    'completeness2': 3.0,
+    'chamfer_l1': 3**0.5,
+    'chamfer_l2': 3.0,
+    'normals_accuracy': -1.0,
+    'normals_completeness': -1.0,
+    'normal_consistency': -1.0,
+    'f_score': 0.0,
+}
+
+
+def iou(occ_a, occ_b):
+    """Intersection over union of two sets of points, [..., T] bool -> [...]; 0/0 is NaN. numpy or JAX arrays."""
+    return (occ_a & occ_b).sum(-1) / (occ_a | occ_b).sum(-1)
+
+
+def surface_metrics(
+    points: np.ndarray, normals: np.ndarray, target_points: np.ndarray, target_normals: np.ndarray
+) -> dict[str, float]:
+    """Distances and normals between samples of a predicted surface [N, 3] and of the target [M, 3].
+
+    accuracy        mean distance of a predicted point to the target        accuracy2      mean of its square
+    completeness    mean distance of a target point to the prediction       completeness2  mean of its square
+    chamfer_l1      mean of accuracy and completeness (Euclidean distances, unscaled; the paper prints ten times this)
+    chamfer_l2      mean of accuracy2 and completeness2
+    normals_*       mean |cosine| between the normal of a point and that of its nearest neighbour; normal_consistency
+                    is the mean of both ways
+    f_score         harmonic mean of the shares of points within 1 % of the longest edge, both ways
+    """
+    accuracy, nearest_target = cKDTree(target_points).query(points, workers=-1)
+    completeness, nearest = cKDTree(points).query(target_points, workers=-1)
+    return _summarise(
+        accuracy,
+        completeness,
+        _cosines(normals, target_normals[nearest_target]),
+        _cosines(target_normals, normals[nearest]),
+    )
+
+
+def sampling_floor(points: np.ndarray, normals: np.ndarray) -> dict[str, float]:
+    """What `surface_metrics` gives for a perfect prediction: each sample [N, 3] against all others of the same surface.
+
+    The nearest of N - 1 other samples is as far as the nearest point of a second, independent sampling would be.
+    """
+    distances, indices = cKDTree(points).query(points, k=2, workers=-1)
+    # The point itself is one of the two, not always the first where two samples coincide.
+    other = np.where(indices[:, 0] == np.arange(len(points)), indices[:, 1], indices[:, 0])
+    cosines = _cosines(normals, normals[other])
+    return _summarise(distances[:, 1], distances[:, 1], cosines, cosines)
+
+
+def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """|cos| of the angle between vectors [N, 3] of any length."""
+    a = a / np.linalg.norm(a, axis=-1, keepdims=True)
+    b = b / np.linalg.norm(b, axis=-1, keepdims=True)
+    return np.abs((a * b).sum(-1))
+
+
+def _summarise(
+    accuracy: np.ndarray, completeness: np.ndarray, normals_accuracy: np.ndarray, normals_completeness: np.ndarray
+) -> dict[str, float]:
+    precision, recall = (accuracy <= F_SCORE_DISTANCE).mean(), (completeness <= F_SCORE_DISTANCE).mean()
+    scores = {
+        'accuracy': accuracy.mean(),
+        'completeness': completeness.mean(),
+        'accuracy2': np.square(accuracy).mean(),
+        'completeness2': np.square(completeness).mean(),
+        'chamfer_l1': (accuracy.mean() + completeness.mean()) / 2,
+        'chamfer_l2': (np.square(accuracy).mean() + np.square(completeness).mean()) / 2,
+        'normals_accuracy': normals_accuracy.mean(),
+        'normals_completeness': normals_completeness.mean(),
+        'normal_consistency': (normals_accuracy.mean() + normals_completeness.mean()) / 2,
+        'f_score': 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0,
+    }
+    return {name: float(value) for name, value in scores.items()}

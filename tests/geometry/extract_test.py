@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+from conftest import golden_names
+from scipy.spatial import cKDTree
+
+from onet_jax.geometry.extract import extract_mesh, marching_cubes, threshold_to_logit
+from onet_jax.geometry.grid import BOX, corner_points
+
+
+def sphere(points, radius=0.35):
+    return 10 * (radius - np.linalg.norm(points, axis=-1))
+
+
+def torus(points):
+    x, y, z = np.moveaxis(points, -1, 0)
+    return 10 * (0.12 - np.hypot(np.hypot(x, z) - 0.3, y))
+
+
+def box(points):
+    return 10 * (np.array([0.31, 0.22, 0.17]) - np.abs(points)).min(axis=-1)
+
+
+def largest_distance(a, b):
+    return max(cKDTree(a).query(b)[0].max(), cKDTree(b).query(a)[0].max())
+
+
+@pytest.mark.parametrize('file', golden_names('mesh/extract_sphere*.npz'))
+def test_surfaces_equal_the_official_ones(golden, file):
+    data = golden(file)
+    mesh = marching_cubes(data['in/grid'], float(data['in/threshold_logit']))
+    assert mesh.is_watertight
+    assert largest_distance(mesh.vertices, data['out/vertices']) < 1e-4
+    assert mesh.euler_number == data['out/euler_number']
+    np.testing.assert_allclose(mesh.volume, data['out/volume'], rtol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['up0', 'up2'])
+def test_official_generation_of_a_sphere(golden, name):
+    data = golden(f'mesh/generate_analytic_sphere_{name}.npz')
+    mesh = extract_mesh(
+        sphere, resolution=int(data['in/resolution0']), upsampling_steps=int(data['in/upsampling_steps']), threshold=0.2
+    )
+    assert largest_distance(mesh.vertices, data['out/vertices']) < 1e-4
+    assert len(mesh.vertices) == len(data['out/vertices'])
+
+
+def test_all_empty_and_all_full_grids(golden):
+    data = golden('mesh/extract_degenerate.npz')
+    empty = marching_cubes(data['in/grid_empty'], 0.0)
+    assert len(empty.vertices) == len(empty.faces) == 0
+    full = marching_cubes(data['in/grid_full'], 0.0)
+    assert full.is_watertight
+    np.testing.assert_allclose(full.bounds, [[-BOX / 2] * 3, [BOX / 2] * 3], atol=1e-5)
+
+
+@pytest.mark.parametrize('num_points', [32, 33, 64, 65])
+@pytest.mark.parametrize('field, euler_number', [(sphere, 2), (torus, 0), (box, 2)])
+def test_no_lattice_shifts_the_surface(field, euler_number, num_points):
+    mesh = marching_cubes(field(corner_points(num_points)), 0.0)
+    assert mesh.is_watertight
+    assert mesh.volume > 0, 'oriented outwards'
+    assert mesh.euler_number == euler_number
+    np.testing.assert_allclose(mesh.bounds.sum(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(mesh.center_mass, 0, atol=1e-5)
+    assert np.abs(field(mesh.vertices)).max() / 10 < 0.35 * BOX / (num_points - 1)
+
+
+def test_nasty_grids_stay_closed():
+    """Noise up to the box, values exactly on the level, tiny and huge values."""
+    rng = np.random.default_rng(0)
+    for grid in (
+        rng.normal(size=(12, 12, 12)),
+        rng.integers(-1, 2, (12, 12, 12)).astype(float),
+        rng.normal(size=(9, 9, 9)) * 10.0 ** rng.integers(-30, 30, (9, 9, 9)),
+        np.where(rng.random((8, 8, 8)) < 0.5, 1e-12, -1e12),
+    ):
+        mesh = marching_cubes(grid, 0.0)
+        # Cells that touch at an edge share it fourfold: closed means that every edge is crossed evenly often.
+        edges = np.sort(mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+        _, counts = np.unique(edges, axis=0, return_counts=True)
+        assert (counts % 2 == 0).all()
+        assert mesh.volume > 0
+        assert np.abs(mesh.vertices).max() <= BOX / 2 + 1e-6
+
+
+def test_the_surface_sits_at_the_threshold():
+    logit = threshold_to_logit(0.2)
+    assert logit == pytest.approx(-1.3862943611198906)
+    mesh = extract_mesh(sphere, resolution=16, upsampling_steps=2, threshold=0.2)
+    radius = np.linalg.norm(mesh.vertices, axis=1)
+    np.testing.assert_allclose(radius, 0.35 - logit / 10, atol=2e-4)
+
+
+def test_bad_arguments():
+    for threshold in (0, 1, 1.5, float('nan')):
+        with pytest.raises(ValueError, match='threshold: expected a probability'):
+            extract_mesh(sphere, threshold=threshold)
+    grid = np.zeros((4, 4, 4))
+    grid[0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match='1 of 64 not finite'):
+        marching_cubes(grid, 0.0)
