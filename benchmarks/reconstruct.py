@@ -22,7 +22,9 @@ from onet_jax.models import onet
 
 GOLDEN = Path(__file__).resolve().parents[2] / 'shared' / 'golden'
 WEIGHTS = flags.DEFINE_string('weights', str(GOLDEN / 'trained' / 'chair_h256_c128.npz'), 'Trained decoder.')
-EXPECTED = flags.DEFINE_string('expected', str(GOLDEN / 'mesh' / 'generate_chair_h256_r32_u2.npz'), 'Its official mesh.')
+EXPECTED = flags.DEFINE_string(
+    'expected', str(GOLDEN / 'mesh' / 'generate_chair_h256_r32_u2.npz'), 'Its official mesh.'
+)
 REPEATS = flags.DEFINE_integer('repeats', 7, 'Meshes to take the median of.')
 RESOLUTION, UPSAMPLING_STEPS, THRESHOLD = 32, 2, 0.2
 
@@ -66,14 +68,14 @@ def main(_):
     hidden = config.decoder_hidden_size
     left, right = np.ones((4096, hidden), np.float32), np.ones((hidden, hidden), np.float32)
     product = jax.jit(lambda a, b: a @ b)
-    matmul = np.median(time_alternately({'product': lambda: [product(left, right) for _ in range(20)]}, 9)['product']) / 20
+    matmul = (
+        np.median(time_alternately({'product': lambda: [product(left, right) for _ in range(20)]}, 9)['product']) / 20
+    )
     ideal = sum(grid.queried_per_round) / 4096 * 10 * matmul
 
     with np.load(EXPECTED.value, allow_pickle=False) as expected:
         vertices, num_evaluated = expected['out/vertices'], int(expected['out/n_evaluated'])
-    deviation = max(
-        cKDTree(vertices).query(mesh.vertices)[0].max(), cKDTree(mesh.vertices).query(vertices)[0].max()
-    )
+    deviation = max(cKDTree(vertices).query(mesh.vertices)[0].max(), cKDTree(mesh.vertices).query(vertices)[0].max())
     figures = {
         'seconds_per_mesh': total,
         'seconds_network': net,

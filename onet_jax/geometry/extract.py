@@ -43,7 +43,9 @@ def marching_cubes(values: np.ndarray, level: float) -> trimesh.Trimesh:
     the level. Raises ValueError for values that are not finite.
     """
     if not np.isfinite(values).all():
-        raise ValueError(f'values: expected finite numbers, found {(~np.isfinite(values)).sum()} of {values.size} not finite')
+        raise ValueError(
+            f'values: expected finite numbers, found {(~np.isfinite(values)).sum()} of {values.size} not finite'
+        )
     if not (values > level).any():
         return trimesh.Trimesh()
     # Shifted and scaled to [-1, 1] before scikit-image casts to float32, so that no value changes its side; a value on the

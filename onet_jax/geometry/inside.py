@@ -33,7 +33,9 @@ def _cross(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> tuple
     """Pairs of faces [P, 3] and points [P, 3]: whether the line through the point meets the face [P], and at which z."""
     corners = [vertices[faces[:, i]] for i in range(3)]
     # Twice the area of (edge, point), for the edges opposite to each corner; positive when the point is to its left.
-    areas, left = zip(*(_side(faces[:, i], faces[:, j], corners[i], corners[j], points) for i, j in ((1, 2), (2, 0), (0, 1))))
+    areas, left = zip(
+        *(_side(faces[:, i], faces[:, j], corners[i], corners[j], points) for i, j in ((1, 2), (2, 0), (0, 1)))
+    )
     hit = (left[0] == left[1]) & (left[1] == left[2])
     weights = [area[hit] for area in areas]
     total = sum(weights)

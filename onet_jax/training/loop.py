@@ -84,7 +84,10 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
             if validates:
                 means = validate(metrics, state.params, validation_batches(config, data_dir, 'val'))
                 log.validation(step, means)
-                print(f'step {step}/{stop}  validation: ' + '  '.join(f'{k} {v:.4f}' for k, v in means.items()), flush=True)
+                print(
+                    f'step {step}/{stop}  validation: ' + '  '.join(f'{k} {v:.4f}' for k, v in means.items()),
+                    flush=True,
+                )
             if saves:
                 checkpointer.save(step, state, metrics=means, force=True)
             log.resume_clock(time.monotonic() - began)
@@ -101,6 +104,10 @@ def _check_finite(losses: list[jax.Array], step: int, checkpointer, workdir: Pat
     good = checkpointer.latest
     raise FloatingPointError(
         f'the loss of step {bad} is not finite; '
-        + (f'the last good checkpoint is step {good.step} in {workdir}' if good else f'{workdir} holds no checkpoint yet')
+        + (
+            f'the last good checkpoint is step {good.step} in {workdir}'
+            if good
+            else f'{workdir} holds no checkpoint yet'
+        )
         + '. Try a lower config.optim.learning_rate.'
     )

@@ -87,9 +87,7 @@ def golden_field(name):
             plate = np.minimum(np.minimum(0.008 - np.abs(x - 0.113), 0.3 - np.abs(y)), 0.3 - np.abs(z))
             return 20 * np.maximum(np.maximum(a, b), plate)
         k = 4 * np.pi
-        return 3 * (
-            np.sin(k * x) * np.cos(k * y) + np.sin(k * y) * np.cos(k * z) + np.sin(k * z) * np.cos(k * x)
-        )
+        return 3 * (np.sin(k * x) * np.cos(k * y) + np.sin(k * y) * np.cos(k * z) + np.sin(k * z) * np.cos(k * x))
 
     return lambda p: np.rint(256 * f(p)) / 256
 

@@ -83,5 +83,7 @@ def test_three_adam_steps_equal_the_official_ones(golden):
         np.testing.assert_allclose(scalars['loss'], data['out64/adam/losses'][i], rtol=1e-5)
     # Biases that the normalisation cancels have a zero gradient: Adam turns rounding noise into steps of up to 1e-4.
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=3.5e-4, rtol=1e-4), state.params, group('out64/adam/after_step3/')
+        lambda a, b: np.testing.assert_allclose(a, b, atol=3.5e-4, rtol=1e-4),
+        state.params,
+        group('out64/adam/after_step3/'),
     )
