@@ -1,9 +1,12 @@
 """Packaging: the core installs and runs without a compiler, without OpenGL and without TensorFlow."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+ROOT = Path(__file__).parent
+VERSION = re.search(r"__version__ = '(.*)'", (ROOT / 'onet_jax' / '__init__.py').read_text()).group(1)
 CORE = [
     'numpy>=2,<3',
     'scipy>=1.13',
@@ -27,9 +30,9 @@ TEST = ['pytest>=8', 'ruff>=0.14']
 
 setup(
     name='onet_jax',
-    version='0.1.0',
+    version=VERSION,
     description='Occupancy Networks in JAX: 3D reconstruction in function space',
-    long_description=Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='MIT',
     python_requires='>=3.11',

@@ -2,7 +2,7 @@
 
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 
 TRACEBACK = flags.DEFINE_bool('traceback', False, 'Show the full traceback of an error.')
 
@@ -12,6 +12,7 @@ INPUT_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, AttributeErro
 
 def run(main) -> None:
     """app.run, with errors of the input reported as one message and exit code 1."""
+    logging.set_verbosity(logging.WARNING)  # libraries report every backend that they did not find
     try:
         app.run(main)
     except INPUT_ERRORS as error:

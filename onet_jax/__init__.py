@@ -9,6 +9,8 @@ A shape is the decision boundary of `f(point, condition) -> occupancy`. The publ
 
 from importlib import import_module
 
+__version__ = '0.1.0'
+
 _HOME = {
     'load': 'onet_jax.training.checkpoints',
     'extract_mesh': 'onet_jax.geometry.extract',

@@ -64,6 +64,9 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
 
         batches = feed.batches(start)
         for step in range(start + 1, stop + 1):
+            if len(losses) > 1:
+                # At most one step ahead of the device, so that the time below is spent waiting for data only.
+                losses[-2].block_until_ready()
             began = time.monotonic()
             raw = parallel.shard(next(batches))
             log.waited(time.monotonic() - began)
