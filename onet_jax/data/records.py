@@ -113,7 +113,7 @@ def read_shape(path: str | Path, index: Index | None = None) -> Shape:
     if not path.is_file():
         raise FileNotFoundError(f'{path}: expected a shape file, found none; run the preparation of the dataset again')
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open('rb') as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except DAMAGED as error:
         raise ValueError(

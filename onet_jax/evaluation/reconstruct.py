@@ -7,10 +7,9 @@ import numpy as np
 import trimesh
 from ml_collections import ConfigDict
 
-from onet_jax.geometry.meshes import MESH_FORMATS, load_cloud, normalise, save_mesh
+from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_FORMATS, load_cloud, normalise, save_mesh
 from onet_jax.models.method import Method
 
-INPUT_FORMATS = (*MESH_FORMATS, 'xyz', 'txt', 'npy', 'npz')
 
 
 def find_inputs(path: str | Path) -> list[Path]:
@@ -18,9 +17,9 @@ def find_inputs(path: str | Path) -> list[Path]:
     path = Path(path)
     if path.is_file():
         return [path]
-    found = sorted(p for p in path.glob('*') if p.suffix.lower()[1:] in INPUT_FORMATS) if path.is_dir() else []
+    found = sorted(p for p in path.glob('*') if p.suffix.lower()[1:] in CLOUD_FORMATS) if path.is_dir() else []
     if not found:
-        raise FileNotFoundError(f'{path}: expected a file or a folder with {"|".join(INPUT_FORMATS)} files, found none')
+        raise FileNotFoundError(f'{path}: expected a file or a folder with {"|".join(CLOUD_FORMATS)} files, found none')
     return found
 
 

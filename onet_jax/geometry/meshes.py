@@ -1,0 +1,119 @@
+"""Reading the user's point clouds and meshes, their frames, and writing meshes. N points."""
+
+import io
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import trimesh
+
+from onet_jax.geometry.sampling import sample_surface
+
+MESH_FORMATS = ('ply', 'obj', 'off', 'stl', 'glb')
+TEXT_FORMATS = ('xyz', 'txt')
+CLOUD_FORMATS = (*MESH_FORMATS, *TEXT_FORMATS, 'npy', 'npz')
+NUM_SAMPLES = 100_000  # drawn from the surface of a file that has faces
+
+
+class Frame(NamedTuple):
+    """Where an object lies in the user's frame: user = loc + scale * object."""
+
+    loc: np.ndarray  # [3] float64, centre of the bounding box
+    scale: float  # longest edge of the bounding box
+
+    def to_object(self, points: np.ndarray) -> np.ndarray:
+        """User's frame -> object coordinates, [N, 3] float64."""
+        return (np.asarray(points, np.float64) - self.loc) / self.scale
+
+    def to_user(self, points: np.ndarray) -> np.ndarray:
+        """Object coordinates -> user's frame, [N, 3] float64."""
+        return self.loc + self.scale * np.asarray(points, np.float64)
+
+
+def normalise(points: np.ndarray) -> Frame:
+    """The frame in which the longest edge of the bounding box of points [N, 3] is 1 and its centre 0."""
+    low, high = np.min(points, axis=0).astype(np.float64), np.max(points, axis=0).astype(np.float64)
+    return Frame((low + high) / 2, float((high - low).max()))
+
+
+def load_cloud(path: str | Path) -> np.ndarray:
+    """The points of a file, [N, 3] float64 in the user's frame; 100,000 samples of the surface of a file with faces.
+
+    Formats: ply, obj, off, stl, glb, xyz or txt (one point a line), npy, npz (array 'points'). Raises FileNotFoundError or
+    ValueError, naming the file, for one that is missing, damaged, without two distinct points or not finite.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: expected a point cloud ({"|".join(CLOUD_FORMATS)}), found no such file')
+    kind = path.suffix.lower()[1:]
+    if kind not in CLOUD_FORMATS:
+        raise ValueError(f'{path}: expected one of the formats {"|".join(CLOUD_FORMATS)}, found {kind or "no suffix"!r}')
+    if kind in MESH_FORMATS:
+        geometry = _parse(path, lambda: trimesh.load(path, process=False))
+        if isinstance(geometry, trimesh.Scene):
+            geometry = _parse(path, geometry.to_mesh)
+        points = np.asarray(geometry.vertices, np.float64)
+        _check_points(path, points)
+        if len(getattr(geometry, 'faces', ())):
+            points = sample_surface(geometry, NUM_SAMPLES, 0)[0].astype(np.float64)
+        return points
+    if kind in TEXT_FORMATS:
+        points = _parse(path, lambda: np.loadtxt(path, ndmin=2)[:, :3])
+    else:
+        points = _parse(path, lambda: _read_numpy(path))
+    _check_points(path, points)
+    return points.astype(np.float64)
+
+
+def _read_numpy(path: Path) -> np.ndarray:
+    with path.open('rb') as file:
+        content = np.load(file, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content
+        if 'points' not in content.files:
+            raise ValueError(f"expected an array named 'points', found {sorted(content.files)}")
+        return content['points']
+
+
+def _parse(path: Path, read):
+    """Parsers raise anything on damaged bytes; the user needs the name of the file."""
+    try:
+        return read()
+    except Exception as error:
+        raise ValueError(
+            f'{path}: expected a readable {path.suffix} file, found one that is damaged or of another kind '
+            f'({type(error).__name__}: {error}); export it again'
+        ) from error
+
+
+def _check_points(path: Path, points: np.ndarray) -> None:
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise ValueError(f'{path}: expected points [N, 3], found an array of shape {list(points.shape)}')
+    bad = ~np.isfinite(points).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f'{path}: expected finite coordinates, found NaN or infinity in {bad.sum()} of {len(points)} points, first in '
+            f'point {int(np.argmax(bad))}; remove these points'
+        )
+    if len(points) < 2 or (points == points[0]).all():
+        raise ValueError(f'{path}: expected at least 2 distinct points, found {min(len(points), 1)} in {len(points)}')
+
+
+def save_mesh(mesh: trimesh.Trimesh, path: str | Path) -> None:
+    """Write a mesh as ply, obj, off, stl or glb, by the suffix; the file appears whole or not at all."""
+    path = Path(path)
+    kind = path.suffix.lower()[1:]
+    if kind not in MESH_FORMATS:
+        raise ValueError(f'{path}: expected one of the formats {"|".join(MESH_FORMATS)}, found {kind or "no suffix"!r}')
+    stream = io.BytesIO()
+    content = mesh.export(file_type=kind)
+    stream.write(content.encode() if isinstance(content, str) else content)
+    write_atomically(path, stream.getvalue())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write to a temporary name in the same folder, then rename."""
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    temporary.write_bytes(content)
+    temporary.replace(path)

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import trimesh
+
+from onet_jax.geometry.meshes import MESH_FORMATS, load_cloud, normalise, save_mesh
+
+
+def test_frames_there_and_back():
+    points = np.random.default_rng(0).uniform([5, -3, 0], [9, -2, 1], (100, 3))
+    frame = normalise(points)
+    inside = frame.to_object(points)
+    np.testing.assert_allclose(np.ptp(inside, axis=0).max(), 1)
+    np.testing.assert_allclose(inside.min(axis=0) + inside.max(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(frame.to_user(inside), points)
+
+
+@pytest.mark.parametrize('kind', MESH_FORMATS)
+def test_meshes_come_back_as_samples_of_their_surface(tmp_path, kind):
+    path = tmp_path / f'a.{kind}'
+    save_mesh(trimesh.creation.box((2, 1, 1)), path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name], 'no temporary file is left'
+    cloud = load_cloud(path)
+    assert cloud.shape == (100_000, 3)
+    np.testing.assert_allclose(np.abs(cloud).max(axis=0), [1, 0.5, 0.5], atol=1e-3)
+
+
+def test_clouds_of_every_format(tmp_path):
+    points = np.random.default_rng(0).normal(size=(50, 3))
+    trimesh.PointCloud(points).export(tmp_path / 'a.ply')
+    np.savetxt(tmp_path / 'a.xyz', np.hstack([points, points]))
+    np.save(tmp_path / 'a.npy', points)
+    np.savez(tmp_path / 'a.npz', points=points.astype(np.float16))
+    for path in tmp_path.iterdir():
+        np.testing.assert_allclose(load_cloud(path), points, atol=2e-3, err_msg=path.name)
+
+
+def write_bad_files(folder):
+    good = np.random.default_rng(0).normal(size=(50, 3))
+    broken = good.copy()
+    broken[7, 1] = np.nan
+    np.save(folder / 'nan.npy', broken)
+    np.save(folder / 'one.npy', np.ones((30, 3)))
+    np.save(folder / 'flat.npy', np.ones((30, 2)))
+    np.save(folder / 'pickle.npy', np.array([{}], dtype=object))
+    np.savez(folder / 'other.npz', cloud=good)
+    np.savez(folder / 'cut.npz', points=good)
+    (folder / 'cut.npz').write_bytes((folder / 'cut.npz').read_bytes()[:200])
+    (folder / 'text.ply').write_text('hello')
+    (folder / 'what.docx').write_text('hello')
+
+
+@pytest.mark.parametrize(
+    'name, found',
+    [
+        ('nan.npy', '1 of 50 points, first in point 7'),
+        ('one.npy', 'at least 2 distinct points, found 1 in 30'),
+        ('flat.npy', r'expected points \[N, 3\], found an array of shape \[30, 2\]'),
+        ('pickle.npy', 'allow_pickle'),
+        ('other.npz', r"an array named 'points', found \['cloud'\]"),
+        ('cut.npz', 'damaged'),
+        ('text.ply', 'damaged'),
+        ('what.docx', "expected one of the formats.*'docx'"),
+        ('missing.ply', 'no such file'),
+    ],
+)
+def test_bad_files_are_named_with_their_fault(tmp_path, name, found):
+    write_bad_files(tmp_path)
+    with pytest.raises((ValueError, FileNotFoundError), match=f'{name}.*{found}'):
+        load_cloud(tmp_path / name)
+
+
+def test_an_unknown_format_is_refused_before_writing(tmp_path):
+    with pytest.raises(ValueError, match=r'ply\|obj\|off\|stl\|glb'):
+        save_mesh(trimesh.creation.box(), tmp_path / 'a.fbx')
+    assert not list(tmp_path.iterdir())
