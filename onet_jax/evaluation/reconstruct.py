@@ -11,7 +11,6 @@ from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_FORMATS, load_cloud, no
 from onet_jax.models.method import Method
 
 
-
 def find_inputs(path: str | Path) -> list[Path]:
     """The file itself, or all point clouds and meshes of a folder, sorted. Raises FileNotFoundError where none is."""
     path = Path(path)

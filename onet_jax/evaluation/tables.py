@@ -52,11 +52,11 @@ def make_table(results: list[Result]) -> tuple[list[str], list[list[str]]]:
 def to_markdown(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table with aligned columns, the first to the left."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [
-        '| ' + ' | '.join(c.ljust(w) if not i else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))) + ' |'
-        for row in [header, ['-' * w for w in widths], *rows]
-    ]
-    return '\n'.join(lines) + '\n'
+    lines = []
+    for first, *others in [header, ['-' * w for w in widths], *rows]:
+        cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))]
+        lines.append(f'| {" | ".join(cells)} |\n')
+    return ''.join(lines)
 
 
 def write_results(folder: Path, results: list[Result]) -> None:

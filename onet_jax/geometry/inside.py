@@ -34,7 +34,8 @@ def _cross(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> tuple
     corners = [vertices[faces[:, i]] for i in range(3)]
     # Twice the area of (edge, point), for the edges opposite to each corner; positive when the point is to its left.
     areas, left = zip(
-        *(_side(faces[:, i], faces[:, j], corners[i], corners[j], points) for i, j in ((1, 2), (2, 0), (0, 1)))
+        *(_side(faces[:, i], faces[:, j], corners[i], corners[j], points) for i, j in ((1, 2), (2, 0), (0, 1))),
+        strict=True,
     )
     hit = (left[0] == left[1]) & (left[1] == left[2])
     weights = [area[hit] for area in areas]

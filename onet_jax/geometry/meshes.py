@@ -48,7 +48,9 @@ def load_cloud(path: str | Path) -> np.ndarray:
         raise FileNotFoundError(f'{path}: expected a point cloud ({"|".join(CLOUD_FORMATS)}), found no such file')
     kind = path.suffix.lower()[1:]
     if kind not in CLOUD_FORMATS:
-        raise ValueError(f'{path}: expected one of the formats {"|".join(CLOUD_FORMATS)}, found {kind or "no suffix"!r}')
+        raise ValueError(
+            f'{path}: expected one of the formats {"|".join(CLOUD_FORMATS)}, found {kind or "no suffix"!r}'
+        )
     if kind in MESH_FORMATS:
         geometry = _parse(path, lambda: trimesh.load(path, process=False))
         if isinstance(geometry, trimesh.Scene):

@@ -18,8 +18,7 @@ def banner() -> str:
     """Devices, versions and precision; a loud warning where a GPU of the machine stays unused."""
     devices = jax.devices()
     lines = [
-        f'onet_jax {__version__}, jax {jax.__version__}, flax {version("flax")}, '
-        f'Python {platform.python_version()}',
+        f'onet_jax {__version__}, jax {jax.__version__}, flax {version("flax")}, Python {platform.python_version()}',
         f'devices: {len(devices)} x {devices[0].device_kind} ({devices[0].platform}), '
         f'float32, matrix products in {jax.config.jax_default_matmul_precision or "the default"} precision',
     ]

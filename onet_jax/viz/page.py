@@ -59,7 +59,7 @@ def embed(shape: Shape) -> dict:
     """A mesh or points [N, 3] in object coordinates as JSON: base64 of uint16 positions and uint32 faces."""
     if not isinstance(shape, trimesh.Trimesh):
         points = thin(shape)
-        return {'positions': _positions(points), 'count': len(points), 'radius': 2 * ball_radius(len(points))}
+        return {'positions': _positions(points), 'count': len(points), 'radius': 1.5 * ball_radius(len(points))}
     vertices, faces = np.asarray(shape.vertices, np.float32), np.asarray(shape.faces, np.int32)
     if len(faces) > MAX_FACES:
         vertices, faces = fast_simplification.simplify(vertices, faces, target_count=MAX_FACES, agg=2)

@@ -1,0 +1,61 @@
+"""What an evaluation looks like: the meshes as files, a contact sheet, and one page on which they turn."""
+
+from collections.abc import Callable, Sequence
+from itertools import chain, zip_longest
+from pathlib import Path
+
+from onet_jax.evaluation.evaluate import Result
+from onet_jax.evaluation.tables import COLUMNS, class_means, make_table
+from onet_jax.geometry.meshes import save_mesh
+from onet_jax.viz.page import write_page
+from onet_jax.viz.pictures import Item, Shape, contact_sheet
+
+COLUMN_TITLES = ('input', 'reconstruction', 'ground truth')
+
+
+def choose_shown(results: Sequence[Result], num_shown: int) -> list[Result]:
+    """`num_shown` of the results: the first of every category, then the second, ..., sorted by category again."""
+    by_category: dict[str, list[Result]] = {}
+    for result in results:
+        by_category.setdefault(result.category, []).append(result)
+    in_turn = [r for r in chain.from_iterable(zip_longest(*by_category.values())) if r is not None]
+    return sorted(in_turn[:num_shown], key=lambda r: (r.category, r.name))
+
+
+def write_report(
+    output: str | Path,
+    results: Sequence[Result],
+    true_shape: Callable[[Result], Shape],
+    *,
+    title: str,
+    lead: str,
+    num_shown: int,
+    curves: Sequence[tuple[str, Sequence[tuple[float, float]], bool]],
+) -> None:
+    """OUTPUT/meshes/CATEGORY_NAME.ply, OUTPUT/contact_sheet.png and OUTPUT/index.html.
+
+    The table is over all results, while `num_shown` of them become files and pictures. true_shape: the mesh or the
+    points [N, 3] to show beside a reconstruction. curves: as in `write_page`. An empty mesh is shown, but has no file.
+    """
+    output = Path(output)
+    (output / 'meshes').mkdir(parents=True, exist_ok=True)
+    items = []
+    for result in choose_shown(results, num_shown):
+        if len(result.mesh.faces):
+            save_mesh(result.mesh, output / 'meshes' / f'{result.category}_{result.name}.ply')
+        shapes = (result.inputs, result.mesh, true_shape(result))
+        items.append(Item(f'{result.category} {result.name}', f'IoU {result.scores["iou"]:.2f}', shapes))
+    contact_sheet(items, COLUMN_TITLES, output / 'contact_sheet.png')
+
+    means = class_means(results)['mean']
+    headline = ('iou', 'chamfer_l1', 'normal_consistency', 'f_score')
+    write_page(
+        output / 'index.html',
+        title=title,
+        lead=lead,
+        summary={COLUMNS[key][0]: f'{means[key]:.3f}' for key in headline} | {'held-out shapes': str(len(results))},
+        table=make_table(results),
+        curves=curves,
+        items=items,
+        column_titles=COLUMN_TITLES,
+    )
