@@ -25,7 +25,8 @@ CORE = [
     'tensorboardX>=2.6.4',
     'tqdm>=4.66',
 ]
-DATA = ['tensorflow-cpu>=2.20', 'tensorflow-datasets>=4.9.9']
+# TFDS imports importlib_resources without naming it among its requirements.
+DATA = ['tensorflow-cpu>=2.20', 'tensorflow-datasets>=4.9.9', 'importlib_resources>=6']
 TEST = ['pytest>=8', 'ruff>=0.14']
 
 setup(

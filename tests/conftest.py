@@ -30,3 +30,22 @@ def golden_names(pattern: str) -> list[str]:
     """Names of the golden files that match, for `parametrize`; a placeholder that skips where they are absent."""
     folder = SHARED / 'golden'
     return sorted(str(path.relative_to(folder)) for path in folder.glob(pattern)) or [pattern]
+
+
+@pytest.fixture(scope='session')
+def dataset(tmp_path_factory) -> Path:
+    """A dataset of three families with 3 training, 1 validation and 1 test shape each; 5,000 points make 2 chunks."""
+    from onet_jax.data.prepare import prepare_procedural
+
+    data_dir = tmp_path_factory.mktemp('data') / 'solids'
+    prepare_procedural(
+        data_dir,
+        families=('chair', 'mug', 'table'),
+        num_shapes_per_family=5,
+        num_points=5000,
+        seed=0,
+        val_fraction=0.2,
+        test_fraction=0.2,
+        num_workers=1,
+    )
+    return data_dir

@@ -1,0 +1,95 @@
+import shutil
+import subprocess
+import sys
+from itertools import islice
+
+import jax
+import numpy as np
+import pytest
+
+from onet_jax.data import records
+
+tfds = pytest.importorskip('tensorflow_datasets', reason='the extra `data` is not installed')
+
+from onet_jax.data.builder import prepare_tfds
+from onet_jax.data.pipeline import tfds_feed
+
+
+@pytest.fixture(scope='module')
+def stored(dataset):
+    """Bytes of every training record -> (category, name, chunk)."""
+    prepare_tfds(dataset)
+    found = {}
+    for name in records.read_index(dataset).splits['train']:
+        chunks = records.split_chunks(records.read_shape(records.shape_path(dataset, *name)))
+        for k in range(2):
+            record = (chunks.points[k], chunks.occ[k], chunks.surface[k], chunks.voxels)
+            found[b''.join(a.tobytes() for a in record)] = (*name, k)
+    return found
+
+
+def identify(stored, batches):
+    keys = ('points', 'occ', 'surface', 'voxels')
+    return [stored[b''.join(raw[k][i].tobytes() for k in keys)] for raw in batches for i in range(len(raw['row']))]
+
+
+@pytest.mark.parametrize('batch_size', [4, 7])
+def test_an_epoch_has_every_record_once_and_content_as_stored(dataset, stored, batch_size):
+    feed = tfds_feed(dataset, batch_size=batch_size, seed=0)
+    found = identify(stored, islice(feed.batches(0), -(-36 // batch_size)))[:36]
+    assert sorted(found[:18]) == sorted(found[18:]) == sorted(stored.values())
+    assert found[:18] != found[18:]
+
+
+def test_a_batch_is_a_function_of_seed_and_step(dataset, stored):
+    whole = list(islice(tfds_feed(dataset, batch_size=4, seed=1).batches(0), 10))
+    later = list(islice(tfds_feed(dataset, batch_size=4, seed=1).batches(6), 4))
+    jax.tree.map(np.testing.assert_array_equal, whole[6:], later)
+    assert identify(stored, whole) != identify(stored, islice(tfds_feed(dataset, batch_size=4, seed=2).batches(0), 10))
+    np.testing.assert_array_equal(whole[0]['row'], np.arange(4))
+
+
+def test_evaluation_records_hold_whole_shapes(dataset, stored):
+    source = prepare_tfds(dataset).as_dataset(split='test')
+    shapes = {(r['category'].decode(), r['name'].decode()): r for r in tfds.as_numpy(source)}
+    assert sorted(shapes) == sorted(records.read_index(dataset).splits['test'])
+    for name, record in shapes.items():
+        shape = records.read_shape(records.shape_path(dataset, *name))
+        np.testing.assert_array_equal(record['points'], shape.points)
+        np.testing.assert_array_equal(np.unpackbits(record['occ'], count=5000), shape.occ)
+
+
+def test_records_are_made_again_when_the_dataset_has_changed(dataset, stored, tmp_path):
+    copy = tmp_path / 'copy'
+    shutil.copytree(dataset, copy)
+    index = records.read_index(copy)
+    shorter = {**index.splits, 'train': index.splits['train'][:4]}
+    records.write_index(copy, index._replace(splits=shorter))
+    assert prepare_tfds(copy).info.splits['train'].num_examples == 8
+
+
+def test_without_tensorflow_the_feed_says_what_to_install(dataset):
+    """TensorFlow hidden from a fresh process: everything imports, and only the tf.data feed complains."""
+    program = f"""
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('tensorflow', 'tensorflow_datasets'):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Hidden())
+import importlib.util
+importlib.util.find_spec = lambda name, find=importlib.util.find_spec: None if name.startswith('tensorflow') else find(name)
+import onet_jax
+import onet_jax.training.loop, onet_jax.evaluation.evaluate, onet_jax.data.pipeline
+from onet_jax.data.resident import resident_feed
+next(resident_feed({str(dataset)!r}, batch_size=2, seed=0).batches(0))
+assert not any(name.startswith('tensorflow') for name in sys.modules)
+from onet_jax.data.pipeline import tfds_feed
+try:
+    tfds_feed({str(dataset)!r}, batch_size=2, seed=0)
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True)
+    assert 'pip install "onet_jax[data]"' in done.stdout
+    assert '--config.data.feed=resident' in done.stdout

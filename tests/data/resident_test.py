@@ -1,0 +1,52 @@
+from itertools import islice
+
+import jax
+import numpy as np
+import pytest
+
+from onet_jax.data import records, resident
+from onet_jax.data.resident import resident_feed
+
+
+def take(feed, start, count):
+    return [jax.tree.map(np.asarray, raw) for raw in islice(feed.batches(start), count)]
+
+
+def find_shapes(dataset, batches):
+    """Which (shape, chunk) every row is, by its content."""
+    index = records.read_index(dataset)
+    stored = {}
+    for name in index.splits['train']:
+        chunks = records.split_chunks(records.read_shape(records.shape_path(dataset, *name)))
+        for k in range(2):
+            record = (chunks.points[k], chunks.occ[k], chunks.surface[k], chunks.voxels)
+            stored[b''.join(a.tobytes() for a in record)] = (name, k)
+    keys = ('points', 'occ', 'surface', 'voxels')
+    return [stored[b''.join(raw[k][i].tobytes() for k in keys)] for raw in batches for i in range(len(raw['row']))]
+
+
+def test_a_batch_is_a_function_of_seed_and_step(dataset):
+    whole = take(resident_feed(dataset, batch_size=4, seed=1), 0, 8)
+    later = take(resident_feed(dataset, batch_size=4, seed=1), 5, 3)
+    jax.tree.map(np.testing.assert_array_equal, whole[5:], later)
+    other = take(resident_feed(dataset, batch_size=4, seed=2), 0, 8)
+    assert find_shapes(dataset, whole) != find_shapes(dataset, other)
+
+
+@pytest.mark.parametrize('batch_size', [1, 4, 9, 20])
+def test_an_epoch_has_every_shape_once_and_content_as_stored(dataset, batch_size):
+    """Nine training shapes, also for batches that span epochs or are larger than one."""
+    feed = resident_feed(dataset, batch_size=batch_size, seed=0)
+    assert feed.num_shapes == 9
+    found = find_shapes(dataset, take(feed, 0, -(-36 // batch_size)))[:36]
+    epochs = [[name for name, _ in found[i : i + 9]] for i in range(0, 36, 9)]
+    expected = sorted(records.read_index(dataset).splits['train'])
+    assert all(sorted(epoch) == expected for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    assert {chunk for _, chunk in found} == {0, 1}
+
+
+def test_a_split_that_does_not_fit_is_refused(dataset, monkeypatch):
+    monkeypatch.setattr(resident, '_free_bytes', lambda: 1000)
+    with pytest.raises(ValueError, match=r'fits into the memory of the device.*config.data.feed=tfds'):
+        resident_feed(dataset, batch_size=4, seed=0)

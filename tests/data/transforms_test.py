@@ -1,0 +1,95 @@
+import jax
+import numpy as np
+import pytest
+from model_configs import small_config
+
+from onet_jax.data.records import CHUNK_POINTS
+from onet_jax.data.transforms import make_evaluation_transform, make_transform
+
+
+def make_raw(batch_size, num_points=CHUNK_POINTS):
+    """Points that carry their own number, so that a window can be recognised."""
+    rng = np.random.default_rng(0)
+    points = np.zeros((batch_size, num_points, 3), np.float16)
+    points[..., 0] = np.arange(num_points) / 2048
+    points[..., 1] = np.arange(batch_size)[:, None] / 64
+    occ = rng.integers(0, 2, (batch_size, num_points))
+    voxels = rng.integers(0, 2, (batch_size, 32**3))
+    raw = {
+        'points': points,
+        'occ': np.packbits(occ, axis=1),
+        'surface': rng.uniform(-0.5, 0.5, (batch_size, num_points, 3)).astype(np.float16),
+        'voxels': np.packbits(voxels, axis=1),
+        'row': np.arange(batch_size, dtype=np.int32),
+    }
+    return raw, occ, voxels
+
+
+def config(**data):
+    result = small_config().data
+    with result.unlocked():
+        result.update(data)
+    return result
+
+
+def test_points_keep_their_labels_and_their_shape():
+    raw, occ, _ = make_raw(4)
+    batch = jax.jit(make_transform(config(num_points_per_step=100)))(jax.random.key(0), raw)
+    number = np.round(np.asarray(batch['points'][..., 0]) * 2048).astype(int)
+    np.testing.assert_allclose(batch['points'][..., 1], np.repeat(np.arange(4)[:, None] / 64, 100, axis=1))
+    np.testing.assert_array_equal(batch['occ'], np.take_along_axis(occ, number, axis=1))
+    assert (np.diff(number, axis=1) > 0).all() or len(np.unique(number[0])) == 100
+    assert batch['points'].dtype == batch['occ'].dtype == batch['inputs'].dtype == np.float32
+
+
+def test_inputs_are_surface_points_with_noise_of_the_stated_size():
+    raw, _, _ = make_raw(8)
+    settings = config(num_input_points=CHUNK_POINTS, noise_std=0.005)
+    batch = make_transform(settings)(jax.random.key(0), raw)
+    noise = np.asarray(batch['inputs']) - raw['surface'].astype(np.float32)
+    assert abs(noise.std() - 0.005) < 1e-4
+    assert abs(noise.mean()) < 1e-4
+    quiet = make_transform(config(num_input_points=300, noise_std=0.0))(jax.random.key(0), raw)['inputs']
+    stored = {tuple(p) for p in raw['surface'][0].astype(np.float32).tolist()}
+    assert all(tuple(p) in stored for p in np.asarray(quiet[0]).tolist())
+
+
+def test_a_part_of_a_batch_equals_the_same_rows_of_the_whole():
+    """Every row draws from its own key: what makes two devices equal one."""
+    raw, _, _ = make_raw(6)
+    transform = jax.jit(make_transform(config()))
+    whole = transform(jax.random.key(3), raw)
+    part = transform(jax.random.key(3), {k: v[4:] for k, v in raw.items()})
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[4:], b), whole, part)
+    other = transform(jax.random.key(4), raw)
+    assert not np.array_equal(whole['inputs'], other['inputs'])
+    assert not np.array_equal(whole['inputs'][0], whole['inputs'][1])
+
+
+def test_evaluation_keeps_all_points_also_where_they_do_not_fill_a_byte():
+    raw, occ, voxels = make_raw(3, num_points=2501)
+    batch = make_evaluation_transform(config(num_input_points=300))(jax.random.key(0), raw)
+    assert batch['points'].shape == (3, 2501, 3)
+    np.testing.assert_array_equal(batch['occ'], occ)
+    grids = make_evaluation_transform(config(input='voxels'))(jax.random.key(0), raw)['inputs']
+    np.testing.assert_array_equal(grids, voxels.reshape(3, 32, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ('data', 'message'),
+    [
+        ({'num_points_per_step': 4096}, r'config.data.num_points_per_step: expected 1 to 2048.*found 4096'),
+        ({'num_input_points': 0}, r'config.data.num_input_points: expected 1 to 2048.*found 0'),
+        ({'input': 'image'}, r"config.data.input: expected one of .*found 'image'"),
+    ],
+)
+def test_a_config_that_no_record_satisfies_is_refused(data, message):
+    with pytest.raises(ValueError, match=message):
+        make_transform(config(**data))
+
+
+def test_evaluation_with_too_few_surface_points_is_refused():
+    raw, _, _ = make_raw(1, num_points=200)
+    transform = make_evaluation_transform(config(num_input_points=300))
+    with pytest.raises(ValueError, match='expected at most the 200 surface points of a shape, found 300'):
+        transform(jax.random.key(0), raw)
