@@ -1,9 +1,20 @@
 """Fixtures shared by all tests. Two CPU devices are forced before JAX starts, so that the parallel paths are real."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=2'
+# One compilation of each program in a session, however often it is built anew.
+CACHE = tempfile.mkdtemp(prefix='onet_jax_compiled_')
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+os.environ |= {
+    'JAX_COMPILATION_CACHE_DIR': CACHE,
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+}
 
 import numpy as np
 import pytest
@@ -49,3 +60,15 @@ def dataset(tmp_path_factory) -> Path:
         num_workers=1,
     )
     return data_dir
+
+
+@pytest.fixture(scope='session')
+def workdir(dataset, tmp_path_factory) -> Path:
+    """A workdir in which a small network was trained for four steps on `dataset`."""
+    from model_configs import small_config
+
+    from onet_jax.training.loop import train
+
+    folder = tmp_path_factory.mktemp('runs') / 'small'
+    train(small_config(), folder, dataset)
+    return folder

@@ -18,7 +18,7 @@ def imported_rooms(path: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == 'onet_jax':
-            names |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names} - {'__version__'}
         elif isinstance(node, ast.ImportFrom) and (node.module or '').startswith('onet_jax.'):
             names.add(node.module.split('.')[1])
     return names

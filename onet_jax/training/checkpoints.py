@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
@@ -93,7 +94,11 @@ def load_run(workdir: str | Path) -> Run:
     config = read_config(workdir)
     with open_checkpoints(workdir) as checkpointer:
         step = best_step(checkpointer)
-        params = checkpointer.load(step)['params']
+        # On the first device, whatever devices it was saved from.
+        place = SingleDeviceSharding(jax.devices()[0])
+        stored = checkpointer.metadata(step).metadata
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), stored)
+        params = checkpointer.load(step, abstract)['params']
     data_dir = Path(json.loads((workdir / 'run.json').read_text())['data_dir'])
     return Run(config, models.build(config), params, step, data_dir)
 

@@ -40,12 +40,15 @@ def gpu_present() -> bool:
 class RunLog:
     """Appends scalars to WORKDIR/log.jsonl and WORKDIR/tensorboard, and prints one line for each record."""
 
-    def __init__(self, workdir: Path, num_steps: int, start_step: int):
+    def __init__(self, workdir: Path, num_steps: int):
         self._file = (workdir / 'log.jsonl').open('a', buffering=1)
         self._board = SummaryWriter(str(workdir / 'tensorboard'))
-        self._num_steps, self._last_step, self._last_time = num_steps, start_step, time.monotonic()
-        self._iou = float('nan')
-        self._waited = 0.0
+        self._num_steps, self._iou = num_steps, float('nan')
+        self.start(0)
+
+    def start(self, step: int) -> None:
+        """Start the clock of the speed at `step`."""
+        self._last_step, self._last_time, self._waited = step, time.monotonic(), 0.0
 
     def waited(self, seconds: float) -> None:
         """Count time that the loop spent waiting for data."""

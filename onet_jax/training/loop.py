@@ -1,6 +1,7 @@
 """Training, read from top to bottom: data, model, state, restore, step, validate, save."""
 
 import time
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -54,15 +55,14 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
     state = parallel.replicate(create_state(init_key, method, tx, transform(train_key, example)))
     train_key = parallel.replicate(train_key)
 
-    with checkpoints.open_checkpoints(workdir) as checkpointer:
+    with checkpoints.open_checkpoints(workdir) as checkpointer, closing(RunLog(workdir, config.train.num_steps)) as log:
         saved = checkpointer.latest
         if saved is not None:
             state = checkpoints.restore(checkpointer, state, saved.step)
             print(f'resuming at step {saved.step} of {workdir}', flush=True)
         start, stop = int(state.step), config.train.num_steps
-        log, losses = RunLog(workdir, stop, start), []
-
-        batches = feed.batches(start)
+        batches, losses = feed.batches(start), []
+        log.start(start)
         for step in range(start + 1, stop + 1):
             if len(losses) > 1:
                 # At most one step ahead of the device, so that the time below is spent waiting for data only.
@@ -94,7 +94,6 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
             if saves:
                 checkpointer.save(step, state, metrics=means, force=True)
             log.resume_clock(time.monotonic() - began)
-        log.close()
     return state
 
 

@@ -16,7 +16,7 @@ def model_and_params():
     # Zero-initialised layers would hide mistakes: make everything random.
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(2), len(leaves))
-    leaves = [x + 0.3 * jax.random.uniform(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+    leaves = [x + 0.1 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
     return model, tree.unflatten(leaves), model.encode(tree.unflatten(leaves), batch['inputs'])
 
 

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+import trimesh
+from model_configs import small_config
+
+from onet_jax.evaluation.reconstruct import draw_points, find_inputs, reconstruct_cloud, reconstruct_files
+from onet_jax.models.method import Method
+from onet_jax.training.checkpoints import load_run
+
+
+def hull_method(seen=None):
+    """A method whose reconstruction is the convex hull of its input."""
+
+    def reconstruct(params, inputs, key):
+        if seen is not None:
+            seen.append(np.asarray(inputs))
+        return [trimesh.PointCloud(cloud).convex_hull for cloud in inputs]
+
+    return Method(None, None, None, reconstruct)
+
+
+@pytest.fixture
+def cloud():
+    """The corners and random points of a box of 3 x 2 x 1 metres, far from the origin."""
+    corners = np.array(np.meshgrid((0, 3), (0, 2), (0, 1))).reshape(3, -1).T
+    inside = np.random.default_rng(0).uniform((0, 0, 0), (3, 2, 1), (22, 3))
+    return np.concatenate([corners, inside]) + np.array([1000.0, -20.0, 5.0])
+
+
+def test_the_network_sees_object_coordinates_and_the_user_gets_the_own_frame(cloud):
+    seen, config = [], small_config()
+    mesh = reconstruct_cloud(hull_method(seen), {}, config, cloud)
+    assert seen[0].shape == (1, config.data.num_input_points, 3)
+    np.testing.assert_allclose(
+        [seen[0][0].min(0), seen[0][0].max(0)], [[-0.5, -1 / 3, -1 / 6], [0.5, 1 / 3, 1 / 6]], atol=1e-5
+    )
+    np.testing.assert_allclose(mesh.bounds, [[1000, -20, 5], [1003, -18, 6]], atol=1e-3)
+
+
+def test_points_are_drawn_without_repetition_where_there_are_enough():
+    cloud = np.arange(300.0).reshape(100, 3)
+    drawn = draw_points(cloud, 60, seed=0)
+    assert len(np.unique(drawn, axis=0)) == 60
+    np.testing.assert_array_equal(drawn, draw_points(cloud, 60, seed=0))
+    assert not np.array_equal(drawn, draw_points(cloud, 60, seed=1))
+    assert draw_points(cloud, 250, seed=0).shape == (250, 3)
+
+
+@pytest.mark.parametrize('file_format', ['ply', 'obj', 'off', 'stl', 'glb'])
+def test_a_folder_of_clouds_becomes_a_folder_of_meshes(cloud, tmp_path, file_format):
+    inputs = tmp_path / 'in'
+    inputs.mkdir()
+    np.save(inputs / 'b.npy', cloud)
+    np.savetxt(inputs / 'a.xyz', cloud)
+    trimesh.PointCloud(cloud).export(inputs / 'c.ply')
+    (inputs / 'notes.md').write_text('not a cloud')
+    written = reconstruct_files(hull_method(), {}, small_config(), inputs, tmp_path / 'out', file_format)
+    assert [p.name for p in written] == [f'{stem}.{file_format}' for stem in 'abc']
+    for path in written:
+        np.testing.assert_allclose(trimesh.load(path, force='mesh').bounds, [[1000, -20, 5], [1003, -18, 6]], atol=1e-2)
+    assert len(list((tmp_path / 'out').iterdir())) == 3, 'no temporary file is left'
+
+
+def test_a_trained_network_reconstructs_and_an_empty_level_set_is_an_error(workdir, cloud, tmp_path):
+    run = load_run(workdir)
+    np.save(tmp_path / 'cloud.npy', cloud)
+    empty = run.method._replace(reconstruct=lambda *_: [trimesh.Trimesh()])
+    with pytest.raises(ValueError, match=r'cloud.npy: the network finds nothing inside at threshold'):
+        reconstruct_files(empty, run.params, run.config, tmp_path / 'cloud.npy', tmp_path / 'out', 'ply')
+    assert not list((tmp_path / 'out').iterdir())
+
+
+def test_bad_requests_are_named(tmp_path):
+    config = small_config()
+    with pytest.raises(FileNotFoundError, match=r'expected a file or a folder with .*ply.* files, found none'):
+        find_inputs(tmp_path)
+    with pytest.raises(ValueError, match=r"--format: expected one of .*'ply'.*found 'usd'"):
+        reconstruct_files(hull_method(), {}, config, tmp_path, tmp_path / 'out', 'usd')
+    with config.unlocked():
+        config.data.input = 'voxels'
+    with pytest.raises(ValueError, match='expected a model of point clouds'):
+        reconstruct_files(hull_method(), {}, config, tmp_path, tmp_path / 'out', 'ply')

@@ -1,0 +1,40 @@
+import numpy as np
+import trimesh
+
+from onet_jax import metrics
+from onet_jax.evaluation.evaluate import Result
+from onet_jax.evaluation.report import choose_shown, write_report
+
+
+def make_results():
+    def result(category, i, mesh):
+        cloud = np.random.default_rng(i).uniform(-0.4, 0.4, (50, 3))
+        return Result(category, f'{i:06d}', {**metrics.EMPTY, 'iou': 0.1 * i}, dict(metrics.EMPTY), 0.1, cloud, mesh)
+
+    ball = trimesh.creation.icosphere(subdivisions=2, radius=0.4)
+    return [result('chair', i, ball) for i in range(4)] + [result('mug', 0, trimesh.Trimesh()), result('mug', 1, ball)]
+
+
+def test_every_category_is_shown_before_any_is_shown_again():
+    shown = [(r.category, int(r.name)) for r in choose_shown(make_results(), 3)]
+    assert shown == [('chair', 0), ('chair', 1), ('mug', 0)]
+    assert len(choose_shown(make_results(), 100)) == 6
+
+
+def test_the_report_is_meshes_a_sheet_and_a_page(tmp_path):
+    write_report(
+        tmp_path,
+        make_results(),
+        lambda result: trimesh.creation.box((0.5, 0.5, 0.5)),
+        title='Title',
+        lead='Lead',
+        num_shown=4,
+        curves=[('loss', [(1, 10.0), (2, 3.0)], True), ('IoU', [(2, 0.5)], False)],
+    )
+    meshes = sorted(p.name for p in (tmp_path / 'meshes').iterdir())
+    assert meshes == ['chair_000000.ply', 'chair_000001.ply', 'mug_000001.ply'], 'an empty mesh has no file'
+    assert trimesh.load(tmp_path / 'meshes' / meshes[0]).is_watertight
+    assert (tmp_path / 'contact_sheet.png').read_bytes().startswith(b'\x89PNG')
+    page = (tmp_path / 'index.html').read_text()
+    assert page.count('<article>') == 4
+    assert 'floor (ground truth against itself)' in page

@@ -1,0 +1,119 @@
+"""The entry points as a user runs them, above all with wrong input: one clear message, exit code 1, no traceback."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+from onet_jax.data import records
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def launch(name, *args):
+    environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+    command = [sys.executable, '-W', 'error::DeprecationWarning:onet_jax', '-m', f'launch.{name}', *map(str, args)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def assert_fails(done, *messages):
+    assert done.returncode == 1, done.stderr
+    assert 'Traceback' not in done.stderr
+    for message in messages:
+        assert message in done.stderr
+    assert done.stderr.count('error:') == 1
+
+
+TINY = '--config=configs/onet_points.py:tiny'
+
+
+@pytest.fixture
+def broken_dataset(dataset, tmp_path):
+    copy = tmp_path / 'broken'
+    shutil.copytree(dataset, copy, ignore=shutil.ignore_patterns('tfds'))
+    path = records.shape_path(copy, *records.read_index(copy).splits['train'][0])
+    path.write_bytes(path.read_bytes()[:3000])
+    return copy, path
+
+
+def test_training_reports_bad_data(broken_dataset, tmp_path):
+    missing = launch('train', TINY, f'--workdir={tmp_path}/w', f'--data_dir={tmp_path}/nowhere')
+    assert_fails(missing, f'{tmp_path}/nowhere: expected the folder of a dataset', 'python -m launch.prepare')
+    copy, path = broken_dataset
+    corrupt = launch('train', TINY, f'--workdir={tmp_path}/w', f'--data_dir={copy}')
+    assert_fails(corrupt, f'{path}: expected a readable .npz archive')
+
+
+@pytest.mark.parametrize(
+    'flags, messages',
+    [
+        (['--config=configs/onet_pionts.py'], ['configs/onet_pionts.py', 'onet_points']),
+        (['--config=configs/onet_points.py:huge'], ["expected a variant of ('', 'tiny'", "found 'huge'"]),
+        ([TINY, '--config.optim.learning_rat=1'], ['learning_rat', 'learning_rate']),
+        ([TINY, '--config.optim.learning_rate=fast'], ['learning_rate', 'fast']),
+        ([], ['config']),
+    ],
+)
+def test_training_reports_bad_flags(tmp_path, flags, messages):
+    assert_fails(launch('train', f'--workdir={tmp_path}/w', *flags), *messages)
+    assert not (tmp_path / 'w').exists()
+
+
+def test_training_refuses_the_workdir_of_another_config(workdir, dataset):
+    done = launch('train', TINY, f'--workdir={workdir}', f'--data_dir={dataset}')
+    assert_fails(
+        done, 'this workdir belongs to another config', 'config.model.cond_size: 12 in the workdir, ', 'asked for'
+    )
+
+
+@pytest.mark.parametrize(
+    'points, message',
+    [
+        (np.array([[0, 0, 0], [1, np.nan, 0], [1, 1, 1]]), 'found NaN or infinity in 1 of 3 points'),
+        (np.ones((5, 3)), 'expected at least 2 distinct points, found 1 in 5'),
+        (np.zeros((0, 3)), 'expected at least 2 distinct points, found 0 in 0'),
+        (np.ones((5, 2)), 'expected points [N, 3], found an array of shape [5, 2]'),
+    ],
+)
+def test_reconstruction_reports_bad_clouds(workdir, tmp_path, points, message):
+    np.save(tmp_path / 'cloud.npy', points)
+    done = launch('reconstruct', f'--workdir={workdir}', f'--input={tmp_path}/cloud.npy', f'--output={tmp_path}/out')
+    assert_fails(done, f'{tmp_path}/cloud.npy', message)
+    assert not list((tmp_path / 'out').glob('*'))
+
+
+def test_a_folder_that_is_no_workdir_is_named(tmp_path):
+    done = launch('evaluate', f'--workdir={tmp_path}/nowhere')
+    assert_fails(done, f'{tmp_path}/nowhere/config.json: expected a workdir')
+
+
+def test_prepare_train_evaluate_and_reconstruct(tmp_path):
+    """The whole road in four commands, without a warning."""
+    data, run = f'{tmp_path}/data', f'{tmp_path}/run'
+    small = ['--config.train.num_steps=3', '--config.train.batch_size=2', '--config.optim.warmup_steps=1']
+    commands = [
+        ('prepare', f'--data_dir={data}', '--families=mug', '--num_shapes_per_family=3', '--num_points=2100'),
+        ('train', TINY, f'--workdir={run}', f'--data_dir={data}', *small, '--config.eval.threshold=0.05'),
+        ('evaluate', f'--workdir={run}'),
+        ('reconstruct', f'--workdir={run}', f'--input={tmp_path}/scan.ply', f'--output={tmp_path}/out', '--format=obj'),
+    ]
+    cloud = np.random.default_rng(0).normal(size=(500, 3)) * 40 + 7
+    trimesh.PointCloud(cloud).export(tmp_path / 'scan.ply')
+    outputs = {}
+    for name, *args in commands:
+        done = launch(name, *args)
+        assert done.returncode == 0, done.stderr
+        assert 'warning' not in done.stderr.lower(), done.stderr
+        outputs[name] = done.stdout + done.stderr
+    assert 'train 1, val 1, test 1 shapes; 0 rejected' in outputs['prepare']
+    assert 'devices: 1 x cpu' in outputs['train']
+    assert 'step 3/3' in outputs['train']
+    assert 'floor (ground truth against itself)' in outputs['evaluate']
+    assert (tmp_path / 'run' / 'evaluation' / 'test' / 'table.md').read_text() in outputs['evaluate']
+    mesh = trimesh.load(tmp_path / 'out' / 'scan.obj', force='mesh')
+    assert np.ptp(mesh.bounds, axis=0).max() > 0.2 * np.ptp(cloud, axis=0).max(), "in the user's frame"

@@ -1,0 +1,41 @@
+import pytest
+
+from onet_jax.training import log
+from onet_jax.training.log import RunLog, banner, read_log
+
+
+def test_the_banner_warns_of_an_unused_gpu(monkeypatch):
+    monkeypatch.setattr(log, 'gpu_present', lambda: False)
+    assert 'WARNING' not in banner()
+    assert 'devices: 2 x cpu' in banner()
+    monkeypatch.setattr(log, 'gpu_present', lambda: True)
+    assert 'WARNING: this machine has an NVIDIA GPU, but JAX runs on the CPU.' in banner()
+
+
+def test_the_progress_line_takes_validation_out_of_the_speed(tmp_path, monkeypatch, capsys):
+    now = 100.0
+    monkeypatch.setattr(log.time, 'monotonic', lambda: now)
+    run_log = RunLog(tmp_path, num_steps=100)
+    now = 105.0
+    run_log.waited(1.0)
+    run_log.train(10, {'loss': 12.345})
+    run_log.validation(10, {'iou': 0.5})
+    now = 115.0  # 8 seconds of validation, 2 of training
+    run_log.resume_clock(8.0)
+    run_log.train(20, {'loss': 11.0})
+    run_log.close()
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == 'step 10/100  loss 12.35  IoU nan  2.0 steps/s  waiting for data 20%  ETA 0:45'
+    assert second == 'step 20/100  loss 11.00  IoU 0.500  5.0 steps/s  waiting for data 0%  ETA 0:16'
+    assert read_log(tmp_path, 'train/loss') == [(10, 12.345), (20, 11.0)]
+
+
+def test_repeated_steps_keep_the_newest_value(tmp_path):
+    (tmp_path / 'log.jsonl').write_text(
+        '{"step": 1, "a": 1.0}\n{"step": 2, "a": 2.0, "b": 5.0}\n{"step": 1, "a": 3.0}\n'
+    )
+    assert read_log(tmp_path, 'a') == [(1, 3.0), (2, 2.0)]
+    assert read_log(tmp_path, 'b') == [(2, 5.0)]
+    assert read_log(tmp_path, 'c') == []
+    with pytest.raises(FileNotFoundError):
+        read_log(tmp_path / 'nowhere', 'a')

@@ -1,0 +1,138 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+from model_configs import small_config
+
+from onet_jax.data.records import Feed
+from onet_jax.data.resident import resident_feed
+from onet_jax.training import checkpoints, loop
+from onet_jax.training.log import read_log
+
+
+class PowerFailureError(Exception):
+    """What interrupts a run."""
+
+
+def feed_that(change):
+    """The resident feed with `change(step, raw)` applied to every batch; step counts from 1."""
+
+    def feed(*args, **kwargs):
+        original = resident_feed(*args, **kwargs)
+
+        def batches(start):
+            for step, raw in enumerate(original.batches(start), start + 1):
+                yield change(step, raw)
+
+        return Feed(original.num_shapes, batches)
+
+    return feed
+
+
+def stop_at(last_step):
+    def change(step, raw):
+        if step > last_step:
+            raise PowerFailureError
+        return raw
+
+    return change
+
+
+def assert_same_tree(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize('backend, feed', [('pmap', 'resident'), ('jit', 'tfds')])
+def test_an_interrupted_run_ends_bit_for_bit_as_one_that_was_not(dataset, tmp_path, monkeypatch, backend, feed):
+    """Six steps, and the same six with a failure after step 5, resumed from the checkpoint of step 4."""
+    if feed == 'tfds':
+        pytest.importorskip('tensorflow_datasets', reason='the extra `data` is not installed')
+    config = small_config(num_steps=6, backend=backend)
+    with config.unlocked():
+        config.data.feed = feed
+    whole = loop.train(config, tmp_path / 'whole', dataset)
+
+    original = loop.FEEDS[feed]
+
+    def failing(*args, **kwargs):
+        inner = original(*args, **kwargs)
+        cut = stop_at(5)
+        return Feed(
+            inner.num_shapes, lambda start: (cut(i, raw) for i, raw in enumerate(inner.batches(start), start + 1))
+        )
+
+    monkeypatch.setitem(loop.FEEDS, feed, failing)
+    with pytest.raises(PowerFailureError):
+        loop.train(config, tmp_path / 'cut', dataset)
+    monkeypatch.setitem(loop.FEEDS, feed, original)
+    with checkpoints.open_checkpoints(tmp_path / 'cut') as checkpointer:
+        assert checkpointer.latest.step == 4
+    resumed = loop.train(config, tmp_path / 'cut', dataset)
+
+    assert int(whole.step) == 6
+    assert_same_tree(whole, resumed)
+    for name in ('train/loss', 'val/iou', 'val/loss'):
+        assert read_log(tmp_path / 'whole', name) == read_log(tmp_path / 'cut', name)
+    assert [step for step, _ in read_log(tmp_path / 'cut', 'train/loss')] == [1, 2, 3, 4, 5, 6]
+    again = loop.train(config, tmp_path / 'cut', dataset)  # nothing left to do
+    assert_same_tree(whole, again)
+
+
+def test_training_lowers_the_loss_and_both_backends_agree(dataset, tmp_path):
+    losses = {}
+    for backend in ('pmap', 'jit'):
+        loop.train(small_config(num_steps=30, backend=backend, eval_every_steps=30), tmp_path / backend, dataset)
+        losses[backend] = [value for _, value in read_log(tmp_path / backend, 'train/loss')]
+    assert np.mean(losses['jit'][-5:]) < 0.8 * np.mean(losses['jit'][:5])
+    np.testing.assert_allclose(losses['pmap'], losses['jit'], rtol=2e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_last_good_checkpoint(dataset, tmp_path, monkeypatch):
+    def spoil(step, raw):
+        return {**raw, 'surface': raw['surface'] * np.float16(np.nan)} if step == 5 else raw
+
+    monkeypatch.setitem(loop.FEEDS, 'resident', feed_that(spoil))
+    with pytest.raises(
+        FloatingPointError, match=rf'the loss of step 5 is not finite.*checkpoint is step 4 in {tmp_path}'
+    ):
+        loop.train(small_config(num_steps=8, log_every_steps=7), tmp_path, dataset)
+    with checkpoints.open_checkpoints(tmp_path) as checkpointer:
+        assert checkpointer.latest.step == 4, 'the run did not save what it could not use'
+
+
+def test_a_workdir_of_another_config_is_refused_with_the_differences(dataset, tmp_path):
+    loop.train(small_config(num_steps=2), tmp_path, dataset)
+    other = small_config(num_steps=2, batch_size=8)
+    with pytest.raises(ValueError, match=r'config\.train\.batch_size: 4 in the workdir, 8 asked for') as error:
+        loop.train(other, tmp_path, dataset)
+    assert 'config.model' not in str(error.value)
+
+
+def test_the_latest_and_the_best_checkpoint_are_kept(dataset, tmp_path, monkeypatch):
+    ious = iter([0.3, 0.5, 0.1])
+    monkeypatch.setattr(loop, 'validate', lambda *_: {'iou': next(ious)})
+    loop.train(small_config(num_steps=6), tmp_path, dataset)
+    with checkpoints.open_checkpoints(tmp_path) as checkpointer:
+        assert [c.step for c in checkpointer.checkpoints] == [4, 6]
+        assert checkpoints.best_step(checkpointer) == 4
+    run = checkpoints.load_run(tmp_path)
+    assert run.step == 4
+    assert run.data_dir == dataset
+
+
+def test_the_log_has_every_scalar_asked_for(workdir):
+    lines = [json.loads(line) for line in (workdir / 'log.jsonl').read_text().splitlines()]
+    names = set().union(*lines)
+    assert {'train/loss', 'train/steps_per_second', 'train/waiting_for_data', 'val/iou', 'val/loss'} <= names
+    assert [step for step, _ in read_log(workdir, 'val/iou')] == [2, 4]
+    assert list((workdir / 'tensorboard').iterdir())
+
+
+def test_an_unknown_feed_is_named(dataset, tmp_path):
+    config = small_config()
+    with config.unlocked():
+        config.data.feed = 'grain'
+    with pytest.raises(ValueError, match=r"config.data.feed: expected one of \['resident', 'tfds'\], found 'grain'"):
+        loop.train(config, tmp_path, dataset)

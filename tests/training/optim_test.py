@@ -1,0 +1,33 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from model_configs import small_config
+
+from onet_jax.training.optim import make_optimizer
+
+
+def first_update(step, **optim):
+    """The size of an update by a constant gradient, which Adam makes the learning rate."""
+    config = small_config()
+    with config.unlocked():
+        config.optim.update(optim)
+    tx = make_optimizer(config, 100)
+    params = {'w': jnp.ones(3)}
+    state = tx.init(params)
+    for _ in range(step):
+        updates, state = tx.update({'w': jnp.ones(3)}, state, params)
+    return -float(updates['w'][0])
+
+
+def test_schedules():
+    assert first_update(1, schedule='constant', learning_rate=1e-4) == pytest.approx(1e-4, rel=1e-3)
+    cosine = {'schedule': 'cosine', 'learning_rate': 1e-2, 'warmup_steps': 10}
+    sizes = [first_update(step, **cosine) for step in (1, 6, 11, 56, 101)]
+    np.testing.assert_allclose(sizes, [0, 5e-3, 1e-2, 5e-3, 0], rtol=1e-2, atol=1e-7)
+
+
+def test_settings_that_make_no_schedule_are_refused():
+    with pytest.raises(ValueError, match=r"config.optim.schedule: expected 'constant' or 'cosine', found 'linear'"):
+        first_update(1, schedule='linear')
+    with pytest.raises(ValueError, match=r'config.optim.warmup_steps: expected fewer .* = 100, found 100'):
+        first_update(1, schedule='cosine', warmup_steps=100)

@@ -1,0 +1,84 @@
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import trimesh
+
+from onet_jax.viz import page
+from onet_jax.viz.page import embed, plot, write_page
+from onet_jax.viz.pictures import Item
+
+BALL = trimesh.creation.icosphere(subdivisions=3, radius=0.4)
+
+
+@pytest.fixture
+def html(tmp_path):
+    cloud = np.random.default_rng(0).uniform(-0.5, 0.5, (100, 3))
+    write_page(
+        tmp_path / 'index.html',
+        title='Chairs & <tables>',
+        lead='Lead',
+        summary={'IoU': '0.712'},
+        table=(['category', 'IoU'], [['chair', '0.700'], ['a < b', '0.724']]),
+        curves=[('loss', [(1, 100.0), (100, 2.0)], True)],
+        items=[Item('chair 7', 'IoU 0.7', (cloud, BALL)), Item('mug 1', 'IoU 0', (cloud, trimesh.Trimesh()))],
+        column_titles=('input', 'result'),
+    )
+    return (tmp_path / 'index.html').read_text()
+
+
+def test_the_page_asks_for_nothing_else(html):
+    assert not re.findall(r'(?:src|href)\s*=\s*["\'](?!data:)', html)
+    assert not re.findall(r'@import|url\(|fetch\(|XMLHttpRequest|https?://', html)
+    assert 'Chairs &amp; &lt;tables&gt;' in html
+    assert 'a &lt; b' in html
+
+    class Balance(HTMLParser):
+        depth = 0
+
+        def handle_starttag(self, tag, attrs):
+            self.depth += tag not in ('meta', 'img')
+
+        def handle_endtag(self, tag):
+            self.depth -= 1
+
+        def handle_startendtag(self, tag, attrs):
+            pass
+
+    parser = Balance()
+    parser.feed(html)
+    assert parser.depth == 0
+
+
+def test_the_shapes_of_the_page_are_those_that_were_given(html):
+    content = re.search(r'<script type="application/json" id="shapes">(.*?)</script>', html, re.DOTALL).group(1)
+    cloud, ball, _, empty = json.loads(content)
+    assert 'faces' not in cloud
+    assert cloud['count'] == 100
+    levels = np.frombuffer(base64.b64decode(ball['positions']), '<u2').reshape(-1, 3)
+    np.testing.assert_allclose((levels / 65535 * 2 - 1) * page.REACH, BALL.vertices, atol=1e-5)
+    np.testing.assert_array_equal(np.frombuffer(base64.b64decode(ball['faces']), '<u4').reshape(-1, 3), BALL.faces)
+    assert empty['count'] == 0
+
+
+def test_large_meshes_are_simplified_for_the_page():
+    large = trimesh.creation.icosphere(subdivisions=6, radius=0.4)
+    assert len(large.faces) > page.MAX_FACES
+    assert embed(large)['count'] <= 3 * page.MAX_FACES
+
+
+@pytest.mark.parametrize(
+    'points, logarithmic',
+    [([], False), ([(5, 0.3)], True), ([(1, 100.0), (2500, 2.0)], True), ([(0, 0.0), (10, 0.0)], False)],
+)
+def test_a_plot_stays_in_its_frame(points, logarithmic):
+    svg = plot('title', points, logarithmic)
+    line = re.search(r'<polyline class="a" points="(.*?)"', svg).group(1)
+    xy = np.array([pair.split(',') for pair in line.split()], float).reshape(-1, 2)
+    assert len(xy) == len(points)
+    assert np.isfinite(xy).all()
+    assert ((xy >= 0) & (xy <= (page.WIDTH, page.HEIGHT))).all()
+    assert svg.count('text-anchor="end"') >= 1
