@@ -32,6 +32,7 @@ def get_config(variant: str = '') -> ConfigDict:
                 'num_input_points': 300,
                 'noise_std': 0.005,
                 'num_points_per_step': 2048,
+                'num_near_points': 0,  # of them the nearest to the surface; 0 samples uniformly
                 # The embedded dataset, built where no --data_dir is given.
                 'families': (),  # all of them
                 'num_shapes_per_family': 100,
@@ -40,7 +41,7 @@ def get_config(variant: str = '') -> ConfigDict:
                 'test_fraction': 0.1,
                 'dataset_seed': 0,
             },
-            'optim': {'learning_rate': 1e-4, 'schedule': 'constant', 'warmup_steps': 0},
+            'optim': {'name': 'adam', 'learning_rate': 1e-4, 'schedule': 'constant', 'warmup_steps': 0},
             'train': {
                 'num_steps': 300_000,
                 'batch_size': 64,
@@ -54,10 +55,11 @@ def get_config(variant: str = '') -> ConfigDict:
         }
     )
     if variant == 'tiny':
-        config.model.update(encoder_hidden_size=64, cond_size=128, decoder_hidden_size=64)
-        config.data.update(feed='resident', num_points_per_step=512, num_shapes_per_family=80, num_points=16_384)
-        config.optim.update(learning_rate=3e-3, schedule='cosine', warmup_steps=100)
-        config.train.update(num_steps=2500, batch_size=16, log_every_steps=100, eval_every_steps=500)
+        config.model.update(encoder_hidden_size=48, cond_size=128, decoder_hidden_size=64)
+        config.data.update(feed='resident', num_points_per_step=256, num_near_points=208)
+        config.data.update(num_shapes_per_family=80, num_points=16_384)
+        config.optim.update(name='muon', learning_rate=1e-2, schedule='cosine', warmup_steps=100)
+        config.train.update(num_steps=2500, batch_size=32, log_every_steps=100, eval_every_steps=500)
         config.train.update(checkpoint_every_steps=500)
         config.eval.update(threshold=0.4)
     return config.lock()

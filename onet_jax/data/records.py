@@ -6,7 +6,9 @@ DATA_DIR/tfds/                             TFRecords derived from them (see `bui
 
 B batch, N volume points and M surface points of a shape, K training chunks of a shape. Points are in object
 coordinates and float16 (spacing below 5e-4 in the cube); occupancies were computed on the rounded points, so that the pair
-is exact. Points are stored in random order: any contiguous piece of them is a uniform sample.
+is exact. Surface points are stored in random order: any contiguous piece of them is a uniform sample. Volume points are so
+chunk by chunk: any whole chunk of 2048 is a uniform sample, and lies in it from the surface outwards, so that a training
+step reads one record and finds there both points near the surface and points everywhere.
 """
 
 import json
@@ -19,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 CHUNK_POINTS = 2048  # points of one training record
 NUM_VOXELS = 32  # on each axis
 SPLITS = ('train', 'val', 'test')

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS
@@ -19,24 +20,34 @@ INPUTS = ('points', 'voxels')
 def make_transform(data_config: ConfigDict) -> Callable[[jax.Array, dict], dict]:
     """transform(key, raw training batch) -> {'points' f32 [B, T, 3], 'occ' f32 [B, T], 'inputs', 'row' [B]}.
 
-    T is `num_points_per_step`; 'inputs' as in `make_evaluation_transform`. Points are stored shuffled, so that a window
-    at a random place is a uniform sample. Raises ValueError for a config that a record cannot satisfy.
+    T is `num_points_per_step`: the `num_near_points` of the record's 2048 that are nearest to the surface, which decide
+    where the boundary lies, and one from each of T - num_near_points equal shells of the others. num_near_points = 0 is
+    the paper's uniform sampling (section 3.1). 'inputs' as in `make_evaluation_transform`. Raises ValueError for a config
+    that a record cannot satisfy.
     """
-    num_points, draw_inputs = data_config.num_points_per_step, _make_inputs(data_config)
+    num_points, num_near = data_config.num_points_per_step, data_config.num_near_points
+    draw_inputs = _make_inputs(data_config)
     for name in ('num_points_per_step', 'num_input_points'):
         if not 1 <= data_config[name] <= CHUNK_POINTS:
             raise ValueError(
                 f'config.data.{name}: expected 1 to {CHUNK_POINTS}, the points of one training record, '
                 f'found {data_config[name]}'
             )
+    if not 0 <= num_near <= num_points:
+        raise ValueError(
+            f'config.data.num_near_points: expected 0 to config.data.num_points_per_step = {num_points}, found {num_near}'
+        )
+    # A chunk is stored from the surface outwards (`records.py`): the near points come first, and shells are slices.
+    near = np.arange(num_near)
+    shells = np.linspace(num_near, CHUNK_POINTS, num_points - num_near + 1).astype(int)
 
     def transform_row(key, row):
         points_key, inputs_key = jax.random.split(key)
-        start = _window_start(points_key, CHUNK_POINTS, num_points)
-        occ = jnp.unpackbits(row['occ'])
+        far = jax.random.randint(points_key, shells[1:].shape, shells[:-1], shells[1:])
+        drawn = jnp.concatenate([near, far])
         return {
-            'points': jax.lax.dynamic_slice_in_dim(row['points'], start, num_points).astype(jnp.float32),
-            'occ': jax.lax.dynamic_slice_in_dim(occ, start, num_points).astype(jnp.float32),
+            'points': row['points'][drawn].astype(jnp.float32),
+            'occ': jnp.unpackbits(row['occ'])[drawn].astype(jnp.float32),
             'inputs': draw_inputs(inputs_key, row),
             'row': row['row'],
         }

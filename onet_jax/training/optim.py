@@ -1,12 +1,16 @@
 """The optimiser of a config."""
 
-import optax
+import optax.contrib
 from ml_collections import ConfigDict
 
 
 def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformation:
-    """Adam (betas 0.9 and 0.999, epsilon 1e-8) with the schedule of `config.optim`.
+    """The rule and the schedule of `config.optim`.
 
+    `name` is 'adam' (betas 0.9 and 0.999, epsilon 1e-8), as in the paper, or 'muon' (Jordan et al., 2024): the momentum of
+    each matrix made orthogonal, so that all its directions learn at the same pace, with updates as large as Adam's (root
+    mean square 0.2 of the learning rate; Liu et al., 2025) and Adam for biases and statistics' scales. It needs a fraction of
+    Adam's steps where these are few.
     `schedule` is 'constant', as in the paper (learning_rate 1e-4), or 'cosine': a linear warm-up over `warmup_steps`,
     then half a cosine from `learning_rate` to zero at `num_steps`, for runs whose length is known.
     """
@@ -22,4 +26,8 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
         schedule = optax.warmup_cosine_decay_schedule(0.0, optim.learning_rate, optim.warmup_steps, num_steps)
     else:
         raise ValueError(f"config.optim.schedule: expected 'constant' or 'cosine', found {optim.schedule!r}")
-    return optax.adam(schedule)
+    if optim.name == 'adam':
+        return optax.adam(schedule)
+    if optim.name == 'muon':
+        return optax.contrib.muon(schedule, consistent_rms=0.2)
+    raise ValueError(f"config.optim.name: expected 'adam' or 'muon', found {optim.name!r}")

@@ -2,6 +2,8 @@ import json
 
 import numpy as np
 import pytest
+import trimesh
+from scipy.spatial.distance import cdist
 
 from onet_jax.data import prepare, procedural, records
 
@@ -31,6 +33,17 @@ def test_labels_are_exact_and_samples_lie_on_the_surface(dataset):
         assert solid.contains(surface + 2e-3 * normals).mean() < 0.01
         volume = shape.occ.mean() * 1.1**3
         np.testing.assert_allclose(shape.voxels.mean(), volume, atol=0.03)
+
+
+def test_points_lie_chunk_by_chunk_from_the_surface_outwards(dataset):
+    shape = records.read_shape(records.shape_path(dataset, 'mug', '000000'))
+    surface = trimesh.sample.sample_surface(procedural.make_shape(0, 'mug', 0).mesh(), 4000, seed=1)[0]
+    distance = cdist(shape.points[:4096].astype(np.float64), surface).min(axis=1).reshape(2, 2048)
+    for chunk in distance:
+        assert chunk[:200].max() < np.sort(chunk)[200] + 0.04
+        assert np.mean(np.diff(chunk) < -0.04) < 0.05
+    inside = shape.occ[:4096].reshape(2, 2048).mean(axis=1)
+    np.testing.assert_allclose(inside, shape.occ.mean(), atol=0.03)
 
 
 def test_workers_and_interruptions_do_not_change_the_result(tmp_path):

@@ -8,7 +8,7 @@ from onet_jax.data.transforms import make_evaluation_transform, make_transform
 
 
 def make_raw(batch_size, num_points=CHUNK_POINTS):
-    """Points that carry their own number, so that a window can be recognised."""
+    """Points that carry their own number, so that those drawn can be recognised."""
     rng = np.random.default_rng(0)
     points = np.zeros((batch_size, num_points, 3), np.float16)
     points[..., 0] = np.arange(num_points) / 2048
@@ -38,8 +38,30 @@ def test_points_keep_their_labels_and_their_shape():
     number = np.round(np.asarray(batch['points'][..., 0]) * 2048).astype(int)
     np.testing.assert_allclose(batch['points'][..., 1], np.repeat(np.arange(4)[:, None] / 64, 100, axis=1))
     np.testing.assert_array_equal(batch['occ'], np.take_along_axis(occ, number, axis=1))
-    assert (np.diff(number, axis=1) > 0).all() or len(np.unique(number[0])) == 100
     assert batch['points'].dtype == batch['occ'].dtype == batch['inputs'].dtype == np.float32
+
+
+def test_uniform_sampling_draws_every_point_as_often_and_none_twice():
+    raw, _, _ = make_raw(1)
+    raw = {k: np.repeat(v, 400, axis=0) for k, v in raw.items()} | {'row': np.arange(400, dtype=np.int32)}
+    points = make_transform(config(num_points_per_step=256, num_near_points=0))(jax.random.key(0), raw)['points']
+    number = np.round(np.asarray(points[..., 0]) * 2048).astype(int)
+    assert all(len(np.unique(row)) == 256 for row in number)
+    counts = np.bincount(number.ravel(), minlength=CHUNK_POINTS)
+    np.testing.assert_array_less(np.abs(counts - 50), 36)  # the standard deviation is below 7
+    whole = make_transform(config(num_points_per_step=CHUNK_POINTS, num_near_points=0))(jax.random.key(0), raw)
+    np.testing.assert_array_equal(whole['points'], raw['points'].astype(np.float32))
+
+
+@pytest.mark.parametrize(('num_points', 'num_near'), [(256, 208), (256, 256), (100, 1)])
+def test_near_points_are_all_drawn_and_the_others_spread_over_the_rest(num_points, num_near):
+    raw, _, _ = make_raw(2)
+    transform = make_transform(config(num_points_per_step=num_points, num_near_points=num_near))
+    number = np.round(np.asarray(transform(jax.random.key(0), raw)['points'][..., 0]) * 2048).astype(int)
+    np.testing.assert_array_equal(number[:, :num_near], np.tile(np.arange(num_near), (2, 1)))
+    bounds = np.linspace(num_near, CHUNK_POINTS, num_points - num_near + 1)
+    assert (number[:, num_near:] >= np.floor(bounds[:-1])).all()
+    assert (number[:, num_near:] < bounds[1:]).all()
 
 
 def test_inputs_are_surface_points_with_noise_of_the_stated_size():
@@ -79,6 +101,7 @@ def test_evaluation_keeps_all_points_also_where_they_do_not_fill_a_byte():
     ('data', 'message'),
     [
         ({'num_points_per_step': 4096}, r'config.data.num_points_per_step: expected 1 to 2048.*found 4096'),
+        ({'num_near_points': 65}, r'config.data.num_near_points: expected 0 to .*per_step = 64, found 65'),
         ({'num_input_points': 0}, r'config.data.num_input_points: expected 1 to 2048.*found 0'),
         ({'input': 'image'}, r"config.data.input: expected one of .*found 'image'"),
     ],

@@ -26,8 +26,27 @@ def test_schedules():
     np.testing.assert_allclose(sizes, [0, 5e-3, 1e-2, 5e-3, 0], rtol=1e-2, atol=1e-7)
 
 
+def test_muon_moves_all_directions_of_a_matrix_alike():
+    config = small_config()
+    with config.unlocked():
+        config.optim.update(name='muon', schedule='constant', learning_rate=1e-2)
+    tx = make_optimizer(config, 100)
+    rng = np.random.default_rng(0)
+    u, _, v = np.linalg.svd(rng.normal(size=(16, 16)))
+    params = {'kernel': jnp.zeros((16, 16)), 'bias': jnp.zeros(16)}
+    grads = {'kernel': jnp.asarray(u * np.geomspace(1, 0.1, 16) @ v), 'bias': jnp.full(16, 3.0)}
+    updates, _ = tx.update(grads, tx.init(params), params)
+    moved = np.linalg.svd(updates['kernel'], compute_uv=False)
+    assert moved.max() < 2 * moved.min()
+    assert np.sum(np.asarray(updates['kernel']) * grads['kernel']) < 0
+    np.testing.assert_allclose(np.sqrt(np.mean(np.square(updates['kernel']))), 0.2e-2, rtol=0.3)
+    np.testing.assert_allclose(updates['bias'], -1e-2, rtol=1e-3)
+
+
 def test_settings_that_make_no_schedule_are_refused():
     with pytest.raises(ValueError, match=r"config.optim.schedule: expected 'constant' or 'cosine', found 'linear'"):
         first_update(1, schedule='linear')
+    with pytest.raises(ValueError, match=r"config.optim.name: expected 'adam' or 'muon', found 'sgd'"):
+        first_update(1, name='sgd', schedule='constant')
     with pytest.raises(ValueError, match=r'config.optim.warmup_steps: expected fewer .* = 100, found 100'):
         first_update(1, schedule='cosine', warmup_steps=100)
