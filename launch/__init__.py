@@ -3,6 +3,7 @@
 import ctypes
 import platform
 import sys
+from pathlib import Path
 
 if platform.libc_ver()[0] == 'glibc':
     # XLA allocates its temporaries anew at every step, and glibc by default returns each large block to the system and
@@ -16,16 +17,37 @@ from absl import app, flags, logging
 TRACEBACK = flags.DEFINE_bool('traceback', False, 'Show the full traceback of an error.')
 
 # What wrong input raises; anything else is a defect of the program and keeps its traceback.
-INPUT_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, AttributeError, KeyError, PermissionError)
+INPUT_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, PermissionError)
 
 
 def run(main) -> None:
     """app.run, with errors of the input reported as one message and exit code 1."""
     logging.set_verbosity(logging.WARNING)  # libraries report every backend that they did not find
     try:
-        app.run(main)
+        app.run(main, flags_parser=_parse_flags)
     except INPUT_ERRORS as error:
         if flags.FLAGS.is_parsed() and TRACEBACK.value:
             raise
-        print(f'error: {error.args[0] if error.args else error!r}', file=sys.stderr)
+        print(f'error: {error}', file=sys.stderr)
         sys.exit(1)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Parse the flags into flags.FLAGS; returns what is left of argv. Raises ValueError with one clear message."""
+    try:
+        rest = flags.FLAGS(argv)
+        if 'config' in flags.FLAGS:
+            flags.FLAGS.config.lock()  # a config that failed to load raises only when it is touched
+        return rest
+    except OSError as error:
+        found = ', '.join(sorted(map(str, Path('configs').glob('[!_]*.py'))))
+        raise ValueError(f'--config: expected the file of a config, such as {found}; {error}') from error
+    except (AttributeError, KeyError) as error:
+        reason = error.args[0].args[0] if isinstance(error.args[0], Exception) else error.args[0]
+        raise ValueError(f'--config: expected keys of the config, found another: {reason}') from error
+    except flags.Error as error:
+        # ml_collections puts the traceback of a failing config file into the message; its last line says what is wrong.
+        reason = str(error).strip()
+        if 'Traceback' in reason:
+            reason = reason.splitlines()[-1].strip().removeprefix('ValueError: ')
+        raise ValueError(f'{reason} (--help lists the flags)') from error

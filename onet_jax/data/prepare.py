@@ -89,7 +89,7 @@ def prepare_procedural(
             for family in families
             for i in range(num_shapes_per_family)
         }
-        for task in tqdm(as_completed(tasks), total=len(tasks), desc='preparing shapes', unit='shape'):
+        for task in tqdm(as_completed(tasks), total=len(tasks), desc='preparing shapes', unit='shape', mininterval=1):
             error = task.exception()
             if isinstance(error, (BrokenProcessPool, OSError)):  # of the machine, not of the shape
                 pool.shutdown(cancel_futures=True)
@@ -148,9 +148,11 @@ def prepare_shape(data_dir: Path, seed: int, family: str, index: int, num_points
 def order_chunks(points: np.ndarray, surface: np.ndarray) -> np.ndarray:
     """Volume points [N, 3] with each chunk of 2048 ordered by distance to the surface samples [M, 3], nearest first.
 
-    The order alone depends on the distance, so that at most 16,384 samples serve: they lie a hundredth apart.
+    The order alone depends on the distance, so that at most 4,096 samples serve: they lie a few hundredths apart.
     """
-    distance, _ = KDTree(surface[:16_384]).query(points)
+    # For so few queries a tree that is quick to build is the faster one.
+    tree = KDTree(surface[:4096], balanced_tree=False, compact_nodes=False)
+    distance, _ = tree.query(points)
     chunk = np.arange(len(points)) // records.CHUNK_POINTS
     return points[np.lexsort((distance, chunk))]
 

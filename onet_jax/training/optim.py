@@ -9,8 +9,8 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
 
     `name` is 'adam' (betas 0.9 and 0.999, epsilon 1e-8), as in the paper, or 'muon' (Jordan et al., 2024): the momentum of
     each matrix made orthogonal, so that all its directions learn at the same pace, with updates as large as Adam's (root
-    mean square 0.2 of the learning rate; Liu et al., 2025) and Adam for biases and statistics' scales. It needs a fraction of
-    Adam's steps where these are few.
+    mean square 0.2 of the learning rate; Liu et al., 2025) and Adam with Nesterov momentum for biases. Where steps are few
+    it needs a fraction of them.
     `schedule` is 'constant', as in the paper (learning_rate 1e-4), or 'cosine': a linear warm-up over `warmup_steps`,
     then half a cosine from `learning_rate` to zero at `num_steps`, for runs whose length is known.
     """

@@ -40,7 +40,7 @@ def test_muon_moves_all_directions_of_a_matrix_alike():
     assert moved.max() < 2 * moved.min()
     assert np.sum(np.asarray(updates['kernel']) * grads['kernel']) < 0
     np.testing.assert_allclose(np.sqrt(np.mean(np.square(updates['kernel']))), 0.2e-2, rtol=0.3)
-    np.testing.assert_allclose(updates['bias'], -1e-2, rtol=1e-3)
+    assert -1.5e-2 < updates['bias'][0] < -0.99e-2, 'Adam with the momentum of Nesterov'
 
 
 def test_settings_that_make_no_schedule_are_refused():
