@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-VERSION = 3
+VERSION = 2
 CHUNK_POINTS = 2048  # points of one training record
 NUM_VOXELS = 32  # on each axis
 SPLITS = ('train', 'val', 'test')
