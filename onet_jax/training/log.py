@@ -43,7 +43,7 @@ class RunLog:
     def __init__(self, workdir: Path, num_steps: int):
         self._file = (workdir / 'log.jsonl').open('a', buffering=1)
         self._board = SummaryWriter(str(workdir / 'tensorboard'))
-        self._num_steps, self._iou = num_steps, float('nan')
+        self._num_steps, self._iou = num_steps, None
         self.start(0)
 
     def start(self, step: int) -> None:
@@ -62,9 +62,10 @@ class RunLog:
         self._last_step, self._last_time, self._waited = step, now, 0.0
         self._write(step, {f'train/{k}': v for k, v in scalars.items()})
         self._write(step, {'train/steps_per_second': speed, 'train/waiting_for_data': waiting})
+        iou = '-' if self._iou is None else f'{self._iou:.3f}'  # of the last validation
         minutes, seconds = divmod(int((self._num_steps - step) / max(speed, 1e-9)), 60)
         print(
-            f'step {step}/{self._num_steps}  loss {scalars["loss"]:.2f}  IoU {self._iou:.3f}  {speed:.1f} steps/s  '
+            f'step {step}/{self._num_steps}  loss {scalars["loss"]:.2f}  IoU {iou}  {speed:.1f} steps/s  '
             f'waiting for data {waiting:.0%}  ETA {minutes}:{seconds:02d}',
             file=sys.stderr,
             flush=True,

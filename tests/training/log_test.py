@@ -25,7 +25,7 @@ def test_the_progress_line_takes_validation_out_of_the_speed(tmp_path, monkeypat
     run_log.train(20, {'loss': 11.0})
     run_log.close()
     first, second = capsys.readouterr().err.splitlines()
-    assert first == 'step 10/100  loss 12.35  IoU nan  2.0 steps/s  waiting for data 20%  ETA 0:45'
+    assert first == 'step 10/100  loss 12.35  IoU -  2.0 steps/s  waiting for data 20%  ETA 0:45'
     assert second == 'step 20/100  loss 11.00  IoU 0.500  5.0 steps/s  waiting for data 0%  ETA 0:16'
     assert read_log(tmp_path, 'train/loss') == [(10, 12.345), (20, 11.0)]
 
