@@ -3,7 +3,7 @@
     python -m launch.train --config=configs/onet_points.py --workdir=runs/points
 
 Published on ShapeNet (13 classes): IoU 0.778, Chamfer-L1 0.079 (x10), normal consistency 0.895, after 2.9 million steps.
-The variant `tiny` learns the embedded dataset in about two and a half minutes on two CPU cores and is what `launch.demo` trains:
+The variant `tiny` learns the embedded dataset in about two and a half minutes on two CPU cores; `launch.demo` trains it:
 
     python -m launch.train --config=configs/onet_points.py:tiny --workdir=runs/tiny
 """
