@@ -24,7 +24,10 @@ def get_config(variant: str = '') -> ConfigDict:
                 'encoder': 'pointnet_resnet',
                 'encoder_hidden_size': 512,
                 'cond_size': 512,
+                'latent_size': 0,  # of the VAE; 0 is none
+                'decoder': 'cbatchnorm',
                 'decoder_hidden_size': 256,
+                'leaky': False,
             },
             'data': {
                 'feed': 'tfds',  # or 'resident': the whole dataset in device memory, without TensorFlow
@@ -50,7 +53,13 @@ def get_config(variant: str = '') -> ConfigDict:
                 'eval_every_steps': 2000,
                 'checkpoint_every_steps': 1000,
             },
-            'eval': {'batch_size': 10, 'threshold': 0.2},
+            'eval': {
+                'batch_size': 10,
+                'threshold': 0.2,
+                'sample': False,  # latent codes: samples of the prior, or its mean
+                'voxel_iou': True,  # also the IoU with the 32^3 voxels in validation
+                'select_by': 'iou',  # or 'loss': what makes a checkpoint the best one
+            },
             'mesh': {'resolution': 32, 'upsampling_steps': 2},
         }
     )
@@ -61,5 +70,5 @@ def get_config(variant: str = '') -> ConfigDict:
         config.optim.update(name='muon', learning_rate=1e-2, schedule='cosine', warmup_steps=100)
         config.train.update(num_steps=1750, batch_size=32, log_every_steps=50, eval_every_steps=350)
         config.train.update(checkpoint_every_steps=350)
-        config.eval.update(threshold=0.4)
+        config.eval.update(threshold=0.4, voxel_iou=False)
     return config.lock()

@@ -4,6 +4,7 @@ A shape is the decision boundary of `f(point, condition) -> occupancy`. The publ
 
     load            a trained network: (model, params)
     extract_mesh    the level set of any field as a closed mesh
+    refine_mesh     its vertices moved onto the level set by gradients of the field
     Method, OccupancyNetwork    what they are made of
 """
 
@@ -14,6 +15,7 @@ __version__ = '0.1.0'
 _HOME = {
     'load': 'onet_jax.training.checkpoints',
     'extract_mesh': 'onet_jax.geometry.extract',
+    'refine_mesh': 'onet_jax.geometry.refine',
     'Method': 'onet_jax.models',
     'OccupancyNetwork': 'onet_jax.models.onet',
 }

@@ -21,6 +21,8 @@ Batch keys
     inputs   [B, ...]   what the encoder sees      row     [B]         position in the global batch: every row of a batch
                                                                        draws from its own key, fold_in(key, row)
     mask     [B]        False for rows that only pad the last evaluation batch
+    subset   [B, S]     evaluation: positions of as many query points as a training step takes, for the loss
+    voxels   [B, 32, 32, 32]  evaluation: occupied voxels of the unit cube
 
 Randomness
     Keys come first: f(key, ...). Batch number `step` is a pure function of (seed, step).

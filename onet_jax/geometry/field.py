@@ -1,14 +1,21 @@
-"""Evaluating a field at any number of points. A field is any callable [T, 3] -> [T], of JAX or of numpy."""
+"""Evaluating a field, and the normals of its level sets, at any number of points.
+
+A field is any callable [T, 3] -> [T]: of JAX or of numpy for `evaluate`, of JAX for everything that differentiates it.
+"""
 
 from collections.abc import Callable
+from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 CHUNK = 4096
 
 
 def evaluate(field: Callable, points: np.ndarray, *, chunk_size: int = CHUNK) -> np.ndarray:
-    """points [T, 3] -> values [T] in the dtype that the field returns (float64 where T is 0).
+    """points [T, 3] -> values [T] in the dtype that the field returns (float64 where T is 0); [T, ...] if it returns that.
 
     The field only ever sees [chunk_size, 3], the last chunk being filled up: one compilation serves any T, and the
     activations of a chunk fit the cache. All chunks are dispatched before the first result is waited for.
@@ -18,3 +25,39 @@ def evaluate(field: Callable, points: np.ndarray, *, chunk_size: int = CHUNK) ->
     filled = np.resize(points, (-(-len(points) // chunk_size) * chunk_size, 3))
     pieces = [field(chunk) for chunk in np.split(filled, len(filled) // chunk_size)]
     return np.concatenate([np.asarray(piece) for piece in pieces])[: len(points)]
+
+
+def field_normals(field: Callable, points: np.ndarray) -> np.ndarray:
+    """Unit normals -grad/|grad| of the logits at points [N, 3], outwards where the inside is high: [N, 3] float32.
+
+    Zero where the gradient vanishes. One compilation serves any N; with `jax.tree_util.Partial(f, params, cond)`, where
+    f is f(params, cond, points), it serves all shapes too. Any other callable is compiled anew for each object.
+    """
+    if not len(points):
+        return np.zeros((0, 3), np.float32)
+    return evaluate(partial(_normals, as_argument(field)), points).astype(np.float32)
+
+
+def as_argument(field: Callable) -> Partial:
+    """The field as an argument of a jit: the arrays of a Partial are traced, what any other callable holds is constant."""
+    return field if isinstance(field, Partial) else Partial(field)
+
+
+def value_and_gradient(field: Callable, points: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """points [T, 3] -> values [T] and the gradient [T, 3] of each by its own point. Raises ValueError for other shapes."""
+
+    def total(points):
+        values = field(points)
+        if values.shape != points.shape[:1]:
+            raise ValueError(f'field: expected values of shape {points.shape[:1]}, found {values.shape}')
+        return values.sum(), values
+
+    (_, values), gradient = jax.value_and_grad(total, has_aux=True)(points)
+    return values, gradient
+
+
+@jax.jit
+def _normals(field, points):
+    _, gradient = value_and_gradient(field, points)
+    norm = jnp.linalg.norm(gradient, axis=-1, keepdims=True)
+    return jnp.where(norm > 0, -gradient / jnp.where(norm > 0, norm, 1), 0)

@@ -10,13 +10,18 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from onet_jax import losses, metrics
 from onet_jax.geometry.extract import extract_mesh
+from onet_jax.geometry.grid import voxel_centres
 from onet_jax.models.method import Aux, Method
-from onet_jax.networks.decoders import ConditionalBatchNormDecoder
-from onet_jax.networks.encoders.points import ResnetPointnet
+from onet_jax.networks.decoders import DECODERS, Decoder
+from onet_jax.networks.encoders.image import STAGES, ConvEncoder, ResNet
+from onet_jax.networks.encoders.latent import IndexEmbedding, LatentEncoder
+from onet_jax.networks.encoders.points import Pointnet
+from onet_jax.networks.encoders.voxels import VoxelEncoder
 
 # Queries are decoded in pieces of this many points: the activations of one piece stay in the cache, and the memory
 # that a query takes does not grow with the number of points.
@@ -29,42 +34,104 @@ class OccupancyNetwork(NamedTuple):
     init: Callable  # (key, batch) -> params
     encode: Callable  # (params, inputs [B, ...]) -> cond [B, C]
     occupancy: Callable  # (params, points [B, T, 3], cond [B, C], latent [B, Z] or None) -> logits [B, T]
+    posterior: Callable  # (params, points [B, T, 3], occ [B, T], cond [B, C]) -> mean [B, Z], log_std [B, Z]
 
 
 class OccupancyModule(nn.Module):
-    """Encoder and decoder under the names of the official checkpoints."""
+    """Encoder, decoder and latent encoder under the names of the official checkpoints."""
 
-    encoder: nn.Module
     decoder: nn.Module
+    encoder: nn.Module | None = None
+    encoder_latent: nn.Module | None = None
 
-    def __call__(self, points, inputs, *, train=False, axis_name=None):
-        """points [B, T, 3], inputs [B, ...] -> logits [B, T]."""
+    def __call__(self, points, occ, inputs, noise, *, train=False, axis_name=None):
+        """The two terms of the negative evidence lower bound (paper, eq. 3) of each shape, in nats.
+
+        points [B, T, 3], occ [B, T], inputs [B, ...], noise [B, Z] standard normal -> reconstruction error [B], the
+        cross-entropy summed over the points, and divergence of the posterior from the prior [B], 0 without latent code.
+        """
         cond = self.encode(inputs, train=train, axis_name=axis_name)
-        return self.decode(points, cond, train=train, axis_name=axis_name)
+        latent, divergence = None, jnp.zeros(len(points), cond.dtype)
+        if self.encoder_latent is not None:
+            mean, log_std = self.posterior(points, occ, cond)
+            latent = mean + jnp.exp(log_std) * noise
+            divergence = losses.kl_to_standard_normal(mean, log_std).sum(axis=1)
+        logits = self.decode(points, cond, latent, train=train, axis_name=axis_name)
+        return losses.occupancy_bce(logits, occ).sum(axis=1), divergence
 
     def encode(self, inputs, *, train=False, axis_name=None):
+        """inputs [B, ...] -> cond [B, C]; [B, 0] for a model without encoder."""
+        if self.encoder is None:
+            return jnp.zeros((len(inputs), 0))
         return self.encoder(inputs, train=train, axis_name=axis_name)
 
     def decode(self, points, cond, latent=None, *, train=False, axis_name=None):
         return self.decoder(points, cond, latent, train=train, axis_name=axis_name)
 
+    def posterior(self, points, occ, cond):
+        if self.encoder_latent is None:
+            raise ValueError('posterior: expected a model with a latent code, found config.model.latent_size = 0')
+        return self.encoder_latent(points, occ, cond)
+
+
+class Encoder(NamedTuple):
+    """One of the encoders that a config can name."""
+
+    input: str  # what it sees, in the words of `config.data.input`
+    build: Callable[[ConfigDict], nn.Module | None]  # from `config.model`, of which it reads its own keys
+
+
+# By their official names.
+ENCODERS = {
+    'none': Encoder('none', lambda c: None),
+    'pointnet_resnet': Encoder('points', lambda c: Pointnet(c.cond_size, c.encoder_hidden_size)),
+    'pointnet_simple': Encoder('points', lambda c: Pointnet(c.cond_size, c.encoder_hidden_size, residual=False)),
+    'simple_conv': Encoder('image', lambda c: ConvEncoder(c.cond_size)),
+    **{f'resnet{n}': Encoder('image', lambda c, n=n: ResNet(c.cond_size, n)) for n in STAGES},
+    'voxel_simple': Encoder('voxels', lambda c: VoxelEncoder(c.cond_size)),
+    'idx': Encoder('index', lambda c: IndexEmbedding(c.cond_size, c.num_shapes)),
+}
+# Shape and type of a small input of each kind.
+EXAMPLES = {
+    'none': ((0,), np.float32),
+    'points': ((2, 3), np.float32),
+    'image': ((64, 64, 3), np.float32),
+    'voxels': ((32, 32, 32), np.float32),
+    'index': ((), np.int32),
+}
+
 
 def build_module(config: ConfigDict) -> OccupancyModule:
-    """The network of `config.model`: `encoder`, `encoder_hidden_size`, `cond_size`, `decoder_hidden_size`."""
-    encoders = {'pointnet_resnet': ResnetPointnet}
-    if config.encoder not in encoders:
-        raise ValueError(f'config.model.encoder: expected one of {sorted(encoders)}, found {config.encoder!r}')
+    """The network of `config.model`.
+
+    `encoder` and `decoder` are official names; `cond_size`, `latent_size`, `decoder_hidden_size` and, for point clouds,
+    `encoder_hidden_size` are widths, and `num_shapes` is the number of codes of the encoder `idx`. `leaky` is an option of
+    the decoder and of the latent encoder.
+    """
+    for key, known in (('encoder', ENCODERS), ('decoder', DECODERS)):
+        if config[key] not in known:
+            raise ValueError(f'config.model.{key}: expected one of {sorted(known)}, found {config[key]!r}')
+    latent_size = config.latent_size
     return OccupancyModule(
-        encoder=encoders[config.encoder](cond_size=config.cond_size, hidden_size=config.encoder_hidden_size),
-        decoder=ConditionalBatchNormDecoder(hidden_size=config.decoder_hidden_size),
+        decoder=Decoder(config.decoder_hidden_size, latent_size, leaky=config.leaky, **DECODERS[config.decoder]),
+        encoder=ENCODERS[config.encoder].build(config),
+        encoder_latent=LatentEncoder(latent_size, leaky=config.leaky) if latent_size else None,
     )
+
+
+def example_batch(config: ConfigDict) -> dict:
+    """A batch of one empty example for the network of `config.model`: enough for `init`."""
+    shape, dtype = EXAMPLES[ENCODERS[config.encoder].input]
+    return {'points': np.zeros((1, 2, 3), np.float32), 'inputs': np.zeros((1, *shape), dtype)}
 
 
 # The module is frozen and hashable, so it is a static argument of one jit that all models share: two models of the
 # same configuration share their compilation.
 @partial(jax.jit, static_argnums=0)
 def _init(module, key, batch):
-    return module.init(key, batch['points'][:, :2], batch['inputs'])
+    points = batch['points'][:, :2]
+    noise = jnp.zeros((len(points), module.decoder.latent_size))
+    return module.init(key, points, jnp.zeros(points.shape[:2]), batch['inputs'], noise)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -87,45 +154,97 @@ def _occupancy(module, params, points, cond, latent=None):
     return logits.swapaxes(0, 1).reshape(len(points), -1)[:, :num_points]
 
 
+@partial(jax.jit, static_argnums=0)
+def _posterior(module, params, points, occ, cond):
+    return module.apply(params, points, occ, cond, method='posterior')
+
+
 def occupancy_network(config: ConfigDict) -> OccupancyNetwork:
     """The functions of the network that `config.model` describes."""
     module = build_module(config)
-    return OccupancyNetwork(partial(_init, module), partial(_encode, module), partial(_occupancy, module))
+    return OccupancyNetwork(*(partial(function, module) for function in (_init, _encode, _occupancy, _posterior)))
+
+
+def sample_prior(key: jax.Array, rows: jax.Array, latent_size: int) -> jax.Array:
+    """Latent codes [B, Z] from N(0, 1); each of the `rows` [B] int draws from its own key, whatever the batch is."""
+    return jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), (latent_size,)))(rows)
 
 
 def method(config: ConfigDict) -> Method:
-    """What the trainer needs, from the groups `model`, `train` (threshold) and `mesh` of a config."""
+    """What the trainer needs, from the groups `model`, `eval` and `mesh` of a config.
+
+    Raises ValueError for a threshold that is no probability and for an encoder that cannot read `config.data.input`.
+    """
     module = build_module(config.model)
+    seen = ENCODERS[config.model.encoder].input
+    if config.data.input != seen:
+        raise ValueError(
+            f'config.data.input: expected {seen!r}, what the encoder {config.model.encoder!r} reads, '
+            f'found {config.data.input!r}'
+        )
+    if not 0 < config.eval.threshold < 1:
+        raise ValueError(
+            f'config.eval.threshold: expected a probability between 0 and 1, found {config.eval.threshold}'
+        )
     model = occupancy_network(config.model)
-    threshold = config.eval.threshold
+    threshold, latent_size = config.eval.threshold, config.model.latent_size
 
     def loss(params, batch, key, axis_name):
-        """Cross-entropy summed over the points and averaged over the shapes (paper, eq. 2). Draws nothing: no latent."""
-        logits, updated = module.apply(
-            params, batch['points'], batch['inputs'], train=True, axis_name=axis_name, mutable=['batch_stats']
+        """Negative evidence lower bound averaged over the shapes; without latent code the paper's eq. 2."""
+        noise = sample_prior(key, batch['row'], latent_size)
+        (reconstruction, divergence), updated = module.apply(
+            params,
+            *(batch[name] for name in ('points', 'occ', 'inputs')),
+            noise,
+            train=True,
+            axis_name=axis_name,
+            mutable=['batch_stats'],
         )
-        value = losses.occupancy_bce(logits, batch['occ']).sum(axis=1).mean(axis=0)
-        return value, Aux(updated['batch_stats'], {})
+        scalars = {'reconstruction': reconstruction.mean(), 'kl': divergence.mean()} if latent_size else {}
+        return (reconstruction + divergence).mean(), Aux(updated.get('batch_stats', {}), scalars)
+
+    def latent_codes(key, rows):
+        """What meshes are made from: samples of the prior, or its mean."""
+        return sample_prior(key, rows, latent_size) if config.eval.sample else None
 
     def validation_metrics(params, batch):
-        """IoU of the thresholded network and the loss of each shape, per point so that it does not scale with T."""
-        logits = model.occupancy(params, batch['points'], model.encode(params, batch['inputs']))
-        return {
-            'iou': metrics.iou(jax.nn.sigmoid(logits) >= threshold, batch['occ'] >= 0.5),
-            'loss': losses.occupancy_bce(logits, batch['occ']).mean(axis=1),
-        }
+        """IoU at the threshold on all points; the loss and its terms, in nats, on the subset.
+
+        With `config.eval.voxel_iou` also 'iou_voxels', the IoU with the voxels at their centres.
+        """
+        noise_key, latent_key = jax.random.split(jax.random.key(config.seed))
+        noise = sample_prior(noise_key, batch['row'], latent_size)
+        points = jnp.take_along_axis(batch['points'], batch['subset'][:, :, None], axis=1)
+        occ = jnp.take_along_axis(batch['occ'], batch['subset'], axis=1)
+        reconstruction, divergence = module.apply(params, points, occ, batch['inputs'], noise)
+        cond, latent = model.encode(params, batch['inputs']), latent_codes(latent_key, batch['row'])
+
+        def iou(points, occ):
+            logits = model.occupancy(params, points, cond, latent)
+            return metrics.iou(jax.nn.sigmoid(logits) >= threshold, occ >= 0.5)
+
+        values = {'iou': iou(batch['points'], batch['occ']), 'loss': reconstruction + divergence}
+        if latent_size:
+            values |= {'reconstruction': reconstruction, 'kl': divergence}
+        if config.eval.voxel_iou:
+            centres = jnp.asarray(voxel_centres(batch['voxels'].shape[1]).reshape(1, -1, 3), batch['points'].dtype)
+            centres = jnp.broadcast_to(centres, (len(cond), *centres.shape[1:]))
+            values['iou_voxels'] = iou(centres, batch['voxels'].reshape(len(cond), -1))
+        return values
 
     def reconstruct(params, inputs, key):
-        """The meshes of a batch of inputs, one after the other. Draws nothing: no latent."""
-        conds = model.encode(params, inputs)
+        """The meshes of a batch of inputs, one after the other; the key draws the latent codes, where they are sampled."""
+        conds, latents = model.encode(params, inputs), latent_codes(key, jnp.arange(len(inputs)))
         return [
             extract_mesh(
-                lambda points, cond=cond: model.occupancy(params, points[None], cond[None])[0],
+                lambda points, row=slice(i, i + 1): model.occupancy(
+                    params, points[None], conds[row], None if latents is None else latents[row]
+                )[0],
                 resolution=config.mesh.resolution,
                 upsampling_steps=config.mesh.upsampling_steps,
                 threshold=threshold,
             )
-            for cond in conds
+            for i in range(len(inputs))
         ]
 
     return Method(model.init, loss, validation_metrics, reconstruct)

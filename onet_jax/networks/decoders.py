@@ -2,18 +2,27 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
-from onet_jax.networks.layers import ConditionalBatchNorm, ConditionalResnetBlock, Linear
+from onet_jax.networks.layers import BatchNorm, ConditionalBatchNorm, Linear, ResnetBlock
 
 
-class ConditionalBatchNormDecoder(nn.Module):
-    """The decoder of the paper: five pre-activation ResNet blocks with conditional batch normalisation.
+class Decoder(nn.Module):
+    """The decoder of the paper and its ablations: points are lifted to features that blocks refine, one by one.
 
-    Official name `cbatchnorm`; 11 conditional batch normalisations in all. A latent code, where the model has one, is
-    added once to the features of every point.
+    norm             the class that normalises before each activation: `ConditionalBatchNorm` lets the condition steer every
+                     layer; otherwise (`BatchNorm`, None) the condition is added once to the features of the points
+    residual         five ResNet blocks, or five plain layers
+    latent_steers    the latent code is added to the condition, or else once to the features of the points
+    leaky            slope 0.2 for negative values in the activation before the output; those of the blocks stay as they are
     """
 
     hidden_size: int = 256
+    latent_size: int = 0
+    norm: type[nn.Module] | None = ConditionalBatchNorm
+    residual: bool = True
+    latent_steers: bool = False
+    leaky: bool = False
     num_blocks: int = 5
 
     @nn.compact
@@ -26,12 +35,40 @@ class ConditionalBatchNormDecoder(nn.Module):
         train: bool = False,
         axis_name: str | None = None,
     ) -> jax.Array:
-        """points [B, T, 3] in object coordinates, cond [B, C], latent [B, Z] or None -> logits [B, T]."""
+        """points [B, T, 3] in object coordinates, cond [B, C] -> logits [B, T].
+
+        latent [B, Z]: None is the mean of the prior, 0. Raises ValueError for a latent code of another size.
+        """
         mode = {'train': train, 'axis_name': axis_name}
         net = Linear(self.hidden_size, name='fc_p')(points)
-        if latent is not None:
+        if latent is None:
+            latent = jnp.zeros((len(points), self.latent_size), points.dtype)
+        if latent.shape[-1] != self.latent_size:
+            raise ValueError(f'latent: expected [B, {self.latent_size}], found {list(latent.shape)}')
+        if self.latent_size and self.latent_steers:
+            cond = cond + Linear(cond.shape[-1], name='fc_z')(latent)
+        elif self.latent_size:
             net = net + Linear(self.hidden_size, name='fc_z')(latent)[:, None]
+        if cond.shape[-1] and self.norm is not ConditionalBatchNorm:
+            net = net + Linear(self.hidden_size, name='fc_c')(cond)[:, None]
+
         for i in range(self.num_blocks):
-            net = ConditionalResnetBlock(self.hidden_size, name=f'block{i}')(net, cond, **mode)
-        net = nn.relu(ConditionalBatchNorm(name='bn')(net, cond, **mode))
+            if self.residual:
+                net = ResnetBlock(self.hidden_size, self.norm, name=f'block{i}')(net, cond=cond, **mode)
+            else:
+                net = nn.relu(self.norm(name=f'bn_{i}')(net, cond, **mode))
+                net = Linear(self.hidden_size, name=f'fc_{i}')(net)
+        if self.norm is not None:
+            net = self.norm(name='bn' if self.residual else f'bn_{self.num_blocks}')(net, cond, **mode)
+        net = nn.leaky_relu(net, 0.2) if self.leaky else nn.relu(net)
         return Linear(1, name='fc_out')(net)[..., 0]
+
+
+# The official names, as options of the one decoder.
+DECODERS = {
+    'cbatchnorm': {},  # the paper
+    'cbatchnorm_noresnet': {'residual': False},  # ablation "no ResNet"
+    'batchnorm': {'norm': BatchNorm},  # ablation "no CBN"
+    'cbatchnorm2': {'latent_steers': True},
+    'simple': {'norm': None},  # unconditional models
+}

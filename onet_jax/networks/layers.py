@@ -1,12 +1,14 @@
 """Layers shared by every network of the family, with the initialisation and normalisation of the official code.
 
-B batch, T points, F features, C condition. All layers act on the last axis. Sub-modules carry the names of the official
-PyTorch checkpoints (`fc_0`, `bn_1`, `conv_gamma`, ...), so that converting weights is a table of names.
+B batch, T points, F features, C condition. All layers act on the last axis: channels come last, in images and volumes too.
+Sub-modules carry the names of the official PyTorch checkpoints (`fc_0`, `bn_1`, `conv_gamma`, ...), so that converting
+weights is a table of names.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 
 EPSILON = 1e-5  # added to the variance by every batch normalisation
 MOMENTUM = 0.9  # of the running statistics: new = 0.9 old + 0.1 batch
@@ -49,25 +51,6 @@ def _uniform(bound: float) -> nn.initializers.Initializer:
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
-class ResnetBlock(nn.Module):
-    """Pre-activation ResNet block, x -> s(x) + fc_1(relu(fc_0(relu(x)))); several inputs as in `Linear`.
-
-    The hidden size is min(in, out); the shortcut is the identity where the sizes agree, else linear without bias.
-    """
-
-    features: int
-
-    @nn.compact
-    def __call__(self, *inputs: jax.Array) -> jax.Array:
-        """[..., F_1], [..., F_2], ... -> [..., features]."""
-        fan_in = sum(x.shape[-1] for x in inputs)
-        net = Linear(min(fan_in, self.features), name='fc_0')(*map(nn.relu, inputs))
-        net = Linear(self.features, kernel_init=nn.initializers.zeros, name='fc_1')(nn.relu(net))
-        if len(inputs) == 1 and fan_in == self.features:
-            return inputs[0] + net
-        return Linear(self.features, use_bias=False, name='shortcut')(*inputs) + net
-
-
 class BatchStatistics(nn.Module):
     """Mean and variance of every channel, over the batch in training and as running averages in evaluation.
 
@@ -100,6 +83,24 @@ class BatchStatistics(nn.Module):
         return mean, var
 
 
+class BatchNorm(nn.Module):
+    """gamma * (x - mean) / sqrt(var + eps) + beta with a learned gamma and beta for each channel.
+
+    It takes a condition, as `ConditionalBatchNorm` does, and does not look at it.
+    """
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, cond: jax.Array | None = None, *, train: bool, axis_name: str | None = None
+    ) -> jax.Array:
+        """x [..., F] -> [..., F]."""
+        statistics = BatchStatistics()
+        nn.share_scope(self, statistics)  # one layer, as in the official checkpoints
+        mean, var = statistics(x, train=train, axis_name=axis_name)
+        scale = self.param('scale', nn.initializers.ones, x.shape[-1:]) * jax.lax.rsqrt(var + EPSILON)
+        return x * scale + (self.param('bias', nn.initializers.zeros, x.shape[-1:]) - mean * scale)
+
+
 class ConditionalBatchNorm(nn.Module):
     """gamma(c) * (x - mean) / sqrt(var + eps) + beta(c), gamma and beta linear in the condition (supplementary, eq. 1).
 
@@ -108,29 +109,77 @@ class ConditionalBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, cond: jax.Array, *, train: bool, axis_name: str | None = None) -> jax.Array:
-        """x [B, T, F], cond [B, C] -> [B, T, F]."""
+        """x [B, T, F], cond [B, C], or [B, T, C] where every point has its own -> [B, T, F]."""
         features, zeros = x.shape[-1], nn.initializers.zeros
+        cond = cond[:, None] if cond.ndim == 2 else cond
         gamma = Linear(features, kernel_init=zeros, bias_init=nn.initializers.ones, name='conv_gamma')(cond)
         beta = Linear(features, kernel_init=zeros, bias_init=zeros, name='conv_beta')(cond)
         mean, var = BatchStatistics(name='bn')(x, train=train, axis_name=axis_name)
         # One multiply-add for each value: everything that does not depend on the point is combined before.
         scale = gamma * jax.lax.rsqrt(var + EPSILON)
-        return x * scale[:, None] + (beta - mean * scale)[:, None]
+        return x * scale + (beta - mean * scale)
 
 
-class ConditionalResnetBlock(nn.Module):
-    """x -> s(x) + fc_1(relu(bn_1(fc_0(relu(bn_0(x, c))), c))), the block of the decoder (supplementary, figure 1)."""
+class ResnetBlock(nn.Module):
+    """Pre-activation ResNet block, x -> s(x) + fc_1(relu(n_1(fc_0(relu(n_0(x)))))) (supplementary, figures 1 and 2).
+
+    norm: `BatchNorm`, `ConditionalBatchNorm` or None, the class of n_0 and n_1. The hidden size is min(in, out) unless
+    given; the shortcut s is the identity where the sizes agree, else linear without bias.
+    """
 
     features: int
+    norm: type[nn.Module] | None = None
+    hidden_size: int | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, cond: jax.Array, *, train: bool, axis_name: str | None = None) -> jax.Array:
-        """x [B, T, F], cond [B, C] -> [B, T, features]."""
-        mode = {'train': train, 'axis_name': axis_name}
-        net = nn.relu(ConditionalBatchNorm(name='bn_0')(x, cond, **mode))
-        net = Linear(min(x.shape[-1], self.features), name='fc_0')(net)
-        net = nn.relu(ConditionalBatchNorm(name='bn_1')(net, cond, **mode))
-        net = Linear(self.features, kernel_init=nn.initializers.zeros, name='fc_1')(net)
-        if x.shape[-1] != self.features:
-            x = Linear(self.features, use_bias=False, name='shortcut')(x)
-        return x + net
+    def __call__(
+        self, *inputs: jax.Array, cond: jax.Array | None = None, train: bool = False, axis_name: str | None = None
+    ) -> jax.Array:
+        """[..., F] -> [..., features]. Without a norm several inputs stand for their concatenation, as in `Linear`."""
+
+        def activate(x, name):
+            if self.norm is not None:
+                x = self.norm(name=name)(x, cond, train=train, axis_name=axis_name)
+            return nn.relu(x)
+
+        fan_in = sum(x.shape[-1] for x in inputs)
+        hidden_size = self.hidden_size or min(fan_in, self.features)
+        net = Linear(hidden_size, name='fc_0')(*(activate(x, 'bn_0') for x in inputs))
+        net = Linear(self.features, kernel_init=nn.initializers.zeros, name='fc_1')(activate(net, 'bn_1'))
+        if len(inputs) == 1 and fan_in == self.features:
+            return inputs[0] + net
+        return Linear(self.features, use_bias=False, name='shortcut')(*inputs) + net
+
+
+class Conv(nn.Module):
+    """Cross-correlation of images [B, H, W, F] or volumes [B, D, H, W, F] with zeros around them.
+
+    `padding` is on both sides of every axis, as in PyTorch (with a stride that differs from 'SAME'). Kernel and bias start
+    as in `Linear`.
+    """
+
+    features: int
+    kernel_size: int = 3
+    stride: int = 1
+    padding: int = 0
+    use_bias: bool = True
+    kernel_init: nn.initializers.Initializer = torch_uniform
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, *space, F] -> [B, *space, features]."""
+        num_axes = x.ndim - 2
+        shape = (*(self.kernel_size,) * num_axes, x.shape[-1], self.features)
+        axes = 'DHW'[-num_axes:]
+        x, kernel = promote_dtype(x, self.param('kernel', self.kernel_init, shape))
+        y = jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            window_strides=(self.stride,) * num_axes,
+            padding=((self.padding, self.padding),) * num_axes,
+            dimension_numbers=(f'N{axes}C', f'{axes}IO', f'N{axes}C'),
+        )
+        if self.use_bias:
+            fan_in = x.shape[-1] * self.kernel_size**num_axes
+            y = y + self.param('bias', _uniform(fan_in**-0.5), (self.features,))
+        return y

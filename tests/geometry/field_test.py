@@ -1,7 +1,16 @@
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
-from onet_jax.geometry.field import evaluate
+from benchmarks.parity import load_field
+from onet_jax.geometry.field import CHUNK, evaluate, field_normals
+
+
+def decoder_field(weights, cond, latent=None):
+    """The official decoder of a golden file as a field [T, 3] -> [T], its arrays being arguments of the Partial."""
+    return load_field(weights, np.float32, cond, latent)
 
 
 @pytest.mark.parametrize('num_points', [0, 1, 63, 64, 65, 1000])
@@ -15,3 +24,40 @@ def test_the_field_sees_one_size_only(num_points):
     values = evaluate(field, points, chunk_size=64)
     np.testing.assert_array_equal(values, points[:, 0] + 2 * points[:, 1])
     assert sizes <= {(64, 3)}
+
+
+@pytest.mark.parametrize('x64', [False, True])
+def test_official_normals(golden, x64):
+    data = golden('mesh/estimate_normals.npz')
+    trained = decoder_field(golden(str(data['meta/weights_trained'])), data['in/c_trained'])
+    random = decoder_field(data, data['in/c_random'], data['in/z_random'])
+    with jax.enable_x64(x64):
+        for field, expected in ((trained, data['out/normals_trained']), (random, data['out/normals_random'])):
+            normals = field_normals(field, data['in/vertices'])
+            assert normals.dtype == np.float32
+            np.testing.assert_allclose(normals, expected, atol=5e-6)
+
+
+def test_normals_of_an_ellipsoid_share_one_compilation():
+    traces = []
+
+    def field(axes, points):
+        traces.append(points.shape)
+        return 1 - (points**2 * axes).sum(axis=-1)
+
+    rng = np.random.default_rng(0)
+    for num_points in (0, 1, 100, CHUNK + 1):
+        points, axes = rng.normal(size=(num_points, 3)), rng.uniform(1, 3, 3)
+        normals = field_normals(Partial(field, axes), points)
+        expected = points * axes / np.linalg.norm(points * axes, axis=1, keepdims=True)
+        assert normals.shape == (num_points, 3)
+        np.testing.assert_allclose(normals, expected, atol=1e-6)
+    assert traces == [(CHUNK, 3)]
+    by_closure = field_normals(lambda points: field(axes, points), points)
+    np.testing.assert_allclose(by_closure, normals, atol=1e-6)
+
+
+def test_a_normal_without_gradient_is_zero():
+    points = np.array([[0, 0, 0], [0, 0, 2.0]])
+    np.testing.assert_array_equal(field_normals(lambda p: -(p**2).sum(axis=-1), points), [[0, 0, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(field_normals(lambda p: jnp.ones(len(p)), points), np.zeros((2, 3)))

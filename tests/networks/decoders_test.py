@@ -3,53 +3,48 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from onet_jax import losses
-from onet_jax.convert.official import from_state_dict
-from onet_jax.networks.decoders import ConditionalBatchNormDecoder
+from onet_jax.networks.decoders import DECODERS, Decoder
 
 
 def count(tree):
     return sum(x.size for x in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize('cond_size, total', [(256, 2_106_625), (512, 3_548_417)])
-def test_the_paper_decoder_has_the_official_number_of_parameters(cond_size, total):
-    shapes = jax.eval_shape(
-        ConditionalBatchNormDecoder().init, jax.random.key(0), jnp.zeros((1, 2, 3)), jnp.zeros((1, cond_size))
+def shapes_of(kind, cond_size, latent_size=0, hidden_size=256):
+    decoder = Decoder(hidden_size, latent_size, **DECODERS[kind])
+    return jax.eval_shape(decoder.init, jax.random.key(0), jnp.zeros((1, 2, 3)), jnp.zeros((1, cond_size)))
+
+
+@pytest.mark.parametrize(
+    'kind, sizes, total',
+    [
+        ('cbatchnorm', (256,), 2_106_625),
+        ('cbatchnorm', (512,), 3_548_417),
+        ('cbatchnorm_noresnet', (256,), 1_119_745),
+        ('batchnorm', (256,), 730_625),
+        ('simple', (0, 128, 128), 182_273),
+    ],
+)
+def test_decoders_have_the_official_number_of_parameters(kind, sizes, total):
+    assert count(shapes_of(kind, *sizes)['params']) == total
+
+
+def test_the_paper_decoder_has_eleven_conditional_batch_normalisations():
+    assert len(jax.tree.leaves(shapes_of('cbatchnorm', 256)['batch_stats'])) == 11 * 2
+
+
+@pytest.mark.parametrize('kind', DECODERS)
+def test_no_latent_code_is_the_mean_of_the_prior(kind):
+    decoder = Decoder(8, 4, **DECODERS[kind])
+    points, cond = jax.random.normal(jax.random.key(0), (2, 5, 3)), jnp.ones((2, 6))
+    variables = decoder.init(jax.random.key(1), points, cond)
+    np.testing.assert_array_equal(
+        decoder.apply(variables, points, cond), decoder.apply(variables, points, cond, jnp.zeros((2, 4)))
     )
-    assert count(shapes['params']) == total
-    assert len(jax.tree.leaves(shapes['batch_stats'])) == 11 * 2, '11 conditional batch normalisations'
+    with pytest.raises(ValueError, match=r'latent: expected \[B, 4\], found \[2, 3\]'):
+        decoder.apply(variables, points, cond, jnp.zeros((2, 3)))
 
 
-@pytest.mark.parametrize('name', ['cbatchnorm_c', 'cbatchnorm_cz'])
-def test_decoder_equals_the_official_one(golden, name):
-    """Logits, loss, gradients and running statistics, in evaluation and in training mode."""
-    data = golden(f'decoders/{name}.npz')
-    variables = from_state_dict({k.removeprefix('param/'): v for k, v in data.items() if k.startswith('param/')})
-    decoder = ConditionalBatchNormDecoder(hidden_size=variables['params']['fc_p']['bias'].size)
-    latent = data['in/z'] if data['in/z'].shape[1] else None
-
-    def loss(trainable, points, cond, train):
-        logits, updated = decoder.apply(
-            {**variables, 'params': trainable}, points, cond, latent, train=train, mutable=['batch_stats']
-        )
-        return losses.occupancy_bce(logits, data['in/occ']).sum(axis=1).mean(), (logits, updated)
-
-    for mode in ('eval', 'train'):
-        (value, (logits, updated)), (by_params, by_points, by_cond) = jax.value_and_grad(
-            loss, argnums=(0, 1, 2), has_aux=True
-        )(variables['params'], data['in/p'], data['in/c'], mode == 'train')
-        out = {k.removeprefix(f'out/{mode}/'): v for k, v in data.items() if k.startswith(f'out/{mode}/')}
-        np.testing.assert_allclose(logits, out['logits'], atol=1e-4)
-        np.testing.assert_allclose(value, out['loss'], rtol=1e-5)
-        np.testing.assert_allclose(by_points, out['grad_in/p'], atol=1e-3)
-        np.testing.assert_allclose(by_cond, out['grad_in/c'], atol=1e-3)
-        if mode == 'train':
-            expected = from_state_dict({k.removeprefix('grad/'): v for k, v in out.items() if k.startswith('grad/')})
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), by_params, expected['params'])
-            buffers = {k.removeprefix('buffers/'): v for k, v in out.items() if k.startswith('buffers/')}
-            jax.tree.map(
-                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-                updated['batch_stats'],
-                from_state_dict(buffers)['batch_stats'],
-            )
+def test_without_a_condition_there_is_no_layer_for_it():
+    assert 'fc_c' not in shapes_of('simple', 0, 4)['params']
+    assert 'fc_c' in shapes_of('simple', 5, 4)['params']

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from onet_jax.networks.layers import BatchStatistics, ConditionalBatchNorm, ConditionalResnetBlock, Linear, ResnetBlock
+from onet_jax.networks.layers import BatchNorm, BatchStatistics, ConditionalBatchNorm, Conv, Linear, ResnetBlock
 
 
 def test_linear_of_several_inputs_is_linear_of_their_concatenation():
@@ -25,9 +25,9 @@ def test_linear_starts_uniform_within_the_inverse_root_of_the_fan_in():
 def test_blocks_start_as_their_shortcut():
     """The last layer of a block starts at zero kernel: only its bias is added."""
     x, cond = jnp.ones((2, 5, 8)), jnp.ones((2, 3))
-    block = ConditionalResnetBlock(8)
-    variables = block.init(jax.random.key(0), x, cond, train=False)
-    out = block.apply(variables, x, cond, train=False)
+    block = ResnetBlock(8, ConditionalBatchNorm)
+    variables = block.init(jax.random.key(0), x, cond=cond)
+    out = block.apply(variables, x, cond=cond)
     np.testing.assert_allclose(out, x + variables['params']['fc_1']['bias'], atol=1e-6)
     assert 'shortcut' not in variables['params']
     assert 'shortcut' in ResnetBlock(4).init(jax.random.key(0), x)['params']
@@ -60,3 +60,29 @@ def test_gradient_of_the_normalisation_is_exact():
         direction = jax.random.normal(jax.random.key(3), x.shape, jnp.float64)
         slope = (f(x + 1e-5 * direction) - f(x - 1e-5 * direction)) / 2e-5
         np.testing.assert_allclose((jax.grad(f)(x) * direction).sum(), slope, rtol=1e-7)
+
+
+def test_the_plain_normalisation_is_one_layer():
+    """Its statistics lie beside its weights, as in the official checkpoints."""
+    x = jax.random.normal(jax.random.key(1), (2, 3, 4)) * 2 + 1
+    y, variables = BatchNorm().init_with_output(jax.random.key(0), x, train=True)
+    assert set(variables['params']) == {'scale', 'bias'}
+    assert set(variables['batch_stats']) == {'running_mean', 'running_var'}
+    flat = np.asarray(y).reshape(-1, 4)
+    np.testing.assert_allclose(flat.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(flat.std(0), 1, rtol=1e-4)
+
+
+def test_convolution_against_a_loop():
+    """Padding on both sides of every axis, which differs from SAME where the stride is 2."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, 6, 6, 6, 2)).astype(np.float32)
+    conv = Conv(3, 3, stride=2, padding=1)
+    variables = conv.init(jax.random.key(0), x)
+    y = conv.apply(variables, x)
+    assert y.shape == (1, 3, 3, 3, 3)
+    padded = np.pad(x, ((0, 0), *((1, 1),) * 3, (0, 0)))
+    for i, j, k in ((0, 0, 0), (1, 2, 0), (2, 2, 2)):
+        window = padded[0, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3, 2 * k : 2 * k + 3]
+        expected = np.einsum('abci,abcio->o', window, variables['params']['kernel']) + variables['params']['bias']
+        np.testing.assert_allclose(y[0, i, j, k], expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,29 @@
+"""Unconditional generation (paper, section 4.5): a VAE of shapes, sampled from the prior N(0, 1) of its 128-d code.
+
+    python -m launch.train --config=configs/onet_unconditional.py --workdir=runs/chairs --config.data.families="('chair',)"
+    python -m launch.sample --workdir=runs/chairs --output=samples
+
+The paper trains one model for each of the classes airplane, car, chair and sofa and shows samples; it gives no figures.
+The variant `tiny` has small networks, for two CPU cores.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import onet_points
+
+VARIANTS = ('', 'tiny')
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    if variant not in VARIANTS:
+        raise ValueError(f'configs/onet_unconditional.py: expected a variant of {VARIANTS}, found {variant!r}')
+    config = onet_points.get_config(variant).unlock()
+    del config.model.encoder_hidden_size, config.data.num_input_points, config.data.noise_std
+    config.model.update(encoder='none', cond_size=0, decoder='simple')
+    config.data.update(input='none')
+    config.eval.update(sample=True, select_by='loss')
+    if variant == 'tiny':
+        config.model.update(latent_size=32)
+    else:
+        config.model.update(latent_size=128, decoder_hidden_size=128)
+    return config.lock()

@@ -1,0 +1,151 @@
+"""Refinement of a mesh by the gradients of the field (paper, section 3.3 and supplementary).
+
+Marching cubes puts vertices on the edges of a lattice. Here they are moved, faces unchanged, so that random points of the
+faces come to lie on the surface sigmoid(f) = threshold and the faces become perpendicular to its gradient:
+
+    mean_F (sigmoid(f(x)) - threshold)^2 + 0.01 mean_F |n_face - n_target|^2,    n_target = -grad / |grad|,
+
+x being a new Dirichlet(1/2, 1/2, 1/2) point of each face in every step. n_target moves with x: its derivative, a second
+derivative of the field, is part of the gradient. N vertices, F faces.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import trimesh
+from jax.tree_util import Partial
+
+from onet_jax.geometry.field import as_argument, value_and_gradient
+
+NORMAL_WEIGHT = 0.01  # lambda of the paper
+# Of the official generator: RMSprop as in PyTorch, and what it adds to the length of a normal.
+LEARNING_RATE = 1e-4
+DECAY = 0.99
+EPSILON = 1e-8  # added to the root of the running average, not under it
+LENGTH_EPSILON = 1e-10
+
+# Faces are optimised in pieces of this many: the activations of a piece and of its derivatives stay small.
+CHUNK = 1024
+
+
+def refine_mesh(
+    mesh: trimesh.Trimesh, field: Callable, key: jax.Array, *, steps: int = 30, threshold: float = 0.2
+) -> trimesh.Trimesh:
+    """A copy of the mesh whose vertices were moved by `steps` steps of RMSprop towards sigmoid(field) = threshold.
+
+    field: [T, 3] object coordinates -> logits [T], of JAX. threshold: a probability in (0, 1). `key` draws the points of
+    the faces. Sizes are rounded up, so that meshes of similar size share a compilation; with
+    `jax.tree_util.Partial(f, params, cond)`, where f is f(params, cond, points), the fields of all shapes share it too.
+    Any other callable is compiled anew for each object.
+    """
+    if steps < 0:
+        raise ValueError(f'steps: expected a number >= 0, found {steps}')
+    if not 0 < threshold < 1:
+        raise ValueError(f'threshold: expected a probability between 0 and 1, found {threshold}')
+    vertices, faces = np.array(mesh.vertices), np.array(mesh.faces)
+    if not np.isfinite(vertices).all():
+        raise ValueError(
+            f'mesh.vertices: expected finite numbers, found {(~np.isfinite(vertices)).sum()} of {vertices.size} not finite'
+        )
+    if steps and len(faces):
+        weights = np.asarray(face_weights(key, steps, capacity(len(faces))))[:, : len(faces)]
+        vertices, _ = refine_vertices(vertices, faces, field, weights, threshold)
+    return trimesh.Trimesh(vertices, faces, process=False)
+
+
+def refine_vertices(
+    vertices: np.ndarray, faces: np.ndarray, field: Callable, weights: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """vertices [N, 3], faces [F, 3], weights [steps, F, 3] of the corners -> vertices [N, 3], loss before each step [steps].
+
+    Neither N nor F is 0. Computes in the precision that JAX is set to.
+    """
+    padded = pad(vertices), pad(faces), pad(weights, axis=1)
+    moved, losses = _optimise(as_argument(field), *padded, len(faces), threshold)
+    return np.asarray(moved)[: len(vertices)], np.asarray(losses)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def face_weights(key: jax.Array, steps: int, num_faces: int) -> jax.Array:
+    """Dirichlet(1/2, 1/2, 1/2) weights of the corners [steps, F, 3]: the squared coordinates of a random direction."""
+    squares = jnp.square(jax.random.normal(key, (steps, num_faces, 3)))
+    return squares / squares.sum(axis=-1, keepdims=True)
+
+
+def capacity(size: int) -> int:
+    """The size rounded up to CHUNK times a power of two."""
+    return CHUNK << max(0, (size - 1) // CHUNK).bit_length()
+
+
+def pad(array: np.ndarray, axis: int = 0) -> np.ndarray:
+    """The array with its last entry along `axis` repeated up to the capacity.
+
+    A face that repeats another asks the field nothing new: no NaN that the mesh does not have can come from it.
+    """
+    size = np.shape(array)[axis]
+    return np.concatenate([array, np.repeat(np.take(array, [-1], axis), capacity(size) - size, axis)], axis)
+
+
+@jax.jit
+def _optimise(field, vertices, faces, weights, num_faces, threshold):
+    vertices = vertices.astype(float)  # float32, or float64 where JAX is told so
+
+    def step(state, weights):
+        vertices, average = state
+        loss, gradient = loss_and_gradient(vertices, faces, field, weights, threshold, num_faces)
+        average = DECAY * average + (1 - DECAY) * gradient**2
+        vertices = vertices - LEARNING_RATE * gradient / (jnp.sqrt(average) + EPSILON)
+        return (vertices, average), loss
+
+    (vertices, _), losses = jax.lax.scan(step, (vertices, jnp.zeros_like(vertices)), weights)
+    return vertices, losses
+
+
+def loss_and_gradient(
+    vertices: jax.Array, faces: jax.Array, field: Partial, weights: jax.Array, threshold: float, num_faces: int
+) -> tuple[jax.Array, jax.Array]:
+    """The loss and its gradient by the vertices [N, 3], for one point of each face.
+
+    faces, weights [F, 3], see `pad`: the first `num_faces` count, and pieces of CHUNK without any of them are skipped.
+    """
+
+    def add_piece(i, total):
+        loss, gradient = total
+        start = i * CHUNK
+        piece, piece_weights = (jax.lax.dynamic_slice_in_dim(x, start, CHUNK) for x in (faces, weights))
+
+        def piece_loss(corners):
+            losses = _face_losses(corners, piece_weights, field, threshold)
+            return jnp.where(start + jnp.arange(CHUNK) < num_faces, losses, 0).sum() / num_faces
+
+        piece_value, by_corner = jax.value_and_grad(piece_loss)(vertices[piece])
+        return loss + piece_value, gradient.at[piece].add(by_corner)
+
+    num_pieces = (num_faces + CHUNK - 1) // CHUNK
+    zero = jnp.zeros((), vertices.dtype), jnp.zeros_like(vertices)
+    return jax.lax.fori_loop(0, num_pieces, add_piece, zero)
+
+
+def _face_losses(corners, weights, field, threshold):
+    """corners [F, 3, 3], weights [F, 3] -> loss of each face [F]."""
+    points = (weights[..., None] * corners).sum(axis=1)
+    logits, gradient = value_and_gradient(field, points)
+    # The derivative of the logits is at hand: written out, it is not computed by another pass through the network. What
+    # is left to differentiate is the gradient, and that of a network of ReLUs is constant, which JAX sees.
+    logits, slope, origin = jax.lax.stop_gradient((logits, gradient, points))
+    logits = logits + (slope * (points - origin)).sum(axis=-1)
+    probs = jax.nn.sigmoid(logits)
+    target = _unit(-(probs * (1 - probs))[:, None] * gradient)
+    normal = _unit(jnp.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 1]))
+    return (probs - threshold) ** 2 + NORMAL_WEIGHT * ((normal - target) ** 2).sum(axis=-1)
+
+
+def _unit(vectors):
+    """[F, 3] -> vectors / (length + LENGTH_EPSILON); the length of 0 has the derivative 0, as in PyTorch, and not NaN."""
+    squared = (vectors**2).sum(axis=-1, keepdims=True)
+    positive = squared > 0
+    length = jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)
+    return vectors / (length + LENGTH_EPSILON)

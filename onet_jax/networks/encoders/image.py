@@ -1,0 +1,99 @@
+"""Encoders of images. B batch, H and W pixels, C condition. Images are RGB in [0, 1], channels last."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from onet_jax.networks.layers import BatchNorm, Conv, Linear
+
+# Of ImageNet, by channel (RGB): the weights that people start from were trained on images normalised by these.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# depth -> (blocks of each stage, whether they are bottlenecks); He et al., CVPR 2016, table 1.
+STAGES = {
+    18: ((2, 2, 2, 2), False),
+    34: ((3, 4, 6, 3), False),
+    50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
+}
+he_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+
+
+class ConvEncoder(nn.Module):
+    """Five strided convolutions and the mean over all pixels. Official name `simple_conv`."""
+
+    cond_size: int = 128
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
+        """images [B, H, W, 3] in [0, 1] -> cond [B, C]. No layer depends on the mode."""
+        net = Conv(32, stride=2, name='conv0')(images)
+        for i, features in enumerate((64, 128, 256, 512), start=1):
+            net = Conv(features, stride=2, name=f'conv{i}')(nn.relu(net))
+        return Linear(self.cond_size, name='fc_out')(nn.relu(net.mean(axis=(1, 2))))
+
+
+class ResNet(nn.Module):
+    """ResNet without its classifier, and a linear layer to the condition (paper, section 3.2).
+
+    Official names `resnet18` to `resnet101`; the trunk is that of torchvision, which can initialise it. Images are
+    normalised inside, by the statistics of ImageNet.
+    """
+
+    cond_size: int = 256
+    depth: int = 18
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
+        """images [B, H, W, 3] in [0, 1] -> cond [B, C]."""
+        net = (images - jnp.asarray(IMAGENET_MEAN, images.dtype)) / jnp.asarray(IMAGENET_STD, images.dtype)
+        net = ResNetTrunk(self.depth, name='features')(net, train=train, axis_name=axis_name)
+        return Linear(self.cond_size, name='fc')(net)
+
+
+class ResNetTrunk(nn.Module):
+    """Four stages of residual blocks and the mean over all pixels."""
+
+    depth: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool, axis_name: str | None) -> jax.Array:
+        """x [B, H, W, 3], normalised -> [B, 512], or [B, 2048] with bottlenecks."""
+        mode = {'train': train, 'axis_name': axis_name}
+        stages, bottleneck = STAGES[self.depth]
+        net = Conv(64, 7, stride=2, padding=3, use_bias=False, kernel_init=he_normal, name='conv1')(x)
+        net = nn.relu(BatchNorm(name='bn1')(net, **mode))
+        net = nn.max_pool(net, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        for stage, num_blocks in enumerate(stages):
+            for i in range(num_blocks):
+                stride = 2 if stage > 0 and i == 0 else 1
+                block = ResNetBlock(64 << stage, stride, bottleneck, name=f'layer{stage + 1}_{i}')
+                net = block(net, **mode)
+        return net.mean(axis=(1, 2))
+
+
+class ResNetBlock(nn.Module):
+    """relu(s(x) + F(x)): two convolutions of 3 x 3, or a bottleneck of 1 x 1, 3 x 3 and 1 x 1 with 4 x features."""
+
+    features: int
+    stride: int
+    bottleneck: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool, axis_name: str | None) -> jax.Array:
+        """[B, H, W, F] -> [B, H / stride, W / stride, features, or four times as many]."""
+
+        def conv_bn(net, features, kernel_size, stride, names):
+            conv = Conv(features, kernel_size, stride, kernel_size // 2, False, he_normal, name=names[0])
+            return BatchNorm(name=names[1])(conv(net), train=train, axis_name=axis_name)
+
+        # (features, kernel size, stride); where a bottleneck strides, the 3 x 3 convolution does (torchvision's choice).
+        layers = [(self.features, 3, self.stride), (self.features, 3, 1)]
+        if self.bottleneck:
+            layers = [(self.features, 1, 1), (self.features, 3, self.stride), (4 * self.features, 1, 1)]
+        net = x
+        for i, layer in enumerate(layers, start=1):
+            net = conv_bn(net if i == 1 else nn.relu(net), *layer, (f'conv{i}', f'bn{i}'))
+        if x.shape != net.shape:
+            x = conv_bn(x, net.shape[-1], 1, self.stride, ('downsample_0', 'downsample_1'))
+        return nn.relu(x + net)

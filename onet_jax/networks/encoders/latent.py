@@ -1,0 +1,55 @@
+"""Codes that no sensor delivers: of the VAE, inferred from occupancies, and of a known shape, learned as parameters.
+
+B batch, T points, C condition, Z latent.
+"""
+
+import flax.linen as nn
+import jax
+
+from onet_jax.networks.layers import Linear
+
+
+class LatentEncoder(nn.Module):
+    """q(z | points, occupancies, condition), a diagonal Gaussian (paper, section 3.2). Official name `simple`.
+
+    leaky: slope 0.2 for negative values, and means instead of maxima over the points.
+    """
+
+    latent_size: int
+    hidden_size: int = 128
+    leaky: bool = False
+
+    @nn.compact
+    def __call__(self, points: jax.Array, occ: jax.Array, cond: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """points [B, T, 3], occ [B, T] in {0, 1}, cond [B, C] -> mean [B, Z], log of the standard deviation [B, Z]."""
+
+        def activate(x):
+            return nn.leaky_relu(x, 0.2) if self.leaky else nn.relu(x)
+
+        def pool(x):
+            return x.mean(axis=1, keepdims=True) if self.leaky else x.max(axis=1, keepdims=True)
+
+        def layer(features, name, *inputs):
+            return Linear(features, name=name)(*map(activate, inputs))
+
+        net = Linear(self.hidden_size, name='fc_0')(occ[..., None]) + Linear(self.hidden_size, name='fc_pos')(points)
+        if cond.shape[-1]:
+            net = net + Linear(self.hidden_size, name='fc_c')(cond)[:, None]
+        net = layer(self.hidden_size, 'fc_1', net)
+        net = layer(self.hidden_size, 'fc_2', net, pool(net))
+        net = layer(self.hidden_size, 'fc_3', net, pool(net))
+        net = pool(net)[:, 0]
+        return Linear(self.latent_size, name='fc_mean')(net), Linear(self.latent_size, name='fc_logstd')(net)
+
+
+class IndexEmbedding(nn.Module):
+    """A learned code for each training shape (paper, section 4.1). Official name `idx`."""
+
+    cond_size: int
+    num_shapes: int
+
+    @nn.compact
+    def __call__(self, indices: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
+        """indices [B] int, below num_shapes -> cond [B, C]."""
+        table = self.param('embedding', nn.initializers.normal(1.0), (self.num_shapes, self.cond_size))
+        return table[indices]

@@ -1,0 +1,37 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from onet_jax.networks.encoders.image import ConvEncoder, ResNet, ResNetTrunk
+
+
+@pytest.mark.parametrize(
+    'depth, width, total',
+    [(18, 512, 11_176_512), (34, 512, 21_284_672), (50, 2048, 23_508_032), (101, 2048, 42_500_160)],
+)
+def test_trunks_have_the_size_of_those_of_torchvision(depth, width, total):
+    """The published numbers of parameters, without the classifier of 1000 classes."""
+    images = jnp.zeros((2, 224, 224, 3))
+    trunk = ResNetTrunk(depth)
+    shapes = jax.eval_shape(lambda: trunk.init_with_output(jax.random.key(0), images, train=False, axis_name=None))
+    assert shapes[0].shape == (2, width)
+    assert sum(x.size for x in jax.tree.leaves(shapes[1]['params'])) == total
+
+
+@pytest.mark.parametrize('encoder', [ConvEncoder(7), ResNet(7, 18)])
+def test_pictures_of_any_size_become_codes(encoder):
+    for size in (64, 137):
+        images = jnp.zeros((2, size, size, 3))
+        shape = jax.eval_shape(lambda images: encoder.init_with_output(jax.random.key(0), images)[0], images).shape
+        assert shape == (2, 7)
+
+
+def test_the_mean_colour_of_imagenet_is_normalised_to_zero():
+    """With zero kernels in the last layer only its bias would be left: compare the first convolution instead."""
+    encoder = ResNet(4, 18)
+    images = jnp.broadcast_to(jnp.asarray([0.485, 0.456, 0.406]), (1, 32, 32, 3))
+    variables = encoder.init(jax.random.key(0), images)
+    _, state = encoder.apply(variables, images, capture_intermediates=True)
+    first = state['intermediates']['features']['conv1']['__call__'][0]
+    np.testing.assert_allclose(first, 0, atol=1e-6)
