@@ -14,17 +14,16 @@ from absl import app, flags
 from scipy.spatial import cKDTree
 
 from benchmarks import report, time_alternately
+from benchmarks.golden import SHARED
 from configs import onet_points
-from onet_jax.convert.official import from_state_dict
+from onet_jax.convert.official import layouts_of, read_weights, variable_shapes
 from onet_jax.geometry.extract import marching_cubes, threshold_to_logit
 from onet_jax.geometry.mise import multiresolution_grid
 from onet_jax.models import onet
 
-GOLDEN = Path(__file__).resolve().parents[2] / 'shared' / 'golden'
+GOLDEN = SHARED / 'golden'
 WEIGHTS = flags.DEFINE_string('weights', str(GOLDEN / 'trained' / 'chair_h256_c128.npz'), 'Trained decoder.')
-EXPECTED = flags.DEFINE_string(
-    'expected', str(GOLDEN / 'mesh' / 'generate_chair_h256_r32_u2.npz'), 'Its official mesh.'
-)
+EXPECTED = flags.DEFINE_string('expected', str(GOLDEN / 'mesh/generate_chair_h256_r32_u2.npz'), 'Its official mesh.')
 REPEATS = flags.DEFINE_integer('repeats', 7, 'Meshes to take the median of.')
 RESOLUTION, UPSAMPLING_STEPS, THRESHOLD = 32, 2, 0.2
 
@@ -34,13 +33,16 @@ def main(_):
         if not Path(path).exists():
             raise app.UsageError(f'{path} not found: give --weights and --expected')
     with np.load(WEIGHTS.value, allow_pickle=False) as data:
-        params = from_state_dict({f'decoder.{k[6:]}': data[k] for k in data.files if k.startswith('param/')})
+        state = {f'decoder.{k[6:]}': data[k] for k in data.files if k.startswith('param/')}
         cond = jax.numpy.asarray(data['in/c'])
-    config = onet_points.get_config().model
+    config = onet_points.get_config()
     with config.unlocked():
-        config.update(cond_size=cond.shape[1], decoder_hidden_size=params['params']['decoder']['fc_p']['bias'].size)
-    model = onet.occupancy_network(config)
-    params = jax.device_put(params)
+        config.model.update(cond_size=cond.shape[1], decoder_hidden_size=state['decoder.fc_p.bias'].size)
+    model = onet.occupancy_network(config.model)
+    shapes = {
+        c: {'decoder': tree['decoder']} for c, tree in variable_shapes(config).items()
+    }  # the encoder is not at hand
+    params = jax.device_put(read_weights(state, shapes, layouts_of(config, legacy=False)))
 
     network = []
 
@@ -65,7 +67,7 @@ def main(_):
     runs = [mesh_once() for _ in range(REPEATS.value)]
     mesh, grid, _ = runs[0]
     total, net, bookkeeping, cubes = np.median([seconds for _, _, seconds in runs], axis=0)
-    hidden = config.decoder_hidden_size
+    hidden = config.model.decoder_hidden_size
     left, right = np.ones((4096, hidden), np.float32), np.ones((hidden, hidden), np.float32)
     product = jax.jit(lambda a, b: a @ b)
     matmul = (

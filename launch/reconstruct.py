@@ -1,7 +1,8 @@
-"""Meshes from your own point clouds: python -m launch.reconstruct --workdir=W --input=cloud.ply --output=DIR.
+"""Meshes from your own files: python -m launch.reconstruct --workdir=W --input=cloud.ply --output=DIR.
 
---input is a file or a folder (ply, obj, off, stl, glb, xyz, txt, npy, npz; y up). The meshes come back in the frame of
-the input.
+--input is a file or a folder, of what the model was trained on: point clouds (ply, obj, off, stl, glb, xyz, txt, npy, npz;
+y up), pictures (jpg, png, ...) or 32^3 voxels (binvox). The meshes come back in the frame of the input; those of
+pictures and voxels in object coordinates, longest edge about 1 and centre 0.
 """
 
 from absl import flags
@@ -9,7 +10,7 @@ from absl import flags
 import launch
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by launch.train.', required=True)
-INPUT = flags.DEFINE_string('input', None, 'Point cloud, or a folder of them.', required=True)
+INPUT = flags.DEFINE_string('input', None, 'Point cloud, picture or voxels, or a folder of them.', required=True)
 OUTPUT = flags.DEFINE_string('output', None, 'Folder for the meshes.', required=True)
 FORMAT = flags.DEFINE_string('format', 'ply', 'ply, obj, off, stl or glb.')
 

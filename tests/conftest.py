@@ -19,28 +19,25 @@ os.environ |= {
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get('ONET_JAX_SHARED', ROOT.parent / 'shared'))
+from benchmarks import golden as golden_files
+from benchmarks.golden import SHARED
 
 
 @pytest.fixture
 def golden():
-    """A function (relative path) -> dict of arrays of one golden file; skips the test where the files are absent."""
+    """A function (relative path) -> dict of arrays of one golden file; skips the test where the file is absent."""
 
     def load(name: str) -> dict[str, np.ndarray]:
-        path = SHARED / 'golden' / name
-        if not path.exists():
+        if golden_files.find_golden(name) is None:
             pytest.skip(f'golden file {name} not found under {SHARED} (set ONET_JAX_SHARED)')
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+        return golden_files.read_golden(name)
 
     return load
 
 
 def golden_names(pattern: str) -> list[str]:
     """Names of the golden files that match, for `parametrize`; a placeholder that skips where they are absent."""
-    folder = SHARED / 'golden'
-    return sorted(str(path.relative_to(folder)) for path in folder.glob(pattern)) or [pattern]
+    return golden_files.golden_names(pattern) or [pattern]
 
 
 @pytest.fixture(scope='session')

@@ -1,24 +1,59 @@
-"""From the user's point clouds to meshes in the user's frame."""
+"""From the user's own files (point clouds, pictures, voxels) to meshes in the user's frame."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import trimesh
 from ml_collections import ConfigDict
 
-from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_FORMATS, load_cloud, normalise, save_mesh
+from onet_jax.data.images import IMAGE_FORMATS, load_image
+from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_FORMATS, Frame, load_cloud, normalise, save_mesh
+from onet_jax.geometry.voxels import read_binvox
 from onet_jax.models.method import Method
 
+OBJECT_FRAME = Frame(np.zeros(3), 1.0)
 
-def find_inputs(path: str | Path) -> list[Path]:
-    """The file itself, or all point clouds and meshes of a folder, sorted. Raises FileNotFoundError where none is."""
+
+def _points_input(path: Path, config: ConfigDict) -> tuple[np.ndarray, Frame]:
+    return cloud_input(load_cloud(path), config)
+
+
+def _image_input(path: Path, config: ConfigDict) -> tuple[np.ndarray, Frame]:
+    return load_image(path, config.data.image_size), OBJECT_FRAME
+
+
+def _voxels_input(path: Path, config: ConfigDict) -> tuple[np.ndarray, Frame]:
+    voxels = read_binvox(path)
+    if voxels.values.shape != (32, 32, 32):
+        raise ValueError(f'{path}: expected 32 x 32 x 32 voxels, found {" x ".join(map(str, voxels.values.shape))}')
+    return voxels.values.astype(np.float32), OBJECT_FRAME
+
+
+class Reader(NamedTuple):
+    """How files become inputs of a network."""
+
+    formats: tuple[str, ...]
+    read: Callable[[Path, ConfigDict], tuple[np.ndarray, Frame]]  # -> input without the batch axis, and its frame
+
+
+READERS = {
+    'points': Reader(CLOUD_FORMATS, _points_input),
+    'image': Reader(IMAGE_FORMATS, _image_input),
+    'voxels': Reader(('binvox',), _voxels_input),
+}
+
+
+def find_inputs(path: str | Path, formats: tuple[str, ...]) -> list[Path]:
+    """The file itself, or all files of a folder in one of the formats, sorted. Raises FileNotFoundError where none is."""
     path = Path(path)
     if path.is_file():
         return [path]
-    found = sorted(p for p in path.glob('*') if p.suffix.lower()[1:] in CLOUD_FORMATS) if path.is_dir() else []
+    found = sorted(p for p in path.glob('*') if p.suffix.lower()[1:] in formats) if path.is_dir() else []
     if not found:
-        raise FileNotFoundError(f'{path}: expected a file or a folder with {"|".join(CLOUD_FORMATS)} files, found none')
+        raise FileNotFoundError(f'{path}: expected a file or a folder with {"|".join(formats)} files, found none')
     return found
 
 
@@ -28,15 +63,22 @@ def draw_points(cloud: np.ndarray, num_points: int, seed: int) -> np.ndarray:
     return cloud[rng.choice(len(cloud), num_points, replace=len(cloud) < num_points)]
 
 
-def reconstruct_cloud(method: Method, params: dict, config: ConfigDict, cloud: np.ndarray) -> trimesh.Trimesh:
-    """cloud [N, 3] in any frame -> the mesh in the same frame (no vertices where the level set is empty).
+def cloud_input(cloud: np.ndarray, config: ConfigDict) -> tuple[np.ndarray, Frame]:
+    """cloud [N, 3] in any frame -> what the network sees, [P, 3] float32 in object coordinates, and its frame.
 
     The cloud is normalised to longest edge 1 and centre 0, and `config.data.num_input_points` of its points are drawn
     with `config.seed`, as in training.
     """
     frame = normalise(cloud)
     points = frame.to_object(draw_points(cloud, config.data.num_input_points, config.seed))
-    (mesh,) = method.reconstruct(params, points[None].astype(np.float32), jax.random.key(config.seed))
+    return points.astype(np.float32), frame
+
+
+def reconstruct_input(
+    method: Method, params: dict, config: ConfigDict, values: np.ndarray, frame: Frame
+) -> trimesh.Trimesh:
+    """The mesh of one input, in the frame of the input; no vertices where the level set is empty."""
+    (mesh,) = method.reconstruct(params, values[None], jax.random.key(config.seed))
     mesh.vertices = frame.to_user(mesh.vertices)
     return mesh
 
@@ -46,23 +88,67 @@ def reconstruct_files(
 ) -> list[Path]:
     """Reconstruct a file or every file of a folder into OUTPUT/<stem>.<format>; returns the files written.
 
-    Raises ValueError for an unreadable cloud or one whose level set is empty; files written before stay.
+    Raises ValueError before anything is written when two inputs share a name or a mesh would replace an input, and
+    for an unreadable input or one whose level set is empty; files written before stay.
     """
-    if config.data.input != 'points':
-        raise ValueError(f'config.data.input: expected a model of point clouds, found {config.data.input!r}')
+    if config.data.input not in READERS:
+        raise ValueError(
+            f'config.data.input: expected a model with one of the inputs {sorted(READERS)}, found '
+            f'{config.data.input!r}; a model without input is sampled by `python -m launch.sample`'
+        )
     if file_format not in MESH_FORMATS:
         raise ValueError(f'--format: expected one of {MESH_FORMATS}, found {file_format!r}')
-    output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    written = []
-    for path in find_inputs(inputs):
-        mesh = reconstruct_cloud(method, params, config, load_cloud(path))
+    formats, read = READERS[config.data.input]
+    targets = {path: Path(output) / f'{path.stem}.{file_format}' for path in find_inputs(inputs, formats)}
+    _check_targets(targets)
+    for path, target in targets.items():
+        mesh = reconstruct_input(method, params, config, *read(path, config))
         if not len(mesh.faces):
             raise ValueError(
                 f'{path}: the network finds nothing inside at threshold {config.eval.threshold}; '
-                'check that y points up in the cloud and that it resembles the training shapes'
+                'check that the object is upright (y up) and resembles the training shapes'
             )
-        written.append(output / f'{path.stem}.{file_format}')
-        save_mesh(mesh, written[-1])
-        print(f'{path} -> {written[-1]}: {len(mesh.vertices)} vertices, {len(mesh.faces)} faces', flush=True)
+        save_mesh(mesh, target)
+        print(f'{path} -> {target}: {len(mesh.vertices)} vertices, {len(mesh.faces)} faces', flush=True)
+    return list(targets.values())
+
+
+def _check_targets(targets: dict[Path, Path]) -> None:
+    """Raises ValueError where a mesh would replace another one or an input."""
+    inputs = {path.resolve(): path for path in targets}
+    owners: dict[Path, Path] = {}
+    for path, target in targets.items():
+        if target.resolve() in inputs:
+            raise ValueError(
+                f'{target}: expected a new file, found the input {inputs[target.resolve()]}; choose another --output'
+            )
+        if target in owners:
+            raise ValueError(
+                f'{target}: expected one input of this name, found {owners[target]} and {path}; rename one of them'
+            )
+        owners[target] = path
+
+
+def sample_files(
+    method: Method, params: dict, config: ConfigDict, num_samples: int, seed: int, output: str | Path, file_format: str
+) -> list[Path]:
+    """Meshes of samples of the prior, as OUTPUT/sample_000.<format>, ...; returns the files written.
+
+    Sample i is a function of (seed, i). An empty level set is reported and has no file. Raises ValueError for a model
+    that is not sampled.
+    """
+    if config.data.input != 'none':
+        raise ValueError(f"config.data.input: expected a model without input ('none'), found {config.data.input!r}")
+    if file_format not in MESH_FORMATS:
+        raise ValueError(f'--format: expected one of {MESH_FORMATS}, found {file_format!r}')
+    meshes = method.reconstruct(params, np.zeros((num_samples, 0), np.float32), jax.random.key(seed))
+    written = []
+    for i, mesh in enumerate(meshes):
+        target = Path(output) / f'sample_{i:03d}.{file_format}'
+        if not len(mesh.faces):
+            print(f'{target}: empty level set at threshold {config.eval.threshold}, not written', flush=True)
+            continue
+        save_mesh(mesh, target)
+        written.append(target)
+        print(f'{target}: {len(mesh.vertices)} vertices, {len(mesh.faces)} faces', flush=True)
     return written

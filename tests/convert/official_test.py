@@ -1,28 +1,134 @@
+import jax
 import numpy as np
+import optax
 import pytest
+from model_configs import small_config
 
-from onet_jax.convert.official import from_state_dict
+from configs import onet_image
+from onet_jax import models
+from onet_jax.convert import official
+from onet_jax.models import onet
+from onet_jax.networks.decoders import DECODERS
 
 
-def test_names_become_paths_and_kernels_are_transposed():
+def random_params(config):
+    """Variables of the network of a config, every one of them random."""
     rng = np.random.default_rng(0)
-    state = {
-        'encoder.fc_c.weight': rng.normal(size=(4, 3)),
-        'encoder.fc_c.bias': rng.normal(size=4),
-        'decoder.block0.bn_0.conv_gamma.weight': rng.normal(size=(5, 2, 1)),
-        'decoder.block0.bn_0.bn.running_var': rng.normal(size=5),
-        'decoder.block0.bn_0.bn.num_batches_tracked': np.array(7),
-    }
-    tree = from_state_dict(state)
-    np.testing.assert_allclose(tree['params']['encoder']['fc_c']['kernel'], state['encoder.fc_c.weight'].T, rtol=1e-6)
-    gamma = tree['params']['decoder']['block0']['bn_0']['conv_gamma']['kernel']
-    np.testing.assert_allclose(gamma, state['decoder.block0.bn_0.conv_gamma.weight'][:, :, 0].T, rtol=1e-6)
-    assert set(tree['batch_stats']['decoder']['block0']['bn_0']['bn']) == {'running_var'}
-    assert gamma.dtype == np.float32
+    return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), official.variable_shapes(config))
 
 
-def test_an_array_without_a_place_is_named():
-    with pytest.raises(
-        ValueError, match=r'encoder.conv1.weight: expected a linear layer .* found shape \(8, 3, 3, 3\)'
+def config_of(encoder, decoder, **sizes):
+    config = small_config()
+    with config.unlocked():
+        config.model.update(encoder=encoder, decoder=decoder, num_shapes=5, **sizes)
+        config.data.input = onet.ENCODERS[encoder].input
+    return config
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+CASES = [(encoder, 'cbatchnorm') for encoder in onet.ENCODERS if encoder not in ('none', 'resnet101')]
+CASES += [('pointnet_simple', decoder) for decoder in DECODERS]
+
+
+@pytest.mark.parametrize('encoder, decoder', CASES)
+def test_there_and_back_is_exact(encoder, decoder):
+    """For every family, with a latent code; and in the layout of the first checkpoints."""
+    config = config_of(encoder, decoder, latent_size=3)
+    params = random_params(config)
+    for legacy in (False, True):
+        state = official.to_state_dict(params, config, legacy=legacy, num_batches=9)
+        assert_same(official.from_state_dict(state, config), params)
+        assert official.is_legacy(state) == (legacy and decoder not in ('simple', 'batchnorm'))
+    assert len(set(state)) == len(state)
+
+
+def test_names_and_shapes_are_the_official_ones():
+    config = config_of('resnet18', 'cbatchnorm', cond_size=6, decoder_hidden_size=8, latent_size=2)
+    state = official.to_state_dict(random_params(config), config, num_batches=3)
+    for name, shape in {
+        'encoder.features.conv1.weight': (64, 3, 7, 7),
+        'encoder.features.layer2.0.downsample.1.running_var': (128,),
+        'encoder.features.layer4.1.bn2.num_batches_tracked': (),
+        'encoder.fc.weight': (6, 512),
+        'decoder.fc_p.weight': (8, 3, 1),
+        'decoder.fc_z.weight': (8, 2),
+        'decoder.block4.bn_1.conv_gamma.weight': (8, 6, 1),
+        'decoder.fc_out.weight': (1, 8, 1),
+        'encoder_latent.fc_2.weight': (128, 256),
+    }.items():
+        assert state[name].shape == shape, name
+    legacy = official.to_state_dict(random_params(config), config, legacy=True)
+    assert legacy['decoder.block4.bn_1.fc_gamma.weight'].shape == (8, 6)
+
+
+def test_every_problem_is_listed():
+    config = small_config()
+    state = official.to_state_dict(random_params(config), config)
+    del state['decoder.fc_p.bias']
+    state['encoder.fc_c.bias'] = np.zeros(3, np.float32)
+    state['decoder.fc_c.weight'] = np.zeros((2, 2), np.float32)
+    with pytest.raises(ValueError, match='expected those of the network that the config describes') as error:
+        official.from_state_dict(state, config)
+    for line in (
+        'decoder.fc_p.bias: missing, expected shape [16]',
+        'encoder.fc_c.bias: expected shape [12], found [3]',
+        'decoder.fc_c.weight: not part of this network, found shape [2, 2]',
     ):
-        from_state_dict({'encoder.conv1.weight': np.zeros((8, 3, 3, 3))})
+        assert line in str(error.value)
+
+
+def adam_dict(state, steps, **settings):
+    """state_dict() of torch.optim.Adam after some steps, with moments that tell where they come from."""
+    names = [n for n in state if 'running' not in n and 'num_batches' not in n]
+    moments = {i: {'step': steps, 'exp_avg': state[n] + 1, 'exp_avg_sq': np.abs(state[n])} for i, n in enumerate(names)}
+    group = {'lr': 1e-3, 'betas': (0.9, 0.999), 'eps': 1e-8, 'weight_decay': 0, 'amsgrad': False, **settings}
+    return {'state': moments, 'param_groups': [{**group, 'params': list(range(len(names)))}]}
+
+
+def test_the_state_of_adam_finds_its_weights():
+    config = small_config()
+    params = random_params(config)
+    state = official.to_state_dict(params, config)
+    fresh = optax.adam(1e-3).init(params['params'])
+    found = official.from_adam(adam_dict(state, 17), state, fresh, config)
+    assert int(found[0].count) == 17
+    assert_same(found[0].mu, jax.tree.map(lambda x: x + np.float32(1), params['params']))
+    assert_same(found[0].nu, jax.tree.map(np.abs, params['params']))
+    assert official.from_adam({**adam_dict(state, 1), 'state': {}}, state, fresh, config) is fresh
+    with pytest.raises(ValueError, match=r'lr 0.01, not 0.001; .*--config.optim.learning_rate=0.01'):
+        official.from_adam(adam_dict(state, 17, lr=0.01), state, fresh, config)
+    with pytest.raises(ValueError, match='amsgrad True, not False'):
+        official.from_adam(adam_dict(state, 17, amsgrad=True), state, fresh, config)
+
+
+def test_a_trunk_of_torchvision_starts_the_encoder():
+    config = onet_image.get_config()
+    with config.unlocked():
+        config.model.update(cond_size=4, decoder_hidden_size=4)
+    params = models.build(config).init(jax.random.key(0), onet.example_batch(config.model))
+    donor = official.to_state_dict(random_params(config), config)
+    prefix = 'encoder.features.'
+    state = {name.removeprefix(prefix): array for name, array in donor.items() if name.startswith(prefix)}
+    state |= {'fc.weight': np.zeros((1000, 512)), 'fc.bias': np.zeros(1000)}
+    started = official.init_trunk(params, state, config)
+    after = official.to_state_dict(started, config)
+    for name, array in official.to_state_dict(params, config).items():
+        expected = donor if name.startswith(prefix) and 'num_batches' not in name else {name: array}
+        np.testing.assert_array_equal(after[name], expected[name], err_msg=name)
+    with pytest.raises(ValueError, match=r'encoder.features.conv1.weight: missing'):
+        official.init_trunk(params, {k: v for k, v in state.items() if k != 'conv1.weight'}, config)
+    with pytest.raises(ValueError, match=r'config.model.encoder_init: expected a ResNet to initialise'):
+        official.init_trunk(params, state, small_config())
+
+
+def test_what_is_no_checkpoint_is_named():
+    weights = {'a': np.zeros(2)}
+    assert official.split_checkpoint({'model': weights, 'it': 3}) == (weights, {'it': 3})
+    assert official.split_checkpoint(weights) == (weights, {})
+    for stored in ({}, {'it': 3}, [1, 2], {'model': {'a': 'text'}}):
+        with pytest.raises(ValueError, match="expected weights by name, or a checkpoint with the key 'model'"):
+            official.split_checkpoint(stored)

@@ -1,9 +1,21 @@
+import jax
 import numpy as np
 import pytest
 import trimesh
 from model_configs import small_config
 
-from onet_jax.evaluation.reconstruct import draw_points, find_inputs, reconstruct_cloud, reconstruct_files
+from configs import onet_unconditional, onet_voxels
+from onet_jax import models
+from onet_jax.evaluation.reconstruct import (
+    READERS,
+    cloud_input,
+    draw_points,
+    find_inputs,
+    reconstruct_files,
+    reconstruct_input,
+    sample_files,
+)
+from onet_jax.geometry.voxels import Voxels, write_binvox
 from onet_jax.models.method import Method
 from onet_jax.training.checkpoints import load_run
 
@@ -29,7 +41,7 @@ def cloud():
 
 def test_the_network_sees_object_coordinates_and_the_user_gets_the_own_frame(cloud):
     seen, config = [], small_config()
-    mesh = reconstruct_cloud(hull_method(seen), {}, config, cloud)
+    mesh = reconstruct_input(hull_method(seen), {}, config, *cloud_input(cloud, config))
     assert seen[0].shape == (1, config.data.num_input_points, 3)
     np.testing.assert_allclose(
         [seen[0][0].min(0), seen[0][0].max(0)], [[-0.5, -1 / 3, -1 / 6], [0.5, 1 / 3, 1 / 6]], atol=1e-5
@@ -67,16 +79,60 @@ def test_a_trained_network_reconstructs_and_an_empty_level_set_is_an_error(workd
     empty = run.method._replace(reconstruct=lambda *_: [trimesh.Trimesh()])
     with pytest.raises(ValueError, match=r'cloud.npy: the network finds nothing inside at threshold'):
         reconstruct_files(empty, run.params, run.config, tmp_path / 'cloud.npy', tmp_path / 'out', 'ply')
-    assert not list((tmp_path / 'out').iterdir())
+    assert not (tmp_path / 'out').exists()
+
+
+def test_no_input_is_overwritten_and_no_mesh_by_another(cloud, tmp_path):
+    np.save(tmp_path / 'a.npy', cloud)
+    trimesh.PointCloud(cloud).export(tmp_path / 'a.ply')
+    before = (tmp_path / 'a.ply').read_bytes()
+    with pytest.raises(
+        ValueError, match=r'a.ply: expected a new file, found the input .*a.ply; choose another --output'
+    ):
+        reconstruct_files(hull_method(), {}, small_config(), tmp_path, tmp_path, 'ply')
+    with pytest.raises(ValueError, match=r'expected one input of this name, found .*a.npy and .*a.ply; rename one'):
+        reconstruct_files(hull_method(), {}, small_config(), tmp_path, tmp_path / 'out', 'ply')
+    assert (tmp_path / 'a.ply').read_bytes() == before
+    assert not (tmp_path / 'out').exists()
+
+
+def test_voxels_are_reconstructed(tmp_path):
+    values = np.zeros((32, 32, 32), bool)
+    values[4:8, 10:20, 12:28] = True
+    write_binvox(tmp_path / 'box.binvox', Voxels(values, np.zeros(3), 1.0))
+    seen, config = [], onet_voxels.get_config('tiny')
+    method = Method(None, None, None, lambda params, inputs, key: [seen.append(inputs) or trimesh.creation.box()])
+    (path,) = reconstruct_files(method, {}, config, tmp_path / 'box.binvox', tmp_path / 'out', 'off')
+    np.testing.assert_array_equal(seen[0][0], values)
+    assert len(trimesh.load(path).faces) == 12
+    write_binvox(tmp_path / 'fine.binvox', Voxels(np.ones((16, 16, 16), bool), np.zeros(3), 1.0))
+    with pytest.raises(ValueError, match=r'fine.binvox: expected 32 x 32 x 32 voxels, found 16 x 16 x 16'):
+        reconstruct_files(method, {}, config, tmp_path / 'fine.binvox', tmp_path / 'out', 'off')
+
+
+def test_samples_of_the_prior_are_functions_of_the_seed_and_their_number(tmp_path):
+    config = onet_unconditional.get_config('tiny')
+    with config.unlocked():
+        config.model.update(latent_size=3, decoder_hidden_size=8)
+        config.mesh.update(resolution=6, upsampling_steps=0)
+    method = models.build(config)
+    params = method.init(jax.random.key(0), models.onet.example_batch(config.model))
+    params = jax.tree.map(lambda x: 3 * jax.random.normal(jax.random.key(1), x.shape), params)
+    few = sample_files(method, params, config, 2, 5, tmp_path / 'few', 'off')
+    many = sample_files(method, params, config, 4, 5, tmp_path / 'many', 'off')
+    assert len(many) >= 2
+    for path in few:
+        assert path.read_bytes() == (tmp_path / 'many' / path.name).read_bytes()
+    assert len({path.read_bytes() for path in many}) == len(many)
+    with pytest.raises(ValueError, match='expected a model without input'):
+        sample_files(method, params, small_config(), 1, 0, tmp_path, 'off')
+    with pytest.raises(ValueError, match=r'sampled by `python -m launch.sample`'):
+        reconstruct_files(method, params, config, tmp_path / 'few', tmp_path / 'out', 'off')
 
 
 def test_bad_requests_are_named(tmp_path):
     config = small_config()
     with pytest.raises(FileNotFoundError, match=r'expected a file or a folder with .*ply.* files, found none'):
-        find_inputs(tmp_path)
+        find_inputs(tmp_path, READERS['points'].formats)
     with pytest.raises(ValueError, match=r"--format: expected one of .*'ply'.*found 'usd'"):
         reconstruct_files(hull_method(), {}, config, tmp_path, tmp_path / 'out', 'usd')
-    with config.unlocked():
-        config.data.input = 'voxels'
-    with pytest.raises(ValueError, match='expected a model of point clouds'):
-        reconstruct_files(hull_method(), {}, config, tmp_path, tmp_path / 'out', 'ply')
