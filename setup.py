@@ -12,7 +12,7 @@ CORE = [
     'scipy>=1.13',
     'jax>=0.10',
     'flax>=0.12',
-    'optax>=0.2.5',
+    'optax>=0.2.8',
     'orbax-checkpoint>=0.12',
     'ml-collections>=1.1',
     'absl-py>=2.1',
@@ -38,7 +38,7 @@ setup(
     license='MIT',
     python_requires='>=3.11',
     packages=find_packages(include=['onet_jax*']),
-    package_data={'onet_jax.viz': ['*.html', '*.js', '*.css']},
+    package_data={'onet_jax.viz': ['*.html']},
     install_requires=CORE,
     extras_require={'data': DATA, 'test': TEST, 'dev': DATA + TEST},
 )

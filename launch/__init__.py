@@ -17,7 +17,7 @@ from absl import app, flags, logging
 TRACEBACK = flags.DEFINE_bool('traceback', False, 'Show the full traceback of an error.')
 
 # What wrong input raises; anything else is a defect of the program and keeps its traceback.
-INPUT_ERRORS = (ValueError, FileNotFoundError, FloatingPointError, PermissionError)
+INPUT_ERRORS = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
 
 
 def run(main) -> None:

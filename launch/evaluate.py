@@ -17,12 +17,13 @@ SPLIT = flags.DEFINE_string('split', 'test', "'train', 'val' or 'test'.")
 def main(_):
     from tqdm import tqdm
 
+    from onet_jax.data.prepare import embedded_dataset
     from onet_jax.evaluation.evaluate import evaluate
     from onet_jax.evaluation.tables import make_table, to_markdown, write_results
     from onet_jax.training.checkpoints import load_run
 
     run = load_run(WORKDIR.value)
-    data_dir = DATA_DIR.value or run.data_dir
+    data_dir = DATA_DIR.value or run.data_dir or embedded_dataset(run.config.data)
     results = list(tqdm(evaluate(run.method, run.params, run.config, data_dir, SPLIT.value), unit='shape'))
     folder = Path(WORKDIR.value) / 'evaluation' / SPLIT.value
     write_results(folder, results)

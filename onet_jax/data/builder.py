@@ -5,7 +5,6 @@ shape. Every array is stored as its bytes, so that float16 and packed bits come 
 hash of their keys, hence each shard is a mixture of all shapes; it makes shards of 64 to 128 MiB.
 """
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from onet_jax.data.records import count_chunks, read_index, read_shape, shape_path, split_chunks
+from onet_jax.data.records import count_chunks, digest, read_index, read_shape, shape_path, split_chunks
 
 # The arrays of a record: dtype and shape of one row; None is CHUNK_POINTS in 'train' and all points elsewhere.
 ARRAYS = {
@@ -51,7 +50,7 @@ class OccupancyShapes(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description='Points in the padded cube with their occupancy, surface points and voxels of solid shapes.',
             features=tfds.features.FeaturesDict(features),
-            metadata=tfds.core.MetadataDict(source=source_digest(self._source)),
+            metadata=tfds.core.MetadataDict(source=digest(self._source)),
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
@@ -83,11 +82,6 @@ class OccupancyShapes(tfds.core.GeneratorBasedBuilder):
                 )
 
 
-def source_digest(data_dir: str | Path) -> str:
-    """Which dataset the records were made from: a digest of its index."""
-    return hashlib.sha256((Path(data_dir) / 'dataset.json').read_bytes()).hexdigest()
-
-
 def prepare_tfds(data_dir: str | Path) -> OccupancyShapes:
     """The TFDS builder of DATA_DIR with its records in DATA_DIR/tfds.
 
@@ -95,7 +89,7 @@ def prepare_tfds(data_dir: str | Path) -> OccupancyShapes:
     train on.
     """
     builder = OccupancyShapes(source=str(data_dir))
-    if builder.is_prepared() and builder.info.metadata['source'] != source_digest(data_dir):
+    if builder.is_prepared() and builder.info.metadata['source'] != digest(data_dir):
         shutil.rmtree(builder.data_path)
         builder = OccupancyShapes(source=str(data_dir))
     if not builder.is_prepared():

@@ -75,7 +75,7 @@ def _import_tensorflow():
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(
                 f'config.data.feed=tfds: expected the package {package}, found none; '
-                'install it with `pip install "onet_jax[data]"` or use --config.data.feed=resident'
+                "install it with `pip install -e '.[data]'` or use --config.data.feed=resident"
             )
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     import tensorflow as tf

@@ -19,8 +19,9 @@ from ml_collections import ConfigDict
 from scipy.spatial import KDTree
 from tqdm import tqdm
 
-from onet_jax.data import procedural, records
+from onet_jax.data import procedural, records, solids
 from onet_jax.data.records import Index, Shape
+from onet_jax.files import write_json
 from onet_jax.geometry import grid, sampling
 
 # Streams of random numbers of one shape (the solid itself draws from its own).
@@ -41,7 +42,9 @@ def embedded_dataset(data_config: ConfigDict) -> Path:
         'val_fraction': data_config.val_fraction,
         'test_fraction': data_config.test_fraction,
     }
-    digest = hashlib.sha256(json.dumps([records.VERSION, settings]).encode()).hexdigest()[:12]
+    # Other generators make other shapes under the same settings.
+    code = [Path(module.__file__).read_text() for module in (procedural, solids)]
+    digest = hashlib.sha256(json.dumps([records.VERSION, settings, code]).encode()).hexdigest()[:12]
     cache = Path(os.environ.get('ONET_JAX_CACHE') or Path.home() / '.cache' / 'onet_jax')
     data_dir = cache / f'procedural-{digest}'
     if not (data_dir / 'dataset.json').exists():
@@ -205,7 +208,7 @@ def _claim_folder(data_dir: Path, source: dict) -> None:
             + ', '.join(f'{key} {found.get(key)!r} instead of {source.get(key)!r}' for key in differing)
             + '; choose another folder or delete this one'
         )
-    records.write_json(path, source)
+    write_json(path, source)
 
 
 def _reads_well(path: Path, num_points: int) -> bool:

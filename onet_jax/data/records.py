@@ -11,8 +11,9 @@ chunk by chunk: any whole chunk of 2048 is a uniform sample, and lies in it from
 step reads one record and finds there both points near the surface and points everywhere.
 """
 
+import hashlib
+import io
 import json
-import os
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from onet_jax.files import write_atomically, write_json
 
 VERSION = 2
 CHUNK_POINTS = 2048  # points of one training record
@@ -92,18 +95,15 @@ def shape_path(data_dir: str | Path, category: str, name: str) -> Path:
 
 def write_shape(path: str | Path, shape: Shape) -> None:
     """Write a shape as an uncompressed `.npz`; the file appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {
         **shape._asdict(),
         'occ': np.packbits(shape.occ),
         'voxels': np.packbits(shape.voxels),
         'scale': np.float64(shape.scale),
     }
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    with temporary.open('wb') as file:
-        np.savez(file, **arrays)
-    temporary.replace(path)
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    write_atomically(path, stream.getvalue())
 
 
 def read_shape(path: str | Path, index: Index | None = None) -> Shape:
@@ -166,11 +166,9 @@ def write_index(data_dir: str | Path, index: Index) -> None:
     write_json(Path(data_dir) / 'dataset.json', {'version': VERSION, **index._asdict()})
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Write a JSON file through a temporary name."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_text(json.dumps(content, indent=1) + '\n')
-    temporary.replace(path)
+def digest(data_dir: str | Path) -> str:
+    """Which dataset this is: a digest of its index."""
+    return hashlib.sha256((Path(data_dir) / 'dataset.json').read_bytes()).hexdigest()
 
 
 def read_index(data_dir: str | Path) -> Index:

@@ -14,8 +14,6 @@ from ml_collections import ConfigDict
 
 from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS
 
-INPUTS = ('points', 'voxels')
-
 
 def make_transform(data_config: ConfigDict) -> Callable[[jax.Array, dict], dict]:
     """transform(key, raw training batch) -> {'points' f32 [B, T, 3], 'occ' f32 [B, T], 'inputs', 'row' [B]}.
@@ -28,7 +26,7 @@ def make_transform(data_config: ConfigDict) -> Callable[[jax.Array, dict], dict]
     num_points, num_near = data_config.num_points_per_step, data_config.num_near_points
     draw_inputs = _make_inputs(data_config)
     for name in ('num_points_per_step', 'num_input_points'):
-        if not 1 <= data_config[name] <= CHUNK_POINTS:
+        if not 1 <= data_config.get(name, 1) <= CHUNK_POINTS:
             raise ValueError(
                 f'config.data.{name}: expected 1 to {CHUNK_POINTS}, the points of one training record, '
                 f'found {data_config[name]}'
@@ -56,24 +54,36 @@ def make_transform(data_config: ConfigDict) -> Callable[[jax.Array, dict], dict]
 
 
 def make_evaluation_transform(data_config: ConfigDict) -> Callable[[jax.Array, dict], dict]:
-    """transform(key, raw evaluation batch) -> {'points' f32 [B, N, 3], 'occ' f32 [B, N], 'inputs', 'row' [B]}.
+    """transform(key, raw evaluation batch) -> {'points' f32 [B, N, 3], 'occ' f32 [B, N], 'inputs', 'row' [B], ...}.
 
-    All volume points are kept. 'inputs' is, by `config.data.input`,
+    All volume points are kept. 'subset' int32 [B, T] are the positions among them of `num_points_per_step` points
+    everywhere in the cube, 'voxels' f32 [B, 32, 32, 32] {0, 1} the occupied voxels. 'inputs' is, by `config.data.input`,
         'points'   f32 [B, P, 3]: P = `num_input_points` surface points, Gaussian noise of `noise_std` added
-        'voxels'   f32 [B, 32, 32, 32]: {0, 1}
+        'voxels'   as above
+        'none'     f32 [B, 0]
     """
     draw_inputs = _make_inputs(data_config)
 
     def transform_row(key, row):
         _, inputs_key = jax.random.split(key)
+        num_points = len(row['points'])
+        # The first chunk is a sample of the whole cube, in it the points are ordered by their distance to the surface.
+        last = min(num_points, CHUNK_POINTS) - 1
         return {
             'points': row['points'].astype(jnp.float32),
-            'occ': jnp.unpackbits(row['occ'], count=len(row['points'])).astype(jnp.float32),
+            'occ': jnp.unpackbits(row['occ'], count=num_points).astype(jnp.float32),
+            'subset': np.linspace(0, last, data_config.num_points_per_step).round().astype(np.int32),
+            'voxels': _unpack_voxels(inputs_key, row),
             'inputs': draw_inputs(inputs_key, row),
             'row': row['row'],
         }
 
     return _for_each_row(transform_row, ('points', 'occ', 'surface', 'voxels', 'row'))
+
+
+def evaluation_key(seed: int) -> jax.Array:
+    """The key of all evaluations of a run: rows fold their position into it. Weights and training use other keys."""
+    return jax.random.fold_in(jax.random.key(seed), 2**31)
 
 
 def _for_each_row(transform_row: Callable, keys: tuple[str, ...]) -> Callable:
@@ -86,20 +96,24 @@ def _for_each_row(transform_row: Callable, keys: tuple[str, ...]) -> Callable:
 
 def _make_inputs(data_config: ConfigDict) -> Callable:
     """(key, row of a raw batch) -> what the encoder sees of it."""
-    num_points, noise_std = data_config.num_input_points, data_config.noise_std
 
     def draw_points(key, row):
+        num_points, noise_std = data_config.num_input_points, data_config.noise_std
         window_key, noise_key = jax.random.split(key)
         start = _window_start(window_key, len(row['surface']), num_points)
         points = jax.lax.dynamic_slice_in_dim(row['surface'], start, num_points).astype(jnp.float32)
         return points + noise_std * jax.random.normal(noise_key, points.shape)
 
-    def unpack_voxels(key, row):
-        return jnp.unpackbits(row['voxels']).astype(jnp.float32).reshape((NUM_VOXELS,) * 3)
+    inputs = {'points': draw_points, 'voxels': _unpack_voxels, 'none': lambda key, row: jnp.zeros(0)}
+    if data_config.input not in inputs:
+        raise ValueError(
+            f'config.data.input: expected one of {sorted(inputs)} to learn from, found {data_config.input!r}'
+        )
+    return inputs[data_config.input]
 
-    if data_config.input not in INPUTS:
-        raise ValueError(f'config.data.input: expected one of {INPUTS}, found {data_config.input!r}')
-    return {'points': draw_points, 'voxels': unpack_voxels}[data_config.input]
+
+def _unpack_voxels(key: jax.Array, row: dict) -> jax.Array:
+    return jnp.unpackbits(row['voxels']).astype(jnp.float32).reshape((NUM_VOXELS,) * 3)
 
 
 def _window_start(key: jax.Array, num_stored: int, num_drawn: int) -> jax.Array:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from onet_jax import metrics
 from onet_jax.data.records import evaluation_batches
-from onet_jax.data.transforms import make_evaluation_transform
+from onet_jax.data.transforms import evaluation_key, make_evaluation_transform
 from onet_jax.geometry.inside import contains
 from onet_jax.geometry.sampling import sample_surface
 from onet_jax.models.method import Method
@@ -33,17 +33,17 @@ class Result(NamedTuple):
 def evaluate(method: Method, params: dict, config: ConfigDict, data_dir: str | Path, split: str) -> Iterator[Result]:
     """Reconstruct and score every shape of a split, in its order. An empty mesh counts, with the worst values."""
     transform = jax.jit(make_evaluation_transform(config.data))
-    key = jax.random.key(config.seed)
+    key = evaluation_key(config.seed)
     for raw, shapes in evaluation_batches(data_dir, split, config.eval.batch_size):
         inputs = np.asarray(transform(key, raw)['inputs'])
         for i, (category, name) in enumerate(shapes):
             start = time.perf_counter()
-            (mesh,) = method.reconstruct(params, inputs[i : i + 1], key)
+            (mesh,) = method.reconstruct(params, inputs[i : i + 1], jax.random.fold_in(key, raw['row'][i]))
             seconds = time.perf_counter() - start
             points, surface, normals = (raw[k][i].astype(np.float32) for k in ('points', 'surface', 'normals'))
             occ = np.unpackbits(raw['occ'][i])[: len(points)].astype(bool)
             scores = evaluate_mesh(mesh, points, occ, surface, normals, seed=config.seed)
-            floor = {'iou': 1.0, **metrics.sampling_floor(surface, normals)}
+            floor = {'iou': float(metrics.iou(occ, occ)), **metrics.sampling_floor(surface, normals)}
             yield Result(category, name, scores, floor, seconds, inputs[i], mesh)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from onet_jax.evaluation.evaluate import Result
-from onet_jax.geometry.meshes import write_atomically
+from onet_jax.files import write_atomically
 
 # name in the scores -> (column with its unit, factor). Distances are given as in the paper: 1/10 of the longest edge.
 COLUMNS = {
@@ -60,14 +60,16 @@ def to_markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def write_results(folder: Path, results: list[Result]) -> None:
-    """FOLDER/rows.csv, one row for each shape in raw units, and FOLDER/table.md, the table with the paper's units."""
+    """FOLDER/rows.csv, one row for each shape, and FOLDER/table.md, the table, in the same units; squares are unscaled."""
     folder.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
-    keys = list(results[0].scores)
-    writer.writerow(['category', 'name', 'seconds', 'faces', *keys])
+    factors = {key: COLUMNS[key][1] if key in COLUMNS else 1 for key in results[0].scores}
+    titles = [f'{key} (x{factor})' if factor != 1 else key for key, factor in factors.items()]
+    writer.writerow(['category', 'name', 'seconds', 'faces', *titles])
     for r in results:
-        writer.writerow([r.category, r.name, f'{r.seconds:.3f}', len(r.mesh.faces), *(r.scores[k] for k in keys)])
+        scores = [factor * r.scores[key] for key, factor in factors.items()]
+        writer.writerow([r.category, r.name, f'{r.seconds:.3f}', len(r.mesh.faces), *scores])
     write_atomically(folder / 'rows.csv', text.getvalue().encode())
     write_atomically(folder / 'table.md', to_markdown(*make_table(results)).encode())
 

@@ -8,13 +8,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from onet_jax.data.records import evaluation_batches
-from onet_jax.data.transforms import make_evaluation_transform
+from onet_jax.data.transforms import evaluation_key, make_evaluation_transform
 
 
 def validation_batches(config: ConfigDict, data_dir: str | Path, split: str) -> Iterator[dict]:
     """Whole shapes of a split, each with the input that belongs to (config.seed, position in the split)."""
     transform = jax.jit(make_evaluation_transform(config.data))
-    key = jax.random.key(config.seed)
+    key = evaluation_key(config.seed)
     for raw, _ in evaluation_batches(data_dir, split, config.eval.batch_size):
         yield {**transform(key, raw), 'mask': raw['mask']}
 

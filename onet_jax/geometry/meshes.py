@@ -1,13 +1,12 @@
 """Reading the user's point clouds and meshes, their frames, and writing meshes. N points."""
 
-import io
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import trimesh
 
+from onet_jax.files import write_atomically
 from onet_jax.geometry.sampling import sample_surface
 
 MESH_FORMATS = ('ply', 'obj', 'off', 'stl', 'glb')
@@ -54,14 +53,22 @@ def load_cloud(path: str | Path) -> np.ndarray:
     if kind in MESH_FORMATS:
         geometry = _parse(path, lambda: trimesh.load(path, process=False))
         if isinstance(geometry, trimesh.Scene):
-            geometry = _parse(path, geometry.to_mesh)
+            # Nodes placed in the scene; `to_mesh` would drop those that are point clouds.
+            parts = _parse(path, geometry.dump)
+            meshes = [part for part in parts if len(getattr(part, 'faces', ()))]
+            geometry = (
+                trimesh.util.concatenate(meshes)
+                if meshes
+                else trimesh.PointCloud(np.concatenate([np.zeros((0, 3)), *(part.vertices for part in parts)]))
+            )
         points = np.asarray(geometry.vertices, np.float64)
         _check_points(path, points)
         if len(getattr(geometry, 'faces', ())):
             points = sample_surface(geometry, NUM_SAMPLES, 0)[0].astype(np.float64)
         return points
     if kind in TEXT_FORMATS:
-        points = _parse(path, lambda: np.loadtxt(path, ndmin=2)[:, :3])
+        lines = _parse(path, lambda: [line for line in path.read_text().splitlines() if line.split('#')[0].strip()])
+        points = _parse(path, lambda: np.loadtxt(lines, ndmin=2)[:, :3]) if lines else np.zeros((0, 3))
     else:
         points = _parse(path, lambda: _read_numpy(path))
     _check_points(path, points)
@@ -90,8 +97,10 @@ def _parse(path: Path, read):
 
 
 def _check_points(path: Path, points: np.ndarray) -> None:
-    if points.ndim != 2 or points.shape[1] != 3:
-        raise ValueError(f'{path}: expected points [N, 3], found an array of shape {list(points.shape)}')
+    if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in 'fiu':
+        raise ValueError(
+            f'{path}: expected points [N, 3], found an array of shape {list(points.shape)} and type {points.dtype}'
+        )
     bad = ~np.isfinite(points).all(axis=1)
     if bad.any():
         raise ValueError(
@@ -108,14 +117,5 @@ def save_mesh(mesh: trimesh.Trimesh, path: str | Path) -> None:
     kind = path.suffix.lower()[1:]
     if kind not in MESH_FORMATS:
         raise ValueError(f'{path}: expected one of the formats {"|".join(MESH_FORMATS)}, found {kind or "no suffix"!r}')
-    stream = io.BytesIO()
     content = mesh.export(file_type=kind)
-    stream.write(content.encode() if isinstance(content, str) else content)
-    write_atomically(path, stream.getvalue())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name in the same folder, then rename."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    write_atomically(path, content.encode() if isinstance(content, str) else content)

@@ -50,7 +50,12 @@ def multiresolution_grid(
     queried = []
     while wanted.any():
         points = np.argwhere(wanted)
-        values[wanted] = evaluate(field, lattice_to_world(points, finest))
+        found = evaluate(field, lattice_to_world(points, finest))
+        if not np.isfinite(found).all():
+            raise ValueError(
+                f'field: expected finite values, found {(~np.isfinite(found)).sum()} of {found.size} not finite'
+            )
+        values[wanted] = found
         queried.append(len(points))
         wanted = _split(leaves, _touched(values >= level), _touched(values <= level))
         wanted &= np.isnan(values)

@@ -1,7 +1,7 @@
-"""Checkpoints of a workdir (orbax): the latest one and the best one by validation IoU.
+"""Checkpoints of a workdir (orbax): the latest one and the best one in validation.
 
-WORKDIR/config.json     the resolved config          WORKDIR/run.json     data_dir and versions
-WORKDIR/checkpoints/STEP                             log.jsonl, tensorboard/
+WORKDIR/config.json     the resolved config          WORKDIR/run.json     data_dir, and which dataset it is
+WORKDIR/checkpoints/STEP                             WORKDIR/log.jsonl, WORKDIR/tensorboard
 """
 
 import json
@@ -9,19 +9,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from onet_jax import models
-from onet_jax.data.records import write_json
+from onet_jax.convert import official
+from onet_jax.convert.torch_file import read_torch_file
+from onet_jax.data import records
+from onet_jax.files import write_json
+from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import TrainState
 
 
 def open_checkpoints(workdir: str | Path) -> ocp.training.Checkpointer:
-    """The checkpoints of a workdir, keeping the latest and the one with the highest metric 'iou'."""
+    """The checkpoints of a workdir, to write: keeps the latest and the one with the highest 'score' (see `score`)."""
     policies = ocp.training.preservation_policies
-    best = policies.BestN(get_metric_fn=lambda m: m['iou'], n=1, keep_checkpoints_without_metrics=False)
+    best = policies.BestN(get_metric_fn=lambda m: m['score'], n=1, keep_checkpoints_without_metrics=False)
     directory = Path(workdir).absolute() / 'checkpoints'
     directory.mkdir(parents=True, exist_ok=True)
     return ocp.training.Checkpointer(
@@ -31,6 +36,28 @@ def open_checkpoints(workdir: str | Path) -> ocp.training.Checkpointer:
     )
 
 
+def score(config: ConfigDict, means: dict[str, float]) -> float:
+    """How good a checkpoint is, from its means over the validation split, by `config.eval.select_by`."""
+    signs = {'iou': 1, 'loss': -1}
+    if config.eval.select_by not in signs:
+        raise ValueError(f'config.eval.select_by: expected one of {sorted(signs)}, found {config.eval.select_by!r}')
+    return signs[config.eval.select_by] * means[config.eval.select_by]
+
+
+def read_checkpoints(workdir: str | Path) -> ocp.training.Checkpointer:
+    """The checkpoints of a workdir, to read only: a run that is writing there is not disturbed.
+
+    Raises FileNotFoundError where there is none.
+    """
+    directory = Path(workdir).absolute() / 'checkpoints'
+    if not any(directory.glob('[0-9]*')):
+        raise FileNotFoundError(
+            f'{directory}: expected at least one checkpoint, found none; train first with '
+            f'`python -m launch.train --config=... --workdir={workdir}`'
+        )
+    return ocp.training.Checkpointer(directory)
+
+
 def restore(checkpointer: ocp.training.Checkpointer, like: TrainState, step: int) -> TrainState:
     """The state of checkpoint `step`, with the shapes, types and placement of `like`."""
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
@@ -38,22 +65,16 @@ def restore(checkpointer: ocp.training.Checkpointer, like: TrainState, step: int
 
 
 def best_step(checkpointer: ocp.training.Checkpointer) -> int:
-    """The step of the best checkpoint by validation IoU; the latest where none was validated."""
+    """The step of the best checkpoint in validation; the latest where none was validated."""
     found = list(checkpointer.checkpoints)
-    if not found:
-        raise FileNotFoundError(
-            f'{checkpointer.directory}: expected at least one checkpoint, found none; train first with '
-            f'`python -m launch.train --config=... --workdir={checkpointer.directory.parent}`'
-        )
     validated = [c for c in found if c.metrics]
-    return max(validated, key=lambda c: c.metrics['iou']).step if validated else found[-1].step
+    return max(validated, key=lambda c: c.metrics['score']).step if validated else found[-1].step
 
 
-def write_config(workdir: Path, config: ConfigDict) -> None:
-    """Store the config in the workdir; a workdir of another config is refused with the differences."""
+def check_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Raises ValueError, with the differences, for a workdir of another config."""
     path = workdir / 'config.json'
     if not path.exists():
-        write_json(path, config.to_dict())
         return
     old, new = _flatten(read_config(workdir).to_dict()), _flatten(config.to_dict())
     changed = [
@@ -68,6 +89,20 @@ def write_config(workdir: Path, config: ConfigDict) -> None:
         )
 
 
+def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path) -> None:
+    """Store config and dataset in the workdir. Raises ValueError where a run on another dataset is to be resumed."""
+    path, dataset = workdir / 'run.json', records.digest(data_dir)
+    if path.exists() and any((workdir / 'checkpoints').glob('[0-9]*')):
+        old = json.loads(path.read_text())
+        if old['dataset'] not in (dataset, None):
+            raise ValueError(
+                f'{path}: this run was trained on another dataset, {old["data_dir"]}; found {data_dir}. '
+                'Give that --data_dir, or another --workdir.'
+            )
+    write_json(workdir / 'config.json', config.to_dict())
+    write_json(path, {'data_dir': str(data_dir), 'dataset': dataset})
+
+
 def read_config(workdir: str | Path) -> ConfigDict:
     """The config that a workdir was trained with."""
     path = Path(workdir) / 'config.json'
@@ -78,29 +113,60 @@ def read_config(workdir: str | Path) -> ConfigDict:
     return ConfigDict(_tuples(json.loads(path.read_text())))
 
 
+def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path, *, optimizer: bool = True) -> int:
+    """Make a workdir of a file of the official implementation; returns the step at which training would go on.
+
+    path: `.pt` (both formats of torch) or `.safetensors`. With `optimizer` the state of Adam in the file is taken over,
+    where there is one. Everything is read and checked before anything is written. Raises FileNotFoundError and ValueError
+    that name the file: for one that is damaged, not safe to read, or of another network than `config` describes, and
+    for a workdir that holds checkpoints.
+    """
+    workdir = Path(workdir)
+    check_workdir(workdir, config)
+    if any((workdir / 'checkpoints').glob('[0-9]*')):
+        raise ValueError(f'{workdir}: expected a new workdir, found checkpoints in it; choose another --workdir')
+    models.build(config)  # is the config sound?
+    stored = read_torch_file(path)
+    try:
+        state, rest = official.split_checkpoint(stored)
+        params = jax.tree.map(jnp.asarray, official.from_state_dict(state, config))
+        opt_state = make_optimizer(config, config.train.num_steps).init(params['params'])
+        if optimizer and 'optimizer' in rest:
+            opt_state = official.from_adam(rest['optimizer'], state, opt_state, config)
+        step = int(rest.get('it', 0))
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
+    train_state = TrainState(jnp.asarray(step, jnp.int32), params, jax.tree.map(jnp.asarray, opt_state))
+    write_json(workdir / 'config.json', config.to_dict())
+    with open_checkpoints(workdir) as checkpointer:
+        checkpointer.save(step, train_state, force=True)
+    return step
+
+
 class Run(NamedTuple):
     """A trained workdir."""
 
     config: ConfigDict
     method: models.Method
-    params: dict  # of the best checkpoint by validation IoU
+    params: dict  # of the best checkpoint in validation
     step: int  # of that checkpoint
-    data_dir: Path  # the dataset it was trained on
+    data_dir: Path | None  # the dataset it was trained on; None where that is not known
 
 
 def load_run(workdir: str | Path) -> Run:
     """Everything that evaluation and reconstruction need. Raises FileNotFoundError without config or checkpoint."""
     workdir = Path(workdir)
     config = read_config(workdir)
-    with open_checkpoints(workdir) as checkpointer:
+    with read_checkpoints(workdir) as checkpointer:
         step = best_step(checkpointer)
         # On the first device, whatever devices it was saved from.
         place = SingleDeviceSharding(jax.devices()[0])
         stored = checkpointer.metadata(step).metadata
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), stored)
         params = checkpointer.load(step, abstract)['params']
-    data_dir = Path(json.loads((workdir / 'run.json').read_text())['data_dir'])
-    return Run(config, models.build(config), params, step, data_dir)
+    path = workdir / 'run.json'
+    data_dir = json.loads(path.read_text())['data_dir'] if path.exists() else None
+    return Run(config, models.build(config), params, step, data_dir and Path(data_dir))
 
 
 def load(workdir: str | Path) -> tuple[models.onet.OccupancyNetwork, dict]:

@@ -1,6 +1,7 @@
 """What a run tells: the banner, the progress line, JSON lines and TensorBoard scalars."""
 
 import json
+import os
 import platform
 import shutil
 import sys
@@ -41,7 +42,11 @@ class RunLog:
     """Appends scalars to WORKDIR/log.jsonl and WORKDIR/tensorboard, and prints one line for each record."""
 
     def __init__(self, workdir: Path, num_steps: int):
-        self._file = (workdir / 'log.jsonl').open('a', buffering=1)
+        path = workdir / 'log.jsonl'
+        if path.exists():
+            # A run that was killed may have left half a line.
+            os.truncate(path, path.read_bytes().rfind(b'\n') + 1)
+        self._file = path.open('a', buffering=1)
         self._board = SummaryWriter(str(workdir / 'tensorboard'))
         self._num_steps, self._iou = num_steps, None
         self.start(0)
@@ -61,7 +66,8 @@ class RunLog:
         speed, waiting = steps / elapsed, self._waited / elapsed
         self._last_step, self._last_time, self._waited = step, now, 0.0
         self._write(step, {f'train/{k}': v for k, v in scalars.items()})
-        self._write(step, {'train/steps_per_second': speed, 'train/waiting_for_data': waiting})
+        clock = {'train/steps_per_second': speed, 'train/waiting_for_data': waiting, 'train/seconds': elapsed}
+        self._write(step, clock)
         iou = '-' if self._iou is None else f'{self._iou:.3f}'  # of the last validation
         minutes, seconds = divmod(int((self._num_steps - step) / max(speed, 1e-9)), 60)
         print(
@@ -93,7 +99,8 @@ class RunLog:
 def read_log(workdir: Path, name: str) -> list[tuple[int, float]]:
     """All (step, value) of one scalar, such as 'train/loss'; a resumed run's repeated steps keep the newest value."""
     found = {}
-    for line in (workdir / 'log.jsonl').read_text().splitlines():
+    whole_lines, _, _ = (workdir / 'log.jsonl').read_text().rpartition('\n')
+    for line in whole_lines.splitlines():
         record = json.loads(line)
         if name in record:
             found[record['step']] = record[name]

@@ -9,9 +9,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from onet_jax import models
+from onet_jax.convert import official
+from onet_jax.convert.torch_file import read_torch_file
 from onet_jax.data.pipeline import tfds_feed
 from onet_jax.data.prepare import embedded_dataset
-from onet_jax.data.records import write_json
+from onet_jax.data.records import read_index, split_shapes
 from onet_jax.data.resident import resident_feed
 from onet_jax.data.transforms import make_transform
 from onet_jax.evaluation.validate import validate, validation_batches
@@ -34,25 +36,27 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
     """
     print(banner(), flush=True)
     workdir = Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    checkpoints.write_config(workdir, config)
-
-    data_dir = Path(data_dir or embedded_dataset(config.data)).absolute()
-    write_json(workdir / 'run.json', {'data_dir': str(data_dir)})
-    if config.data.feed not in FEEDS:
-        raise ValueError(f'config.data.feed: expected one of {sorted(FEEDS)}, found {config.data.feed!r}')
-    feed = FEEDS[config.data.feed](data_dir, batch_size=config.train.batch_size, seed=config.seed)
-    transform = make_transform(config.data)
-
-    method = models.build(config)
+    # Whatever can be wrong is found before the first step, and before the workdir is touched.
+    checkpoints.check_workdir(workdir, config)
+    _check_settings(config)
+    method, transform = models.build(config), make_transform(config.data)
     tx = make_optimizer(config, config.train.num_steps)
     parallel = make_parallel(config.train.backend, config.train.batch_size)
+
+    data_dir = Path(data_dir or embedded_dataset(config.data)).absolute()
+    split_shapes(data_dir, read_index(data_dir), 'val')
+    feed = FEEDS[config.data.feed](data_dir, batch_size=config.train.batch_size, seed=config.seed)
+    checkpoints.claim_workdir(workdir, config, data_dir)
     step_fn = parallel.compile(make_train_step(method, tx, transform, parallel.axis_name))
     metrics = jax.jit(method.metrics)
 
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     example = jax.tree.map(lambda rows: rows[:2], next(feed.batches(0)))
-    state = parallel.replicate(create_state(init_key, method, tx, transform(train_key, example)))
+    state = create_state(init_key, method, tx, transform(train_key, example))
+    if config.model.get('encoder_init'):
+        trunk, _ = official.split_checkpoint(read_torch_file(config.model.encoder_init))
+        state = state._replace(params=official.init_trunk(state.params, trunk, config))
+    state = parallel.replicate(state)
     train_key = parallel.replicate(train_key)
 
     with checkpoints.open_checkpoints(workdir) as checkpointer, closing(RunLog(workdir, config.train.num_steps)) as log:
@@ -78,7 +82,7 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
             validates = last or step % config.train.eval_every_steps == 0
             saves = last or validates or step % config.train.checkpoint_every_steps == 0
             if logs or saves:
-                _check_finite(losses, step, checkpointer, workdir)
+                _check_finite(losses, state, step, checkpointer, workdir)
                 if logs:
                     log.train(step, {**jax.tree.map(float, scalars), 'loss': float(np.mean(jax.device_get(losses)))})
                 losses = []
@@ -86,6 +90,7 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
             means = None
             if validates:
                 means = validate(metrics, state.params, validation_batches(config, data_dir, 'val'))
+                means['score'] = checkpoints.score(config, means)
                 log.validation(step, means)
                 print(
                     f'step {step}/{stop}  validation: ' + '  '.join(f'{k} {v:.4f}' for k, v in means.items()),
@@ -97,19 +102,34 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
     return state
 
 
-def _check_finite(losses: list[jax.Array], step: int, checkpointer, workdir: Path) -> None:
-    """The loss of every step since the last check; a run that diverged must not overwrite a good checkpoint."""
+def _check_settings(config: ConfigDict) -> None:
+    """Of the groups `train`, `data` and `eval`. Raises ValueError for a number that is no number of anything."""
+    if config.data.feed not in FEEDS:
+        raise ValueError(f'config.data.feed: expected one of {sorted(FEEDS)}, found {config.data.feed!r}')
+    counts = ('num_steps', 'batch_size', 'log_every_steps', 'eval_every_steps', 'checkpoint_every_steps')
+    for key, value in [(f'train.{name}', config.train[name]) for name in counts] + [
+        ('eval.batch_size', config.eval.batch_size)
+    ]:
+        if value < 1:
+            raise ValueError(f'config.{key}: expected at least 1, found {value}')
+
+
+@jax.jit
+def _all_finite(tree) -> jax.Array:
+    return jax.tree.reduce(lambda ok, x: ok & jax.numpy.isfinite(x).all(), tree, True)
+
+
+def _check_finite(losses: list[jax.Array], state: TrainState, step: int, checkpointer, workdir: Path) -> None:
+    """The loss of every step since the last check, and the weights: a run that diverged must not replace a good
+    checkpoint."""
     finite = np.isfinite(jax.device_get(losses))
-    if finite.all():
+    if finite.all() and _all_finite(state.params):
         return
-    bad = step - len(losses) + 1 + int(np.argmin(finite))
+    what = f'the weights of step {step} are'
+    if not finite.all():
+        what = f'the loss of step {step - len(losses) + 1 + int(np.argmin(finite))} is'
     good = checkpointer.latest
-    raise FloatingPointError(
-        f'the loss of step {bad} is not finite; '
-        + (
-            f'the last good checkpoint is step {good.step} in {workdir}'
-            if good
-            else f'{workdir} holds no checkpoint yet'
-        )
-        + '. Try a lower config.optim.learning_rate.'
+    place = (
+        f'the last good checkpoint is step {good.step} in {workdir}' if good else f'{workdir} holds no checkpoint yet'
     )
+    raise FloatingPointError(f'{what} not finite; {place}. Try a lower config.optim.learning_rate in another workdir.')

@@ -91,5 +91,5 @@ except ModuleNotFoundError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True)
-    assert 'pip install "onet_jax[data]"' in done.stdout
+    assert "pip install -e '.[data]'" in done.stdout
     assert '--config.data.feed=resident' in done.stdout

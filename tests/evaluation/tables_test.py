@@ -52,6 +52,8 @@ def test_files_and_headline(results, tmp_path):
     assert lines[0].startswith('category,name,seconds,faces,iou,')
     assert len(lines) == 4
     assert lines[1].startswith('chair,a,0.500,12,0.5,')
+    row = dict(zip(lines[0].split(','), lines[1].split(','), strict=True))
+    assert float(row['chamfer_l1 (x10)']) == pytest.approx(0.1), 'the unit is in the header'
     assert 'floor' in (tmp_path / 'evaluation' / 'table.md').read_text()
     summary = tables.summary(results)
     assert (summary['num_shapes'], summary['num_empty'], summary['seconds_per_mesh']) == (3, 1, 0.5)

@@ -73,3 +73,21 @@ def test_an_unknown_format_is_refused_before_writing(tmp_path):
     with pytest.raises(ValueError, match=r'ply\|obj\|off\|stl\|glb'):
         save_mesh(trimesh.creation.box(), tmp_path / 'a.fbx')
     assert not list(tmp_path.iterdir())
+
+
+def test_a_scene_of_point_clouds_is_read_in_its_own_frame(tmp_path):
+    points = np.random.default_rng(0).normal(size=(50, 3))
+    scene = trimesh.Scene()
+    move = trimesh.transformations.translation_matrix([5, 0, 0])
+    scene.add_geometry(trimesh.PointCloud(points), node_name='here')
+    scene.add_geometry(trimesh.PointCloud(points), node_name='there', transform=move)
+    (tmp_path / 'a.glb').write_bytes(scene.export(file_type='glb'))
+    cloud = load_cloud(tmp_path / 'a.glb')
+    expected = np.concatenate([points, points + np.array([5, 0, 0])])
+    np.testing.assert_allclose(np.sort(cloud, axis=0), np.sort(expected, axis=0), atol=1e-5)
+
+
+def test_text_is_no_number(tmp_path):
+    np.save(tmp_path / 'a.npy', np.full((5, 3), 'one'))
+    with pytest.raises(ValueError, match=r'a.npy: expected points \[N, 3\], .* type <U3'):
+        load_cloud(tmp_path / 'a.npy')

@@ -120,3 +120,13 @@ def test_every_round_and_the_grid_equal_the_golden_files(golden, file, monkeypat
 def test_senseless_arguments_are_refused():
     with pytest.raises(ValueError, match='resolution >= 1'):
         multiresolution_grid(sphere(0.3), resolution=0)
+
+
+def test_values_that_are_not_finite_are_named_and_not_filled():
+    """NaN also marks what was never asked: it must not pass for a hole to be filled."""
+
+    def field(points):
+        return np.where(points[:, 0] > 0.2, np.nan, sphere(0.3)(points))
+
+    with pytest.raises(ValueError, match=r'field: expected finite values, found \d+ of \d+ not finite'):
+        multiresolution_grid(field, resolution=8, upsampling_steps=1)

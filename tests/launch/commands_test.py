@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from benchmarks.golden import find_golden
 from onet_jax.data import records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,3 +118,27 @@ def test_prepare_train_evaluate_and_reconstruct(tmp_path):
     assert (tmp_path / 'run' / 'evaluation' / 'test' / 'table.md').read_text() in outputs['evaluate']
     mesh = trimesh.load(tmp_path / 'out' / 'scan.obj', force='mesh')
     assert np.ptp(mesh.bounds, axis=0).max() > 0.2 * np.ptp(cloud, axis=0).max(), "in the user's frame"
+
+
+def test_convert_reconstruct_and_sample(tmp_path):
+    """An official checkpoint to a mesh, in two commands; a file that is none is refused."""
+    checkpoint = find_golden('checkpoints/pointcloud_legacydecoder_modelonly.pt')
+    sizes = {'decoder_hidden_size': 16, 'cond_size': 16, 'encoder_hidden_size': 16}
+    small = [f'--config.model.{key}={value}' for key, value in sizes.items()]
+    small += ['--config.mesh.resolution=8', '--config.mesh.upsampling_steps=0']
+    common = ['--config=configs/onet_points.py', *small]
+    done = launch('convert', f'--checkpoint={checkpoint}', *common, f'--workdir={tmp_path}/w')
+    assert done.returncode == 0, done.stderr
+    np.save(tmp_path / 'cloud.npy', np.random.default_rng(0).normal(size=(400, 3)))
+    reconstruct = launch(
+        'reconstruct', f'--workdir={tmp_path}/w', f'--input={tmp_path}/cloud.npy', f'--output={tmp_path}/o'
+    )
+    assert reconstruct.returncode == 0, reconstruct.stderr
+    assert (tmp_path / 'o' / 'cloud.ply').exists()
+    assert_fails(
+        launch('sample', f'--workdir={tmp_path}/w', f'--output={tmp_path}/o'), 'expected a model without input'
+    )
+    (tmp_path / 'no.pt').write_bytes(b'not a checkpoint')
+    no = launch('convert', f'--checkpoint={tmp_path}/no.pt', *common, f'--workdir={tmp_path}/x')
+    assert_fails(no, f'{tmp_path}/no.pt: expected')
+    assert not (tmp_path / 'x').exists()

@@ -30,6 +30,15 @@ def test_the_progress_line_takes_validation_out_of_the_speed(tmp_path, monkeypat
     assert read_log(tmp_path, 'train/loss') == [(10, 12.345), (20, 11.0)]
 
 
+def test_half_a_line_of_a_killed_run_is_dropped(tmp_path, capsys):
+    (tmp_path / 'log.jsonl').write_text('{"step": 1, "train/loss": 1.0}\n{"step": 2, "train/lo')
+    assert read_log(tmp_path, 'train/loss') == [(1, 1.0)]
+    run_log = RunLog(tmp_path, num_steps=9)
+    run_log.train(3, {'loss': 2.0})
+    run_log.close()
+    assert read_log(tmp_path, 'train/loss') == [(1, 1.0), (3, 2.0)]
+
+
 def test_repeated_steps_keep_the_newest_value(tmp_path):
     (tmp_path / 'log.jsonl').write_text(
         '{"step": 1, "a": 1.0}\n{"step": 2, "a": 2.0, "b": 5.0}\n{"step": 1, "a": 3.0}\n'

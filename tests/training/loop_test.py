@@ -1,10 +1,12 @@
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 from model_configs import small_config
 
+from onet_jax.data import records
 from onet_jax.data.records import Feed
 from onet_jax.data.resident import resident_feed
 from onet_jax.training import checkpoints, loop
@@ -136,3 +138,74 @@ def test_an_unknown_feed_is_named(dataset, tmp_path):
         config.data.feed = 'grain'
     with pytest.raises(ValueError, match=r"config.data.feed: expected one of \['resident', 'tfds'\], found 'grain'"):
         loop.train(config, tmp_path, dataset)
+
+
+def test_whatever_is_wrong_is_found_before_the_workdir_is_touched(dataset, tmp_path):
+    def refused(message, data_dir=dataset, **groups):
+        config = small_config()
+        with config.unlocked():
+            for group, values in groups.items():
+                config[group].update(values)
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            loop.train(config, tmp_path / 'w', data_dir)
+        assert not (tmp_path / 'w').exists()
+
+    refused('config.train.log_every_steps: expected at least 1, found 0', train={'log_every_steps': 0})
+    refused('config.train.batch_size: expected at least 1, found 0', train={'batch_size': 0})
+    refused('config.eval.threshold: expected a probability', eval={'threshold': 1.5})
+    refused("config.data.input: expected 'points', what the encoder", data={'input': 'voxels'})
+    refused('expected the folder of a dataset', data_dir=tmp_path / 'nowhere')
+    index = records.read_index(dataset)
+    without = tmp_path / 'data'
+    without.mkdir()
+    records.write_index(without, index._replace(splits={**index.splits, 'val': ()}))
+    refused("expected shapes in the split 'val', found none", data_dir=without)
+
+
+def test_a_run_goes_on_with_its_own_dataset_only(dataset, tmp_path):
+    loop.train(small_config(), tmp_path / 'w', dataset)
+    other = tmp_path / 'other'
+    shutil.copytree(dataset, other)
+    loop.train(small_config(), tmp_path / 'w', other)  # moved, but the same
+    assert checkpoints.load_run(tmp_path / 'w').data_dir == other
+    index = records.read_index(other)
+    records.write_index(other, index._replace(rejected={'chair/x': 'for a test'}))
+    with pytest.raises(ValueError, match='this run was trained on another dataset'):
+        loop.train(small_config(), tmp_path / 'w', other)
+
+
+def test_weights_that_are_not_finite_are_not_saved(dataset, tmp_path, monkeypatch):
+    """The loss of a step belongs to the weights before it."""
+    original = loop.make_train_step
+
+    def broken(*args, **kwargs):
+        step = original(*args, **kwargs)
+
+        def broken_step(state, raw, key):
+            state, scalars = step(state, raw, key)
+            bad = jax.tree.map(lambda x: jax.numpy.where(state.step == 4, jax.numpy.nan, x), state.params)
+            return state._replace(params=bad), scalars
+
+        return broken_step
+
+    monkeypatch.setattr(loop, 'make_train_step', broken)
+    with pytest.raises(FloatingPointError, match=r'the weights of step 4 are not finite; .* checkpoint is step 2'):
+        loop.train(small_config(), tmp_path / 'w', dataset)
+    assert checkpoints.load_run(tmp_path / 'w').step == 2
+
+
+def test_a_trunk_from_a_file_starts_the_encoder_of_a_run(dataset, tmp_path, monkeypatch):
+    """The file is read once, before the first step, and its weights are in the state."""
+    config = small_config(num_steps=1)
+    with config.unlocked():
+        config.model.encoder_init = 'resnet18.pth'
+    seen = []
+    monkeypatch.setattr(loop, 'read_torch_file', lambda path: seen.append(path) or {'a': np.zeros(1)})
+    monkeypatch.setattr(
+        loop.official, 'init_trunk', lambda params, state, config: jax.tree.map(lambda x: x + 1, params)
+    )
+    started = loop.train(config, tmp_path / 'w', dataset)
+    plain = loop.train(small_config(num_steps=1), tmp_path / 'plain', dataset)
+    assert seen == ['resnet18.pth']
+    shift = jax.tree.leaves(started.params['params'])[0] - jax.tree.leaves(plain.params['params'])[0]
+    np.testing.assert_allclose(shift, 1, atol=0.01)

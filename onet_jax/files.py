@@ -1,0 +1,22 @@
+"""Writing files so that a reader finds the old content or the new one, never a part."""
+
+import json
+import os
+from pathlib import Path
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write to a temporary name in the same folder, which is made where it is missing, then rename."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: dict) -> None:
+    """Write a JSON file, readable by people, whole or not at all."""
+    write_atomically(path, (json.dumps(content, indent=1) + '\n').encode())
