@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 import trimesh
-from embreex.mesh_construction import TriangleMesh
-from embreex.rtcore_scene import EmbreeScene
 from PIL import Image, ImageDraw, ImageFont
-from scipy import sparse
+
+from onet_jax.geometry.render import prepare, trace, unit
 
 SIZE = 224  # px
 AZIMUTH, ELEVATION = 30.0, 20.0  # degrees
@@ -25,7 +24,6 @@ HALF_WIDTH = 0.87  # of the picture, measured in the plane through the origin
 FRONT, BACK, DOTS = (0.50, 0.66, 0.88), (0.93, 0.56, 0.34), (0.31, 0.38, 0.48)  # sRGB of surfaces in full light
 LIGHT = (-0.48, 0.72, 0.50)  # towards the key light: right, up, back
 AMBIENT, SKY, KEY = 0.52, 0.10, 0.46  # everywhere, from above, from the key light
-CREASE = np.cos(np.radians(30.0))  # faces that meet at a sharper angle keep their edge
 MAX_POINTS = 2048  # of a cloud, in pictures and on the page
 
 _ROWS_PER_PIXEL = 2  # samples of a pixel along each axis
@@ -67,33 +65,21 @@ def render_mesh(
         return _empty_picture(size)
     if not np.isfinite(mesh.vertices).all():
         raise ValueError('render_mesh: expected finite vertices, found NaN or infinity; repair or drop the mesh')
-    vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32)
-    scene = EmbreeScene()
-    TriangleMesh(scene, vertices, faces)
-
+    surface = prepare(mesh.vertices, mesh.faces)
     axes = camera_axes(azimuth, elevation).astype(np.float32)  # right, up, back
     eye, directions = DISTANCE * axes[2], _pixel_rays(size) @ axes
-    hits = scene.run(np.broadcast_to(eye, directions.shape).copy(), directions, output=1)
-    rays = np.flatnonzero(hits['primID'] != -1)
-    face, u, v, distance = (hits[key][rays, None] for key in ('primID', 'u', 'v', 'tfar'))
-    face = face[:, 0]
+    hits = trace(surface, eye, directions)
 
-    flat, corners = face_and_corner_normals(vertices, faces)
-    front = np.sum(flat[face] * directions[rays], axis=-1, keepdims=True) < 0
-    facing = np.where(front, 1, -1).astype(np.float32)
-    flat = facing * flat[face]
-    normals = facing * _unit((1 - u - v) * corners[face, 0] + u * corners[face, 1] + v * corners[face, 2])
-
-    lights = (_sample_lights(size) @ axes)[rays]
-    lit = np.sum(normals * lights, axis=-1, keepdims=True).clip(0)
+    lights = (_sample_lights(size) @ axes)[hits.rays]
+    lit = np.sum(hits.normals * lights, axis=-1, keepdims=True).clip(0)
     # A facet that turns away from the light would shadow itself and show the facets of a smooth surface.
-    exposed = np.flatnonzero((lit[:, 0] > 0) & (np.sum(flat * lights, axis=-1) > 0))
-    starts = eye + distance * directions[rays] + _SHADOW_OFFSET * flat
-    lit[exposed[scene.run(starts[exposed], lights[exposed], query='OCCLUDED') != -1]] = 0
+    exposed = np.flatnonzero((lit[:, 0] > 0) & (np.sum(hits.flat * lights, axis=-1) > 0))
+    starts = eye + hits.distances * directions[hits.rays] + _SHADOW_OFFSET * hits.flat
+    lit[exposed[surface.scene.run(starts[exposed], lights[exposed], query='OCCLUDED') != -1]] = 0
 
     samples = np.ones((len(directions), 3), np.float32)
-    surface = np.where(front, np.float32(colour), np.float32(BACK))
-    samples[rays] = surface * (AMBIENT + SKY * normals @ axes[1][:, None] + KEY * lit)
+    paint = np.where(hits.front, np.float32(colour), np.float32(BACK))
+    samples[hits.rays] = paint * (AMBIENT + SKY * hits.normals @ axes[1][:, None] + KEY * lit)
     pixels = samples.reshape(size, _ROWS_PER_PIXEL, size, _ROWS_PER_PIXEL, 3).mean(axis=(1, 3))
     return np.round(255 * pixels.clip(0, 1)).astype(np.uint8)
 
@@ -186,45 +172,18 @@ def camera_axes(azimuth: float, elevation: float) -> np.ndarray:
     return np.array([right, up, back])
 
 
-def face_and_corner_normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Unit normals of faces [F, 3] and of their corners [F, 3, 3], float32.
-
-    A corner averages the faces around its vertex, weighted by area, that lie within CREASE of its own face: round things
-    look round and boxes keep their edges.
-    """
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    areas = np.cross(b - a, c - a)
-    flat = _unit(areas)
-    shape = (len(vertices), len(faces))
-    touches = sparse.csr_array((np.ones(faces.size, np.float32), (faces.ravel(), np.arange(faces.size) // 3)), shape)
-    corners = _unit(touches @ areas)[faces]
-    # Only corners at a crease need their neighbours one by one; on most meshes they are few.
-    creased = np.flatnonzero(np.sum(corners * flat[:, None], axis=-1).ravel() < CREASE)
-    corner, neighbour = touches[faces.ravel()[creased]].nonzero()
-    smooth = np.sum(flat[creased[corner] // 3] * flat[neighbour], axis=-1) > CREASE
-    joins = sparse.csr_array(
-        (np.ones(smooth.sum(), np.float32), (corner[smooth], neighbour[smooth])), (len(creased), len(faces))
-    )
-    corners.reshape(-1, 3)[creased] = _unit(joins @ areas)
-    return flat, corners
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-20)
-
-
 def _pixel_rays(size: int) -> np.ndarray:
     """Unit directions through the samples of all pixels, row by row from the top: [(2 size)^2, 3] right, up, back."""
     num_rows = _ROWS_PER_PIXEL * size
     axis = HALF_WIDTH * ((2 * np.arange(num_rows) + 1) / num_rows - 1)
     up, right = np.meshgrid(-axis, axis, indexing='ij')
-    return _unit(np.stack([right, up, np.full_like(up, -DISTANCE)], axis=-1).reshape(-1, 3)).astype(np.float32)
+    return unit(np.stack([right, up, np.full_like(up, -DISTANCE)], axis=-1).reshape(-1, 3)).astype(np.float32)
 
 
 def _sample_lights(size: int) -> np.ndarray:
     """Unit direction of the key light for every ray of `_pixel_rays`: [(2 size)^2, 3] right, up, back."""
     offsets = _SOFTNESS * np.array([[[-1, -1, 1], [1, -1, -1]], [[-1, 1, -1], [1, 1, 1]]])
-    return np.tile(_unit(_unit(np.array(LIGHT)) + offsets), (size, size, 1)).reshape(-1, 3).astype(np.float32)
+    return np.tile(unit(unit(np.array(LIGHT)) + offsets), (size, size, 1)).reshape(-1, 3).astype(np.float32)
 
 
 def _empty_picture(size: int) -> np.ndarray:

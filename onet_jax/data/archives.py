@@ -1,0 +1,86 @@
+"""Reading `.npz` archives that nobody vouches for: numbers only, never more memory than `MAX_BYTES` or a lie in a header.
+
+`np.load` allocates whatever an array's header claims and may unpickle; here an array is the bytes that the archive really
+holds, and a header that does not describe exactly these is an error. Nothing is extracted to disk.
+"""
+
+import io
+import math
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from onet_jax.data.records import DAMAGED
+
+MAX_BYTES = 1 << 28  # of all arrays of an archive, unpacked
+KINDS = {'b': 'bool', 'u': 'unsigned', 'i': 'integer', 'f': 'float'}  # of np.dtype.kind
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what np.savez and np.savez_compressed use
+
+
+def read_arrays(path: str | Path, expected: dict[str, tuple[str, tuple]]) -> dict[str, np.ndarray]:
+    """The arrays of an archive that `expected` names: key -> (letters of KINDS, dimensions, None for any length).
+
+    Others are not looked at. Raises FileNotFoundError without the file; ValueError, with path, key, what was expected and
+    what was found, when it is damaged or an array is missing, of another kind or shape, or not finite.
+    """
+    members = read_members(path)
+    return {key: parse_array(path, key, members, *kinds_and_dims) for key, kinds_and_dims in expected.items()}
+
+
+def read_members(path: str | Path) -> dict[str, bytes]:
+    """The arrays of an archive as bytes, under their keys. Raises as `read_arrays` does."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: expected an .npz archive, found no such file')
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+            for info in infos:
+                if '..' in info.filename.replace('\\', '/').split('/') or info.filename.startswith('/'):
+                    raise ValueError(f'a member named {info.filename!r}')
+                if info.compress_type not in COMPRESSIONS:
+                    raise ValueError(f'member {info.filename!r} with compression {info.compress_type}')
+            total = sum(info.file_size for info in infos)
+            if total > MAX_BYTES:
+                raise ValueError(f'{total} bytes when unpacked, {MAX_BYTES} at most')
+            return {info.filename.removesuffix('.npy'): archive.read(info) for info in infos}
+    except (*DAMAGED, zlib.error, OSError) as error:
+        raise ValueError(
+            f'{path}: expected an archive as np.savez writes it, found {path.stat().st_size} bytes that are cut off, '
+            f'damaged or something else ({error})'
+        ) from error
+
+
+def parse_array(path: str | Path, key: str, members: dict[str, bytes], kinds: str, dims: tuple) -> np.ndarray:
+    """One array of `read_members`, in native byte order. Arguments and errors as in `read_arrays`."""
+    if key not in members:
+        reject(path, key, 'an array of this name', f'only {sorted(members)}')
+    content = members[key]
+    stream = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, fortran_order, dtype = read_header[version](stream)
+    except Exception as error:  # the header is a Python expression and fails in as many ways
+        raise ValueError(f"{path}, key '{key}': expected the header of an array, found another ({error!r})") from error
+
+    fits = len(shape) == len(dims) and all(d in (None, n) for d, n in zip(dims, shape, strict=True))
+    if dtype.kind not in kinds or not fits:
+        shown = ', '.join('any' if d is None else str(d) for d in dims)
+        found = 'pickled objects' if dtype.hasobject else dtype
+        reject(path, key, f'{" or ".join(KINDS[kind] for kind in kinds)} [{shown}]', f'{found} {list(shape)}')
+    num_bytes, num_found = math.prod(shape) * dtype.itemsize, len(content) - stream.tell()
+    if num_bytes != num_found:
+        reject(path, key, f'{num_bytes} bytes for {dtype} {list(shape)}', str(num_found))
+    array = np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape, order='F' if fortran_order else 'C')
+    finite = np.isfinite(array)
+    if not finite.all():
+        reject(path, key, 'finite numbers', f'NaN or infinity in {array.size - finite.sum()} of {array.size}')
+    return np.array(array, dtype.newbyteorder('='), order='C')
+
+
+def reject(path: str | Path, key: str, expected: str, found: str) -> None:
+    """Raise ValueError about one array."""
+    raise ValueError(f"{path}, key '{key}': expected {expected}, found {found}")

@@ -1,0 +1,262 @@
+"""Pictures of meshes by ray tracing (embree): no display, no OpenGL, no compiler, and the same bytes every time.
+
+`render_views` makes what stands in for the R2N2 renderings of a mesh that has none; `trace` serves other pictures too.
+V views, S pixels on each side, N vertices, F faces, R rays, H rays that hit.
+
+The light is that of the R2N2 renderings, measured on the 24 of a car: one hemispheric lamp without shadows, fixed to the
+object, whose linear intensity is (1 + n . l) / 2, written as sRGB. Ours stands oblique to all three axes, so that no two
+faces of a box are equally bright. A normal counts towards the eye: surfaces have two sides, and polygon soups with
+faces turned either way look like the solids they mean.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import trimesh
+from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
+from trimesh.visual import TextureVisuals
+from trimesh.visual.color import uv_to_color
+from trimesh.visual.material import PBRMaterial
+
+from onet_jax.geometry.cameras import IMAGE_SIZE, Camera, object_camera, project
+
+GREY = (0.80, 0.80, 0.80)  # sRGB in full light, of a mesh without colours: a drawn hue would say nothing of its shape
+LAMP = (0.37, 0.92, 0.12)  # towards it, in the axes of the mesh: y is up
+FLOOR = 0.04  # linear intensity on the far side, which the renderings leave black
+GAMMA = 2.2  # of sRGB, nearly
+CREASE = np.cos(np.radians(40.0))  # faces that meet at a sharper angle keep their edge
+# Where the rays pass through a pixel, in sixteenths right and down: no two in one row or column.
+SAMPLES = ((9, 5), (7, 11), (13, 9), (5, 3), (3, 13), (1, 7), (11, 15), (15, 1))
+
+_SAME = np.cos(np.radians(20.0))  # faces this close to a common one are all within CREASE of each other
+_MAX_VALENCE = 64  # a corner where more faces meet at a crease keeps its face's normal: the tip of a cone
+_BLOCK = 1 << 14  # corners at creases that are compared with their neighbours at a time: bounds the memory
+
+
+class Surface(NamedTuple):
+    """A mesh made ready for rays."""
+
+    scene: EmbreeScene
+    flat: np.ndarray  # [F, 3] float32, unit normals of the faces
+    corners: np.ndarray  # [F, 3, 3] float32, unit normals at their corners: see `face_and_corner_normals`
+
+
+class Hits(NamedTuple):
+    """The rays that met a surface, and where."""
+
+    rays: np.ndarray  # [H] int, which
+    faces: np.ndarray  # [H] int
+    weights: np.ndarray  # [H, 3] float32, barycentric
+    distances: np.ndarray  # [H, 1] float32, in lengths of the ray's direction
+    front: np.ndarray  # [H, 1] bool, the face is wound counter-clockwise as seen along the ray
+    flat: np.ndarray  # [H, 3] float32, normal of the face, towards the eye
+    normals: np.ndarray  # [H, 3] float32, the same, smooth
+
+
+class View(NamedTuple):
+    """A picture, or several with a leading axis V."""
+
+    rgb: np.ndarray  # [..., S, S, 3] uint8, on white
+    alpha: np.ndarray  # [..., S, S] uint8, 255 where the object fills the pixel, 0 where it is not seen
+    depth: np.ndarray  # [..., S, S] float32, nearest in the pixel, along the camera's axis; inf at alpha 0
+
+
+def render_views(
+    mesh: trimesh.Trimesh,
+    cameras: Camera,
+    *,
+    size: int = IMAGE_SIZE,
+    colour: tuple[float, float, float] | None = None,
+) -> View:
+    """A mesh seen by cameras [V] of its own frame, whose pixels are those of a 137 px image whatever `size` is.
+
+    colour: sRGB in [0, 1]; by default the mesh's own colours, or GREY. An empty mesh gives white pictures. Raises
+    ValueError for vertices that are not finite or that do not exist.
+    """
+    vertices, faces = _checked(mesh)
+    num_views = len(cameras.world_mat)
+    views = View(
+        np.full((num_views, size, size, 3), 255, np.uint8),
+        np.zeros((num_views, size, size), np.uint8),
+        np.full((num_views, size, size), np.inf, np.float32),
+    )
+    used, faces = np.unique(faces, return_inverse=True)
+    vertices, faces = vertices[used], faces.reshape(-1, 3)
+    extents = np.ptp(vertices, axis=0) if len(faces) else np.zeros(3)
+    if not extents.any():
+        return views
+    # Rays are float32: they travel around the origin, in lengths of the object.
+    loc, scale = vertices.min(axis=0) + extents / 2, extents.max()
+    cameras, vertices = object_camera(cameras, loc, scale), (vertices - loc) / scale
+    surface = prepare(vertices, faces)
+    colours = corner_colours(mesh) if colour is None else np.broadcast_to(np.float32(colour), (len(faces), 3, 3))
+    for view in range(num_views):
+        camera = Camera(cameras.world_mat[view], cameras.camera_mat[view])
+        _draw(surface, colours, camera, _window(camera, vertices, size), View(*(array[view] for array in views)))
+    return views
+
+
+def render_view(mesh: trimesh.Trimesh, camera: Camera, **options) -> View:
+    """`render_views` for one camera."""
+    views = render_views(mesh, Camera(camera.world_mat[None], camera.camera_mat[None]), **options)
+    return View(*(array[0] for array in views))
+
+
+def prepare(vertices: np.ndarray, faces: np.ndarray) -> Surface:
+    """vertices [N, 3], of the order of 1 and around 0 (rays are float32); faces [F, 3], at least one."""
+    vertices, faces = np.asarray(vertices, np.float32), np.asarray(faces, np.int32)
+    scene = EmbreeScene(robust=True)  # else some rays slip through between two faces
+    TriangleMesh(scene, vertices, faces)
+    return Surface(scene, *face_and_corner_normals(vertices, faces))
+
+
+def trace(surface: Surface, origins: np.ndarray, directions: np.ndarray) -> Hits:
+    """Follows rays to the first face in their way, whichever side of it they meet.
+
+    origins [R, 3] or [3], directions [R, 3] float32, of any length.
+    """
+    found = surface.scene.run(np.broadcast_to(np.float32(origins), directions.shape).copy(), directions, output=1)
+    rays = np.flatnonzero(found['primID'] != -1)
+    faces, u, v, distances = (found[key][rays] for key in ('primID', 'u', 'v', 'tfar'))
+    weights = np.stack([1 - u - v, u, v], axis=-1)
+    flat = surface.flat[faces]
+    front = np.sum(flat * directions[rays], axis=-1, keepdims=True) < 0
+    facing = np.where(front, 1, -1).astype(np.float32)
+    normals = unit(np.einsum('hi,hic->hc', weights, surface.corners[faces]))
+    return Hits(rays, faces, weights, distances[:, None], front, facing * flat, facing * normals)
+
+
+def corner_colours(mesh: trimesh.Trimesh) -> np.ndarray:
+    """The mesh's own colours at the corners of its faces, [F, 3, 3] float32 sRGB in [0, 1]; GREY if it has none.
+
+    Faces, vertices, a texture (looked up at the vertices only) or one material for all may carry them.
+    """
+    visual, faces = mesh.visual, mesh.faces
+    colours = np.float32(GREY)
+    if isinstance(visual, TextureVisuals):
+        material, uv = visual.material, visual.uv
+        image = getattr(material, 'baseColorTexture', None) or getattr(material, 'image', None)
+        if image is not None and uv is not None and len(uv) == len(mesh.vertices) and np.isfinite(uv).all():
+            colours = uv_to_color(uv, image)[faces, :3] / 255
+        elif isinstance(material, PBRMaterial):
+            colours = (material.main_color[:3] / 255) ** (1 / GAMMA)  # glTF has linear factors
+        elif material is not None:
+            colours = material.main_color[:3] / 255
+    elif visual.kind == 'vertex':
+        colours = visual.vertex_colors[faces, :3] / 255
+    elif visual.kind == 'face':
+        colours = visual.face_colors[:, None, :3] / 255
+    return np.broadcast_to(np.float32(colours), (len(faces), 3, 3))
+
+
+def face_and_corner_normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Unit normals of faces [F, 3] and of their corners [F, 3, 3], float32.
+
+    A corner averages the faces at its point in space, weighted by area, that lie within CREASE of its own face: round
+    things look round and boxes keep their edges. Neighbours wound the other way count as if they were turned round, so
+    that the normal at a corner follows the winding of its own face only.
+    """
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    areas = np.cross(b - a, c - a)
+    sizes = np.linalg.norm(areas, axis=-1)
+    flat = unit(areas)
+
+    # Corners sorted by their point, the largest face of each point first: that one is the reference of the others.
+    points, owners = _weld(vertices)[faces.ravel()], np.repeat(np.arange(len(faces)), 3)
+    order = np.lexsort((-sizes[owners], points))
+    owners, points = owners[order], points[order]
+    starts = np.flatnonzero(np.diff(points, prepend=-1))
+    valences = np.diff(starts, append=len(points))
+    cosines = np.sum(flat[owners] * np.repeat(flat[owners[starts]], valences, axis=0), axis=-1)
+    sums = np.add.reduceat(np.sign(cosines)[:, None] * areas[owners], starts)
+    normals = np.sign(cosines)[:, None] * np.repeat(unit(sums), valences, axis=0)
+
+    # Where faces meet at a crease each corner is compared with all its neighbours; on most meshes these are few.
+    smooth = np.minimum.reduceat(np.where(sizes[owners] > 0, np.abs(cosines), 1), starts) > _SAME
+    creased = np.flatnonzero(np.repeat(~smooth, valences))
+    normals[creased] = flat[owners[creased]]
+    creased = creased[np.repeat(valences, valences)[creased] <= _MAX_VALENCE]
+    firsts, counts = (np.repeat(numbers, valences)[creased] for numbers in (starts, valences))
+    for block in range(0, len(creased), _BLOCK):
+        rows, first, count = (array[block : block + _BLOCK] for array in (creased, firsts, counts))
+        ends = np.cumsum(count)
+        neighbours = owners[np.arange(ends[-1]) + np.repeat(first - ends + count, count)]
+        cosines = np.sum(np.repeat(flat[owners[rows]], count, axis=0) * flat[neighbours], axis=-1)
+        joined = np.where(np.abs(cosines) > CREASE, np.sign(cosines), 0)[:, None] * areas[neighbours]
+        normals[rows] = unit(np.add.reduceat(joined, ends - count))
+    corners = np.empty((len(owners), 3), np.float32)
+    corners[order] = normals
+    return flat, corners.reshape(-1, 3, 3)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors [..., 3] at length 1; zero stays zero."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-20)
+
+
+def _weld(vertices: np.ndarray) -> np.ndarray:
+    """One number for each point in space: [N] int, equal for vertices [N, 3] that lie in the same place."""
+    order = np.lexsort(vertices.T)
+    moves = (np.diff(vertices[order], axis=0) != 0).any(axis=1)
+    numbers = np.empty(len(vertices), np.int64)
+    numbers[order] = np.concatenate([[0], np.cumsum(moves)])
+    return numbers
+
+
+def _checked(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
+    """vertices [N, 3] float64, faces [F, 3]; embree reads whatever memory a wrong index points to."""
+    vertices, faces = np.asarray(mesh.vertices, np.float64).reshape(-1, 3), np.asarray(mesh.faces).reshape(-1, 3)
+    if not np.isfinite(vertices).all():
+        raise ValueError('render: expected finite vertices, found NaN or infinity; repair or drop the mesh')
+    if len(faces) and not (faces.min() >= 0 and faces.max() < len(vertices)):
+        raise ValueError(
+            f'render: expected faces of vertices 0 to {len(vertices) - 1}, found {faces.min()} to {faces.max()}; '
+            'repair or drop the mesh'
+        )
+    return vertices, faces
+
+
+def _window(camera: Camera, vertices: np.ndarray, size: int) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the pixels that can show the vertices [N, 3]; the rest needs no rays."""
+    pixels, depth = project(camera, vertices)
+    if not (depth > 0).any():
+        return 0, 0, 0, 0
+    if not (depth > 0).all():
+        return 0, 0, size, size
+    # One pixel more on each side than they fill, against rounding.
+    low = np.clip(np.floor(pixels.min(axis=0) * size / IMAGE_SIZE) - 1, 0, size)
+    high = np.clip(np.ceil(pixels.max(axis=0) * size / IMAGE_SIZE) + 1, 0, size)
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+def _draw(surface: Surface, colours: np.ndarray, camera: Camera, window: tuple[int, int, int, int], view: View) -> None:
+    """Draws what the camera sees into the window of one view; its `rgb` [S, S, 3], `alpha` and `depth` [S, S] are blank."""
+    left, top, right, bottom = window
+    if left >= right or top >= bottom:
+        return
+    shape = (bottom - top, right - left, len(SAMPLES))
+    steps, zoom = np.array(SAMPLES) / 16, IMAGE_SIZE / len(view.rgb)
+    positions = np.ones((*shape, 3))
+    positions[..., 0] = zoom * (np.arange(left, right)[:, None] + steps[:, 0])
+    positions[..., 1] = zoom * (np.arange(top, bottom)[:, None, None] + steps[:, 1])
+    # Rays whose length along the camera's axis is 1 / unit_depth, so that a distance is a depth.
+    inverse = np.linalg.inv(camera.world_mat[:, :3])
+    unit_depth = np.linalg.norm(camera.world_mat[2, :3])
+    eye = -inverse @ camera.world_mat[:, 3]
+    to_world = unit_depth * inverse @ np.linalg.inv(camera.camera_mat)
+    directions = (positions.reshape(-1, 3) @ to_world.T).astype(np.float32)
+
+    hits = trace(surface, eye, directions)
+    lamp = unit(np.array(LAMP, np.float32))
+    light = FLOOR + (1 - FLOOR) * (1 + hits.normals @ lamp[:, None]) / 2
+    paint = np.einsum('hi,hic->hc', hits.weights, colours[hits.faces])
+    samples = np.ones((len(directions), 3), np.float32)
+    samples[hits.rays] = paint * light ** (1 / GAMMA)
+    covered, depth = np.zeros(len(directions), np.float32), np.full(len(directions), np.inf, np.float32)
+    covered[hits.rays], depth[hits.rays] = 1, unit_depth * hits.distances[:, 0]
+
+    part = slice(top, bottom), slice(left, right)
+    view.rgb[part] = np.round(255 * samples.reshape(*shape, 3).mean(axis=2).clip(0, 1))
+    view.alpha[part] = np.round(255 * covered.reshape(shape).mean(axis=2))
+    view.depth[part] = depth.reshape(shape).min(axis=2)
