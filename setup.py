@@ -27,6 +27,7 @@ CORE = [
 ]
 # TFDS imports importlib_resources without naming it among its requirements.
 DATA = ['tensorflow-cpu>=2.20', 'tensorflow-datasets>=4.9.9', 'importlib_resources>=6']
+BEAM = ['apache-beam>=2.65']
 TEST = ['pytest>=8', 'ruff>=0.14']
 
 setup(
@@ -40,5 +41,5 @@ setup(
     packages=find_packages(include=['onet_jax*']),
     package_data={'onet_jax.viz': ['*.html']},
     install_requires=CORE,
-    extras_require={'data': DATA, 'test': TEST, 'dev': DATA + TEST},
+    extras_require={'data': DATA, 'beam': BEAM, 'test': TEST, 'dev': DATA + BEAM + TEST},
 )

@@ -40,6 +40,7 @@ def get_config(variant: str = '') -> ConfigDict:
                 'families': (),  # all of them
                 'num_shapes_per_family': 100,
                 'num_points': 100_000,
+                'num_views': 0,
                 'val_fraction': 0.1,
                 'test_fraction': 0.1,
                 'dataset_seed': 0,

@@ -1,4 +1,8 @@
-"""Build the embedded dataset of procedural solids: python -m launch.prepare --data_dir=D [--families=a,b].
+"""Make a dataset: of your meshes, of a ShapeNet folder in the official layout, or of embedded procedural solids.
+
+    python -m launch.prepare --meshes=DIR --data_dir=D      # off, obj, ply, stl, glb, gltf; first folder = category
+    python -m launch.prepare --shapenet=DIR --data_dir=D    # points.npz, pointcloud.npz, model.binvox, ...
+    python -m launch.prepare --data_dir=D                   # ten families of solids
 
 An interrupted run goes on where it stopped. Train on it with `python -m launch.train ... --data_dir=D`.
 """
@@ -8,28 +12,47 @@ from absl import flags
 import launch
 
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the dataset.', required=True)
-FAMILIES = flags.DEFINE_list('families', [], 'Families of solids; all of them by default.')
-NUM_SHAPES_PER_FAMILY = flags.DEFINE_integer('num_shapes_per_family', 100, 'Shapes of each family.', lower_bound=1)
+MESHES = flags.DEFINE_string('meshes', None, 'Folder tree of mesh files.')
+SHAPENET = flags.DEFINE_string('shapenet', None, 'Folder in the official layout.')
 NUM_POINTS = flags.DEFINE_integer('num_points', 100_000, 'Volume points of a shape, and surface points.', lower_bound=1)
+NUM_VIEWS = flags.DEFINE_integer('num_views', 24, 'Rendered pictures of a shape, 137 px.', lower_bound=0)
 SEED = flags.DEFINE_integer('seed', 0, 'The same seed gives the same dataset.', lower_bound=0)
-VAL_FRACTION = flags.DEFINE_float('val_fraction', 0.1, 'Share of each family for validation.')
-TEST_FRACTION = flags.DEFINE_float('test_fraction', 0.1, 'Share of each family for testing.')
+VAL_FRACTION = flags.DEFINE_float('val_fraction', 0.1, 'Share of each category for validation.')
+TEST_FRACTION = flags.DEFINE_float('test_fraction', 0.1, 'Share of each category for testing.')
+LISTS = flags.DEFINE_string('lists', None, 'Meshes: folder of <category>/{train,val,test}.lst instead of fractions.')
+SAMPLING = flags.DEFINE_string('sampling', 'uniform', 'Meshes: training points, uniform, equal or surface.')
+UP = flags.DEFINE_string('up', 'y', 'Meshes: the axis that points up in the files, y or z.')
+FAMILIES = flags.DEFINE_list('families', [], 'Solids: families; all of them by default.')
+NUM_SHAPES_PER_FAMILY = flags.DEFINE_integer('num_shapes_per_family', 100, 'Solids: of each family.', lower_bound=1)
+NUM_WORKERS = flags.DEFINE_integer('num_workers', None, 'Processes; one for each core by default.', lower_bound=1)
+RUNNER = flags.DEFINE_enum('runner', 'processes', ['processes', 'beam'], 'On this machine, or an Apache Beam pipeline.')
+BEAM_OPTIONS = flags.DEFINE_list('beam_options', [], 'Beam: options of the pipeline, as --runner=FlinkRunner.')
 
 
 def main(_):
+    from onet_jax.data.collection import prepare_meshes
+    from onet_jax.data.exchange import import_shapenet
     from onet_jax.data.prepare import prepare_procedural
+    from onet_jax.data.runners import beam, processes
 
-    index = prepare_procedural(
-        DATA_DIR.value,
-        families=FAMILIES.value,
-        num_shapes_per_family=NUM_SHAPES_PER_FAMILY.value,
-        num_points=NUM_POINTS.value,
-        seed=SEED.value,
-        val_fraction=VAL_FRACTION.value,
-        test_fraction=TEST_FRACTION.value,
-    )
+    if MESHES.value and SHAPENET.value:
+        raise ValueError('--meshes, --shapenet: expected one of them, found both')
+    data_dir, on_beam = DATA_DIR.value, RUNNER.value == 'beam'
+    run = beam(f'{data_dir}/beam', BEAM_OPTIONS.value) if on_beam else processes(NUM_WORKERS.value)
+    sizes = {'num_points': NUM_POINTS.value, 'num_views': NUM_VIEWS.value, 'seed': SEED.value, 'run': run}
+    fractions = {'val_fraction': VAL_FRACTION.value, 'test_fraction': TEST_FRACTION.value}
+    if MESHES.value:
+        options = {'lists': LISTS.value, 'sampling': SAMPLING.value, 'up': UP.value}
+        index = prepare_meshes(MESHES.value, data_dir, **sizes, **fractions, **options)
+    elif SHAPENET.value:
+        index = import_shapenet(SHAPENET.value, data_dir, run=run)
+    else:
+        families = {'families': FAMILIES.value, 'num_shapes_per_family': NUM_SHAPES_PER_FAMILY.value}
+        index = prepare_procedural(data_dir, **families, **sizes, **fractions)
     counts = ', '.join(f'{split} {len(shapes)}' for split, shapes in index.splits.items())
-    print(f'{DATA_DIR.value}: {counts} shapes; {len(index.rejected)} rejected')
+    for name, reason in index.rejected.items():
+        print(f'rejected: {name}: {reason}')
+    print(f'{data_dir}: {counts} shapes; {len(index.rejected)} rejected')
 
 
 if __name__ == '__main__':

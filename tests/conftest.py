@@ -42,8 +42,9 @@ def golden_names(pattern: str) -> list[str]:
 
 @pytest.fixture(scope='session')
 def dataset(tmp_path_factory) -> Path:
-    """A dataset of three families with 3 training, 1 validation and 1 test shape each; 5,000 points make 2 chunks."""
+    """A dataset of three families with 3 training, 1 validation and 1 test shape each; 5,000 points make 2 chunks; 3 views."""
     from onet_jax.data.prepare import prepare_procedural
+    from onet_jax.data.runners import processes
 
     data_dir = tmp_path_factory.mktemp('data') / 'solids'
     prepare_procedural(
@@ -51,10 +52,11 @@ def dataset(tmp_path_factory) -> Path:
         families=('chair', 'mug', 'table'),
         num_shapes_per_family=5,
         num_points=5000,
+        num_views=3,
         seed=0,
         val_fraction=0.2,
         test_fraction=0.2,
-        num_workers=1,
+        run=processes(1),
     )
     return data_dir
 

@@ -5,8 +5,11 @@ import pytest
 
 from benchmarks import parity
 
+# Those of mesh/ are held in tests/geometry/.
+FILES = [file for file in parity.compared_files() if not file.startswith('mesh/')]
 
-@pytest.mark.parametrize('file', parity.compared_files())
+
+@pytest.mark.parametrize('file', FILES)
 def test_float64_equals_the_official_float64_run(file):
     """What the official code also gives in float64 agrees to 1e-9, what it gives in float32 to its rounding."""
     for kind, deviation in parity.deviations_of(file, np.float64).items():
@@ -14,12 +17,13 @@ def test_float64_equals_the_official_float64_run(file):
             ('logits', 'input gradients', 'largest gradients', 'outputs', 'img', 'points', 'voxels', 'condition',
              'evidence', 'posterior', 'loss')
         )  # fmt: skip
-        assert deviation.relative <= (1e-9 if exact else 5e-4), (kind, deviation)
+        bound = 1e-9 if exact else 1e-6 if kind.startswith('weights after 3') else 5e-4
+        assert deviation.relative <= bound, (kind, deviation)
         if kind == 'round trip':
             assert deviation.absolute == 0
 
 
-@pytest.mark.parametrize('file', parity.compared_files())
+@pytest.mark.parametrize('file', FILES)
 def test_float32_equals_the_official_float32_run(file):
     for kind, deviation in parity.deviations_of(file, np.float32).items():
         assert deviation.relative <= 1e-3, (kind, deviation)

@@ -53,19 +53,26 @@ class Entry(NamedTuple):
 
 
 def split_checkpoint(stored: object) -> tuple[dict[str, np.ndarray], dict]:
-    """What an official file holds: the weights, and everything else by name ('optimizer', 'it', ...).
+    """What a file holds: the weights by name, and everything else by name ('optimizer', 'it', ...).
 
-    A file of weights alone is taken, too. Raises ValueError for anything else.
+    The weights are those under 'model' (official) or 'state_dict', or the file holds nothing else; the prefix 'module.' that
+    torch's DataParallel puts before all names is taken off. Raises ValueError for anything else and for weights that are
+    not finite.
     """
-    if isinstance(stored, dict) and isinstance(stored.get('model'), dict):
-        rest = {key: value for key, value in stored.items() if key != 'model'}
-        stored = stored['model']
-    else:
-        rest = {}
-    if not isinstance(stored, dict) or not stored or not all(isinstance(x, np.ndarray) for x in stored.values()):
-        found = sorted(map(str, stored))[:9] if isinstance(stored, dict) else type(stored).__name__
+    weights, rest = stored, {}
+    for key in ('model', 'state_dict'):
+        if isinstance(stored, dict) and isinstance(stored.get(key), dict):
+            weights, rest = stored[key], {name: value for name, value in stored.items() if name != key}
+            break
+    if not isinstance(weights, dict) or not weights or not all(isinstance(x, np.ndarray) for x in weights.values()):
+        found = sorted(map(str, weights))[:9] if isinstance(weights, dict) else type(weights).__name__
         raise ValueError(f"expected weights by name, or a checkpoint with the key 'model', found {found}")
-    return stored, rest
+    bad = [name for name, array in weights.items() if not np.isfinite(array.astype(np.float64)).all()]
+    if bad:
+        raise ValueError(f'expected finite weights, found NaN or infinity in {bad[:9]}')
+    if all(name.startswith('module.') for name in weights):
+        weights = {name.removeprefix('module.'): array for name, array in weights.items()}
+    return weights, rest
 
 
 def from_state_dict(state: Mapping[str, np.ndarray], config: ConfigDict) -> dict:
@@ -84,38 +91,44 @@ def to_state_dict(params: dict, config: ConfigDict, *, legacy: bool = False, num
     return {**state, **dict.fromkeys(counters, np.asarray(num_batches))}
 
 
-def from_adam(optimizer: Mapping, state: Mapping[str, np.ndarray], opt_state, config: ConfigDict):
+def from_adam(optimizer: object, state: Mapping[str, np.ndarray], opt_state, config: ConfigDict):
     """The official optimiser's state in the place of the fresh `opt_state` of `optim.make_optimizer` for Adam.
 
-    optimizer: `state_dict()` of torch.optim.Adam; it numbers the weights in the order of `state`. Raises ValueError for
-    another optimiser or rate than that of `config.optim`, and as `from_state_dict`.
+    optimizer: `state_dict()` of torch.optim.Adam, in which weights have numbers (or, from old versions of torch, any keys);
+    those of its group stand in the order of the weights in `state`. Raises ValueError for another optimiser or other
+    settings than those of `config.optim`, and as `from_state_dict`.
     """
+    how = 'or convert without the optimiser: --nooptimizer'
+    try:
+        (group,) = optimizer['param_groups']
+        keys, moments = list(group['params']), dict(optimizer['state'])
+        found = {key: group[key] for key in ('lr', *ADAM)}
+        counts = {int(np.asarray(moment['step'])) for moment in moments.values()}
+        first, second = ({key: moment[m] for key, moment in moments.items()} for m in ('exp_avg', 'exp_avg_sq'))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"optimizer: expected one group of Adam's, found something else ({error!r}); {how}") from error
     expected = {'lr': config.optim.learning_rate, **ADAM}
-    found = {key: optimizer['param_groups'][0].get(key, expected[key]) for key in expected}
-    wrong = [
-        f'{k} {found[k]!r}, not {expected[k]!r}' for k in expected if not np.allclose(found[k], expected[k], rtol=1e-6)
-    ]
-    if config.optim.name != 'adam' or wrong or len(optimizer['param_groups']) != 1:
+    wrong = [f'{k} {found[k]!r}, not {expected[k]!r}' for k in expected if found[k] != expected[k]]
+    if config.optim.name != 'adam' or wrong:
         raise ValueError(
-            f"optimizer: expected one group of Adam's with the settings of config.optim (name {config.optim.name!r}), "
-            f'found {", ".join(wrong) or "another"}; change the config, as with --config.optim.learning_rate={found["lr"]}, '
-            'or convert without the optimiser: --nooptimizer'
+            f'optimizer: expected the settings of config.optim (name {config.optim.name!r}), found Adam with '
+            f'{", ".join(wrong) or "the same settings"}; change the config, as with '
+            f'--config.optim.learning_rate={found["lr"]}, {how}'
         )
-    weights = [name for name in state if not re.search(r'\.(running_mean|running_var|num_batches_tracked)$', name)]
-    moments = {name: optimizer['state'][i] for i, name in enumerate(weights) if i in optimizer['state']}
     if not moments:
         return opt_state  # saved before the first step
-    counts = {int(np.asarray(moment['step'])) for moment in moments.values()}
-    if len(counts) != 1:
-        raise ValueError(f'optimizer: expected one number of steps for all weights, found {sorted(counts)}')
-    trainable = {'params': variable_shapes(config)['params']}
-    layouts = layouts_of(config, is_legacy(state))
-    first, second = (
-        read_weights({name: moment[key] for name, moment in moments.items()}, trainable, layouts)['params']
-        for key in ('exp_avg', 'exp_avg_sq')
+    weights = [name for name in state if not re.search(r'\.(running_mean|running_var|num_batches_tracked)$', name)]
+    if len(keys) != len(weights) or set(keys) != set(moments) or len(counts) != 1:
+        raise ValueError(
+            f'optimizer: expected moments of {len(weights)} weights after one number of steps, found {len(keys)} weights, '
+            f'{len(moments)} moments and the numbers of steps {sorted(counts)}; {how}'
+        )
+    layouts, trainable = layouts_of(config, is_legacy(state)), {'params': variable_shapes(config)['params']}
+    mu, nu = (
+        read_weights({name: moment[key] for name, key in zip(weights, keys, strict=True)}, trainable, layouts)['params']
+        for moment in (first, second)
     )
-    count = np.asarray(counts.pop(), np.int32)
-    return optax.tree_utils.tree_set(opt_state, mu=first, nu=second, count=count)
+    return optax.tree_utils.tree_set(opt_state, mu=mu, nu=nu, count=np.asarray(counts.pop(), np.int32))
 
 
 def init_trunk(params: dict, state: Mapping[str, np.ndarray], config: ConfigDict) -> dict:

@@ -6,16 +6,26 @@ holds, and a header that does not describe exactly these is an error. Nothing is
 
 import io
 import math
+import struct
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from onet_jax.data.records import DAMAGED
-
 MAX_BYTES = 1 << 28  # of all arrays of an archive, unpacked
 KINDS = {'b': 'bool', 'u': 'unsigned', 'i': 'integer', 'f': 'float'}  # of np.dtype.kind
+# What zipfile raises for a file that is not an archive, was cut off or has flipped bits.
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+)
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what np.savez and np.savez_compressed use
 
 
@@ -46,7 +56,7 @@ def read_members(path: str | Path) -> dict[str, bytes]:
             if total > MAX_BYTES:
                 raise ValueError(f'{total} bytes when unpacked, {MAX_BYTES} at most')
             return {info.filename.removesuffix('.npy'): archive.read(info) for info in infos}
-    except (*DAMAGED, zlib.error, OSError) as error:
+    except DAMAGED as error:
         raise ValueError(
             f'{path}: expected an archive as np.savez writes it, found {path.stat().st_size} bytes that are cut off, '
             f'damaged or something else ({error})'

@@ -1,8 +1,8 @@
 """The TFDS form of a dataset: TFRecords that a training step reads as they are. Imports TensorFlow Datasets.
 
-A record of the train split is one chunk of one shape (see `records.Chunks`), about 29 KB; one of 'val' or 'test' is a whole
-shape. Every array is stored as its bytes, so that float16 and packed bits come back exactly. TFDS orders the records by a
-hash of their keys, hence each shard is a mixture of all shapes; it makes shards of 64 to 128 MiB.
+A record of the train split is one chunk of one shape (see `records.Chunks`), about 29 KB and a view; one of 'val' or
+'test' is a whole shape. Every array is stored as its bytes, so that float16 and packed bits come back exactly. TFDS orders
+the records by a hash of their keys, hence each shard is a mixture of all shapes; it makes shards of 64 to 128 MiB.
 """
 
 import shutil
@@ -21,13 +21,14 @@ ARRAYS = {
     'surface': (np.float16, (None, 3)),
     'normals': (np.float16, (None, 3)),  # empty in 'train', which has no use for them
     'voxels': (np.uint8, (None,)),  # np.packbits
+    'view': (np.uint8, (None,)),  # a JPEG file; empty where there are no views
 }
 
 
 class OccupancyShapes(tfds.core.GeneratorBasedBuilder):
     """Occupancy samples of a folder of shape files; the records lie in its subfolder `tfds`."""
 
-    VERSION = tfds.core.Version('1.0.0')
+    VERSION = tfds.core.Version('1.1.0')
 
     def __init__(self, *, source: str):
         """source: a folder with a `dataset.json` (see `records.py`)."""
@@ -63,8 +64,9 @@ class OccupancyShapes(tfds.core.GeneratorBasedBuilder):
             voxels = np.packbits(shape.voxels)
             if split != 'train':
                 arrays = {key: getattr(shape, key) for key in ('points', 'surface', 'normals')}
-                occ = np.packbits(shape.occ)
-                yield f'{category}/{name}', {**arrays, 'occ': occ, 'voxels': voxels, **labels, 'chunk': 0}
+                arrays |= {'occ': np.packbits(shape.occ), 'voxels': voxels}
+                view = _as_array(shape.views.jpegs[0] if shape.views else b'')
+                yield f'{category}/{name}', {**arrays, 'view': view, **labels, 'chunk': 0}
                 continue
             chunks = split_chunks(shape)
             for k in range(len(chunks.points)):
@@ -76,10 +78,15 @@ class OccupancyShapes(tfds.core.GeneratorBasedBuilder):
                         'surface': chunks.surface[k % len(chunks.surface)],
                         'normals': np.empty((0, 3), np.float16),
                         'voxels': voxels,
+                        'view': _as_array(chunks.jpegs[k % len(chunks.jpegs)] if chunks.jpegs else b''),
                         **labels,
                         'chunk': k,
                     },
                 )
+
+
+def _as_array(content: bytes) -> np.ndarray:
+    return np.frombuffer(content, np.uint8)
 
 
 def prepare_tfds(data_dir: str | Path) -> OccupancyShapes:

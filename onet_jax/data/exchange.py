@@ -3,35 +3,37 @@
 N volume points and M surface points of a shape. Imports no JAX: processes that prepare data use it.
 """
 
+import io
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial import KDTree
+from PIL import Image
 from tqdm import tqdm
 
-from onet_jax.data import records
-from onet_jax.data.prepare import _claim_folder, _open_pool
-from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS, Index, Shape
+from onet_jax.data import records, shapenet
+from onet_jax.data.prepare import claim_folder, finish
+from onet_jax.data.records import NUM_VOXELS, VIEW_SIZE, Index, Shape, Views, encode_view
+from onet_jax.data.runners import Outcome, Runner, processes
+from onet_jax.data.sampling import chunk_order
 from onet_jax.data.shapenet import Model, find_models, read_shapenet_model, write_lists, write_shapenet_model
+from onet_jax.geometry.cameras import Camera, object_camera
 from onet_jax.geometry.voxels import Voxels
 
 MAX_COORDINATE = 1.01  # of points and normals; what lies further out is not in object coordinates
 
 
 def import_shapenet(
-    root: str | Path, data_dir: str | Path, *, classes: Sequence[str] | None = None, num_workers: int | None = None
+    root: str | Path, data_dir: str | Path, *, classes: Sequence[str] | None = None, run: Runner | None = None
 ) -> Index:
     """Make a dataset in `data_dir` of the official layout in `root`; returns its index.
 
     classes: categories, all that have lists by default. Splits are those of the lists; a model that cannot be read, has no
-    surface points or no voxels, or differs from most others in its number of points is in no split but in
-    `index.rejected`. Shapes that an interrupted run has finished are kept. num_workers: processes, as many as there are
-    cores by default; 1 works in this process. The result does not depend on it.
+    surface points or no voxels, or differs from most others in its number of points or views is in no split but in
+    `index.rejected`. Shapes that an interrupted run has finished are kept. The result does not depend on the runner.
 
     Raises FileNotFoundError or ValueError when there is nothing to import or `data_dir` was begun with other settings.
     """
@@ -41,49 +43,29 @@ def import_shapenet(
         tqdm.write(note)
     source = {'kind': 'shapenet', 'root': str(root.resolve()), 'names': collection.names}
     models = tuple(dict.fromkeys(model for split in collection.splits.values() for model in split))
-    rejected = dict(collection.missing)
     if not models:
-        raise ValueError(f'{root}: expected lists that name models, found none{_first(rejected)}')
-    _claim_folder(data_dir, source)
+        first = next((f'; {name}: {reason}' for name, reason in collection.missing.items()), '')
+        raise ValueError(f'{root}: expected lists that name models, found none that is there{first}')
+    claim_folder(data_dir, source)
+    outcome = (run or processes())(partial(import_model, root, data_dir), models, 'importing shapes')
 
-    num_points = {}  # of the volume and of the surface
-    with _open_pool(num_workers) as pool:
-        tasks = {pool.submit(import_model, root, data_dir, *model): model for model in models}
-        for task in tqdm(as_completed(tasks), total=len(tasks), desc='importing shapes', unit='shape', mininterval=1):
-            error = task.exception()
-            if isinstance(error, (BrokenProcessPool, OSError)):  # of the machine, not of the model
-                pool.shutdown(cancel_futures=True)
-                raise error
-            if error is not None:
-                rejected['/'.join(tasks[task])] = f'{type(error).__name__}: {error}'
-            else:
-                num_points[tasks[task]] = task.result()
-
-    if not num_points:
-        raise ValueError(f'{root}: expected a model that can be used, found none{_first(rejected)}')
-    # The larger of two numbers that are equally frequent, so that the result does not depend on who finished first.
-    usual = max(Counter(num_points.values()).items(), key=lambda item: item[::-1])[0]
-    for model, found in num_points.items():
-        if found != usual:
-            records.shape_path(data_dir, *model).unlink()
-            rejected['/'.join(model)] = (
-                f'expected {usual[0]} volume and {usual[1]} surface points as most models have, found {found[0]} and {found[1]}'
+    sizes = Counter(map(tuple, outcome.results.values()))
+    # The larger of numbers that are equally frequent, so that the result does not depend on who finished first.
+    usual = max(sizes.items(), key=lambda item: item[::-1])[0] if sizes else (0, 0, 0)
+    rejected = collection.missing | outcome.rejected
+    for model, found in outcome.results.items():
+        if tuple(found) != usual:
+            records.shape_path(data_dir, *model.split('/')).unlink()
+            rejected[model] = (
+                f'expected {usual[0]} volume points, {usual[1]} surface points and {usual[2]} views as most models have, '
+                f'found {found[0]}, {found[1]} and {found[2]}'
             )
-    splits = {
-        split: tuple(model for model in listed if '/'.join(model) not in rejected)
-        for split, listed in collection.splits.items()
-    }
-    index = Index(tuple(collection.names), splits, *usual, dict(sorted(rejected.items())), source)
-    records.write_index(data_dir, index)
-    return index
+    kept = {model: found for model, found in outcome.results.items() if model not in rejected}
+    return finish(data_dir, tuple(collection.names), collection.splits, Outcome(kept, rejected), usual, source)
 
 
-def _first(rejected: dict[str, str]) -> str:
-    return next((f' ({len(rejected)} rejected, first {name}: {reason})' for name, reason in rejected.items()), '')
-
-
-def import_model(root: Path, data_dir: Path, category: str, name: str) -> tuple[int, int]:
-    """Store one model as a shape, unless its file is there and reads well; returns N and M.
+def import_model(root: Path, data_dir: Path, category: str, name: str) -> tuple[int, int, int]:
+    """Store one model as a shape, unless its file is there and reads well; returns its numbers of points and views.
 
     Raises ValueError for whatever is wrong with the model, OSError only when the shape cannot be written.
     """
@@ -99,7 +81,7 @@ def import_model(root: Path, data_dir: Path, category: str, name: str) -> tuple[
         except ValueError as error:
             raise ValueError(str(error) if str(folder) in str(error) else f'{folder}: {error}') from error
         records.write_shape(path, shape)
-    return len(shape.points), len(shape.surface)
+    return len(shape.points), len(shape.surface), len(shape.views.jpegs) if shape.views else 0
 
 
 def to_shape(model: Model, category: str, name: str) -> Shape:
@@ -123,16 +105,22 @@ def to_shape(model: Model, category: str, name: str) -> Shape:
     mixed = rng.permutation(len(model.points))
     points, occ = model.points[mixed].astype(np.float16), model.occ[mixed]
     order = chunk_order(points, surface)
-    voxels = model.voxels.values
-    # VIEWS: the one place where `model.views` (JPEG bytes, camera_mat, world_mat in object coordinates) enters a Shape.
-    return Shape(category, name, points[order], occ[order], surface, normals, voxels, model.loc, model.scale)
+    views = to_views(model.views) if model.views is not None else None
+    voxels, frame = model.voxels.values, (model.loc, model.scale)
+    return Shape(category, name, points[order], occ[order], surface, normals, voxels, *frame, views=views)
 
 
-def chunk_order(points: np.ndarray, surface: np.ndarray) -> np.ndarray:
-    """The permutation [N] behind `prepare.order_chunks`, for points that have their labels already."""
-    tree = KDTree(surface[:4096], balanced_tree=False, compact_nodes=False)
-    distance, _ = tree.query(points)
-    return np.lexsort((distance, np.arange(len(points)) // CHUNK_POINTS))
+def to_views(stored: shapenet.Views) -> Views:
+    """Views of 137 x 137 px as they are, others resized, with their cameras."""
+    jpegs, camera_mat = [], stored.camera_mat.copy()
+    for i, jpeg in enumerate(stored.jpegs):
+        with Image.open(io.BytesIO(jpeg)) as image:
+            if image.size != (VIEW_SIZE, VIEW_SIZE):
+                camera_mat[i] = np.diag([VIEW_SIZE / image.width, VIEW_SIZE / image.height, 1]) @ camera_mat[i]
+                pixels = image.convert('RGB').resize((VIEW_SIZE, VIEW_SIZE), Image.Resampling.BILINEAR)
+                jpeg = encode_view(np.asarray(pixels))
+        jpegs.append(jpeg)
+    return Views(tuple(jpegs), stored.world_mat.astype(np.float32), camera_mat.astype(np.float32))
 
 
 def export_shapenet(data_dir: str | Path, root: str | Path) -> None:
@@ -150,9 +138,11 @@ def export_shapenet(data_dir: str | Path, root: str | Path) -> None:
         shape = records.read_shape(records.shape_path(data_dir, category, name), index)
         # The official files note the frame of the shape as that of the voxels.
         voxels = Voxels(shape.voxels, shape.loc, shape.scale)
-        # VIEWS: the one place where those of a Shape enter the layout; stored_world_mat is that of
-        # `cameras.object_camera(Camera(world_mat, camera_mat), -loc / scale, 1 / scale)`.
         model = Model(shape.points, shape.occ, shape.loc, shape.scale, shape.surface, shape.normals, voxels)
+        if shape.views is not None:
+            camera = Camera(shape.views.world_mat.astype(np.float64), shape.views.camera_mat.astype(np.float64))
+            stored = object_camera(camera, -shape.loc / shape.scale, 1 / shape.scale)  # of the shape's own frame
+            model = model._replace(views=shapenet.Views(shape.views.jpegs, *camera[::-1], stored.world_mat))
         write_shapenet_model(root / category / name, model)
     names = index.source.get('names') or {}
     write_lists(root, {category: names.get(category, category) for category in index.categories}, index.splits)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS, Feed, read_index, split_shapes
+from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS, VIEW_SIZE, Feed, read_index, split_shapes
 
 PREFETCHED_BATCHES = 4
 # Streams of random numbers of one seed. Never 0: numpy pads seeds with zeros, and [seed, n] would equal [seed, n, 0].
@@ -24,7 +24,8 @@ def tfds_feed(data_dir: str | Path, *, batch_size: int, seed: int) -> Feed:
     epoch, shard). Nothing is dropped: a batch may span shards and epochs. A later start reads no shard before its own.
     The records are made on first use. Raises ModuleNotFoundError without TensorFlow.
     """
-    shapes = split_shapes(data_dir, read_index(data_dir), 'train')
+    index = read_index(data_dir)
+    shapes = split_shapes(data_dir, index, 'train')
     tf = _import_tensorflow()
     from onet_jax.data.builder import prepare_tfds
 
@@ -50,15 +51,25 @@ def tfds_feed(data_dir: str | Path, *, batch_size: int, seed: int) -> Feed:
 
     def decode(serialized):
         """Serialized records [B] -> raw batch; a few large copies instead of B small ones."""
-        spec = {key: tf.io.FixedLenFeature([], tf.string) for key in ('points', 'occ', 'surface', 'voxels')}
-        fields = tf.io.parse_example(serialized, spec)
+        keys = ('points', 'occ', 'surface', 'voxels', *(('view',) if index.num_views else ()))
+        fields = tf.io.parse_example(serialized, {key: tf.io.FixedLenFeature([], tf.string) for key in keys})
+        views = {'view': decode_views(fields['view'])} if index.num_views else {}
         return {
             'points': tf.reshape(tf.io.decode_raw(fields['points'], tf.float16), (-1, CHUNK_POINTS, 3)),
             'occ': tf.reshape(tf.io.decode_raw(fields['occ'], tf.uint8), (-1, CHUNK_POINTS // 8)),
             'surface': tf.reshape(tf.io.decode_raw(fields['surface'], tf.float16), (-1, CHUNK_POINTS, 3)),
             'voxels': tf.reshape(tf.io.decode_raw(fields['voxels'], tf.uint8), (-1, NUM_VOXELS**3 // 8)),
             'row': tf.range(batch_size, dtype=tf.int32),
+            **views,
         }
+
+    def decode_views(jpegs):
+        def decode_view(jpeg):
+            # The exact transform of the JPEG standard, as Pillow computes it.
+            pixels = tf.io.decode_jpeg(jpeg, channels=3, dct_method='INTEGER_ACCURATE', fancy_upscaling=True)
+            return tf.ensure_shape(pixels, (VIEW_SIZE, VIEW_SIZE, 3))
+
+        return tf.map_fn(decode_view, jpegs, fn_output_signature=tf.uint8)
 
     def batches(start_step: int) -> Iterator[dict[str, np.ndarray]]:
         signature = (tf.TensorSpec((), tf.string), tf.TensorSpec((None,), tf.int64))

@@ -1,43 +1,37 @@
-"""Making the embedded dataset: procedural solids, labelled exactly, in parallel processes. Imports no JAX.
+"""Making datasets: of procedural solids here, of meshes in `collection.py`. Imports no JAX.
 
-N volume points and as many surface points of a shape.
+Every kind of dataset is made in the same way: the folder is claimed for its settings, a runner does one task for each shape,
+and the index is written last. Finished shapes of an interrupted run are kept.
 """
 
 import hashlib
 import json
-import multiprocessing
 import os
-import zlib
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
-from scipy.spatial import KDTree
-from tqdm import tqdm
 
 from onet_jax.data import procedural, records, solids
 from onet_jax.data.records import Index, Shape
+from onet_jax.data.runners import Outcome, Runner, processes
+from onet_jax.data.sampling import Solid, sample_solid
 from onet_jax.files import write_json
-from onet_jax.geometry import grid, sampling
-
-# Streams of random numbers of one shape (the solid itself draws from its own).
-POINTS_STREAM, SURFACE_STREAM = 1, 2
 
 
 def embedded_dataset(data_config: ConfigDict) -> Path:
     """The procedural dataset that `data_config` describes, built on first use and cached.
 
     It lies in $ONET_JAX_CACHE or ~/.cache/onet_jax, in a folder named after its settings (`families`, all of them where
-    empty, `num_shapes_per_family`, `num_points`, `dataset_seed`, `val_fraction`, `test_fraction`).
+    empty, `num_shapes_per_family`, `num_points`, `num_views`, `dataset_seed`, `val_fraction`, `test_fraction`).
     """
     settings = {
         'families': _check_families(data_config.families),
         'num_shapes_per_family': data_config.num_shapes_per_family,
         'num_points': data_config.num_points,
+        'num_views': data_config.num_views,
         'seed': data_config.dataset_seed,
         'val_fraction': data_config.val_fraction,
         'test_fraction': data_config.test_fraction,
@@ -61,15 +55,15 @@ def prepare_procedural(
     seed: int,
     val_fraction: float,
     test_fraction: float,
-    num_workers: int | None = None,
+    num_views: int = 0,
+    run: Runner | None = None,
 ) -> Index:
     """Build the dataset of procedural solids in `data_dir`; returns its index.
 
     families: names of `procedural.FAMILIES`, all of them where empty. The last `test_fraction` of each family is the
     test split, `val_fraction` before it the validation split, at least one shape each where the fraction is positive.
-    Finished shapes of an interrupted run are kept; a shape that cannot be made is listed in the index with the reason.
-    num_workers: processes, as many as there are cores by default; 1 works in this process. The result does not depend
-    on it. Raises ValueError for settings that make no dataset or differ from those that `data_dir` was begun with.
+    A shape that cannot be made is listed in the index with the reason. The result does not depend on the runner. Raises
+    ValueError for settings that make no dataset or differ from those that `data_dir` was begun with.
     """
     data_dir = Path(data_dir)
     families = _check_families(families)
@@ -79,98 +73,107 @@ def prepare_procedural(
         'families': list(families),
         'num_shapes_per_family': num_shapes_per_family,
         'num_points': num_points,
+        'num_views': num_views,
         'seed': seed,
         'val_fraction': val_fraction,
         'test_fraction': test_fraction,
     }
-    _claim_folder(data_dir, source)
-
-    rejected = {}
-    with _open_pool(num_workers) as pool:
-        tasks: dict[Future, str] = {
-            pool.submit(prepare_shape, data_dir, seed, family, i, num_points): f'{family}/{shape_name(i)}'
-            for family in families
-            for i in range(num_shapes_per_family)
-        }
-        for task in tqdm(as_completed(tasks), total=len(tasks), desc='preparing shapes', unit='shape', mininterval=1):
-            error = task.exception()
-            if isinstance(error, (BrokenProcessPool, OSError)):  # of the machine, not of the shape
-                pool.shutdown(cancel_futures=True)
-                raise error
-            if error is not None:
-                rejected[tasks[task]] = f'{type(error).__name__}: {error}'
-
-    if len(rejected) == len(tasks):
-        name, reason = next(iter(rejected.items()))
-        raise ValueError(f'{data_dir}: expected a shape that can be made, found none of {len(tasks)}; {name}: {reason}')
+    claim_folder(data_dir, source)
+    work = partial(prepare_shape, data_dir=data_dir, seed=seed, num_points=num_points, num_views=num_views)
+    tasks = [(family, shape_name(i)) for family in families for i in range(num_shapes_per_family)]
+    outcome = (run or processes())(work, tasks, 'preparing shapes')
     splits = {
-        split: tuple(
-            (family, shape_name(i))
-            for family in families
-            for i in range(*bounds[split])
-            if f'{family}/{shape_name(i)}' not in rejected
-        )
+        split: tuple((family, shape_name(i)) for family in families for i in range(*bounds[split]))
         for split in records.SPLITS
     }
-    index = Index(families, splits, num_points, num_points, dict(sorted(rejected.items())), source)
+    return finish(data_dir, families, splits, outcome, (num_points, num_points, num_views), source)
+
+
+def prepare_shape(family: str, name: str, *, data_dir: Path, seed: int, num_points: int, num_views: int) -> None:
+    """Make and store one solid, unless its file is there and reads well. A function of the arguments alone."""
+
+    def make() -> Shape:
+        made = procedural.make_shape(seed, family, int(name))
+        mesh = made.mesh()
+        solid = Solid(mesh, made.contains, picture=mesh)
+        return sample_solid(solid, family, name, seed=seed, num_points=num_points, num_views=num_views)
+
+    store(data_dir, family, name, (num_points, num_points, num_views), make)
+
+
+def store(data_dir: Path, category: str, name: str, sizes: tuple[int, int, int], make: Callable[[], Shape]) -> Shape:
+    """The shape in DATA_DIR, made and written unless it is there with its numbers of points, samples and views."""
+    path = records.shape_path(data_dir, category, name)
+    if path.exists():
+        try:
+            shape = records.read_shape(path)
+        except ValueError:
+            shape = None  # of an interrupted or damaged disk: made anew
+        if shape and (len(shape.points), len(shape.surface), len(shape.views.jpegs) if shape.views else 0) == sizes:
+            return shape
+    shape = make()
+    records.write_shape(path, shape)
+    return shape
+
+
+def claim_folder(data_dir: Path, source: dict) -> None:
+    """Note the settings in the folder before the first shape, so that no other dataset is mixed in.
+
+    Raises ValueError where the folder was begun with other settings.
+    """
+    path, found = data_dir / 'source.json', source
+    if (data_dir / 'dataset.json').exists():
+        found = records.read_index(data_dir).source
+    elif path.exists():
+        found = json.loads(path.read_text())
+    differing = sorted(key for key in source.keys() | found.keys() if source.get(key) != found.get(key))
+    if differing:
+        raise ValueError(
+            f'{data_dir}: expected an empty folder or a dataset of the same settings, found other settings: '
+            + ', '.join(f'{key} {found.get(key)!r} instead of {source.get(key)!r}' for key in differing)
+            + '; choose another folder or delete this one'
+        )
+    write_json(path, source)
+
+
+def finish(
+    data_dir: Path,
+    categories: Sequence[str],
+    splits: dict[str, Sequence[tuple[str, str]]],
+    outcome: Outcome,
+    sizes: tuple[int, int, int],
+    source: dict,
+) -> Index:
+    """Write the index of the shapes that were made; returns it. Raises ValueError when there is none.
+
+    sizes: numbers of points, surface samples and views.
+    """
+    if not outcome.results:
+        first = next((f'; {name}: {reason}' for name, reason in outcome.rejected.items()), '')
+        raise ValueError(
+            f'{data_dir}: expected a shape that can be made, found none, {len(outcome.rejected)} rejected{first}'
+        )
+    kept = {
+        split: tuple(shape for shape in shapes if '/'.join(shape) in outcome.results)
+        for split, shapes in splits.items()
+    }
+    index = Index(tuple(categories), kept, *sizes, dict(sorted(outcome.rejected.items())), source)
     records.write_index(data_dir, index)
     return index
-
-
-def prepare_shape(data_dir: Path, seed: int, family: str, index: int, num_points: int) -> None:
-    """Make and store one shape, unless its file is there and reads well. A function of the arguments alone."""
-    path = records.shape_path(data_dir, family, shape_name(index))
-    if path.exists() and _reads_well(path, num_points):
-        return
-    solid = procedural.make_shape(seed, family, index)
-    family_code = zlib.crc32(family.encode())
-
-    rng = np.random.default_rng(np.random.SeedSequence([seed, family_code, index, SURFACE_STREAM]))
-    surface, normals = sampling.sample_surface(solid.mesh(), num_points, rng)
-    # Rounded first: the labels belong to the points as stored.
-    rng = np.random.default_rng(np.random.SeedSequence([seed, family_code, index, POINTS_STREAM]))
-    points = rng.uniform(-grid.BOX / 2, grid.BOX / 2, (num_points, 3)).astype(np.float16)
-    points = order_chunks(points, surface)
-    centres = grid.voxel_centres(records.NUM_VOXELS)
-    shape = Shape(
-        family,
-        shape_name(index),
-        points,
-        solid.contains(points.astype(np.float64)),
-        surface.astype(np.float16),
-        normals.astype(np.float16),
-        solid.contains(centres.reshape(-1, 3)).reshape(centres.shape[:3]),
-        np.zeros(3),
-        1.0,
-    )
-    if not shape.occ.any():
-        raise ValueError(f'expected points inside the solid, found none of {num_points}')
-    records.write_shape(path, shape)
-
-
-def order_chunks(points: np.ndarray, surface: np.ndarray) -> np.ndarray:
-    """Volume points [N, 3] with each chunk of 2048 ordered by distance to the surface samples [M, 3], nearest first.
-
-    The order alone depends on the distance, so that at most 4,096 samples serve: they lie a few hundredths apart.
-    """
-    # For so few queries a tree that is quick to build is the faster one.
-    tree = KDTree(surface[:4096], balanced_tree=False, compact_nodes=False)
-    distance, _ = tree.query(points)
-    chunk = np.arange(len(points)) // records.CHUNK_POINTS
-    return points[np.lexsort((distance, chunk))]
 
 
 def shape_name(index: int) -> str:
     return f'{index:06d}'
 
 
+def count_held_out(num_shapes: int, fraction: float) -> int:
+    """Shapes of a split that holds `fraction` of them: at least one where the fraction is positive."""
+    return max(1, round(num_shapes * fraction)) if fraction > 0 else 0
+
+
 def split_bounds(num_shapes: int, val_fraction: float, test_fraction: float) -> dict[str, tuple[int, int]]:
     """First and last + 1 index of each split of a family. Raises ValueError when nothing is left to train on."""
-
-    def count(fraction):
-        return max(1, round(num_shapes * fraction)) if fraction > 0 else 0
-
-    num_val, num_test = count(val_fraction), count(test_fraction)
+    num_val, num_test = count_held_out(num_shapes, val_fraction), count_held_out(num_shapes, test_fraction)
     num_train = num_shapes - num_val - num_test
     if min(val_fraction, test_fraction) < 0 or num_train < 1:
         raise ValueError(
@@ -190,37 +193,3 @@ def _check_families(families: Sequence[str]) -> tuple[str, ...]:
             + (' more than once' if twice and not unknown else '')
         )
     return families
-
-
-def _claim_folder(data_dir: Path, source: dict) -> None:
-    """Note the settings in the folder before the first shape, so that no other dataset is mixed in."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    path = data_dir / 'source.json'
-    found = source
-    if (data_dir / 'dataset.json').exists():
-        found = records.read_index(data_dir).source
-    elif path.exists():
-        found = json.loads(path.read_text())
-    differing = sorted(key for key in source.keys() | found.keys() if source.get(key) != found.get(key))
-    if differing:
-        raise ValueError(
-            f'{data_dir}: expected an empty folder or a dataset of the same settings, found other settings: '
-            + ', '.join(f'{key} {found.get(key)!r} instead of {source.get(key)!r}' for key in differing)
-            + '; choose another folder or delete this one'
-        )
-    write_json(path, source)
-
-
-def _reads_well(path: Path, num_points: int) -> bool:
-    try:
-        shape = records.read_shape(path)
-    except ValueError:
-        return False
-    return len(shape.points) == len(shape.surface) == num_points
-
-
-def _open_pool(num_workers: int | None) -> Executor:
-    if num_workers == 1:
-        return ThreadPoolExecutor(1)
-    # Spawned, not forked: a fork of a process in which JAX runs its threads can hang.
-    return ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context('spawn'))

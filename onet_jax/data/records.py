@@ -1,36 +1,37 @@
-"""Datasets on disk: one `.npz` file for each shape and a `dataset.json` that lists them. Needs numpy only.
+"""Datasets on disk: one `.npz` file for each shape and a `dataset.json` that lists them. Needs numpy and Pillow only.
 
 DATA_DIR/dataset.json                      the index: splits, numbers of points, rejected shapes, how it was made
 DATA_DIR/shapes/<category>/<name>.npz      one shape
 DATA_DIR/tfds/                             TFRecords derived from them (see `builder.py`)
 
-B batch, N volume points and M surface points of a shape, K training chunks of a shape. Points are in object
+B batch, N volume points and M surface points of a shape, V views, K training chunks of a shape. Points are in object
 coordinates and float16 (spacing below 5e-4 in the cube); occupancies were computed on the rounded points, so that the pair
 is exact. Surface points are stored in random order: any contiguous piece of them is a uniform sample. Volume points are so
 chunk by chunk: any whole chunk of 2048 is a uniform sample, and lies in it from the surface outwards, so that a training
-step reads one record and finds there both points near the surface and points everywhere.
+step reads one record and finds there both points near the surface and points everywhere. `README.md` beside this file has
+every array with its unit and frame.
 """
 
 import hashlib
 import io
 import json
-import struct
-import zipfile
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
+from onet_jax.data.archives import parse_array, read_members, reject
 from onet_jax.files import write_atomically, write_json
 
-VERSION = 2
+VERSION = 3
 CHUNK_POINTS = 2048  # points of one training record
 NUM_VOXELS = 32  # on each axis
+VIEW_SIZE = 137  # px, of square views
 SPLITS = ('train', 'val', 'test')
 
-# What numpy and zipfile raise for a file that is not an archive, was cut off or has flipped bits.
-DAMAGED = (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error)
 # dtype and shape of each array of a shape file; None is any length.
 ARRAYS = {
     'points': (np.float16, (None, 3)),
@@ -40,7 +41,23 @@ ARRAYS = {
     'voxels': (np.uint8, (NUM_VOXELS**3 // 8,)),  # np.packbits of [32, 32, 32], x slowest
     'loc': (np.float64, (3,)),
     'scale': (np.float64, ()),
+    'ambiguous': (np.float64, ()),
 }
+# Of a shape with views only.
+VIEW_ARRAYS = {
+    'jpegs': (np.uint8, (None,)),  # the files, one after the other
+    'jpeg_ends': (np.int64, (None,)),  # where each one ends
+    'world_mat': (np.float32, (None, 3, 4)),
+    'camera_mat': (np.float32, (None, 3, 3)),
+}
+
+
+class Views(NamedTuple):
+    """Pictures of a shape and the cameras that took them (`geometry/cameras.py`)."""
+
+    jpegs: tuple[bytes, ...]  # V files of 137 x 137 px, on white
+    world_mat: np.ndarray  # [V, 3, 4] float32, object coordinates to those of the camera
+    camera_mat: np.ndarray  # [V, 3, 3] float32, to pixels
 
 
 class Shape(NamedTuple):
@@ -55,6 +72,8 @@ class Shape(NamedTuple):
     voxels: np.ndarray  # [32, 32, 32] bool, occupancy at the voxel centres
     loc: np.ndarray  # [3] float64
     scale: float
+    ambiguous: float = 0.0  # share of the volume whose labels are a matter of judgement (`geometry/watertight.py`)
+    views: Views | None = None
 
 
 class Index(NamedTuple):
@@ -64,24 +83,30 @@ class Index(NamedTuple):
     splits: dict[str, tuple[tuple[str, str], ...]]  # 'train', 'val', 'test' -> (category, name) of each shape, in order
     num_points: int  # of every shape
     num_surface_points: int
+    num_views: int  # of every shape; 0 for a dataset without pictures
     rejected: dict[str, str]  # 'category/name' -> why the shape is in no split
     source: dict  # how the dataset was made; plain JSON
 
 
 class Chunks(NamedTuple):
-    """A shape cut into training records: record k holds points[k], occ[k], surface[k mod K_surface] and voxels."""
+    """A shape cut into training records.
+
+    Record k holds points[k], occ[k], surface[k mod K_surface], voxels and jpegs[k mod V].
+    """
 
     points: np.ndarray  # [K, 2048, 3] float16
     occ: np.ndarray  # [K, 256] uint8, np.packbits
     surface: np.ndarray  # [K_surface, 2048, 3] float16
     voxels: np.ndarray  # [4096] uint8, np.packbits
+    jpegs: tuple[bytes, ...]  # V files; none for a shape without views
 
 
 class Feed(NamedTuple):
     """A source of training batches, endless and resumable at any step.
 
     A raw batch is {'points' f16 [B, 2048, 3], 'occ' uint8 [B, 256], 'surface' f16 [B, 2048, 3], 'voxels' uint8
-    [B, 4096], 'row' int32 [B] = arange(B)}: stored bytes, to be unpacked by `transforms.make_transform`.
+    [B, 4096], 'row' int32 [B] = arange(B)}, and with views 'view' uint8 [B, 137, 137, 3]: stored bytes, to be unpacked by
+    `transforms.make_transform`.
     """
 
     num_shapes: int
@@ -94,20 +119,25 @@ def shape_path(data_dir: str | Path, category: str, name: str) -> Path:
 
 
 def write_shape(path: str | Path, shape: Shape) -> None:
-    """Write a shape as an uncompressed `.npz`; the file appears whole or not at all."""
-    arrays = {
-        **shape._asdict(),
-        'occ': np.packbits(shape.occ),
-        'voxels': np.packbits(shape.voxels),
-        'scale': np.float64(shape.scale),
-    }
+    """Write a shape as an uncompressed `.npz`; the file appears whole or not at all. Its path says category and name."""
+    arrays = {key: getattr(shape, key) for key in ('points', 'surface', 'normals', 'loc')}
+    arrays |= {'occ': np.packbits(shape.occ), 'voxels': np.packbits(shape.voxels)}
+    arrays |= {'scale': np.float64(shape.scale), 'ambiguous': np.float64(shape.ambiguous)}
+    if shape.views is not None:
+        jpegs, world_mat, camera_mat = shape.views
+        arrays |= {
+            'jpegs': np.frombuffer(b''.join(jpegs), np.uint8),
+            'jpeg_ends': np.cumsum([len(jpeg) for jpeg in jpegs], dtype=np.int64),
+            'world_mat': world_mat.astype(np.float32),
+            'camera_mat': camera_mat.astype(np.float32),
+        }
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     write_atomically(path, stream.getvalue())
 
 
 def read_shape(path: str | Path, index: Index | None = None) -> Shape:
-    """Read and check a shape file; with `index`, also that it has as many points as the dataset promises.
+    """Read and check a shape file; with `index`, also that it has as many points and views as the dataset promises.
 
     Raises FileNotFoundError without the file, ValueError when it is damaged or an array is missing or unlike `ARRAYS`.
     """
@@ -115,28 +145,28 @@ def read_shape(path: str | Path, index: Index | None = None) -> Shape:
     if not path.is_file():
         raise FileNotFoundError(f'{path}: expected a shape file, found none; run the preparation of the dataset again')
     try:
-        with path.open('rb') as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except DAMAGED as error:
-        raise ValueError(
-            f'{path}: expected a readable .npz archive, found {path.stat().st_size} bytes that are cut off or damaged '
-            f'({error}); delete the file and run the preparation of the dataset again'
-        ) from error
+        return _parse_shape(path, index)
+    except ValueError as error:
+        raise ValueError(f'{error}; delete the file and run the preparation of the dataset again') from error
 
-    for key in ('category', 'name', *ARRAYS):
-        if key not in arrays:
-            _reject(path, key, 'an array of this name', f'only {sorted(arrays)}')
-    for key, (dtype, dims) in ARRAYS.items():
-        _check(path, key, arrays[key], dtype, dims)
+
+def _parse_shape(path: Path, index: Index | None) -> Shape:
+    members = read_members(path)
+    expected = ARRAYS | (VIEW_ARRAYS if 'jpegs' in members else {})
+    arrays = {key: _parse(path, key, members, *spec) for key, spec in expected.items()}
     num_points, num_surface_points = len(arrays['points']), len(arrays['surface'])
+    views = _parse_views(path, arrays) if 'jpegs' in arrays else None
+    sizes = {'occ': -(-num_points // 8), 'normals': num_surface_points}
+    found = {key: len(arrays[key]) for key in sizes}
     if index is not None:
-        _check(path, 'points', arrays['points'], np.float16, (index.num_points, 3))
-        _check(path, 'surface', arrays['surface'], np.float16, (index.num_surface_points, 3))
-    _check(path, 'occ', arrays['occ'], np.uint8, (-(-num_points // 8),))
-    _check(path, 'normals', arrays['normals'], np.float16, (num_surface_points, 3))
+        sizes |= {'points': index.num_points, 'surface': index.num_surface_points, 'jpeg_ends': index.num_views}
+        found |= {'points': num_points, 'surface': num_surface_points, 'jpeg_ends': len(views.jpegs) if views else 0}
+    for key, size in sizes.items():
+        if found[key] != size:
+            reject(path, key, f'length {size}', str(found[key]))
     return Shape(
-        str(arrays['category']),
-        str(arrays['name']),
+        path.parent.name,
+        path.stem,
         arrays['points'],
         np.unpackbits(arrays['occ'], count=num_points).astype(bool),
         arrays['surface'],
@@ -144,21 +174,46 @@ def read_shape(path: str | Path, index: Index | None = None) -> Shape:
         np.unpackbits(arrays['voxels']).astype(bool).reshape((NUM_VOXELS,) * 3),
         arrays['loc'],
         float(arrays['scale']),
+        float(arrays['ambiguous']),
+        views,
     )
 
 
-def _check(path: Path, key: str, array: np.ndarray, dtype: type, dims: tuple) -> None:
-    fits = array.ndim == len(dims) and all(d in (None, n) for d, n in zip(dims, array.shape, strict=True))
-    if array.dtype != dtype or not fits:
-        shown = ', '.join('any' if d is None else str(d) for d in dims)
-        _reject(path, key, f'{np.dtype(dtype)} [{shown}]', f'{array.dtype} {list(array.shape)}')
+def _parse(path: Path, key: str, members: dict[str, bytes], dtype: type, dims: tuple) -> np.ndarray:
+    array = parse_array(path, key, members, np.dtype(dtype).kind, dims)
+    if array.dtype != dtype:
+        reject(path, key, str(np.dtype(dtype)), str(array.dtype))
+    return array
 
 
-def _reject(path: Path, key: str, expected: str, found: str) -> None:
-    raise ValueError(
-        f"{path}, key '{key}': expected {expected}, found {found}; "
-        'delete the file and run the preparation of the dataset again'
-    )
+def _parse_views(path: Path, arrays: dict[str, np.ndarray]) -> Views:
+    content, ends = arrays['jpegs'].tobytes(), [0, *arrays['jpeg_ends'].tolist()]
+    if sorted(ends) != ends or ends[-1] != len(content):
+        reject(path, 'jpeg_ends', f'rising numbers up to {len(content)}', str(ends[1:]))
+    for key in ('world_mat', 'camera_mat'):
+        if len(arrays[key]) != len(ends) - 1:
+            reject(path, key, f'one for each of {len(ends) - 1} views', str(len(arrays[key])))
+    jpegs = tuple(content[a:b] for a, b in pairwise(ends))
+    return Views(jpegs, arrays['world_mat'], arrays['camera_mat'])
+
+
+def encode_view(pixels: np.ndarray) -> bytes:
+    """A picture [137, 137, 3] uint8 as a JPEG file."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, 'jpeg', quality=95, subsampling=0)
+    return stream.getvalue()
+
+
+def decode_view(jpeg: bytes) -> np.ndarray:
+    """A stored view as pixels [137, 137, 3] uint8, RGB. Raises ValueError for a damaged one or another size."""
+    try:
+        with Image.open(io.BytesIO(jpeg)) as image:
+            pixels = np.asarray(image.convert('RGB'))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f'view: expected a JPEG file, found {len(jpeg)} bytes that are damaged ({error})') from error
+    if pixels.shape != (VIEW_SIZE, VIEW_SIZE, 3):
+        raise ValueError(f'view: expected {VIEW_SIZE} x {VIEW_SIZE} px, found {pixels.shape[1]} x {pixels.shape[0]}')
+    return pixels
 
 
 def write_index(data_dir: str | Path, index: Index) -> None:
@@ -195,6 +250,7 @@ def read_index(data_dir: str | Path) -> Index:
         {split: tuple((category, name) for category, name in shapes) for split, shapes in content['splits'].items()},
         int(content['num_points']),
         int(content['num_surface_points']),
+        int(content['num_views']),
         content['rejected'],
         content['source'],
     )
@@ -244,6 +300,7 @@ def split_chunks(shape: Shape) -> Chunks:
         np.packbits(shape.occ[: num_chunks * CHUNK_POINTS].reshape(num_chunks, CHUNK_POINTS), axis=1),
         shape.surface[: num_surface_chunks * CHUNK_POINTS].reshape(num_surface_chunks, CHUNK_POINTS, 3),
         np.packbits(shape.voxels),
+        shape.views.jpegs if shape.views else (),
     )
 
 
@@ -254,7 +311,8 @@ def evaluation_batches(
 
     raw: 'points' f16 [B, N, 3], 'occ' uint8 [B, ceil(N / 8)], 'surface' and 'normals' f16 [B, M, 3], 'voxels' uint8
     [B, 4096], 'row' int32 [B] the shape's position in the split (so that its noise does not depend on B), 'mask' bool
-    [B]. The last batch is filled by repeating its rows, with a false mask.
+    [B], and where there are views 'view' uint8 [B, 137, 137, 3], the first one, as the paper evaluates. The last batch is
+    filled by repeating its rows, with a false mask.
     """
     if batch_size < 1:
         raise ValueError(f'batch_size: expected at least 1, found {batch_size}')
@@ -273,6 +331,8 @@ def evaluation_batches(
                 'normals': [shape.normals for shape in rows],
                 'voxels': [np.packbits(shape.voxels) for shape in rows],
             }
+            if index.num_views:
+                fields['view'] = [decode_view(shape.views.jpegs[0]) for shape in rows]
             raw = {key: np.stack([values[i] for i in repeated]) for key, values in fields.items()}
             raw['row'] = (start + repeated).astype(np.int32)
             raw['mask'] = np.arange(batch_size) < len(rows)

@@ -14,9 +14,11 @@ import numpy as np
 from onet_jax.data.records import (
     CHUNK_POINTS,
     NUM_VOXELS,
+    VIEW_SIZE,
     Feed,
     Index,
     count_chunks,
+    decode_view,
     read_index,
     read_shape,
     shape_path,
@@ -62,20 +64,30 @@ def resident_feed(data_dir: str | Path, *, batch_size: int, seed: int, split: st
 
 @jax.jit
 def _gather(stored: dict, shapes: jax.Array, chunks: jax.Array) -> dict:
-    return {
+    batch = {
         'points': stored['points'][shapes, chunks],
         'occ': stored['occ'][shapes, chunks],
         'surface': stored['surface'][shapes, chunks % stored['surface'].shape[1]],
         'voxels': stored['voxels'][shapes],
         'row': jax.numpy.arange(len(shapes), dtype=np.int32),
     }
+    if 'views' in stored:
+        batch['view'] = stored['views'][shapes, chunks % stored['views'].shape[1]]
+    return batch
 
 
 def _load(data_dir: str | Path, index: Index, names: tuple[tuple[str, str], ...]) -> dict[str, jax.Array]:
-    """`Chunks` of all shapes on the device, with a leading axis S: points [S, K, 2048, 3] and so on."""
+    """`Chunks` of all shapes on the device, with a leading axis S: points [S, K, 2048, 3] and so on.
+
+    The views are decoded: 'views' uint8 [S, V, 137, 137, 3], absent where there are none.
+    """
     host: dict[str, np.ndarray] = {}
     for i, name in enumerate(names):
-        for key, value in split_chunks(read_shape(shape_path(data_dir, *name), index))._asdict().items():
+        arrays = split_chunks(read_shape(shape_path(data_dir, *name), index))._asdict()
+        jpegs = arrays.pop('jpegs')
+        if jpegs:
+            arrays['views'] = np.stack([decode_view(jpeg) for jpeg in jpegs])
+        for key, value in arrays.items():
             host.setdefault(key, np.empty((len(names), *value.shape), value.dtype))[i] = value
     # Its own copy: a CPU device may otherwise share the host's memory.
     return {key: jax.device_put(host.pop(key), may_alias=False) for key in list(host)}
@@ -84,7 +96,8 @@ def _load(data_dir: str | Path, index: Index, names: tuple[tuple[str, str], ...]
 def _check_memory(data_dir: str | Path, index: Index, num_shapes: int) -> None:
     num_chunks, num_surface_chunks = count_chunks(data_dir, index)
     points = CHUNK_POINTS * (num_chunks + num_surface_chunks) * 3 * np.dtype(np.float16).itemsize
-    needed = num_shapes * (points + CHUNK_POINTS * num_chunks // 8 + NUM_VOXELS**3 // 8)
+    views = index.num_views * VIEW_SIZE * VIEW_SIZE * 3
+    needed = num_shapes * (points + CHUNK_POINTS * num_chunks // 8 + NUM_VOXELS**3 // 8 + views)
     free = _free_bytes()
     if needed > free:
         raise ValueError(

@@ -14,6 +14,8 @@ from ml_collections import ConfigDict
 
 from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS
 
+ROW_KEYS = ('points', 'occ', 'surface', 'voxels', 'view', 'row')
+
 
 def make_transform(data_config: ConfigDict) -> Callable[[jax.Array, dict], dict]:
     """transform(key, raw training batch) -> {'points' f32 [B, T, 3], 'occ' f32 [B, T], 'inputs', 'row' [B]}.
@@ -50,7 +52,7 @@ def make_transform(data_config: ConfigDict) -> Callable[[jax.Array, dict], dict]
             'row': row['row'],
         }
 
-    return _for_each_row(transform_row, ('points', 'occ', 'surface', 'voxels', 'row'))
+    return _for_each_row(transform_row)
 
 
 def make_evaluation_transform(data_config: ConfigDict) -> Callable[[jax.Array, dict], dict]:
@@ -60,6 +62,7 @@ def make_evaluation_transform(data_config: ConfigDict) -> Callable[[jax.Array, d
     everywhere in the cube, 'voxels' f32 [B, 32, 32, 32] {0, 1} the occupied voxels. 'inputs' is, by `config.data.input`,
         'points'   f32 [B, P, 3]: P = `num_input_points` surface points, Gaussian noise of `noise_std` added
         'voxels'   as above
+        'image'    f32 [B, S, S, 3]: the view resized to S = `image_size` px, RGB in [0, 1]
         'none'     f32 [B, 0]
     """
     draw_inputs = _make_inputs(data_config)
@@ -78,7 +81,7 @@ def make_evaluation_transform(data_config: ConfigDict) -> Callable[[jax.Array, d
             'row': row['row'],
         }
 
-    return _for_each_row(transform_row, ('points', 'occ', 'surface', 'voxels', 'row'))
+    return _for_each_row(transform_row)
 
 
 def evaluation_key(seed: int) -> jax.Array:
@@ -86,9 +89,9 @@ def evaluation_key(seed: int) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), 2**31)
 
 
-def _for_each_row(transform_row: Callable, keys: tuple[str, ...]) -> Callable:
+def _for_each_row(transform_row: Callable) -> Callable:
     def transform(key, raw):
-        rows = {name: jnp.asarray(raw[name]) for name in keys}
+        rows = {name: jnp.asarray(raw[name]) for name in ROW_KEYS if name in raw}
         return jax.vmap(lambda row: transform_row(jax.random.fold_in(key, row['row']), row))(rows)
 
     return transform
@@ -104,7 +107,21 @@ def _make_inputs(data_config: ConfigDict) -> Callable:
         points = jax.lax.dynamic_slice_in_dim(row['surface'], start, num_points).astype(jnp.float32)
         return points + noise_std * jax.random.normal(noise_key, points.shape)
 
-    inputs = {'points': draw_points, 'voxels': _unpack_voxels, 'none': lambda key, row: jnp.zeros(0)}
+    def resize_view(key, row):
+        if 'view' not in row:
+            raise ValueError(
+                "config.data.input: expected a dataset with views for 'image', found one without; "
+                'prepare it with --num_views=24'
+            )
+        size = (data_config.image_size, data_config.image_size, 3)
+        return jax.image.resize(row['view'].astype(jnp.float32) / 255, size, 'linear')
+
+    inputs = {
+        'points': draw_points,
+        'voxels': _unpack_voxels,
+        'image': resize_view,
+        'none': lambda key, row: jnp.zeros(0),
+    }
     if data_config.input not in inputs:
         raise ValueError(
             f'config.data.input: expected one of {sorted(inputs)} to learn from, found {data_config.input!r}'

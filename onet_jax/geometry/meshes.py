@@ -75,6 +75,23 @@ def load_cloud(path: str | Path) -> np.ndarray:
     return points.astype(np.float64)
 
 
+def load_mesh(path: str | Path) -> trimesh.Trimesh:
+    """The triangles of a file (off, obj, ply, stl, glb, gltf) in its own frame, with their colours, unwelded.
+
+    All meshes of a scene are put where it places them. Raises FileNotFoundError, or ValueError that names the file, for one
+    that is missing, damaged or without triangles.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: expected a mesh, found no such file')
+    geometry = _parse(path, lambda: trimesh.load(path, process=False))
+    if isinstance(geometry, trimesh.Scene):
+        geometry = _parse(path, geometry.to_mesh)
+    if not len(getattr(geometry, 'faces', ())):
+        raise ValueError(f'{path}: expected triangles, found none')
+    return geometry
+
+
 def _read_numpy(path: Path) -> np.ndarray:
     with path.open('rb') as file:
         content = np.load(file, allow_pickle=False)

@@ -36,12 +36,19 @@ def open_checkpoints(workdir: str | Path) -> ocp.training.Checkpointer:
     )
 
 
+# `config.eval.select_by` -> whether more of it is better.
+SELECTORS = {'iou': True, 'loss': False}
+
+
 def score(config: ConfigDict, means: dict[str, float]) -> float:
-    """How good a checkpoint is, from its means over the validation split, by `config.eval.select_by`."""
-    signs = {'iou': 1, 'loss': -1}
-    if config.eval.select_by not in signs:
-        raise ValueError(f'config.eval.select_by: expected one of {sorted(signs)}, found {config.eval.select_by!r}')
-    return signs[config.eval.select_by] * means[config.eval.select_by]
+    """How good a checkpoint is, from its means over the validation split: more is better."""
+    value = means[config.eval.select_by]
+    return value if SELECTORS[config.eval.select_by] else -value
+
+
+def has_checkpoints(workdir: str | Path) -> bool:
+    """Whether a run has saved something there."""
+    return any((Path(workdir) / 'checkpoints').glob('[0-9]*'))
 
 
 def read_checkpoints(workdir: str | Path) -> ocp.training.Checkpointer:
@@ -50,7 +57,7 @@ def read_checkpoints(workdir: str | Path) -> ocp.training.Checkpointer:
     Raises FileNotFoundError where there is none.
     """
     directory = Path(workdir).absolute() / 'checkpoints'
-    if not any(directory.glob('[0-9]*')):
+    if not has_checkpoints(workdir):
         raise FileNotFoundError(
             f'{directory}: expected at least one checkpoint, found none; train first with '
             f'`python -m launch.train --config=... --workdir={workdir}`'
@@ -72,7 +79,10 @@ def best_step(checkpointer: ocp.training.Checkpointer) -> int:
 
 
 def check_workdir(workdir: Path, config: ConfigDict) -> None:
-    """Raises ValueError, with the differences, for a workdir of another config."""
+    """Raises ValueError, with the differences, for a workdir of another config.
+
+    The number of steps may differ where the learning rate does not depend on it: a run may be made longer.
+    """
     path = workdir / 'config.json'
     if not path.exists():
         return
@@ -80,7 +90,7 @@ def check_workdir(workdir: Path, config: ConfigDict) -> None:
     changed = [
         f'  config.{key}: {old.get(key, "(absent)")!r} in the workdir, {new.get(key, "(absent)")!r} asked for'
         for key in sorted(old | new)
-        if old.get(key) != new.get(key)
+        if old.get(key) != new.get(key) and not (key == 'train.num_steps' and config.optim.schedule == 'constant')
     ]
     if changed:
         raise ValueError(
@@ -92,7 +102,7 @@ def check_workdir(workdir: Path, config: ConfigDict) -> None:
 def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path) -> None:
     """Store config and dataset in the workdir. Raises ValueError where a run on another dataset is to be resumed."""
     path, dataset = workdir / 'run.json', records.digest(data_dir)
-    if path.exists() and any((workdir / 'checkpoints').glob('[0-9]*')):
+    if path.exists() and has_checkpoints(workdir):
         old = json.loads(path.read_text())
         if old['dataset'] not in (dataset, None):
             raise ValueError(
@@ -123,7 +133,7 @@ def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path,
     """
     workdir = Path(workdir)
     check_workdir(workdir, config)
-    if any((workdir / 'checkpoints').glob('[0-9]*')):
+    if has_checkpoints(workdir):
         raise ValueError(f'{workdir}: expected a new workdir, found checkpoints in it; choose another --workdir')
     models.build(config)  # is the config sound?
     stored = read_torch_file(path)
@@ -133,7 +143,9 @@ def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path,
         opt_state = make_optimizer(config, config.train.num_steps).init(params['params'])
         if optimizer and 'optimizer' in rest:
             opt_state = official.from_adam(rest['optimizer'], state, opt_state, config)
-        step = int(rest.get('it', 0))
+        step = rest.get('it', 0)
+        if not isinstance(step, int) or not 0 <= step < 2**31:
+            raise ValueError(f"'it': expected a number of steps, found {step!r}")
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
     train_state = TrainState(jnp.asarray(step, jnp.int32), params, jax.tree.map(jnp.asarray, opt_state))

@@ -43,6 +43,7 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
     tx = make_optimizer(config, config.train.num_steps)
     parallel = make_parallel(config.train.backend, config.train.batch_size)
 
+    trunk = _read_trunk(config) if not checkpoints.has_checkpoints(workdir) else None
     data_dir = Path(data_dir or embedded_dataset(config.data)).absolute()
     split_shapes(data_dir, read_index(data_dir), 'val')
     feed = FEEDS[config.data.feed](data_dir, batch_size=config.train.batch_size, seed=config.seed)
@@ -53,8 +54,7 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     example = jax.tree.map(lambda rows: rows[:2], next(feed.batches(0)))
     state = create_state(init_key, method, tx, transform(train_key, example))
-    if config.model.get('encoder_init'):
-        trunk, _ = official.split_checkpoint(read_torch_file(config.model.encoder_init))
+    if trunk is not None:
         state = state._replace(params=official.init_trunk(state.params, trunk, config))
     state = parallel.replicate(state)
     train_key = parallel.replicate(train_key)
@@ -65,6 +65,8 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
             state = checkpoints.restore(checkpointer, state, saved.step)
             print(f'resuming at step {saved.step} of {workdir}', flush=True)
         start, stop = int(state.step), config.train.num_steps
+        if start >= stop:
+            print(f'nothing to do: step {start} of config.train.num_steps={stop}', flush=True)
         batches, losses = feed.batches(start), []
         log.start(start)
         for step in range(start + 1, stop + 1):
@@ -112,6 +114,22 @@ def _check_settings(config: ConfigDict) -> None:
     ]:
         if value < 1:
             raise ValueError(f'config.{key}: expected at least 1, found {value}')
+    if config.eval.select_by not in checkpoints.SELECTORS:
+        known = sorted(checkpoints.SELECTORS)
+        raise ValueError(f'config.eval.select_by: expected one of {known}, found {config.eval.select_by!r}')
+
+
+def _read_trunk(config: ConfigDict) -> dict | None:
+    """The weights of `config.model.encoder_init`, known to fit; None where it names no file. Raises ValueError."""
+    path = config.model.get('encoder_init')
+    if not path:
+        return None
+    trunk, _ = official.split_checkpoint(read_torch_file(path))
+    try:
+        official.init_trunk(official.variable_shapes(config), trunk, config)
+    except ValueError as error:
+        raise ValueError(f'config.model.encoder_init: {path}: {error}') from error
+    return trunk
 
 
 @jax.jit

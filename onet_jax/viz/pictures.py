@@ -15,6 +15,7 @@ import numpy as np
 import trimesh
 from PIL import Image, ImageDraw, ImageFont
 
+from onet_jax.files import write_atomically
 from onet_jax.geometry.render import prepare, trace, unit
 
 SIZE = 224  # px
@@ -36,7 +37,8 @@ Shape = trimesh.Trimesh | np.ndarray
 class Item(NamedTuple):
     """One row of pictures: a name, a caption such as 'IoU 0.93', and what to show in each column.
 
-    Every shape is in object coordinates: a `trimesh.Trimesh`, or points [N, 3] (voxels: give their centres).
+    Every shape is in object coordinates: a `trimesh.Trimesh`, or points [N, 3] (voxels: give their centres). What is a
+    picture already, [H, W, 3] uint8, is shown as it is (on contact sheets).
     """
 
     name: str
@@ -45,7 +47,9 @@ class Item(NamedTuple):
 
 
 def render(shape: Shape, *, size: int = SIZE) -> np.ndarray:
-    """Picture of a mesh or of points [N, 3] from the default camera: [size, size, 3] uint8."""
+    """Picture of a mesh or of points [N, 3] from the default camera: [size, size, 3] uint8; pictures are resized."""
+    if isinstance(shape, np.ndarray) and shape.dtype == np.uint8:
+        return np.asarray(Image.fromarray(shape).resize((size, size), Image.Resampling.LANCZOS))
     return render_mesh(shape, size=size) if isinstance(shape, trimesh.Trimesh) else render_points(shape, size=size)
 
 
@@ -138,10 +142,9 @@ def contact_sheet(items: Sequence[Item], column_titles: Sequence[str], path: str
         draw.text((left, baseline), _fit(item.name, font, room), 'black', font, anchor='ls')
         draw.text((right, baseline), caption, 'black', font, anchor='rs')
         draw.line((left, baseline + foot // 4, right, baseline + foot // 4), 'lightgray')
-    path = Path(path)
-    partial = path.with_name(path.name + '.partial')
-    sheet.save(partial, 'png', optimize=True)
-    partial.replace(path)
+    stream = io.BytesIO()
+    sheet.save(stream, 'png', optimize=True)
+    write_atomically(path, stream.getvalue())
 
 
 def check_columns(items: Sequence[Item], column_titles: Sequence[str]) -> None:

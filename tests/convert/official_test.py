@@ -81,12 +81,16 @@ def test_every_problem_is_listed():
         assert line in str(error.value)
 
 
-def adam_dict(state, steps, **settings):
+def adam_dict(state, steps, keys=None, **settings):
     """state_dict() of torch.optim.Adam after some steps, with moments that tell where they come from."""
     names = [n for n in state if 'running' not in n and 'num_batches' not in n]
-    moments = {i: {'step': steps, 'exp_avg': state[n] + 1, 'exp_avg_sq': np.abs(state[n])} for i, n in enumerate(names)}
+    keys = keys or list(range(len(names)))
+    moments = {
+        key: {'step': steps, 'exp_avg': state[name] + 1, 'exp_avg_sq': np.abs(state[name])}
+        for key, name in zip(keys, names, strict=True)
+    }
     group = {'lr': 1e-3, 'betas': (0.9, 0.999), 'eps': 1e-8, 'weight_decay': 0, 'amsgrad': False, **settings}
-    return {'state': moments, 'param_groups': [{**group, 'params': list(range(len(names)))}]}
+    return {'state': dict(sorted(moments.items())), 'param_groups': [{**group, 'params': keys}]}
 
 
 def test_the_state_of_adam_finds_its_weights():
@@ -98,6 +102,11 @@ def test_the_state_of_adam_finds_its_weights():
     assert int(found[0].count) == 17
     assert_same(found[0].mu, jax.tree.map(lambda x: x + np.float32(1), params['params']))
     assert_same(found[0].nu, jax.tree.map(np.abs, params['params']))
+    # torch before 1.5 numbered weights by their addresses.
+    addresses = [
+        int(x) for x in np.random.default_rng(0).permutation(len(jax.tree.leaves(params['params']))) * 72 + 10**14
+    ]
+    assert_same(official.from_adam(adam_dict(state, 17, addresses), state, fresh, config), found)
     assert official.from_adam({**adam_dict(state, 1), 'state': {}}, state, fresh, config) is fresh
     with pytest.raises(ValueError, match=r'lr 0.01, not 0.001; .*--config.optim.learning_rate=0.01'):
         official.from_adam(adam_dict(state, 17, lr=0.01), state, fresh, config)
@@ -132,3 +141,27 @@ def test_what_is_no_checkpoint_is_named():
     for stored in ({}, {'it': 3}, [1, 2], {'model': {'a': 'text'}}):
         with pytest.raises(ValueError, match="expected weights by name, or a checkpoint with the key 'model'"):
             official.split_checkpoint(stored)
+
+
+def test_another_optimiser_is_named():
+    config = small_config()
+    state = official.to_state_dict(random_params(config), config)
+    good, fresh = adam_dict(state, 3), optax.adam(1e-3).init(random_params(config)['params'])
+    sgd = {'state': {}, 'param_groups': [{'lr': 0.1, 'momentum': 0.9, 'params': [0]}]}
+    for bad in ({}, None, {'state': {}, 'param_groups': []}, sgd):
+        with pytest.raises(ValueError, match=r"expected one group of Adam's, found something else .*--nooptimizer"):
+            official.from_adam(bad, state, fresh, config)
+    lost = {**good, 'state': {k: v for k, v in good['state'].items() if k != 5}}
+    uneven = {**good, 'state': {k: {**v, 'step': k} for k, v in good['state'].items()}}
+    for bad in (lost, uneven):
+        with pytest.raises(ValueError, match=r'expected moments of .* weights after one number of steps'):
+            official.from_adam(bad, state, fresh, config)
+
+
+def test_wrapped_and_damaged_weights():
+    weights = {'module.a': np.zeros(2), 'module.b': np.ones(1)}
+    found, rest = official.split_checkpoint({'state_dict': weights, 'epoch': 3})
+    assert list(found) == ['a', 'b']
+    assert rest == {'epoch': 3}
+    with pytest.raises(ValueError, match=r"expected finite weights, found NaN or infinity in \['b'\]"):
+        official.split_checkpoint({'a': np.zeros(2), 'b': np.array([np.nan])})

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
+from benchmarks.golden import find_golden
 from onet_jax.convert.torch_file import GLOBALS, read_torch_file
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
@@ -197,8 +198,8 @@ def assert_same(found, expected):
 
 
 def read_golden(tmp_path, name):
-    path = SHARED / 'golden' / 'checkpoints' / name
-    if not path.exists():
+    path = find_golden(f'checkpoints/{name}')
+    if path is None:
         pytest.skip(f'golden file checkpoints/{name} not found under {SHARED} (set ONET_JAX_SHARED)')
     if path.suffix == '.xz':
         unpacked = tmp_path / path.stem

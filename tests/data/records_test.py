@@ -25,9 +25,25 @@ def test_a_shape_comes_back_exactly(dataset, tmp_path):
     shape = records.read_shape(first_shape(dataset))
     records.write_shape(tmp_path / 'deep' / 'copy.npz', shape)
     copy = records.read_shape(tmp_path / 'deep' / 'copy.npz')
-    for key, value in shape._asdict().items():
-        np.testing.assert_array_equal(getattr(copy, key), value)
+    assert (copy.category, copy.name) == ('deep', 'copy'), 'the path says what a shape is'
+    assert copy.views.jpegs == shape.views.jpegs
+    assert len(copy.views.jpegs) == 3
+    for matrices in ('world_mat', 'camera_mat'):
+        np.testing.assert_array_equal(getattr(copy.views, matrices), getattr(shape.views, matrices))
+    for key in set(shape._fields) - {'category', 'name', 'views'}:
+        np.testing.assert_array_equal(getattr(copy, key), getattr(shape, key))
+        assert np.asarray(getattr(copy, key)).dtype == np.asarray(getattr(shape, key)).dtype
     assert [p.name for p in (tmp_path / 'deep').iterdir()] == ['copy.npz']
+
+
+def test_a_shape_without_views_and_with_a_frame_comes_back(dataset, tmp_path):
+    shape = records.read_shape(first_shape(dataset))
+    shape = shape._replace(views=None, ambiguous=0.125, loc=np.array([1.0, -2.0, 1 / 3]), scale=1e-3)
+    records.write_shape(tmp_path / 'copy.npz', shape)
+    copy = records.read_shape(tmp_path / 'copy.npz')
+    assert copy.views is None
+    assert (copy.ambiguous, copy.scale) == (0.125, 1e-3)
+    np.testing.assert_array_equal(copy.loc, shape.loc)
 
 
 @pytest.mark.parametrize('damage', ['cut', 'flipped', 'text', 'empty'])
@@ -41,13 +57,15 @@ def test_a_damaged_file_is_named(dataset, tmp_path, damage):
         'empty': b'',
     }[damage]
     (tmp_path / 'shape.npz').write_bytes(broken)
-    with pytest.raises(ValueError, match=r'shape\.npz: expected a readable .npz archive, found \d+ bytes.*again'):
+    with pytest.raises(
+        ValueError, match=r'shape\.npz: expected an archive .* found \d+ bytes.*delete the file and run .* again'
+    ):
         records.read_shape(tmp_path / 'shape.npz')
 
 
 def test_a_file_with_pickled_objects_is_refused(dataset, tmp_path):
     path = damaged_copy(first_shape(dataset), tmp_path, lambda a: a.update(points=np.array([{}], dtype=object)))
-    with pytest.raises(ValueError, match=r'shape\.npz: expected a readable'):
+    with pytest.raises(ValueError, match=r"shape\.npz, key 'points': .*found pickled objects .*again"):
         records.read_shape(path)
 
 
@@ -57,12 +75,23 @@ def test_a_file_with_pickled_objects_is_refused(dataset, tmp_path):
         (lambda a: a.pop('occ'), r"key 'occ': expected an array of this name"),
         (
             lambda a: a.update(points=a['points'].astype('f4')),
-            r"key 'points': expected float16 \[any, 3\], found float32",
+            r"key 'points': expected float16, found float32; delete the file and run .* again",
         ),
-        (lambda a: a.update(occ=a['occ'][:-1]), r"key 'occ': expected uint8 \[625\], found uint8 \[624\]"),
+        (lambda a: a.update(occ=a['occ'][:-1]), r"key 'occ': expected length 625, found 624"),
+        (lambda a: a.update(normals=a['normals'][:9]), r"key 'normals': expected length 5000, found 9"),
+        (lambda a: a.update(loc=np.zeros(2)), r"key 'loc': expected float \[3\], found float64 \[2\]"),
+        (lambda a: a.update(scale=np.float64('nan')), r"key 'scale': expected finite numbers"),
+        (lambda a: a.pop('ambiguous'), r"key 'ambiguous': expected an array of this name"),
+        (lambda a: a.pop('jpeg_ends'), r"key 'jpeg_ends': expected an array of this name"),
+        (lambda a: a.update(jpeg_ends=a['jpeg_ends'][::-1]), r"key 'jpeg_ends': expected rising numbers up to \d+"),
+        (lambda a: a.update(jpegs=a['jpegs'][:-1]), r"key 'jpeg_ends': expected rising numbers up to \d+, found"),
         (
-            lambda a: a.update(normals=a['normals'][:9]),
-            r"key 'normals': expected float16 \[5000, 3\], found .*\[9, 3\]",
+            lambda a: a.update(world_mat=a['world_mat'][:2]),
+            r"key 'world_mat': expected one for each of 3 views, found 2",
+        ),
+        (
+            lambda a: a.update(camera_mat=np.eye(3, dtype='f4')),
+            r"key 'camera_mat': expected float \[any, 3, 3\], found",
         ),
     ],
 )
@@ -80,7 +109,7 @@ def test_a_missing_dataset_says_how_to_make_one(tmp_path):
     with pytest.raises(ValueError, match='expected JSON, found a damaged file'):
         records.read_index(tmp_path)
     (tmp_path / 'dataset.json').write_text(json.dumps({'version': 99}))
-    with pytest.raises(ValueError, match='expected version 2, found 99'):
+    with pytest.raises(ValueError, match='expected version 3, found 99'):
         records.read_index(tmp_path)
 
 
@@ -117,8 +146,35 @@ def test_evaluation_drops_no_shape_and_masks_the_padding(dataset, batch_size):
             shape = records.read_shape(records.shape_path(dataset, *name))
             np.testing.assert_array_equal(raw['points'][i], shape.points)
             np.testing.assert_array_equal(np.unpackbits(raw['occ'][i], count=5000), shape.occ)
+            np.testing.assert_array_equal(raw['view'][i], records.decode_view(shape.views.jpegs[0]))
     assert tuple(seen) == expected
     assert rows == list(range(len(expected)))
+
+
+def test_a_dataset_has_as_many_views_of_every_shape(dataset, tmp_path):
+    index = records.read_index(dataset)
+    assert index.num_views == 3
+    shape = records.read_shape(first_shape(dataset), index)
+    for views, found in ((None, 0), (records.Views(*(part[:2] for part in shape.views)), 2)):
+        records.write_shape(tmp_path / 'a.npz', shape._replace(views=views))
+        with pytest.raises(ValueError, match=rf"a\.npz, key 'jpeg_ends': expected length 3, found {found}; delete"):
+            records.read_shape(tmp_path / 'a.npz', index)
+    with pytest.raises(ValueError, match="key 'jpeg_ends': expected length 0, found 3"):
+        records.read_shape(first_shape(dataset), index._replace(num_views=0))
+
+
+def test_views_are_encoded_nearly_without_loss_and_checked():
+    x, y = np.meshgrid(np.arange(137), np.arange(137))
+    pixels = np.stack([x, y, 255 - x], axis=-1).astype(np.uint8)
+    jpeg = records.encode_view(pixels)
+    np.testing.assert_allclose(records.decode_view(jpeg).astype(int), pixels, atol=6)
+    for damaged in (jpeg[: len(jpeg) // 2], b'', b'not a picture'):
+        with pytest.raises(
+            ValueError, match=f'view: expected a JPEG file, found {len(damaged)} bytes that are damaged'
+        ):
+            records.decode_view(damaged)
+    with pytest.raises(ValueError, match='view: expected 137 x 137 px, found 137 x 64'):
+        records.decode_view(records.encode_view(pixels[:64]))
 
 
 def test_evaluation_stops_at_a_damaged_shape(dataset, tmp_path):
@@ -126,5 +182,5 @@ def test_evaluation_stops_at_a_damaged_shape(dataset, tmp_path):
     shutil.copytree(dataset, copy)
     path = records.shape_path(copy, *records.read_index(copy).splits['test'][1])
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=f'{path.name}: expected a readable'):
+    with pytest.raises(ValueError, match=f'{path.name}: expected an archive'):
         list(records.evaluation_batches(copy, 'test', 2))

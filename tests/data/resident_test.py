@@ -46,7 +46,26 @@ def test_an_epoch_has_every_shape_once_and_content_as_stored(dataset, batch_size
     assert {chunk for _, chunk in found} == {0, 1}
 
 
+def test_views_are_the_stored_ones_decoded(dataset):
+    """Chunk k of a shape comes with view k; the third one belongs to no chunk of so few points."""
+    [raw] = take(resident_feed(dataset, batch_size=18, seed=0), 0, 1)
+    assert raw['view'].shape == (18, 137, 137, 3)
+    assert raw['view'].dtype == np.uint8
+    for view, (name, chunk) in zip(raw['view'], find_shapes(dataset, [raw]), strict=True):
+        shape = records.read_shape(records.shape_path(dataset, *name))
+        np.testing.assert_array_equal(view, records.decode_view(shape.views.jpegs[chunk]))
+
+
 def test_a_split_that_does_not_fit_is_refused(dataset, monkeypatch):
     monkeypatch.setattr(resident, '_free_bytes', lambda: 1000)
     with pytest.raises(ValueError, match=r'fits into the memory of the device.*config.data.feed=tfds'):
         resident_feed(dataset, batch_size=4, seed=0)
+    # Nine shapes: two chunks of 2048 float16 points and as many samples with the labels, voxels, and three views.
+    needed = 9 * (2 * 2 * 2048 * 3 * 2 + 2 * 2048 // 8 + 32**3 // 8 + 3 * 137 * 137 * 3)
+    monkeypatch.setattr(resident, '_free_bytes', lambda: needed - 1)
+    with pytest.raises(ValueError, match=f'found {needed / 1e9:.2f} GB'):
+        resident_feed(dataset, batch_size=4, seed=0)
+    monkeypatch.setattr(resident, '_free_bytes', lambda: needed)
+    resident_feed(dataset, batch_size=4, seed=0)
+    index = records.read_index(dataset)
+    assert sum(array.nbytes for array in resident._load(dataset, index, index.splits['train']).values()) == needed

@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 from model_configs import small_config
+from PIL import Image
 
 from onet_jax.data.records import CHUNK_POINTS
 from onet_jax.data.transforms import make_evaluation_transform, make_transform
@@ -103,12 +104,43 @@ def test_evaluation_keeps_all_points_also_where_they_do_not_fill_a_byte():
         ({'num_points_per_step': 4096}, r'config.data.num_points_per_step: expected 1 to 2048.*found 4096'),
         ({'num_near_points': 65}, r'config.data.num_near_points: expected 0 to .*per_step = 64, found 65'),
         ({'num_input_points': 0}, r'config.data.num_input_points: expected 1 to 2048.*found 0'),
-        ({'input': 'image'}, r"config.data.input: expected one of .*found 'image'"),
+        ({'input': 'smell'}, r"config.data.input: expected one of \['image', 'none', .*found 'smell'"),
     ],
 )
 def test_a_config_that_no_record_satisfies_is_refused(data, message):
     with pytest.raises(ValueError, match=message):
         make_transform(config(**data))
+
+
+def add_views(raw):
+    """Noise, edges and a gradient."""
+    rng = np.random.default_rng(0)
+    views = rng.integers(0, 256, (len(raw['row']), 137, 137, 3), dtype=np.uint8)
+    views[1:, 30:90, 20:110] = rng.integers(0, 256, 3)
+    views[2:] = (np.arange(137)[:, None] * np.array([1.8, 0.9, 0.3])).astype(np.uint8)
+    return raw | {'view': views}
+
+
+@pytest.mark.parametrize('size', [224, 137, 64])
+def test_views_are_resized_as_pillow_does(size):
+    raw = add_views(make_raw(3)[0])
+    settings = config(input='image', image_size=size)
+    for transform in (make_transform(settings), make_evaluation_transform(settings)):
+        inputs = np.asarray(transform(jax.random.key(0), raw)['inputs'])
+        assert inputs.shape == (3, size, size, 3)
+        assert inputs.dtype == np.float32
+        assert inputs.min() >= 0
+        assert inputs.max() <= 1
+        for view, found in zip(raw['view'], inputs, strict=True):
+            expected = Image.fromarray(view).resize((size, size), Image.Resampling.BILINEAR)
+            np.testing.assert_allclose(found, np.asarray(expected, np.float32) / 255, rtol=0, atol=1.5 / 255)
+
+
+def test_a_dataset_without_views_has_no_pictures_to_learn_from():
+    settings = config(input='image', image_size=64)
+    for transform in (make_transform(settings), make_evaluation_transform(settings)):
+        with pytest.raises(ValueError, match=r"expected a dataset with views for 'image', .* with --num_views=24"):
+            transform(jax.random.key(0), make_raw(1)[0])
 
 
 def test_evaluation_with_too_few_surface_points_is_refused():

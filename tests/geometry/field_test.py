@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from benchmarks.parity import load_field
+from benchmarks.module_parity import load_field
 from onet_jax.geometry.field import CHUNK, evaluate, field_normals
 
 

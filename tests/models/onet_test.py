@@ -62,3 +62,31 @@ def test_an_unknown_method_or_encoder_is_named():
         config.model.name = 'onett'
     with pytest.raises(ValueError, match=r'config.model.name.*onett'):
         models.build(config)
+
+
+def test_validation_samples_the_prior_where_the_config_says_so():
+    """The same draws for the same rows, whatever the batch is."""
+    config = small_config()
+    with config.unlocked():
+        config.model.latent_size = 3
+    batch = {
+        'points': jax.random.uniform(jax.random.key(0), (4, 50, 3), minval=-0.5, maxval=0.5),
+        'occ': jnp.ones((4, 50)),
+        'inputs': jax.random.normal(jax.random.key(1), (4, 30, 3)),
+        'row': jnp.arange(4),
+        'subset': jnp.broadcast_to(jnp.arange(20), (4, 20)),
+    }
+    params = onet.occupancy_network(config.model).init(jax.random.key(2), batch)
+    params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(3), x.shape), params)
+    values = {}
+    for sample in (False, True):
+        with config.unlocked():
+            config.eval.sample = sample
+        metrics = models.build(config).metrics
+        values[sample] = metrics(params, batch)
+        part = metrics(params, {key: value[2:] for key, value in batch.items()})
+        for name, value in part.items():
+            np.testing.assert_allclose(value, values[sample][name][2:], rtol=1e-4, err_msg=name)
+    assert set(values[True]) == {'iou', 'loss', 'reconstruction', 'kl'}
+    np.testing.assert_allclose(values[True]['loss'], values[False]['loss'], rtol=1e-5, err_msg='of the posterior')
+    assert np.abs(values[True]['iou'] - values[False]['iou']).max() > 0

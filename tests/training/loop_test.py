@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from model_configs import small_config
 
+from configs import onet_image
+from onet_jax.convert import official
 from onet_jax.data import records
 from onet_jax.data.records import Feed
 from onet_jax.data.resident import resident_feed
@@ -194,18 +196,70 @@ def test_weights_that_are_not_finite_are_not_saved(dataset, tmp_path, monkeypatc
     assert checkpoints.load_run(tmp_path / 'w').step == 2
 
 
-def test_a_trunk_from_a_file_starts_the_encoder_of_a_run(dataset, tmp_path, monkeypatch):
-    """The file is read once, before the first step, and its weights are in the state."""
-    config = small_config(num_steps=1)
+def test_a_trunk_from_a_file_starts_the_encoder_of_a_run(dataset, tmp_path):
+    """It is read before the first step only; a file that does not fit leaves no trace."""
+    config = onet_image.get_config()
     with config.unlocked():
-        config.model.encoder_init = 'resnet18.pth'
-    seen = []
-    monkeypatch.setattr(loop, 'read_torch_file', lambda path: seen.append(path) or {'a': np.zeros(1)})
-    monkeypatch.setattr(
-        loop.official, 'init_trunk', lambda params, state, config: jax.tree.map(lambda x: x + 1, params)
+        config.model.update(cond_size=4, decoder_hidden_size=4, encoder_init=str(tmp_path / 'resnet18.npz'))
+        config.data.update(feed='resident', image_size=32, num_points_per_step=8)
+        config.train.update(num_steps=1, batch_size=2)
+        config.eval.update(batch_size=1, voxel_iou=False)
+    with pytest.raises(FileNotFoundError, match=r'resnet18.npz'):
+        loop.train(config, tmp_path / 'w', dataset)
+    assert not (tmp_path / 'w').exists()
+
+    rng = np.random.default_rng(0)
+    donor = jax.tree.map(
+        lambda x: rng.uniform(0.01, 0.02, x.shape).astype(np.float32), official.variable_shapes(config)
     )
-    started = loop.train(config, tmp_path / 'w', dataset)
-    plain = loop.train(small_config(num_steps=1), tmp_path / 'plain', dataset)
-    assert seen == ['resnet18.pth']
-    shift = jax.tree.leaves(started.params['params'])[0] - jax.tree.leaves(plain.params['params'])[0]
-    np.testing.assert_allclose(shift, 1, atol=0.01)
+    prefix = 'encoder.features.'
+    state = {
+        k.removeprefix(prefix): v for k, v in official.to_state_dict(donor, config).items() if k.startswith(prefix)
+    }
+    write_safetensors(tmp_path / 'resnet18.npz', {k: v for k, v in state.items() if k != 'conv1.weight'})
+    with pytest.raises(ValueError, match=r'encoder_init: .*resnet18.npz: weights: (.|\n)*conv1.weight: missing'):
+        loop.train(config, tmp_path / 'w', dataset)
+    assert not (tmp_path / 'w').exists()
+
+    write_safetensors(tmp_path / 'resnet18.npz', state)
+    trained = loop.train(config, tmp_path / 'w', dataset)
+    kernel = trained.params['params']['encoder']['features']['conv1']['kernel']
+    np.testing.assert_allclose(kernel, donor['params']['encoder']['features']['conv1']['kernel'], atol=2e-4)
+    (tmp_path / 'resnet18.npz').unlink()
+    with config.unlocked():
+        config.train.num_steps = 2
+    assert int(loop.train(config, tmp_path / 'w', dataset).step) == 2, 'made longer, without the file'
+
+
+def write_safetensors(path, arrays):
+    """Arrays in the format of safetensors, which is told by its content."""
+    header, start = {}, 0
+    for name, array in arrays.items():
+        kind = {'float32': 'F32', 'int64': 'I64'}[str(array.dtype)]
+        header[name] = {'dtype': kind, 'shape': array.shape, 'data_offsets': [start, start + array.nbytes]}
+        start += array.nbytes
+    content = json.dumps(header).encode()
+    path.write_bytes(len(content).to_bytes(8, 'little') + content + b''.join(a.tobytes() for a in arrays.values()))
+
+
+def test_a_checkpoint_is_selected_by_what_the_config_says(dataset, tmp_path, monkeypatch):
+    means = iter([{'iou': 0.1, 'loss': 1.0}, {'iou': 0.9, 'loss': 2.0}])
+    monkeypatch.setattr(loop, 'validate', lambda *_: dict(next(means)))
+    for select_by, step in (('iou', 4), ('loss', 2)):
+        means = iter([{'iou': 0.1, 'loss': 1.0}, {'iou': 0.9, 'loss': 2.0}])
+        config = small_config()
+        with config.unlocked():
+            config.eval.select_by = select_by
+        loop.train(config, tmp_path / select_by, dataset)
+        assert checkpoints.load_run(tmp_path / select_by).step == step
+    with config.unlocked():
+        config.eval.select_by = 'iou_voxels'
+    with pytest.raises(
+        ValueError, match=r"config.eval.select_by: expected one of \['iou', 'loss'\], found 'iou_voxels'"
+    ):
+        loop.train(config, tmp_path / 'other', dataset)
+
+
+def test_a_finished_run_says_so(workdir, dataset, capsys):
+    assert int(loop.train(small_config(), workdir, dataset).step) == 4
+    assert 'nothing to do: step 4 of config.train.num_steps=4' in capsys.readouterr().out

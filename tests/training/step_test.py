@@ -26,8 +26,11 @@ def make_batch(rng, batch_size=8):
     }
 
 
-def run(backend, devices, num_steps=3):
-    method, tx = models.build(small_config()), optax.sgd(1e-3)
+def run(backend, devices, latent_size=0, num_steps=3):
+    config = small_config()
+    with config.unlocked():
+        config.model.latent_size = latent_size
+    method, tx = models.build(config), optax.sgd(1e-3)
     rng = np.random.default_rng(0)
     batches = [make_batch(rng) for _ in range(num_steps)]
     parallel = make_parallel(backend, 8, devices)
@@ -40,12 +43,13 @@ def run(backend, devices, num_steps=3):
     return state, losses
 
 
-@pytest.mark.parametrize('backend', ['pmap', 'jit'])
-def test_two_devices_equal_one_on_the_whole_batch(backend):
-    """Loss, parameters and running statistics: gradients are averaged once and the batch is normalised as a whole."""
+@pytest.mark.parametrize('backend, latent_size', [('pmap', 0), ('jit', 0), ('pmap', 3)])
+def test_two_devices_equal_one_on_the_whole_batch(backend, latent_size):
+    """Loss, parameters and running statistics: gradients are averaged once, the batch is normalised as a whole, and every
+    row draws its own latent code."""
     assert len(jax.devices()) == 2
-    expected, expected_losses = run('jit', jax.devices()[:1])
-    state, losses = run(backend, jax.devices())
+    expected, expected_losses = run('jit', jax.devices()[:1], latent_size)
+    state, losses = run(backend, jax.devices(), latent_size)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state, expected)
     assert all(x.shape == y.shape for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True))

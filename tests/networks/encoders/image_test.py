@@ -35,3 +35,30 @@ def test_the_mean_colour_of_imagenet_is_normalised_to_zero():
     _, state = encoder.apply(variables, images, capture_intermediates=True)
     first = state['intermediates']['features']['conv1']['__call__'][0]
     np.testing.assert_allclose(first, 0, atol=1e-6)
+
+
+def test_every_normalisation_sees_the_whole_batch():
+    """Mean and variance of each of the 20 layers are averaged over the devices."""
+    encoder, images = ResNet(4, 18), jnp.zeros((2, 32, 32, 3))
+    variables = jax.eval_shape(encoder.init, jax.random.key(0), images)
+
+    def encode(variables, images):
+        return encoder.apply(variables, images, train=True, axis_name='data', mutable=['batch_stats'])
+
+    jaxpr = jax.make_jaxpr(jax.vmap(encode, in_axes=(None, 0), axis_name='data'))
+    plain = jax.make_jaxpr(lambda v, x: encoder.apply(v, x, train=True, mutable=['batch_stats']))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), variables)
+    spread = str(jaxpr(zeros, images[None].repeat(2, axis=0)))
+    assert spread.count('div') > str(plain(zeros, images)).count('div') + 20, 'two means more in every layer'
+
+
+def test_a_bottleneck_strides_in_its_middle():
+    trunk, images = ResNetTrunk(50), jnp.zeros((1, 64, 64, 3))
+
+    def shapes():
+        variables = trunk.init(jax.random.key(0), images, train=False, axis_name=None)
+        return trunk.apply(variables, images, train=False, axis_name=None, capture_intermediates=True)[1]
+
+    block = jax.eval_shape(shapes)['intermediates']['layer2_0']
+    assert block['conv1']['__call__'][0].shape[1] == 16
+    assert block['conv2']['__call__'][0].shape[1] == 8

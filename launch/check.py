@@ -1,0 +1,39 @@
+"""Validate a dataset: python -m launch.check --data_dir=D.
+
+Reads every shape and holds its parts against each other: ranges, labels against surface and normals, voxels, silhouettes
+against cameras. Prints a table and every bad example with its fault; exit code 1 where there is one. --picture=F.png draws
+a shape of each category as it is stored.
+"""
+
+import sys
+
+from absl import flags
+
+import launch
+
+DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the dataset.', required=True)
+
+
+PICTURE = flags.DEFINE_string('picture', None, 'PNG file of a contact sheet.')
+
+
+def main(_):
+    from onet_jax.data.check import check_dataset
+    from onet_jax.data.records import read_index
+    from onet_jax.evaluation.tables import to_markdown
+    from onet_jax.viz.dataset import dataset_sheet
+
+    header, rows, problems = check_dataset(DATA_DIR.value)
+    print(to_markdown(header, rows))
+    for name, reason in read_index(DATA_DIR.value).rejected.items():
+        print(f'rejected in preparation: {name}: {reason}')
+    for name, fault in problems.items():
+        print(f'bad: {name}: {fault}')
+    print(f'{len(problems)} bad examples')
+    if PICTURE.value:
+        dataset_sheet(DATA_DIR.value, PICTURE.value)
+    sys.exit(1 if problems else 0)
+
+
+if __name__ == '__main__':
+    launch.run(main)

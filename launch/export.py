@@ -1,0 +1,21 @@
+"""Write a dataset in the official ShapeNet layout: python -m launch.export --data_dir=D --output=ROOT.
+
+The original code reads it: points.npz, pointcloud.npz, model.binvox, img_choy2016, lists and metadata.yaml.
+"""
+
+from absl import flags
+
+import launch
+
+DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the dataset.', required=True)
+OUTPUT = flags.DEFINE_string('output', None, 'New or empty folder.', required=True)
+
+
+def main(_):
+    from onet_jax.data.exchange import export_shapenet
+
+    export_shapenet(DATA_DIR.value, OUTPUT.value)
+
+
+if __name__ == '__main__':
+    launch.run(main)

@@ -1,0 +1,225 @@
+"""Lattice lines through a triangle soup: where they cross it, who is seen from outside, and which points lie inside.
+
+The lines run along the edges and both kinds of diagonals of a cubic lattice: 13 directions, so that every lattice point is
+looked at from 26 sides. A line crosses a mesh exactly: an edge shared by two faces belongs to one of them, whatever the
+rounding (the half-open rule of scan conversion), so that no line slips through a crack between faces or counts one twice.
+
+H hits of the lines of one direction, F faces, [X, Y, Z] the lattice around the mesh. Lengths are in steps of the lattice.
+Imports no JAX.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise, product
+from typing import NamedTuple
+
+import numpy as np
+
+from onet_jax.geometry import grid
+
+# Axes first; the first component that is not zero is 1 and belongs to the axis along which a line counts its points.
+DIRECTIONS = sorted((d for d in product((-1, 0, 1), repeat=3) if d > (0, 0, 0)), key=lambda d: sum(map(abs, d)))
+NUM_SIDES = 2 * len(DIRECTIONS)
+MARGIN = 3  # lattice points around the mesh
+MAX_COLUMNS = 1 << 19  # pairs (face, column of lines) that are handled at a time: bounds the memory
+_KEY = 4096.0  # above any height: line * _KEY + height orders the hits
+
+
+class Lattice(NamedTuple):
+    """The part around a mesh of the lattice of `resolution` cells across the padded cube."""
+
+    resolution: int
+    origin: np.ndarray  # [3] int, its first point in the whole lattice
+    shape: tuple[int, int, int]
+
+    @property
+    def strides(self) -> tuple[int, int, int]:
+        """Of the flat index of a point."""
+        return self.shape[1] * self.shape[2], self.shape[2], 1
+
+    @property
+    def spacing(self) -> float:
+        """One step in object coordinates."""
+        return grid.BOX / self.resolution
+
+    def from_world(self, points: np.ndarray) -> np.ndarray:
+        """Object coordinates [N, 3] -> steps from the first point."""
+        return (points / grid.BOX + 0.5) * self.resolution - self.origin
+
+    def to_world(self, points: np.ndarray) -> np.ndarray:
+        return grid.lattice_to_world(points + self.origin, self.resolution)
+
+
+class Hits(NamedTuple):
+    """Crossings of the lines of one direction with the faces, sorted by line, then along it."""
+
+    direction: tuple[int, int, int]
+    axes: tuple[int, int, int]  # that along which heights are measured, then the other two, in cyclic order
+    step: int  # from a point of a line to the next, in flat indices
+    line: np.ndarray  # [H] int64, which line
+    height: np.ndarray  # [H] float64, coordinate along axes[0]
+    above: np.ndarray  # [H] int64, flat index of the first point of the line at or above the hit
+    face: np.ndarray  # [H] int64
+    sign: np.ndarray  # [H] int8, 1 where the line leaves through the front of the face, -1 where it enters
+
+    @property
+    def follows(self) -> np.ndarray:
+        """[H] bool: whether the hit before is on the same line."""
+        return np.r_[False, self.line[1:] == self.line[:-1]] if len(self.line) else np.zeros(0, bool)
+
+    def between(self, line: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First and last hit on each of the lines [E] above height low [E], at most one step; none where first > last."""
+        keys = self.line * _KEY + self.height
+        return np.searchsorted(keys, line * _KEY + low, 'right'), np.searchsorted(
+            keys, line * _KEY + low + 1, 'right'
+        ) - 1
+
+
+def enclose(vertices: np.ndarray, resolution: int) -> Lattice:
+    """The lattice around vertices [N, 3] in object coordinates."""
+    steps = (vertices / grid.BOX + 0.5) * resolution
+    origin = np.floor(steps.min(axis=0)).astype(int) - MARGIN
+    last = np.ceil(steps.max(axis=0)).astype(int) + MARGIN
+    return Lattice(resolution, origin, tuple(int(n) for n in last - origin + 1))
+
+
+def cross(lattice: Lattice, vertices: np.ndarray, faces: np.ndarray, direction: tuple[int, int, int]) -> Hits:
+    """All crossings of the lattice lines along a direction with faces [F, 3] of vertices [N, 3] in steps."""
+    main = next(axis for axis in range(3) if direction[axis])
+    axes = main, (main + 1) % 3, (main + 2) % 3
+    lean = direction[axes[1]], direction[axes[2]]
+    # Sheared so that the lines are vertical: each stands on an integer point (x, y) of the ground.
+    z = vertices[:, main]
+    sheared = np.stack([vertices[:, axes[1]] - lean[0] * z, vertices[:, axes[2]] - lean[1] * z, z], axis=1)
+    face, x, y, height, sign = (np.concatenate(parts) for parts in zip(*_scan(sheared, faces), strict=True))
+
+    first_above = np.ceil(height).astype(np.int64)
+    step = int(np.dot(direction, lattice.strides))
+    ground = x * lattice.strides[axes[1]] + y * lattice.strides[axes[2]]
+    width = [lattice.shape[axis] + abs(d) * lattice.shape[main] for axis, d in zip(axes[1:], lean, strict=True)]
+    before = [lattice.shape[main] * max(d, 0) for d in lean]
+    line = (x + before[0]) * width[1] + y + before[1]
+    order = np.argsort(line * _KEY + height, kind='stable')
+    return Hits(
+        direction,
+        axes,
+        step,
+        line[order],
+        height[order],
+        (ground + first_above * step)[order],
+        face[order],
+        sign[order],
+    )
+
+
+def _scan(vertices: np.ndarray, faces: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Integer points (x, y) under faces [F, 3] of vertices [N, 3]: blocks of (face, x, y, height, sign).
+
+    Scan conversion: a column x cuts two edges of a face; the points y between them are under it. An edge covers the
+    columns in [ceil(x of its left end), ceil(x of its right end)) and meets a column at the same y for both its faces.
+    """
+    xs = vertices[faces, 0]
+    widths = np.ceil(xs.max(axis=1)).astype(np.int64) - np.ceil(xs.min(axis=1)).astype(np.int64)
+    covered = np.flatnonzero(widths)
+    block = np.cumsum(widths[covered]) // MAX_COLUMNS
+    for rows in np.split(covered, np.flatnonzero(np.diff(block)) + 1):
+        corners = vertices[faces[rows]]
+        order = np.argsort(corners[:, :, 0], axis=1, kind='stable')
+        turned = (order[:, 1] - order[:, 0]) % 3 == 2  # sorting the corners by x has reversed their sense
+        corners = np.take_along_axis(corners, order[:, :, None], axis=1)
+        first, middle = np.ceil(corners[:, 0, 0]).astype(np.int64), np.ceil(corners[:, 1, 0])
+        f = np.repeat(np.arange(len(rows)), widths[rows])
+        x = first[f] + count_up(widths[rows])
+        # The long edge from the leftmost to the rightmost corner, and the one of the two short edges at this column.
+        left, mid, right = (corners[f, i] for i in range(3))
+        early = (x < middle[f])[:, None]
+        long, short = _cut(left, right, x), _cut(np.where(early, left, mid), np.where(early, mid, right), x)
+
+        low = np.ceil(np.minimum(long[:, 0], short[:, 0])).astype(np.int64)
+        count = np.ceil(np.maximum(long[:, 0], short[:, 0])).astype(np.int64) - low
+        pair = np.repeat(np.arange(len(f)), count)
+        y = low[pair] + count_up(count)
+        weight = (y - long[pair, 0]) / (short[pair, 0] - long[pair, 0])
+        height = long[pair, 1] + weight * (short[pair, 1] - long[pair, 1])
+        sign = np.where((short[:, 0] > long[:, 0]) ^ turned[f], -1, 1).astype(np.int8)
+        yield rows[f[pair]], x[pair], y, height, sign[pair]
+    if not len(covered):
+        yield (*(np.zeros(0, np.int64) for _ in range(3)), np.zeros(0), np.zeros(0, np.int8))
+
+
+def _cut(a: np.ndarray, b: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """(y, z) [P, 2] at which the edges from a to b [P, 3] pass over x [P]."""
+    return a[:, 1:] + ((x - a[:, 0]) / (b[:, 0] - a[:, 0]))[:, None] * (b[:, 1:] - a[:, 1:])
+
+
+def count_up(lengths: np.ndarray) -> np.ndarray:
+    """[2, 3] -> [0, 1, 0, 1, 2]."""
+    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
+def seen_from_outside(hits: list[Hits], num_faces: int) -> tuple[np.ndarray, np.ndarray]:
+    """How many lines, coming from either end, see the front and the back of each face first: [F], [F] int64."""
+    front, back = np.zeros(num_faces, np.int64), np.zeros(num_faces, np.int64)
+    for h in hits:
+        first = ~h.follows
+        last = np.roll(first, -1)
+        for seen, facing in ((first, -1), (last, 1)):
+            front += np.bincount(h.face[seen & (h.sign == facing)], minlength=num_faces)
+            back += np.bincount(h.face[seen & (h.sign == -facing)], minlength=num_faces)
+    return front, back
+
+
+def vote(lattice: Lattice, hits: list[Hits], sign: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ask every lattice point from all sides: `inside`, `reverse` and `seen`, [X, Y, Z] int8 each.
+
+    sign [F] int8: 1 where the front of a face is its outer side, -1 where its back is, 0 for faces that bound nothing.
+    inside: from how many of the 26 sides the point lies behind more outer sides than inner ones (its winding number along
+    that line is positive); reverse: likewise negative; seen: from how many no face lies between the point and the outside.
+    """
+    inside, reverse, seen = (np.zeros(lattice.shape, np.int8) for _ in range(3))
+    for h in hits:
+        # As narrow as the longest line allows: the sums are bound by the speed of the memory.
+        longest = np.diff(np.flatnonzero(~h.follows), append=len(h.line)).max(initial=0)
+        dtype = np.int8 if longest < 128 else np.int32
+        signed, count = np.zeros(lattice.shape, dtype), np.zeros(lattice.shape, dtype)
+        np.add.at(signed.reshape(-1), h.above, (h.sign * sign[h.face]).astype(dtype))
+        np.add.at(count.reshape(-1), h.above, dtype(1))
+        # From below: what the line has entered and not yet left. From above: the same, and hits at the point are below it.
+        for winding, faces in (
+            (-_add_up(signed.copy(), h.direction), _add_up(count.copy(), h.direction)),
+            (_add_down(signed.copy(), h.direction) - signed, _add_down(count.copy(), h.direction) - count),
+        ):
+            inside += winding > 0
+            reverse += winding < 0
+            seen += faces == 0
+    return inside, reverse, seen
+
+
+def _add_up(values: np.ndarray, direction: tuple[int, int, int]) -> np.ndarray:
+    """Running sums of values [X, Y, Z] along the lines of a direction, in place; returns them."""
+    main = next(axis for axis in range(3) if direction[axis])
+    if main == 2:  # slices across the last axis would be slow
+        return np.cumsum(values, axis=2, out=values)
+    layers, here, there = np.moveaxis(values, main, 0), *_neighbours(direction, main)
+    for below, above in pairwise(layers):
+        above[here] += below[there]
+    return values
+
+
+def _add_down(values: np.ndarray, direction: tuple[int, int, int]) -> np.ndarray:
+    """The same from the other end of the lines."""
+    main = next(axis for axis in range(3) if direction[axis])
+    if main == 2:
+        np.cumsum(values[..., ::-1], axis=2, out=values[..., ::-1])
+        return values
+    layers, here, there = np.moveaxis(values, main, 0), *_neighbours(direction, main)
+    for above, below in pairwise(layers[::-1]):
+        below[there] += above[here]
+    return values
+
+
+def _neighbours(direction: tuple[int, int, int], main: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where in a layer the points are that have a predecessor on their line in the layer below, and where that is."""
+    lean = [direction[axis] for axis in range(3) if axis != main]
+    here = tuple(slice(max(d, 0), min(d, 0) or None) for d in lean)
+    there = tuple(slice(max(-d, 0), min(-d, 0) or None) for d in lean)
+    return here, there

@@ -1,0 +1,165 @@
+"""From the votes of lattice points (see `lines.py`) to a closed surface.
+
+Three things are inside: points that most lines of sight call so; points of a region that is closed on the whole, down to the
+plane of its openings; and a slab around every sheet, that is around surface with the outside on both sides, or thinner than
+the slab. Marching cubes puts its vertices on lattice edges, where the crossings with the mesh are known exactly.
+
+[X, Y, Z] lattice points, H hits of one direction. Lengths are in steps of the lattice. Imports no JAX.
+"""
+
+import numpy as np
+import trimesh
+from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from skimage.measure import marching_cubes
+
+from onet_jax.geometry.lines import MARGIN, NUM_SIDES, Hits, Lattice
+
+MAJORITY = NUM_SIDES // 2
+HIDDEN_MINORITY = 4  # votes that suffice where a point is hidden from all sides: more than stray lines through holes
+OPPOSITE = -0.5  # cosine between the normals of the two sides of a thin wall, at most; at the edge of a box it is 0
+FACING = 0.7  # cosine between a line and a normal, at least, for the line to measure a thickness
+SPECK = 8  # lattice points: smaller pieces and smaller voids are noise
+MAX_VERTICES = 1_000_000  # of a surface; an object has a fifth of that
+_FAR = -9.0  # of a point that is in no slab
+
+
+def fill(
+    lattice: Lattice, hits: list[Hits], votes: tuple[np.ndarray, np.ndarray, np.ndarray], least_closed: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The solid points, and those that a majority called solid but whose region is too open: [X, Y, Z] bool each.
+
+    votes: of `lines.vote`. A region is a set of neighbouring solid points that no face separates; it stays when on average
+    its points are hidden from at least the share `least_closed` of all sides.
+    """
+    inside, reverse, seen = votes
+    solid = (inside >= MAJORITY) | ((seen == 0) & (inside + reverse >= HIDDEN_MINORITY))
+    is_open = np.zeros(lattice.shape, bool)
+    if solid.any():
+        is_open[solid] = _region_means(lattice, hits, solid, seen) > (1 - least_closed) * NUM_SIDES
+    return solid & ~is_open, is_open
+
+
+def _region_means(lattice: Lattice, hits: list[Hits], solid: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """For each of the S solid points the mean of values [X, Y, Z] over its region: [S] float64."""
+    crossed = {}
+    for h in (h for h in hits if np.count_nonzero(h.direction) == 1):
+        crossed[h.axes[0]] = np.zeros(lattice.shape, bool)
+        crossed[h.axes[0]].reshape(-1)[h.above - h.step] = True
+    # Runs along the last axis are the nodes of the graph: far fewer than points.
+    first = solid.copy()
+    first[..., 1:] &= ~(solid[..., :-1] & ~crossed[2][..., :-1])
+    run = np.cumsum(first, dtype=np.int32).reshape(lattice.shape) - 1
+    num_runs = int(run[-1, -1, -1]) + 1
+    pairs = []
+    for axis in (0, 1):
+        below = tuple(slice(None, -1) if i == axis else slice(None) for i in range(3))
+        above = tuple(slice(1, None) if i == axis else slice(None) for i in range(3))
+        joined = solid[below] & solid[above] & ~crossed[axis][below]
+        pair = np.stack([run[below][joined], run[above][joined]])
+        pairs.append(pair[:, np.r_[True, (pair[:, 1:] != pair[:, :-1]).any(axis=0)][: pair.shape[1]]])
+    low, high = np.concatenate(pairs, axis=1)
+    graph = coo_array((np.ones(len(low), np.int8), (low, high)), (num_runs, num_runs))
+    _, region = connected_components(graph, directed=False)
+    region = region[run[solid]]
+    return (np.bincount(region, values[solid]) / np.bincount(region))[region]
+
+
+def slabs(
+    lattice: Lattice, hits: list[Hits], solid: np.ndarray, normals: np.ndarray, sign: np.ndarray, thickness: float
+) -> np.ndarray:
+    """How deep each point lies in a slab: [X, Y, Z] float32, positive inside, at most half the thickness.
+
+    normals [F, 3] unit, sign [F] int8: 1 where they point outwards, -1 inwards. A wall thinner than `thickness`, seen as
+    two hits with opposite normals, becomes a slab around its middle; a hit with the outside before and behind is a sheet
+    and becomes a slab around itself. Two hits between two lattice points are no sheet where they are the corner of a solid.
+    """
+    depth = np.full(solid.size, _FAR, np.float32)
+    solid = solid.reshape(-1)
+    for h in hits:
+        stride = float(np.linalg.norm(h.direction))
+        outward = normals[h.face] * sign[h.face, None]
+        cosine = np.abs(outward @ np.asarray(h.direction)) / stride
+        entering = h.sign * sign[h.face] < 0
+        # Walls: pairs of an entry and the exit that follows it.
+        exit_ = np.flatnonzero(h.follows & ~entering & np.roll(entering, 1))
+        entry = exit_ - 1
+        facing = np.minimum(cosine[entry], cosine[exit_])
+        gap = (h.height[exit_] - h.height[entry]) * stride * facing
+        thin = (gap < thickness) & (np.einsum('ij,ij->i', outward[entry], outward[exit_]) < OPPOSITE)
+        in_wall = np.zeros(len(h.face), bool)
+        corner = h.above[entry] == h.above[exit_]
+        in_wall[entry[thin | corner]] = in_wall[exit_[thin | corner]] = True
+        sheet = np.flatnonzero(~solid[h.above - h.step] & ~solid[h.above] & ~in_wall)
+
+        entry, exit_ = entry[thin], exit_[thin]
+        middle = np.r_[(h.height[entry] + h.height[exit_]) / 2, h.height[sheet]]
+        facing = np.r_[facing[thin], cosine[sheet]]
+        # The first point of the line at or above the middle.
+        ceiling = np.ceil(middle)
+        point = np.r_[h.above[entry], h.above[sheet]]
+        point += (ceiling - np.ceil(np.r_[h.height[entry], h.height[sheet]])).astype(np.int64) * h.step
+        clear = facing >= FACING
+        offset, slope, point = (x[clear] for x in (ceiling - middle, facing * stride, point))
+        for k in range(-MARGIN, MARGIN):
+            value = thickness / 2 - np.abs(offset + k) * slope
+            near = value > -1.5
+            np.maximum.at(depth, (point + k * h.step)[near], value[near].astype(np.float32))
+    return depth.reshape(lattice.shape)
+
+
+def remove_specks(inside: np.ndarray) -> np.ndarray:
+    """inside [X, Y, Z] bool without pieces and voids of fewer than SPECK points."""
+    for values, structure in ((True, np.ones((3, 3, 3))), (False, None)):
+        labels, count = ndimage.label(inside == values, structure)
+        small = np.bincount(labels.reshape(-1), minlength=count + 1) < SPECK
+        small[0] = False
+        if small.any():
+            inside = inside ^ small[labels]
+    return inside
+
+
+def mesh_boundary(
+    lattice: Lattice, hits: list[Hits], inside: np.ndarray, solid: np.ndarray, depth: np.ndarray, share: np.ndarray
+) -> trimesh.Trimesh:
+    """The closed surface between inside and outside, oriented outwards, in object coordinates.
+
+    inside [X, Y, Z] bool, False on the rim of the lattice. Where a solid point ends, the surface is at the crossing that is
+    outermost on the lattice edge, or, in an opening, where `share` [X, Y, Z] passes 1/2; a slab ends where `depth` does.
+    """
+    if not inside.any():
+        return trimesh.Trimesh()
+    num_vertices = sum(np.count_nonzero(np.diff(inside, axis=axis)) for axis in range(3))
+    if num_vertices > MAX_VERTICES:
+        raise ValueError(
+            f'mesh: expected the surface of one object, found one that crumbles into {num_vertices:,} points'
+        )
+    # Unequal values, so that points that touch only at an edge are joined, by the same rule in all cells.
+    values = np.where(inside, np.float32(1.0), np.float32(-0.9))
+    vertices, faces, _, _ = marching_cubes(values, 0.0, gradient_direction='ascent')
+    vertices = vertices.astype(np.float64)
+    on_edge = np.abs(vertices - np.round(vertices)) > 1e-3
+    inside, solid, depth, share = (x.reshape(-1) for x in (inside, solid, depth, share))
+    for h in (h for h in hits if np.count_nonzero(h.direction) == 1):
+        axis, b, c = h.axes
+        rows = np.flatnonzero(on_edge[:, axis] & ~on_edge[:, b] & ~on_edge[:, c])
+        low = np.floor(vertices[rows, axis]).astype(np.int64)
+        x, y = np.round(vertices[rows, b]).astype(np.int64), np.round(vertices[rows, c]).astype(np.int64)
+        point = x * lattice.strides[b] + y * lattice.strides[c] + low * h.step
+        rises = inside[point + h.step]  # into the solid
+        start, end = np.where(rises, point + h.step, point), np.where(rises, point, point + h.step)
+
+        # How far the surface is from the inner end of the edge.
+        first, last = h.between(x * lattice.shape[c] + y, low)
+        found = first <= last
+        keep = np.clip(np.where(rises, first, last), 0, max(len(h.height) - 1, 0))
+        height = (h.height[keep] if len(h.height) else np.zeros(len(rows))) - low
+        crossing = np.where(rises, 1 - height, height)
+        opening = (share[start] - 0.5) / np.maximum(share[start] - share[end], 1e-6)
+        reach = np.where(solid[start], np.where(found, crossing, np.clip(opening, 0.05, 0.95)), 0.0)
+        deep = np.maximum(depth[start], 0)
+        reach = np.maximum(reach, deep / (deep - np.clip(depth[end], -1.0, -1e-3)))
+        reach = np.clip(reach, 0.01, 0.99)  # no two vertices coincide
+        vertices[rows, axis] = low + np.where(rises, 1 - reach, reach)
+    return trimesh.Trimesh(lattice.to_world(vertices), faces, process=False)

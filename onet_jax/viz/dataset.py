@@ -1,0 +1,56 @@
+"""What a dataset looks like: a shape of each category as it is stored."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import trimesh
+
+from onet_jax.data import procedural, records
+from onet_jax.data.collection import UPS, find_meshes
+from onet_jax.data.records import Index, Shape
+from onet_jax.geometry import grid
+from onet_jax.geometry.meshes import load_mesh
+from onet_jax.viz.pictures import Item, contact_sheet
+
+NUM_VIEWS_SHOWN = 2
+
+
+def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
+    """Writes a PNG with the first shape of each category: mesh, points inside, surface points, voxels, two views.
+
+    The mesh is shown where it is at hand still. Raises FileNotFoundError or ValueError for a dataset that cannot be read.
+    """
+    index = records.read_index(data_dir)
+    first: dict[str, str] = {}
+    for split in records.SPLITS:
+        for category, name in index.splits.get(split, ()):
+            first.setdefault(category, name)
+    num_views, original = min(NUM_VIEWS_SHOWN, index.num_views), find_originals(index)
+    items = []
+    for category, name in sorted(first.items()):
+        shape = records.read_shape(records.shape_path(data_dir, category, name), index)
+        centres = grid.voxel_centres(records.NUM_VOXELS)[shape.voxels]
+        views = [records.decode_view(jpeg) for jpeg in shape.views.jpegs[:num_views]] if num_views else []
+        clouds = (shape.points[shape.occ].astype(np.float32), shape.surface.astype(np.float32), centres)
+        meshes = (original(shape),) if original else ()
+        items.append(Item(f'{category} {name}', f'{shape.occ.mean():.1%} inside', (*meshes, *clouds, *views)))
+    titles = ('points inside', 'surface points', 'voxels', *(f'view {i}' for i in range(num_views)))
+    contact_sheet(items, ('mesh', *titles) if original else titles, path)
+
+
+def find_originals(index: Index) -> Callable[[Shape], trimesh.Trimesh] | None:
+    """shape -> the mesh it was made from, in object coordinates; None where these meshes are not at hand."""
+    source = index.source
+    if source['kind'] == 'procedural':
+        return lambda shape: procedural.make_shape(source['seed'], shape.category, int(shape.name)).mesh()
+    if source['kind'] != 'meshes' or not Path(source['root']).is_dir():
+        return None
+    files = find_meshes(Path(source['root']))
+
+    def read(shape: Shape) -> trimesh.Trimesh:
+        mesh = load_mesh(files[shape.category, shape.name])
+        mesh.vertices = (np.asarray(mesh.vertices, np.float64) @ UPS[source['up']].T - shape.loc) / shape.scale
+        return mesh
+
+    return read
