@@ -472,12 +472,12 @@ def test_a_million_faces_without_area_are_no_burden(tmp_path):
 
 
 def test_what_cannot_be_labelled_reliably_is_rejected(monkeypatch):
-    close = collection.close
-    monkeypatch.setattr(collection, 'close', lambda mesh: close(mesh)._replace(ambiguous=0.26))
-    with pytest.raises(ValueError, match=r'26% of the volume is a matter of judgement, more than 25%; close its holes'):
+    close, limit = collection.close, collection.MAX_AMBIGUOUS
+    monkeypatch.setattr(collection, 'close', lambda mesh: close(mesh)._replace(ambiguous=limit + 0.01))
+    with pytest.raises(ValueError, match=rf'{limit + 0.01:.0%} of the volume .* more than {limit:.0%}; close its holes'):
         make_solid(plate(0))
-    monkeypatch.setattr(collection, 'close', lambda mesh: close(mesh)._replace(ambiguous=0.24))
-    assert make_solid(plate(0)).ambiguous == 0.24
+    monkeypatch.setattr(collection, 'close', lambda mesh: close(mesh)._replace(ambiguous=limit - 0.01))
+    assert make_solid(plate(0)).ambiguous == limit - 0.01
 
 
 def test_what_a_library_stumbles_over_is_rejected_and_a_full_disk_stops_the_run(tmp_path, monkeypatch):

@@ -69,15 +69,18 @@ def test_validation_samples_the_prior_where_the_config_says_so():
     config = small_config()
     with config.unlocked():
         config.model.latent_size = 3
+        config.eval.threshold = 0.5
     batch = {
         'points': jax.random.uniform(jax.random.key(0), (4, 50, 3), minval=-0.5, maxval=0.5),
-        'occ': jnp.ones((4, 50)),
+        'occ': jax.random.bernoulli(jax.random.key(5), 0.5, (4, 50)).astype(jnp.float32),
         'inputs': jax.random.normal(jax.random.key(1), (4, 30, 3)),
         'row': jnp.arange(4),
         'subset': jnp.broadcast_to(jnp.arange(20), (4, 20)),
     }
     params = onet.occupancy_network(config.model).init(jax.random.key(2), batch)
-    params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(3), x.shape), params)
+    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(3), x.shape), params)
+    decoder = params['params']['decoder']
+    decoder['fc_z']['kernel'] *= 20  # the code decides
     values = {}
     for sample in (False, True):
         with config.unlocked():
