@@ -61,7 +61,7 @@ class Views(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """One shape in object coordinates; in its own file's frame a point is at loc + scale * point."""
+    """One shape in object coordinates; in its own file's frame, turned y up, a point is at loc + scale * point."""
 
     category: str
     name: str

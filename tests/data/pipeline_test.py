@@ -17,9 +17,6 @@ from onet_jax.data.prepare import prepare_procedural
 from onet_jax.data.resident import resident_feed
 from onet_jax.data.runners import processes
 
-# The protobuf that Apache Beam asks for (below 7) complains of what TFDS calls.
-pytestmark = pytest.mark.filterwarnings(r'ignore:label\(\) is deprecated:DeprecationWarning:tensorflow_datasets')
-
 
 @pytest.fixture(scope='module')
 def stored(dataset):

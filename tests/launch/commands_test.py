@@ -47,7 +47,7 @@ def test_training_reports_bad_data(broken_dataset, tmp_path):
     assert_fails(missing, f'{tmp_path}/nowhere: expected the folder of a dataset', 'python -m launch.prepare')
     copy, path = broken_dataset
     corrupt = launch('train', TINY, f'--workdir={tmp_path}/w', f'--data_dir={copy}')
-    assert_fails(corrupt, f'{path}: expected a readable .npz archive')
+    assert_fails(corrupt, f'{path}: expected an archive as np.savez writes it')
 
 
 @pytest.mark.parametrize(
