@@ -27,6 +27,10 @@ NUM_SHAPES_PER_FAMILY = flags.DEFINE_integer('num_shapes_per_family', 100, 'Soli
 NUM_WORKERS = flags.DEFINE_integer('num_workers', None, 'Processes; one for each core by default.', lower_bound=1)
 RUNNER = flags.DEFINE_enum('runner', 'processes', ['processes', 'beam'], 'On this machine, or an Apache Beam pipeline.')
 BEAM_OPTIONS = flags.DEFINE_list('beam_options', [], 'Beam: options of the pipeline, as --runner=FlinkRunner.')
+# Flags that a kind of dataset does not use.
+SAMPLES, SOLIDS = ('lists', 'sampling', 'up'), ('families', 'num_shapes_per_family')
+OFFICIAL = ('num_points', 'num_views', 'seed', 'val_fraction', 'test_fraction')
+UNUSED = {'meshes': SOLIDS, 'solids': SAMPLES, 'shapenet': (*OFFICIAL, *SAMPLES, *SOLIDS)}
 
 
 def main(_):
@@ -37,6 +41,12 @@ def main(_):
 
     if MESHES.value and SHAPENET.value:
         raise ValueError('--meshes, --shapenet: expected one of them, found both')
+    kind = 'meshes' if MESHES.value else 'shapenet' if SHAPENET.value else 'solids'
+    for name in UNUSED[kind]:
+        if flags.FLAGS[name].present:
+            raise ValueError(
+                f'--{name}: expected no such flag for a dataset of {kind}, which does not use it, found one'
+            )
     data_dir, on_beam = DATA_DIR.value, RUNNER.value == 'beam'
     run = beam(f'{data_dir}/beam', BEAM_OPTIONS.value) if on_beam else processes(NUM_WORKERS.value)
     sizes = {'num_points': NUM_POINTS.value, 'num_views': NUM_VIEWS.value, 'seed': SEED.value, 'run': run}

@@ -16,6 +16,7 @@ import trimesh
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
+from tqdm import tqdm
 
 from onet_jax.data.prepare import claim_folder, count_held_out, finish, store
 from onet_jax.data.records import SPLITS, Index, Shape
@@ -69,6 +70,7 @@ def prepare_meshes(
             f'val_fraction, test_fraction: expected shares of less than 1 in all, found {val_fraction}, {test_fraction}'
         )
     files = find_meshes(root)
+    listed, missing = read_lists(lists, files) if lists else (None, {})
     source = {
         'kind': 'meshes',
         'root': str(root.resolve()),
@@ -87,13 +89,17 @@ def prepare_meshes(
     run = run or processes()
     found = run(describe_mesh, [(*key, str(path)) for key, path in files.items()], 'reading meshes')
     good = {key: np.asarray(found.results['/'.join(key)]) for key in files if '/'.join(key) in found.results}
-    splits = read_lists(lists, good) if lists else draw_splits(good, seed, val_fraction, test_fraction)
+    if listed is None:
+        splits = draw_splits(good, seed, val_fraction, test_fraction)
+    else:
+        splits = {split: [key for key in keys if key in good] for split, keys in listed.items()}
+        _report_copies(splits, good)
     training = set(splits['train'])
     work = partial(prepare_mesh, data_dir=data_dir, seed=seed, num_points=num_points, num_views=num_views, up=up)
-    listed = dict.fromkeys(key for split in SPLITS for key in splits[split])
-    tasks = [(*key, str(files[key]), sampling if key in training else 'uniform') for key in listed]
+    wanted = dict.fromkeys(key for split in SPLITS for key in splits[split])
+    tasks = [(*key, str(files[key]), sampling if key in training else 'uniform') for key in wanted]
     made = run(work, tasks, 'preparing shapes')
-    outcome = Outcome(made.results, found.rejected | made.rejected)
+    outcome = Outcome(made.results, missing | found.rejected | made.rejected)
     categories = sorted({category for category, _ in files})
     return finish(data_dir, categories, splits, outcome, (num_points, num_points, num_views), source)
 
@@ -158,7 +164,10 @@ def invariants(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     largest, sqrt(area), |E[x |x|^2]|, E|x|^4 and the smallest eigenvalue of E[x x^T |x|^2]; integrals over the area are
     exact. Raises ValueError for a surface without area.
     """
-    corners = vertices[faces]
+    # A sheet that was drawn from both sides is the same shape.
+    places = np.unique(np.round(vertices / (1e-6 * max(np.ptp(vertices), 1e-300))), axis=0, return_inverse=True)[1]
+    _, once = np.unique(np.sort(places.reshape(-1)[faces], axis=1), axis=0, return_index=True)
+    corners = vertices[faces[np.sort(once)]]
     areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
     total = areas.sum()
     if not (np.isfinite(total) and total > 0):
@@ -209,28 +218,45 @@ def _group(values: Sequence[np.ndarray]) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
-def read_lists(lists: str | Path, shapes: dict) -> dict[str, list[tuple[str, str]]]:
-    """Splits from <category>/{train,val,test}.lst. Raises FileNotFoundError or ValueError for lists that do not fit.
+def read_lists(
+    lists: str | Path, files: dict[tuple[str, str], Path]
+) -> tuple[dict[str, list[tuple[str, str]]], dict[str, str]]:
+    """Splits from <category>/{train,val,test}.lst, and {'category/name': where it is listed} of names without a mesh.
 
-    Names that are listed but were rejected are left out; a name in two lists is an error.
+    A name is that of a mesh, or of the folder in the category that holds it. Raises FileNotFoundError for a missing list,
+    ValueError for a name in two lists.
     """
-    lists, splits, seen = Path(lists), {split: [] for split in SPLITS}, {}
-    # A list may name the folder of a model rather than the file in it.
-    keys = {(category, name.partition('-')[0]): (category, name) for category, name in shapes}
-    keys |= {key: key for key in shapes}
-    for category in sorted({category for category, _ in shapes}):
+    lists, splits, missing, seen = Path(lists), {split: [] for split in SPLITS}, {}, {}
+    keys = {(category, _plain(path.parent.name)): (category, name) for (category, name), path in files.items()}
+    keys |= {key: key for key in files}
+    for category in sorted({category for category, _ in files}):
         for split in SPLITS:
             path = lists / category / f'{split}.lst'
             if not path.is_file():
                 raise FileNotFoundError(f'{path}: expected a list of names, one a line, found no such file')
             for name in filter(None, map(str.strip, path.read_text().splitlines())):
-                key = keys.get((category, _plain(name)), (category, name))
-                if key in seen:
+                key = keys.get((category, _plain(name)))
+                if key is None:
+                    missing[f'{category}/{name}'] = f'{path}: expected the name of a mesh, found none of this name'
+                elif key in seen:
                     raise ValueError(f'{path}: expected every name in one list, found {name!r} in {seen[key]}, too')
-                seen[key] = path
-                if key in shapes:
+                else:
+                    seen[key] = path
                     splits[split].append(key)
-    return splits
+    return splits, missing
+
+
+def _report_copies(splits: dict[str, list[tuple[str, str]]], shapes: dict[tuple[str, str], np.ndarray]) -> None:
+    """Say which shapes of given lists are copies of one in another split: such a split measures less than it seems to."""
+    split_of = {key: split for split, keys in splits.items() for key in keys if key in shapes}
+    keys = list(split_of)
+    labels = _group([shapes[key] for key in keys]) if keys else ()
+    groups: dict[int, list[str]] = {}
+    for key, label in zip(keys, labels, strict=True):
+        groups.setdefault(label, []).append(f'{"/".join(key)} ({split_of[key]})')
+    for group in groups.values():
+        if len({name.rpartition(' ')[2] for name in group}) > 1:
+            tqdm.write('copies of one shape in several splits: ' + ', '.join(group))
 
 
 def prepare_mesh(

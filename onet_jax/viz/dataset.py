@@ -26,7 +26,7 @@ def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
     for split in records.SPLITS:
         for category, name in index.splits.get(split, ()):
             first.setdefault(category, name)
-    num_views, original = min(NUM_VIEWS_SHOWN, index.num_views), find_originals(index)
+    num_views, original = min(NUM_VIEWS_SHOWN, index.num_views), find_originals(index, set(first.items()))
     items = []
     for category, name in sorted(first.items()):
         shape = records.read_shape(records.shape_path(data_dir, category, name), index)
@@ -39,14 +39,16 @@ def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
     contact_sheet(items, ('mesh', *titles) if original else titles, path)
 
 
-def find_originals(index: Index) -> Callable[[Shape], trimesh.Trimesh] | None:
-    """shape -> the mesh it was made from, in object coordinates; None where these meshes are not at hand."""
+def find_originals(index: Index, wanted: set[tuple[str, str]]) -> Callable[[Shape], trimesh.Trimesh] | None:
+    """shape -> the mesh it was made from, in object coordinates; None where one of the wanted ones is not at hand."""
     source = index.source
     if source['kind'] == 'procedural':
         return lambda shape: procedural.make_shape(source['seed'], shape.category, int(shape.name)).mesh()
     if source['kind'] != 'meshes' or not Path(source['root']).is_dir():
         return None
     files = find_meshes(Path(source['root']))
+    if not wanted <= set(files):
+        return None
 
     def read(shape: Shape) -> trimesh.Trimesh:
         mesh = load_mesh(files[shape.category, shape.name])

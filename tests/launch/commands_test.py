@@ -142,3 +142,11 @@ def test_convert_reconstruct_and_sample(tmp_path):
     no = launch('convert', f'--checkpoint={tmp_path}/no.pt', *common, f'--workdir={tmp_path}/x')
     assert_fails(no, f'{tmp_path}/no.pt: expected')
     assert not (tmp_path / 'x').exists()
+
+
+def test_flags_that_a_kind_of_dataset_does_not_use_are_refused(tmp_path):
+    done = launch('prepare', f'--data_dir={tmp_path}/d', f'--shapenet={tmp_path}', '--num_points=5')
+    assert_fails(done, '--num_points: expected no such flag for a dataset of shapenet')
+    assert_fails(
+        launch('prepare', f'--data_dir={tmp_path}/d', '--up=z'), '--up: expected no such flag for a dataset of solids'
+    )

@@ -27,8 +27,9 @@ def test_the_mesh_is_shown_in_object_coordinates(tmp_path):
     settings = {'num_points': 2100, 'num_views': 0, 'seed': 0, 'val_fraction': 0, 'test_fraction': 0.5, 'up': 'z'}
     index = prepare_meshes(tmp_path / 'in', tmp_path / 'out', **settings, run=processes(1))
     shape = records.read_shape(records.shape_path(tmp_path / 'out', 'box', 'a'), index)
-    shown = find_originals(index)(shape)
+    shown = find_originals(index, {('box', 'a')})(shape)
     np.testing.assert_allclose(shown.bounds, [[-0.5, -0.125, -0.25], [0.5, 0.125, 0.25]], atol=1e-9)
     dataset_sheet(tmp_path / 'out', tmp_path / 'sheet.png')
     moved = index._replace(source={**index.source, 'root': str(tmp_path / 'gone')})
-    assert find_originals(moved) is None
+    assert find_originals(moved, {('box', 'a')}) is None
+    assert find_originals(index, {('box', 'renamed')}) is None
