@@ -129,7 +129,8 @@ def decoder_deviations(name: str, data: dict, dtype) -> Deviations:
             decoder.variables['params'], (points, cond, latent), mode == 'train'
         )
         expected = under(data, f'{out}/{mode}/')
-        deviations[f'logits, {mode}'] = compare((logits, expected['logits']), (value, expected['loss']))
+        deviations[f'logits, {mode}'] = compare((logits, expected['logits']))
+        deviations[f'loss, {mode}'] = compare((value, expected['loss']))
         inputs = dict(zip('pcz', by_inputs, strict=True))
         pairs = [(inputs[key], gradient) for key, gradient in under(expected, 'grad_in/').items()]
         if pairs:
