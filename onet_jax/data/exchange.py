@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from onet_jax.data import records, shapenet
-from onet_jax.data.prepare import claim_folder, finish
+from onet_jax.data.prepare import claim_folder, finish, shape_sizes, store
 from onet_jax.data.records import NUM_VOXELS, VIEW_SIZE, Index, Shape, Views, encode_view
 from onet_jax.data.runners import Outcome, Runner, processes
 from onet_jax.data.sampling import chunk_order
@@ -69,19 +69,17 @@ def import_model(root: Path, data_dir: Path, category: str, name: str) -> tuple[
 
     Raises ValueError for whatever is wrong with the model, OSError only when the shape cannot be written.
     """
-    path = records.shape_path(data_dir, category, name)
-    try:
-        shape = records.read_shape(path)
-    except (FileNotFoundError, ValueError):
-        folder = root / category / name
+    folder = root / category / name
+
+    def make() -> Shape:
         try:
-            shape = to_shape(read_shapenet_model(folder), category, name)
+            return to_shape(read_shapenet_model(folder), category, name)
         except OSError as error:
             raise ValueError(str(error)) from error
         except ValueError as error:
             raise ValueError(str(error) if str(folder) in str(error) else f'{folder}: {error}') from error
-        records.write_shape(path, shape)
-    return len(shape.points), len(shape.surface), len(shape.views.jpegs) if shape.views else 0
+
+    return shape_sizes(store(data_dir, category, name, None, make))
 
 
 def to_shape(model: Model, category: str, name: str) -> Shape:

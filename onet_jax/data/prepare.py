@@ -101,19 +101,29 @@ def prepare_shape(family: str, name: str, *, data_dir: Path, seed: int, num_poin
     store(data_dir, family, name, (num_points, num_points, num_views), make)
 
 
-def store(data_dir: Path, category: str, name: str, sizes: tuple[int, int, int], make: Callable[[], Shape]) -> Shape:
-    """The shape in DATA_DIR, made and written unless it is there with its numbers of points, samples and views."""
+def store(
+    data_dir: Path, category: str, name: str, sizes: tuple[int, int, int] | None, make: Callable[[], Shape]
+) -> Shape:
+    """The shape in DATA_DIR, made and written unless it is there and reads well.
+
+    sizes: the `shape_sizes` it must have; None takes any.
+    """
     path = records.shape_path(data_dir, category, name)
     if path.exists():
         try:
             shape = records.read_shape(path)
         except ValueError:
             shape = None  # of an interrupted or damaged disk: made anew
-        if shape and (len(shape.points), len(shape.surface), len(shape.views.jpegs) if shape.views else 0) == sizes:
+        if shape and sizes in (None, shape_sizes(shape)):
             return shape
     shape = make()
     records.write_shape(path, shape)
     return shape
+
+
+def shape_sizes(shape: Shape) -> tuple[int, int, int]:
+    """Numbers of volume points, surface samples and views: the same for every shape of a dataset."""
+    return len(shape.points), len(shape.surface), len(shape.views.jpegs) if shape.views else 0
 
 
 def claim_folder(data_dir: Path, source: dict) -> None:

@@ -14,8 +14,8 @@ import fast_simplification
 import numpy as np
 import trimesh
 
+from onet_jax.files import write_atomically
 from onet_jax.geometry.grid import BOX
-from onet_jax.geometry.meshes import write_atomically
 from onet_jax.viz.pictures import Item, Shape, ball_radius, check_columns, encode_png, render, thin
 
 REACH = BOX / 2 + 0.05  # positions are stored as uint16 over [-REACH, REACH]^3
