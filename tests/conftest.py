@@ -44,7 +44,7 @@ def golden_names(pattern: str) -> list[str]:
 def dataset(tmp_path_factory) -> Path:
     """A dataset of three families with 3 training, 1 validation and 1 test shape each; 5,000 points make 2 chunks; 3 views."""
     from onet_jax.data.prepare import prepare_procedural
-    from onet_jax.data.runners import processes
+    from onet_jax.data.runners import in_this_process
 
     data_dir = tmp_path_factory.mktemp('data') / 'solids'
     prepare_procedural(
@@ -56,7 +56,7 @@ def dataset(tmp_path_factory) -> Path:
         seed=0,
         val_fraction=0.2,
         test_fraction=0.2,
-        run=processes(1),
+        run=in_this_process,
     )
     return data_dir
 

@@ -6,36 +6,26 @@ reliably is in no split but in `index.rejected`, with the reason.
 """
 
 import gc
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import trimesh
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import KDTree
 from tqdm import tqdm
 
-from onet_jax.data.prepare import claim_folder, count_held_out, finish, store
+from onet_jax.data.prepare import claim_folder, finish, read_note, recipe, store, write_note
 from onet_jax.data.records import SPLITS, Index, Shape
 from onet_jax.data.runners import Outcome, Runner, processes
 from onet_jax.data.sampling import SAMPLINGS, Solid, sample_solid
+from onet_jax.data.splits import draw_splits, invariants, plain, read_lists, report_copies
 from onet_jax.geometry.meshes import load_mesh, normalise
-from onet_jax.geometry.watertight import close
+from onet_jax.geometry.watertight import MAX_FACES, close
 
 MESH_SUFFIXES = ('.off', '.obj', '.ply', '.stl', '.glb', '.gltf')
 MAX_NAME = 200  # bytes, of a shape
 MAX_AMBIGUOUS = 0.5  # share of the volume; what is less certain is rejected
 UPS = {'y': np.eye(3), 'z': np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])}  # up axis of the files -> rotation to y up
-# Two meshes are the same shape when all their invariants agree to this: copies do to 1e-6, while a hole that is wider by a
-# tenth moves one of them by 1e-3.
-SAME = 2e-4
-# Nodes and weights of the quadrature of a triangle that is exact to degree 4 (Dunavant, 1985).
-_A, _B = (0.108103018168070, 0.445948490915965), (0.816847572980459, 0.091576213509771)
-NODES = np.array([[x if i == j else y for j in range(3)] for x, y in (_A, _B) for i in range(3)])
-WEIGHTS = np.repeat([0.223381589678011, 0.109951743655322], 3)
 
 
 def prepare_meshes(
@@ -87,13 +77,18 @@ def prepare_meshes(
     claim_folder(data_dir, source)
 
     run = run or processes()
-    found = run(describe_mesh, [(*key, str(path)) for key, path in files.items()], 'reading meshes')
+    tasks = [(*key, str(path)) for key, path in files.items()]
+    found = run(partial(describe_mesh, data_dir=data_dir), tasks, 'reading meshes')
     good = {key: np.asarray(found.results['/'.join(key)]) for key in files if '/'.join(key) in found.results}
     if listed is None:
         splits = draw_splits(good, seed, val_fraction, test_fraction)
     else:
         splits = {split: [key for key in keys if key in good] for split, keys in listed.items()}
-        _report_copies(splits, good)
+        report_copies(splits, good)
+        unlisted = sorted('/'.join(key) for key in files.keys() - {key for keys in listed.values() for key in keys})
+        if unlisted:
+            shown = ', '.join(unlisted[:10]) + (', ...' if len(unlisted) > 10 else '')
+            tqdm.write(f'{lists}: expected every mesh in a list, found {len(unlisted)} in none: {shown}')
     training = set(splits['train'])
     work = partial(prepare_mesh, data_dir=data_dir, seed=seed, num_points=num_points, num_views=num_views, up=up)
     wanted = dict.fromkeys(key for split in SPLITS for key in splits[split])
@@ -112,9 +107,9 @@ def find_meshes(root: Path) -> dict[tuple[str, str], Path]:
     if not root.is_dir():
         raise FileNotFoundError(f'{root}: expected a folder of meshes, found none')
     files: dict[tuple[str, str], Path] = {}
-    for path in sorted(p for p in root.rglob('*') if p.suffix.lower() in MESH_SUFFIXES and p.is_file()):
+    for path in sorted(p for p in _walk(root) if p.suffix.lower() in MESH_SUFFIXES):
         *folders, _ = path.relative_to(root).parts
-        parts = [_plain(part) for part in (*(folders or [root.resolve().name]), path.stem)]
+        parts = [plain(part) for part in (*(folders or [root.resolve().name]), path.stem)]
         key = (parts[0], '-'.join(parts[1:]))
         if key in files:  # the same name in two formats
             key = (key[0], f'{key[1]}-{path.suffix.lower()[1:]}')
@@ -126,137 +121,60 @@ def find_meshes(root: Path) -> dict[tuple[str, str], Path]:
     return files
 
 
-def _plain(part: str) -> str:
-    """A part of a path that is a file name anywhere."""
-    return re.sub(r'[^\w.+-]', '_', part).lstrip('.') or '_'
+def _walk(folder: Path, around: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """All files below a folder; links to folders are followed, but not to one that holds the link."""
+    around |= {folder.resolve()}
+    for path in folder.iterdir():
+        if path.is_file():
+            yield path
+        elif path.is_dir() and path.resolve() not in around:
+            yield from _walk(path, around)
 
 
-def describe_mesh(category: str, name: str, path: str) -> list[float]:
-    """`invariants` of a file. Raises ValueError for one that cannot be read or stored."""
+def describe_mesh(category: str, name: str, path: str, *, data_dir: Path) -> list[float]:
+    """`invariants` of a file, noted in DATA_DIR. Raises ValueError for one that cannot be read or stored."""
     if len(name.encode()) > MAX_NAME:  # file systems allow 255
         raise ValueError(
             f'{path}: expected a name of at most {MAX_NAME} bytes below its category, found {name!r}; shorten it'
         )
-    mesh = _read(path)
-    return invariants(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)).tolist()
+    note, made_from = data_dir / 'notes' / 'surfaces' / category / f'{name}.json', _recipe(path)
+    found = read_note(note, made_from)
+    if found is None:
+        try:
+            mesh = _read(path)
+            found = {'invariants': invariants(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)).tolist()}
+        except ValueError as error:
+            found = {'reason': str(error)}
+        write_note(note, made_from, found)
+    if 'reason' in found:
+        raise ValueError(found['reason'])
+    return found['invariants']
+
+
+def _recipe(path: str, **settings) -> bytes:
+    """Of what is made from a mesh file, its numbers and its colours in other files."""
+    beside = (Path(path).with_suffix(suffix) for suffix in ('.mtl', '.bin'))
+    try:
+        return recipe({'file': Path(path).name, **settings}, Path(path), *(file for file in beside if file.is_file()))
+    except OSError as error:
+        raise ValueError(f'{path}: expected a file that can be read ({error})') from error
 
 
 def _read(path: str) -> trimesh.Trimesh:
-    try:
-        mesh = load_mesh(path)
-    except (OSError, MemoryError) as error:  # one bad file never stops a run
-        raise ValueError(f'{path}: expected a mesh that can be read ({type(error).__name__}: {error})') from error
+    """A mesh without vertices that no face uses. Raises ValueError for a damaged one."""
+    mesh = load_mesh(path)
     faces, num_vertices = np.asarray(mesh.faces), len(mesh.vertices)
+    if len(faces) > MAX_FACES:
+        raise ValueError(f'{path}: expected at most {MAX_FACES:,} faces, found {len(faces):,}; simplify the mesh')
     if faces.min() < 0 or faces.max() >= num_vertices:
         raise ValueError(
             f'{path}: expected faces of the vertices 0 to {num_vertices - 1}, found {faces.min()} to {faces.max()}; the file '
             'is damaged'
         )
-    if not np.isfinite(np.asarray(mesh.vertices)[faces]).all():
+    mesh.remove_unreferenced_vertices()
+    if not np.isfinite(np.asarray(mesh.vertices)).all():
         raise ValueError(f'{path}: expected finite vertices, found NaN or infinity')
     return mesh
-
-
-def invariants(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Numbers of a surface that do not change when it is moved, turned, scaled or cut into other triangles: [6].
-
-    With x from the centroid of the surface and lengths in units of the root of E|x|^2: the eigenvalues of E[x x^T] but the
-    largest, sqrt(area), |E[x |x|^2]|, E|x|^4 and the smallest eigenvalue of E[x x^T |x|^2]; integrals over the area are
-    exact. Raises ValueError for a surface without area.
-    """
-    # A sheet that was drawn from both sides is the same shape.
-    places = np.unique(np.round(vertices / (1e-6 * max(np.ptp(vertices), 1e-300))), axis=0, return_inverse=True)[1]
-    _, once = np.unique(np.sort(places.reshape(-1)[faces], axis=1), axis=0, return_index=True)
-    corners = vertices[faces[np.sort(once)]]
-    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
-    total = areas.sum()
-    if not (np.isfinite(total) and total > 0):
-        raise ValueError(f'mesh: expected a surface with a finite area, found {total}')
-    points = (NODES @ corners).reshape(-1, 3)
-    weights = (areas[:, None] * WEIGHTS / total).ravel()
-    offset = points - weights @ points
-    squared = np.square(offset).sum(axis=1)
-    scale = weights @ squared
-    offset, squared = offset / scale**0.5, squared / scale
-    second = np.linalg.eigvalsh((offset * weights[:, None]).T @ offset)
-    fourth = np.linalg.eigvalsh((offset * (weights * squared)[:, None]).T @ offset)
-    third = np.linalg.norm((weights * squared) @ offset)
-    return np.array([*second[:2], (total / scale) ** 0.5 / 3, third, fourth.sum(), fourth[0]])
-
-
-def draw_splits(
-    shapes: dict[tuple[str, str], np.ndarray], seed: int, val_fraction: float, test_fraction: float
-) -> dict[str, list[tuple[str, str]]]:
-    """Splits of shapes with their invariants: groups of copies in random order, first to test, then to val, then to train."""
-    keys = list(shapes)
-    groups: dict[int, list[tuple[str, str]]] = {}
-    for key, label in zip(keys, _group([shapes[key] for key in keys]), strict=True):
-        groups.setdefault(label, []).append(key)
-    splits: dict[str, list] = {split: [] for split in SPLITS}
-    for category in sorted({category for category, _ in keys}):
-        # A group that spans categories goes with the first of them.
-        own = [group for group in groups.values() if min(group)[0] == category]
-        size = sum(map(len, own))
-        num_test = min(count_held_out(size, test_fraction), size - 1)  # one at least is for training
-        num_val = min(count_held_out(size, val_fraction), size - 1 - num_test)
-        wanted = {'test': num_test, 'val': num_val, 'train': size}
-        # Large groups of copies are for training: a held-out split of copies would measure nothing.
-        order = np.random.default_rng([seed, len(own)]).permutation(len(own))
-        for group in sorted((own[i] for i in order), key=len):
-            split = next(split for split, room in wanted.items() if room >= len(group))
-            wanted[split] -= len(group)
-            splits[split] += group
-    return {split: sorted(keys) for split, keys in splits.items()}
-
-
-def _group(values: Sequence[np.ndarray]) -> np.ndarray:
-    """[S] labels: equal for shapes that are copies of each other, directly or through others."""
-    if not len(values):
-        return np.zeros(0, int)
-    pairs = KDTree(np.reshape(values, (len(values), -1))).query_pairs(SAME, p=np.inf, output_type='ndarray')
-    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(values),) * 2)
-    return connected_components(graph, directed=False)[1]
-
-
-def read_lists(
-    lists: str | Path, files: dict[tuple[str, str], Path]
-) -> tuple[dict[str, list[tuple[str, str]]], dict[str, str]]:
-    """Splits from <category>/{train,val,test}.lst, and {'category/name': where it is listed} of names without a mesh.
-
-    A name is that of a mesh, or of the folder in the category that holds it. Raises FileNotFoundError for a missing list,
-    ValueError for a name in two lists.
-    """
-    lists, splits, missing, seen = Path(lists), {split: [] for split in SPLITS}, {}, {}
-    keys = {(category, _plain(path.parent.name)): (category, name) for (category, name), path in files.items()}
-    keys |= {key: key for key in files}
-    for category in sorted({category for category, _ in files}):
-        for split in SPLITS:
-            path = lists / category / f'{split}.lst'
-            if not path.is_file():
-                raise FileNotFoundError(f'{path}: expected a list of names, one a line, found no such file')
-            for name in filter(None, map(str.strip, path.read_text().splitlines())):
-                key = keys.get((category, _plain(name)))
-                if key is None:
-                    missing[f'{category}/{name}'] = f'{path}: expected the name of a mesh, found none of this name'
-                elif key in seen:
-                    raise ValueError(f'{path}: expected every name in one list, found {name!r} in {seen[key]}, too')
-                else:
-                    seen[key] = path
-                    splits[split].append(key)
-    return splits, missing
-
-
-def _report_copies(splits: dict[str, list[tuple[str, str]]], shapes: dict[tuple[str, str], np.ndarray]) -> None:
-    """Say which shapes of given lists are copies of one in another split: such a split measures less than it seems to."""
-    split_of = {key: split for split, keys in splits.items() for key in keys if key in shapes}
-    keys = list(split_of)
-    labels = _group([shapes[key] for key in keys]) if keys else ()
-    groups: dict[int, list[str]] = {}
-    for key, label in zip(keys, labels, strict=True):
-        groups.setdefault(label, []).append(f'{"/".join(key)} ({split_of[key]})')
-    for group in groups.values():
-        if len({name.rpartition(' ')[2] for name in group}) > 1:
-            tqdm.write('copies of one shape in several splits: ' + ', '.join(group))
 
 
 def prepare_mesh(
@@ -270,25 +188,26 @@ def prepare_mesh(
     num_points: int,
     num_views: int,
     up: str,
-) -> float:
-    """Make and store one shape, unless it is there; returns the share of its volume that is ambiguous.
+) -> str:
+    """Make and store one shape, unless it is there; returns its recipe.
 
     Raises ValueError, with the reason, for whatever is wrong with the mesh.
     """
 
+    settings = {'category': category, 'name': name, 'seed': seed, 'up': up}
+    sizes = {'num_points': num_points, 'num_views': num_views, 'sampling': sampling}
+
     def make() -> Shape:
         try:
-            solid = make_solid(_read(path), up)
-            sizes = {'num_points': num_points, 'num_views': num_views, 'sampling': sampling}
-            return sample_solid(solid, category, name, seed=seed, **sizes)
-        except ValueError:
+            return sample_solid(make_solid(_read(path), up), category, name, seed=seed, **sizes)
+        except (ValueError, MemoryError):
             raise
         except Exception as error:  # one bad mesh never stops a run, whatever library stumbles over it
             raise ValueError(f'{path}: {type(error).__name__}: {error}') from error
 
-    ambiguous = store(data_dir, category, name, (num_points, num_points, num_views), make).ambiguous
+    shape = store(data_dir, category, name, _recipe(path, **settings, **sizes), make)
     gc.collect()  # a Trimesh refers to itself: without this they pile up in a process that works on many
-    return ambiguous
+    return shape.recipe.hex()
 
 
 def make_solid(mesh: trimesh.Trimesh, up: str = 'y') -> Solid:

@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from onet_jax.data import records, shapenet
-from onet_jax.data.prepare import claim_folder, finish, shape_sizes, store
+from onet_jax.data.prepare import claim_folder, finish, recipe, store
 from onet_jax.data.records import NUM_VOXELS, VIEW_SIZE, Index, Shape, Views, encode_view
 from onet_jax.data.runners import Outcome, Runner, processes
 from onet_jax.data.sampling import chunk_order
@@ -49,23 +49,23 @@ def import_shapenet(
     claim_folder(data_dir, source)
     outcome = (run or processes())(partial(import_model, root, data_dir), models, 'importing shapes')
 
-    sizes = Counter(map(tuple, outcome.results.values()))
+    sizes = Counter(tuple(found) for found, _ in outcome.results.values())
     # The larger of numbers that are equally frequent, so that the result does not depend on who finished first.
     usual = max(sizes.items(), key=lambda item: item[::-1])[0] if sizes else (0, 0, 0)
     rejected = collection.missing | outcome.rejected
-    for model, found in outcome.results.items():
+    for model, (found, _) in outcome.results.items():
         if tuple(found) != usual:
             records.shape_path(data_dir, *model.split('/')).unlink()
             rejected[model] = (
                 f'expected {usual[0]} volume points, {usual[1]} surface points and {usual[2]} views as most models have, '
                 f'found {found[0]}, {found[1]} and {found[2]}'
             )
-    kept = {model: found for model, found in outcome.results.items() if model not in rejected}
+    kept = {model: made_from for model, (_, made_from) in outcome.results.items() if model not in rejected}
     return finish(data_dir, tuple(collection.names), collection.splits, Outcome(kept, rejected), usual, source)
 
 
-def import_model(root: Path, data_dir: Path, category: str, name: str) -> tuple[int, int, int]:
-    """Store one model as a shape, unless its file is there and reads well; returns its numbers of points and views.
+def import_model(root: Path, data_dir: Path, category: str, name: str) -> tuple[tuple[int, int, int], str]:
+    """Store one model as a shape, unless it is there; returns its numbers of points, surface samples and views and its recipe.
 
     Raises ValueError for whatever is wrong with the model, OSError only when the shape cannot be written.
     """
@@ -79,7 +79,15 @@ def import_model(root: Path, data_dir: Path, category: str, name: str) -> tuple[
         except ValueError as error:
             raise ValueError(str(error) if str(folder) in str(error) else f'{folder}: {error}') from error
 
-    return shape_sizes(store(data_dir, category, name, None, make))
+    files = sorted(path for path in folder.rglob('*') if path.is_file())
+    settings = {'category': category, 'name': name, 'files': [path.relative_to(folder).as_posix() for path in files]}
+    try:
+        made_from = recipe(settings, *files)
+    except OSError as error:
+        raise ValueError(f'{folder}: expected files that can be read ({error})') from error
+    shape = store(data_dir, category, name, made_from, make)
+    sizes = len(shape.points), len(shape.surface), len(shape.views.jpegs) if shape.views else 0
+    return sizes, shape.recipe.hex()
 
 
 def to_shape(model: Model, category: str, name: str) -> Shape:
@@ -105,7 +113,7 @@ def to_shape(model: Model, category: str, name: str) -> Shape:
     order = chunk_order(points, surface)
     views = to_views(model.views) if model.views is not None else None
     voxels, frame = model.voxels.values, (model.loc, model.scale)
-    return Shape(category, name, points[order], occ[order], surface, normals, voxels, *frame, views=views)
+    return Shape(category, name, points[order], occ[order], surface, normals, voxels, *frame, model.ambiguous, views)
 
 
 def to_views(stored: shapenet.Views) -> Views:
@@ -136,7 +144,8 @@ def export_shapenet(data_dir: str | Path, root: str | Path) -> None:
         shape = records.read_shape(records.shape_path(data_dir, category, name), index)
         # The official files note the frame of the shape as that of the voxels.
         voxels = Voxels(shape.voxels, shape.loc, shape.scale)
-        model = Model(shape.points, shape.occ, shape.loc, shape.scale, shape.surface, shape.normals, voxels)
+        labels = (shape.points, shape.occ, shape.loc, shape.scale, shape.ambiguous)
+        model = Model(*labels, shape.surface, shape.normals, voxels)
         if shape.views is not None:
             camera = Camera(shape.views.world_mat.astype(np.float64), shape.views.camera_mat.astype(np.float64))
             stored = object_camera(camera, -shape.loc / shape.scale, 1 / shape.scale)  # of the shape's own frame

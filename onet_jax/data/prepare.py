@@ -1,7 +1,7 @@
 """Making datasets: of procedural solids here, of meshes in `collection.py`. Imports no JAX.
 
 Every kind of dataset is made in the same way: the folder is claimed for its settings, a runner does one task for each shape,
-and the index is written last. Finished shapes of an interrupted run are kept.
+and the index is written last. A shape that is there and has the same recipe is not made again.
 """
 
 import hashlib
@@ -13,12 +13,16 @@ from functools import partial
 from pathlib import Path
 
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from onet_jax.data import procedural, records, solids
 from onet_jax.data.records import Index, Shape
 from onet_jax.data.runners import Outcome, Runner, processes
 from onet_jax.data.sampling import Solid, sample_solid
 from onet_jax.files import write_json
+
+# Other generators make other shapes under the same settings.
+CODE = (Path(procedural.__file__), Path(solids.__file__))
 
 
 def embedded_dataset(data_config: ConfigDict) -> Path:
@@ -36,9 +40,7 @@ def embedded_dataset(data_config: ConfigDict) -> Path:
         'val_fraction': data_config.val_fraction,
         'test_fraction': data_config.test_fraction,
     }
-    # Other generators make other shapes under the same settings.
-    code = [Path(module.__file__).read_text() for module in (procedural, solids)]
-    digest = hashlib.sha256(json.dumps([records.VERSION, settings, code]).encode()).hexdigest()[:12]
+    digest = recipe(settings, *CODE).hex()[:12]
     cache = Path(os.environ.get('ONET_JAX_CACHE') or Path.home() / '.cache' / 'onet_jax')
     data_dir = cache / f'procedural-{digest}'
     if not (data_dir / 'dataset.json').exists():
@@ -89,8 +91,8 @@ def prepare_procedural(
     return finish(data_dir, families, splits, outcome, (num_points, num_points, num_views), source)
 
 
-def prepare_shape(family: str, name: str, *, data_dir: Path, seed: int, num_points: int, num_views: int) -> None:
-    """Make and store one solid, unless its file is there and reads well. A function of the arguments alone."""
+def prepare_shape(family: str, name: str, *, data_dir: Path, seed: int, num_points: int, num_views: int) -> str:
+    """Make and store one solid, unless it is there; returns its recipe. A function of the arguments alone."""
 
     def make() -> Shape:
         made = procedural.make_shape(seed, family, int(name))
@@ -98,15 +100,23 @@ def prepare_shape(family: str, name: str, *, data_dir: Path, seed: int, num_poin
         solid = Solid(mesh, made.contains, picture=mesh)
         return sample_solid(solid, family, name, seed=seed, num_points=num_points, num_views=num_views)
 
-    store(data_dir, family, name, (num_points, num_points, num_views), make)
+    settings = {'family': family, 'name': name, 'seed': seed, 'num_points': num_points, 'num_views': num_views}
+    return store(data_dir, family, name, recipe(settings, *CODE), make).recipe.hex()
 
 
-def store(
-    data_dir: Path, category: str, name: str, sizes: tuple[int, int, int] | None, make: Callable[[], Shape]
-) -> Shape:
-    """The shape in DATA_DIR, made and written unless it is there and reads well.
+def recipe(settings: dict, *files: Path) -> bytes:
+    """SHA-256 of all that something is made from: what has the same recipe need not be made again."""
+    digest = hashlib.sha256(json.dumps([records.VERSION, settings], sort_keys=True).encode())
+    for path in files:
+        with path.open('rb') as file:
+            digest.update(hashlib.file_digest(file, 'sha256').digest())
+    return digest.digest()
 
-    sizes: the `shape_sizes` it must have; None takes any.
+
+def store(data_dir: Path, category: str, name: str, made_from: bytes, make: Callable[[], Shape]) -> Shape:
+    """The shape in DATA_DIR, made and written unless it is there, reads well and has the recipe `made_from`.
+
+    Raises the ValueError of `make` with which it rejects the shape, also from an earlier run.
     """
     path = records.shape_path(data_dir, category, name)
     if path.exists():
@@ -114,16 +124,35 @@ def store(
             shape = records.read_shape(path)
         except ValueError:
             shape = None  # of an interrupted or damaged disk: made anew
-        if shape and sizes in (None, shape_sizes(shape)):
+        if shape and shape.recipe == made_from:
             return shape
-    shape = make()
-    records.write_shape(path, shape)
-    return shape
+
+    note = data_dir / 'notes' / 'rejected' / category / f'{name}.json'
+    found = read_note(note, made_from)
+    if found is None:
+        try:
+            shape = make()._replace(recipe=made_from)
+        except ValueError as error:
+            found = {'reason': str(error)}
+            write_note(note, made_from, found)
+        else:
+            records.write_shape(path, shape)
+            return shape
+    raise ValueError(found['reason'])
 
 
-def shape_sizes(shape: Shape) -> tuple[int, int, int]:
-    """Numbers of volume points, surface samples and views: the same for every shape of a dataset."""
-    return len(shape.points), len(shape.surface), len(shape.views.jpegs) if shape.views else 0
+def read_note(path: Path, made_from: bytes) -> dict | None:
+    """What an earlier run found out, or None where it was of another recipe."""
+    try:
+        note = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):  # none, or one of a damaged disk
+        return None
+    return note if note.pop('recipe', None) == made_from.hex() else None
+
+
+def write_note(path: Path, made_from: bytes, found: dict) -> None:
+    """Keep what cost time to find out."""
+    write_json(path, {'recipe': made_from.hex(), **found})
 
 
 def claim_folder(data_dir: Path, source: dict) -> None:
@@ -156,7 +185,7 @@ def finish(
 ) -> Index:
     """Write the index of the shapes that were made; returns it. Raises ValueError when there is none.
 
-    sizes: numbers of points, surface samples and views.
+    outcome: its results are the recipes of the shapes. sizes: numbers of points, surface samples and views.
     """
     if not outcome.results:
         first = next((f'; {name}: {reason}' for name, reason in outcome.rejected.items()), '')
@@ -167,7 +196,10 @@ def finish(
         split: tuple(shape for shape in shapes if '/'.join(shape) in outcome.results)
         for split, shapes in splits.items()
     }
-    index = Index(tuple(categories), kept, *sizes, dict(sorted(outcome.rejected.items())), source)
+    for split in (split for split, shapes in kept.items() if not shapes):
+        tqdm.write(f'{data_dir}: no shape is in the split {split!r}')
+    content = hashlib.sha256(json.dumps(outcome.results, sort_keys=True).encode()).hexdigest()
+    index = Index(tuple(categories), kept, *sizes, dict(sorted(outcome.rejected.items())), source, content)
     records.write_index(data_dir, index)
     return index
 

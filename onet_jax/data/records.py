@@ -26,7 +26,7 @@ from PIL import Image
 from onet_jax.data.archives import parse_array, read_members, reject
 from onet_jax.files import write_atomically, write_json
 
-VERSION = 3
+VERSION = 4  # raised when the same meshes and settings come out as other files
 CHUNK_POINTS = 2048  # points of one training record
 NUM_VOXELS = 32  # on each axis
 VIEW_SIZE = 137  # px, of square views
@@ -42,6 +42,7 @@ ARRAYS = {
     'loc': (np.float64, (3,)),
     'scale': (np.float64, ()),
     'ambiguous': (np.float64, ()),
+    'recipe': (np.uint8, (32,)),
 }
 # Of a shape with views only.
 VIEW_ARRAYS = {
@@ -74,6 +75,7 @@ class Shape(NamedTuple):
     scale: float
     ambiguous: float = 0.0  # share of the volume whose labels are a matter of judgement (`geometry/watertight.py`)
     views: Views | None = None
+    recipe: bytes = bytes(32)  # SHA-256 of all that the shape was made from
 
 
 class Index(NamedTuple):
@@ -86,6 +88,7 @@ class Index(NamedTuple):
     num_views: int  # of every shape; 0 for a dataset without pictures
     rejected: dict[str, str]  # 'category/name' -> why the shape is in no split
     source: dict  # how the dataset was made; plain JSON
+    content: str  # digest of the recipes of all its shapes
 
 
 class Chunks(NamedTuple):
@@ -123,6 +126,7 @@ def write_shape(path: str | Path, shape: Shape) -> None:
     arrays = {key: getattr(shape, key) for key in ('points', 'surface', 'normals', 'loc')}
     arrays |= {'occ': np.packbits(shape.occ), 'voxels': np.packbits(shape.voxels)}
     arrays |= {'scale': np.float64(shape.scale), 'ambiguous': np.float64(shape.ambiguous)}
+    arrays |= {'recipe': np.frombuffer(shape.recipe, np.uint8)}
     if shape.views is not None:
         jpegs, world_mat, camera_mat = shape.views
         arrays |= {
@@ -176,6 +180,7 @@ def _parse_shape(path: Path, index: Index | None) -> Shape:
         float(arrays['scale']),
         float(arrays['ambiguous']),
         views,
+        arrays['recipe'].tobytes(),
     )
 
 
@@ -222,7 +227,7 @@ def write_index(data_dir: str | Path, index: Index) -> None:
 
 
 def digest(data_dir: str | Path) -> str:
-    """Which dataset this is: a digest of its index."""
+    """Which dataset this is: a digest of its index, hence of its shapes."""
     return hashlib.sha256((Path(data_dir) / 'dataset.json').read_bytes()).hexdigest()
 
 
@@ -253,6 +258,7 @@ def read_index(data_dir: str | Path) -> Index:
         int(content['num_views']),
         content['rejected'],
         content['source'],
+        content['content'],
     )
 
 

@@ -1,16 +1,21 @@
 """Running the same work on many shapes: in processes of this machine, or as a Beam pipeline. Imports no JAX.
 
 A task is (category, name, *arguments) and work(*task) stores the shape and returns something small. A task that raises
-ValueError is rejected with the reason and never stops the others; any other error, such as a full disk, stops the run.
+ValueError or MemoryError is rejected with the reason and never stops the others, nor does one whose process dies or takes
+more than `TIME_LIMIT`; any other error, such as a full disk, stops the run.
 """
 
+import faulthandler
 import importlib.util
 import json
 import multiprocessing
 import os
 import shutil
+import signal
+import threading
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
@@ -20,6 +25,8 @@ from tqdm import tqdm
 
 # Not forked: a fork of a process in which JAX runs its threads can hang.
 SPAWN = multiprocessing.get_context('spawn')
+TIME_LIMIT = 600.0  # s, of one task
+REJECTED = (ValueError, MemoryError)
 
 
 class Outcome(NamedTuple):
@@ -32,70 +39,103 @@ class Outcome(NamedTuple):
 Runner = Callable[[Callable, Sequence[tuple], str], Outcome]  # (work, tasks, description)
 
 
-def processes(num_workers: int | None = None) -> Runner:
-    """num_workers: processes, as many as there are cores by default; 1 works in this process.
+def in_this_process(work: Callable, tasks: Sequence[tuple], description: str) -> Outcome:
+    """One task after the other, without the protection and the cost of another process."""
+    outcome = Outcome({}, {})
+    for task in tqdm(tasks, desc=description, unit='shape', mininterval=1):
+        _note(outcome, task, lambda task=task: work(*task))
+    return outcome
 
-    A task whose process dies is run once more alone, and rejected when it dies again.
-    """
+
+def _note(outcome: Outcome, task: tuple, get_result: Callable[[], object]) -> None:
+    name = f'{task[0]}/{task[1]}'
+    try:
+        outcome.results[name] = get_result()
+    except REJECTED as error:
+        outcome.rejected[name] = _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    return f'expected to find enough memory ({error})' if isinstance(error, MemoryError) else str(error)
+
+
+def processes(num_workers: int | None = None) -> Runner:
+    """num_workers: processes, as many as there are cores by default."""
     return partial(_run_in_processes, num_workers or os.cpu_count() or 1)
 
 
 def _run_in_processes(num_workers: int, work: Callable, tasks: Sequence[tuple], description: str) -> Outcome:
-    outcome, waiting, running = Outcome({}, {}), list(reversed(tasks)), {}
-    pool = _open_pool(num_workers)
-    with tqdm(total=len(tasks), desc=description, unit='shape', mininterval=1) as bar:
+    outcome = Outcome({}, {})
+    with ThreadPoolExecutor(num_workers) as threads:
         try:
-            while waiting or running:
-                broken = False
-                # Few at a time: a process that dies takes all that were handed out with it.
-                while waiting and len(running) < 2 * num_workers and not broken:
-                    try:
-                        running[pool.submit(work, *waiting[-1])] = waiting[-1]
-                        waiting.pop()
-                    except BrokenProcessPool:  # one died since the last look
-                        broken = True
-                for future in () if broken else wait(running, return_when=FIRST_COMPLETED).done:
-                    if isinstance(future.exception(), BrokenProcessPool):
-                        broken = True
-                        break
-                    _note(outcome, running.pop(future), future)
-                    bar.update()
-                if not broken:
-                    continue
-                pool.shutdown(cancel_futures=True)
-                for future, task in running.items():
-                    if future.cancelled() or isinstance(future.exception(), BrokenProcessPool):
-                        with ProcessPoolExecutor(1, mp_context=SPAWN) as alone:
-                            future = alone.submit(work, *task)
-                    _note(outcome, task, future)
-                    bar.update()
-                running, pool = {}, _open_pool(num_workers)
+            task_of = {threads.submit(_do_apart, work, task): task for task in tasks}
+            finished = as_completed(task_of)
+            for future in tqdm(finished, total=len(tasks), desc=description, unit='shape', mininterval=1):
+                _note(outcome, task_of[future], future.result)
         finally:
-            pool.shutdown(cancel_futures=True)
+            threads.shutdown(cancel_futures=True)
     return outcome
 
 
-def _note(outcome: Outcome, task: tuple, future: Future) -> None:
-    name, error = f'{task[0]}/{task[1]}', future.exception()
-    if isinstance(error, BrokenProcessPool):
-        outcome.rejected[name] = 'the process that worked on it died, perhaps for want of memory'
-    elif isinstance(error, ValueError):
-        outcome.rejected[name] = str(error)
-    elif error is not None:
-        raise error  # of the machine or of this program, not of the shape
-    else:
-        outcome.results[name] = future.result()
+_own = threading.local()  # of each thread: its worker, which ends with it
 
 
-def _open_pool(num_workers: int) -> Executor:
-    return ThreadPoolExecutor(1) if num_workers == 1 else ProcessPoolExecutor(num_workers, mp_context=SPAWN)
+def _do_apart(work: Callable, task: tuple) -> object:
+    """work(*task) in the process that belongs to this thread."""
+    if not hasattr(_own, 'worker'):
+        _own.worker = Worker()
+    return _own.worker.do(work, task)
+
+
+class Worker:
+    """A process for tasks that may crash it, hang or fill the memory; it is started on demand and ends with its owner."""
+
+    def __init__(self):
+        self._process = None
+
+    def do(self, work: Callable, task: tuple) -> object:
+        """work(*task). Raises what it raises, or ValueError when the process dies twice or takes too long."""
+        for _ in range(2):  # large meshes side by side may find no memory where one of them does
+            if self._process is None:
+                self._process = ProcessPoolExecutor(1, mp_context=SPAWN, initializer=_end_with_parent)
+            start = time.monotonic()
+            try:
+                return self._process.submit(_do_in_time, TIME_LIMIT, work, task).result()
+            except BrokenProcessPool:
+                self._process = None
+            if time.monotonic() - start >= TIME_LIMIT:
+                raise ValueError(
+                    f'expected to be done within {TIME_LIMIT:g} s, found that it takes longer; simplify the shape'
+                )
+        raise ValueError('the process that worked on it died, perhaps for want of memory')
+
+
+def _end_with_parent() -> None:
+    """Nobody else ends a process whose parent is killed; Ctrl-C is for the parent, which lets tasks in flight finish."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _do_in_time(limit: float, work: Callable, task: tuple) -> object:
+    # Its thread needs no interpreter lock: it also ends native code that never returns.
+    faulthandler.dump_traceback_later(limit, exit=True)
+    try:
+        return work(*task)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def beam(folder: str | Path, options: Sequence[str]) -> Runner:
     """An Apache Beam pipeline for collections of any size; needs the extra `beam`.
 
     folder: where workers note what became of each task; like the dataset it must be seen by all of them. options: of the
-    pipeline, such as '--runner=FlinkRunner'; none runs in this process. Raises ModuleNotFoundError without Apache Beam.
+    pipeline, such as '--runner=FlinkRunner'; without any, this machine works on one task after the other. Raises
+    ModuleNotFoundError without Apache Beam.
     """
     if importlib.util.find_spec('apache_beam') is None:
         raise ModuleNotFoundError(
@@ -137,6 +177,6 @@ def _run_with_beam(
 def _attempt(work: Callable, task: tuple) -> str:
     """[name, result, why it was rejected] of one task, as a line of JSON."""
     try:
-        return json.dumps([f'{task[0]}/{task[1]}', work(*task), None])
-    except ValueError as error:
-        return json.dumps([f'{task[0]}/{task[1]}', None, str(error)])
+        return json.dumps([f'{task[0]}/{task[1]}', _do_apart(work, task), None])
+    except REJECTED as error:
+        return json.dumps([f'{task[0]}/{task[1]}', None, _reason(error)])

@@ -50,6 +50,9 @@ class Model(NamedTuple):
     occ: np.ndarray  # [N] bool
     loc: np.ndarray  # [3] float64; in the model's own file a point is at loc + scale * point
     scale: float
+    ambiguous: float = (
+        0.0  # share of uncertain labels; our own key of points.npz, which the official code does not look at
+    )
     surface: np.ndarray | None = None  # [M, 3] float16 or float32
     normals: np.ndarray | None = None  # [M, 3] float16 or float32
     voxels: Voxels | None = None
@@ -161,14 +164,19 @@ def read_shapenet_model(folder: str | Path) -> Model:
     return model
 
 
-def _read_points(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    arrays = read_arrays(path, POINTS)
+def _read_points(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
+    members = read_members(path)
+    expected = POINTS | ({'ambiguous': ('f', ())} if 'ambiguous' in members else {})
+    arrays = {key: parse_array(path, key, members, *kinds_and_dims) for key, kinds_and_dims in expected.items()}
     points, occ, scale = arrays['points'], arrays['occupancies'], float(arrays['scale'])
     num_points, num_bytes = len(points), -(-len(points) // 8)
     if not num_points:
         reject(path, 'points', 'at least one', 'none')
     if not scale > 0:
         reject(path, 'scale', 'a positive number', str(scale))
+    ambiguous = float(arrays.get('ambiguous', 0))
+    if not 0 <= ambiguous <= 1:
+        reject(path, 'ambiguous', 'a share from 0 to 1', str(ambiguous))
     if occ.dtype == np.uint8 and len(occ) == num_bytes:
         occ = np.unpackbits(occ, count=num_points)
     elif len(occ) != num_points:
@@ -178,7 +186,7 @@ def _read_points(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]
     other = (occ != 0) & (occ != 1)
     if other.any():
         reject(path, 'occupancies', '0 and 1', f'{occ[other][0]} and the like in {other.sum()} of {num_points}')
-    return points, occ.astype(bool), arrays['loc'].astype(np.float64), scale
+    return points, occ.astype(bool), arrays['loc'].astype(np.float64), scale, ambiguous
 
 
 def _read_cloud(path: Path, model: Model) -> tuple[np.ndarray, np.ndarray]:
@@ -229,7 +237,8 @@ def write_shapenet_model(folder: str | Path, model: Model) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     frame = {'loc': np.asarray(model.loc, np.float64), 'scale': np.float64(model.scale)}
-    np.savez(folder / 'points.npz', points=model.points, occupancies=np.packbits(model.occ), **frame)
+    labels = {'occupancies': np.packbits(model.occ), 'ambiguous': np.float64(model.ambiguous)}
+    np.savez(folder / 'points.npz', points=model.points, **labels, **frame)
     if model.surface is not None:
         np.savez(folder / 'pointcloud.npz', points=model.surface, normals=model.normals, **frame)
     if model.near_points is not None:

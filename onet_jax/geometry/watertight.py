@@ -35,7 +35,7 @@ FLAT = 1e-3  # a mesh that fits between two planes so close has no inside
 WELL_SEEN = 0.2  # share of all sides: a point seen from more is outside by the rule 'hidden from 80 %'
 TWO_SIDED = 0.5  # a patch is a sheet when its less visible side is seen that often as the other
 NEGLIGIBLE = 1e-3  # area, or share of the volume, that may be wrong in an exact solid
-MAX_FACES, MAX_AREA, MAX_LENGTH = 2_000_000, 50.0, 20_000.0  # of what can be an object; they bound time and memory
+MAX_FACES, MAX_AREA, MAX_LENGTH = 1_200_000, 50.0, 20_000.0  # of what can be an object; they bound time and memory
 
 
 class Labelled(NamedTuple):
@@ -62,8 +62,9 @@ def close(
     vessel, or a body without a bottom, is filled when from its points at least this share of all directions is walled; 1
     leaves every opening open, as TSDF fusion does. exact: False rebuilds closed meshes as well.
 
-    Takes about 0.3 s and 0.3 GB. A Trimesh refers to itself: a loop over many meshes should call gc.collect(). Raises
-    ValueError, naming the fault, for meshes that are damaged, not normalised, flat, too large or without volume.
+    Takes about 0.3 s and 0.3 GB, for a million faces 10 s and 1 GB. A Trimesh refers to itself: a loop over many meshes
+    should call gc.collect(). Raises ValueError, naming the fault, for meshes that are damaged, not normalised, flat, too
+    large or without volume.
     """
     cell = grid.BOX / resolution
     if not 1.5 <= thickness / cell <= 4:
@@ -142,7 +143,7 @@ def _weld(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarr
     _, first, new = np.unique(cell, return_index=True, return_inverse=True)
     faces = new[faces]
     faces = faces[(faces != np.roll(faces, 1, axis=1)).all(axis=1)]
-    return vertices[first], faces[~_repeated(faces)]
+    return vertices[first], faces[~repeated(faces)]
 
 
 def _missing_triangles(faces: np.ndarray) -> np.ndarray:
@@ -161,10 +162,10 @@ def _missing_triangles(faces: np.ndarray) -> np.ndarray:
     closing = np.searchsorted(keys, u[edge] * num + w)
     found = keys[np.minimum(closing, len(keys) - 1)] == u[edge] * num + w if len(keys) else np.zeros(0, bool)
     holes = np.stack([u[edge], v[edge], w], axis=1)[found]
-    return holes[~_repeated(np.concatenate([faces, holes]))[len(faces) :]]  # a face that hangs on nothing is no hole
+    return holes[~repeated(np.concatenate([faces, holes]))[len(faces) :]]  # a face that hangs on nothing is no hole
 
 
-def _repeated(faces: np.ndarray) -> np.ndarray:
+def repeated(faces: np.ndarray) -> np.ndarray:
     """Which faces have the corners of an earlier one, in any order: [F] bool."""
     corners = np.sort(faces, axis=1)
     order = np.lexsort(corners.T)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import trimesh
 
-from onet_jax.data import collection
-from onet_jax.data.collection import describe_mesh, make_solid, prepare_meshes
-from onet_jax.data.runners import processes
+from onet_jax.data import collection, records
+from onet_jax.data.collection import describe_mesh, find_meshes, make_solid, prepare_meshes
+from onet_jax.data.runners import in_this_process
+from onet_jax.data.splits import invariants
 
 SETTINGS = {'num_points': 2100, 'num_views': 0, 'seed': 0, 'val_fraction': 0.25, 'test_fraction': 0.25}
 
@@ -99,7 +100,7 @@ def test_hostile_files_are_named_with_their_fault(hostile, name):
 
 
 def describe_and_return(path):
-    assert np.isfinite(describe_mesh('odd', path.stem, str(path))).all()
+    assert np.isfinite(describe_mesh('odd', path.stem, str(path), data_dir=path.parents[1] / 'notes')).all()
     return str(path)
 
 
@@ -110,7 +111,7 @@ def test_hostile_files_never_stop_a_run(hostile, tmp_path):
         + ''.join(f'f {a + 1} {b + 1} {c + 1}\n' for a, b, c in F)
     )  # fmt: skip
     before = sorted(hostile.rglob('*'))
-    index = prepare_meshes(hostile, tmp_path, **SETTINGS, run=processes(1))
+    index = prepare_meshes(hostile, tmp_path, **SETTINGS, run=in_this_process)
     assert sorted(sum(index.splits.values(), ())) == [('odd', 'good'), ('odd', 'good-obj')]
     assert len(index.rejected) == len(HOSTILE)
     assert sorted(hostile.rglob('*')) == before
@@ -121,12 +122,40 @@ def test_a_million_faces_without_area_are_no_burden(tmp_path):
     for name, all_faces in (('a.ply', np.concatenate([F, faces])), ('b.ply', faces)):
         trimesh.Trimesh(V, all_faces, process=False).export(tmp_path / name)
     np.testing.assert_allclose(
-        describe_mesh('box', 'a', str(tmp_path / 'a.ply')),
-        collection.invariants(np.asarray(V), np.asarray(F)),
+        describe_mesh('box', 'a', str(tmp_path / 'a.ply'), data_dir=tmp_path),
+        invariants(np.asarray(V), np.asarray(F)),
         atol=1e-9,
     )
     solid = make_solid(collection._read(str(tmp_path / 'a.ply')))
     assert len(solid.surface.faces) == 12
     assert solid.scale == pytest.approx(1)
     with pytest.raises(ValueError, match='expected a surface with a finite area, found 0'):
-        describe_mesh('box', 'b', str(tmp_path / 'b.ply'))
+        describe_mesh('box', 'b', str(tmp_path / 'b.ply'), data_dir=tmp_path)
+
+
+def test_a_mesh_with_too_many_faces_is_rejected_before_anything_is_computed(tmp_path, monkeypatch):
+    monkeypatch.setattr(collection, 'MAX_FACES', 11)
+    monkeypatch.setattr(collection, 'invariants', None)
+    BOX.export(tmp_path / 'a.ply')
+    with pytest.raises(ValueError, match=r'a\.ply: expected at most 11 faces, found 12; simplify the mesh'):
+        describe_mesh('box', 'a', str(tmp_path / 'a.ply'), data_dir=tmp_path)
+
+
+@pytest.mark.parametrize('num_views', [0, 1])
+def test_vertices_that_no_face_uses_do_no_harm(tmp_path, num_views):
+    (tmp_path / 'meshes').mkdir()
+    (tmp_path / 'meshes/a.ply').write_text(ply([*V, [float('nan')] * 3, [1e9, 0, 0]], F))
+    settings = {**SETTINGS, 'num_views': num_views}
+    index = prepare_meshes(tmp_path / 'meshes', tmp_path / 'data', **settings, run=in_this_process)
+    shape = records.read_shape(records.shape_path(tmp_path / 'data', 'meshes', 'a'), index)
+    assert shape.scale == 1
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+    (tmp_path / 'elsewhere').mkdir()
+    BOX.export(tmp_path / 'elsewhere/a.off')
+    (tmp_path / 'root').mkdir()
+    (tmp_path / 'root/box').symlink_to(tmp_path / 'elsewhere')
+    (tmp_path / 'root/lost').symlink_to(tmp_path / 'nowhere')
+    (tmp_path / 'elsewhere/up').symlink_to(tmp_path / 'root')
+    assert list(find_meshes(tmp_path / 'root')) == [('box', 'a')]

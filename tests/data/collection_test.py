@@ -1,39 +1,15 @@
 import numpy as np
 import pytest
 import trimesh
-from trimesh.transformations import random_rotation_matrix, translation_matrix
+from mesh_files import box_with_hole, copy_of, plate, save
+from trimesh.transformations import translation_matrix
 
 from onet_jax.data import collection, procedural, records
-from onet_jax.data.collection import UPS, draw_splits, find_meshes, invariants, make_solid, prepare_meshes
-from onet_jax.data.runners import processes
-from onet_jax.data.solids import Box, Solid
+from onet_jax.data.collection import UPS, find_meshes, make_solid, prepare_meshes
+from onet_jax.data.runners import in_this_process, processes
 from onet_jax.geometry.inside import contains
 
 SETTINGS = {'num_points': 2100, 'num_views': 0, 'seed': 0, 'val_fraction': 0.25, 'test_fraction': 0.25}
-
-
-def box_with_hole(width=0.3) -> trimesh.Trimesh:
-    return Solid([Box((0, 0, 0), (1, 0.6, 0.4))], [Box((0.2, 0, 0), (width, 0.3, 1))]).mesh()
-
-
-def plate(i) -> trimesh.Trimesh:
-    """A box whose proportions are those of no other i."""
-    return trimesh.creation.box((1, 0.3 + 0.01 * i, 0.2 + 0.03 * (i % 7)))
-
-
-def copy_of(mesh, seed, subdivide=True) -> trimesh.Trimesh:
-    """Moved, turned, scaled and cut into other triangles."""
-    rng = np.random.default_rng(seed)
-    result = mesh.subdivide() if subdivide else mesh.copy()
-    result.apply_transform(random_rotation_matrix(rng.random(3)))
-    result.apply_scale(rng.uniform(0.1, 10))
-    result.apply_translation(rng.normal(size=3) * 5)
-    return result
-
-
-def save(mesh, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mesh.export(path)
 
 
 def read(data_dir, category, name):
@@ -69,7 +45,7 @@ def root(tmp_path_factory):
 def made(root, tmp_path_factory):
     """A dataset of `root`, and its index."""
     data_dir = tmp_path_factory.mktemp('made')
-    return data_dir, prepare_meshes(root, data_dir, **SETTINGS, run=processes(1))
+    return data_dir, prepare_meshes(root, data_dir, **SETTINGS, run=in_this_process)
 
 
 def test_every_mesh_is_a_shape_or_rejected_with_the_reason(root, made):
@@ -134,20 +110,20 @@ def test_workers_and_interruptions_do_not_change_the_result(root, made, tmp_path
     cut.write_bytes(cut.read_bytes()[:1000])
     lost.unlink()
     (tmp_path / 'dataset.json').unlink()
-    assert prepare_meshes(root, tmp_path, **SETTINGS, run=processes(1)) == index
+    assert prepare_meshes(root, tmp_path, **SETTINGS, run=in_this_process) == index
     assert read_all(tmp_path) == expected
     assert [path.stat().st_mtime_ns for path in kept] == before, 'finished shapes are not made again'
     with pytest.raises(ValueError, match='found other settings: seed 0 instead of 1'):
-        prepare_meshes(root, tmp_path, **{**SETTINGS, 'seed': 1}, run=processes(1))
+        prepare_meshes(root, tmp_path, **{**SETTINGS, 'seed': 1}, run=in_this_process)
     with pytest.raises(ValueError, match="found other settings: up 'y' instead of 'z'"):
-        prepare_meshes(root, tmp_path, **SETTINGS, up='z', run=processes(1))
+        prepare_meshes(root, tmp_path, **SETTINGS, up='z', run=in_this_process)
 
 
 def test_views_and_sampling_of_the_training_shapes(tmp_path):
     for i in range(4):
         save(plate(i), tmp_path / f'meshes/case/{i}.off')
     settings = {**SETTINGS, 'num_views': 2, 'sampling': 'equal'}
-    index = prepare_meshes(tmp_path / 'meshes', tmp_path / 'data', **settings, run=processes(1))
+    index = prepare_meshes(tmp_path / 'meshes', tmp_path / 'data', **settings, run=in_this_process)
     assert index.num_views == 2
     assert [len(index.splits[split]) for split in records.SPLITS] == [2, 1, 1]
     for split, shapes in index.splits.items():
@@ -161,7 +137,7 @@ def test_the_up_axis_of_the_files_becomes_y(tmp_path):
     mesh = trimesh.creation.cone(0.5, 2)  # around z, its tip up
     mesh.apply_translation((3, 4, 5))
     save(mesh, tmp_path / 'meshes/hat/a.off')
-    index = prepare_meshes(tmp_path / 'meshes', tmp_path / 'data', **SETTINGS, up='z', run=processes(1))
+    index = prepare_meshes(tmp_path / 'meshes', tmp_path / 'data', **SETTINGS, up='z', run=in_this_process)
     assert index.splits == {'train': (('hat', 'a'),), 'val': (), 'test': ()}
     shape = read(tmp_path / 'data', 'hat', 'a')
     x, y, z = shape.surface.astype(np.float64).T
@@ -207,7 +183,7 @@ def test_a_name_that_no_file_system_holds_is_rejected(tmp_path):
     long = tmp_path / 'meshes' / 'case' / ('a' * 150) / f'{"b" * 100}.off'
     save(plate(0), long)
     save(plate(1), tmp_path / 'meshes/case/c.off')
-    index = prepare_meshes(tmp_path / 'meshes', tmp_path / 'data', **SETTINGS, run=processes(1))
+    index = prepare_meshes(tmp_path / 'meshes', tmp_path / 'data', **SETTINGS, run=in_this_process)
     assert index.splits['train'] == (('case', 'c'),)
     assert list(index.rejected.values()) == [
         f'{long}: expected a name of at most 200 bytes below its category, found {"a" * 150 + "-" + "b" * 100!r}; shorten it'
@@ -226,7 +202,7 @@ def test_splits_may_be_given_as_lists(tmp_path):
     (tmp_path / 'meshes/case/broken.off').write_text('OFF')
     write_lists(tmp_path / 'lists/case', train='a\n\nb\n', val='c d\r\nbroken\n', test='e\nmissing')
     settings = {**SETTINGS, 'lists': tmp_path / 'lists'}
-    index = prepare_meshes(tmp_path / 'meshes', tmp_path / 'data', **settings, run=processes(1))
+    index = prepare_meshes(tmp_path / 'meshes', tmp_path / 'data', **settings, run=in_this_process)
     assert index.splits == {
         'train': (('case', 'a'), ('case', 'b-model')),
         'val': (('case', 'c_d'),),
@@ -238,10 +214,10 @@ def test_splits_may_be_given_as_lists(tmp_path):
 
     (tmp_path / 'lists/case/val.lst').write_text('a\n')
     with pytest.raises(ValueError, match=r"val.lst: expected every name in one list, found 'a' in .*train.lst"):
-        prepare_meshes(tmp_path / 'meshes', tmp_path / 'twice', **settings, run=processes(1))
+        prepare_meshes(tmp_path / 'meshes', tmp_path / 'twice', **settings, run=in_this_process)
     (tmp_path / 'lists/case/val.lst').unlink()
     with pytest.raises(FileNotFoundError, match=r'case/val.lst: expected a list of names, one a line'):
-        prepare_meshes(tmp_path / 'meshes', tmp_path / 'none', **settings, run=processes(1))
+        prepare_meshes(tmp_path / 'meshes', tmp_path / 'none', **settings, run=in_this_process)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +231,7 @@ def test_splits_may_be_given_as_lists(tmp_path):
 )
 def test_settings_that_make_no_dataset_are_refused(root, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
-        prepare_meshes(root, tmp_path / 'data', **{**SETTINGS, **change}, run=processes(1))
+        prepare_meshes(root, tmp_path / 'data', **{**SETTINGS, **change}, run=in_this_process)
     assert not (tmp_path / 'data').exists()
 
 
@@ -269,81 +245,7 @@ def test_nothing_to_prepare(tmp_path):
     with pytest.raises(
         ValueError, match=r'expected a shape that can be made, found none, 1 rejected; case/a: .*a\.off'
     ):
-        prepare_meshes(tmp_path / 'meshes', tmp_path / 'data', **SETTINGS, run=processes(1))
-
-
-def describe(mesh):
-    return invariants(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces))
-
-
-SHAPES = [procedural.make_shape(0, family, i).mesh() for family in procedural.FAMILIES for i in range(3)]
-SHAPES += [box_with_hole(0.2), box_with_hole(0.4), plate(0), plate(1), trimesh.creation.icosphere()]
-
-
-def test_invariants_are_those_of_the_surface():
-    for i, mesh in enumerate(SHAPES):
-        np.testing.assert_allclose(describe(copy_of(mesh, i)), describe(mesh), rtol=0, atol=1e-6)
-        soup = trimesh.Trimesh(
-            mesh.triangles.reshape(-1, 3), np.arange(3 * len(mesh.faces)).reshape(-1, 3), process=False
-        )
-        np.testing.assert_allclose(describe(soup), describe(mesh), rtol=0, atol=1e-9, err_msg='unwelded')
-
-
-def test_other_shapes_have_other_invariants():
-    table = np.array([describe(mesh) for mesh in SHAPES])
-    apart = np.abs(table[:, None] - table[None]).max(axis=2)[np.triu_indices(len(table), 1)]
-    assert apart.min() > 4 * collection.SAME
-
-
-def test_invariants_equal_integrals():
-    """Of a box with edges 2, 4, 6 around the origin, by a fine grid of points on its faces."""
-    size = np.array([2.0, 4.0, 6.0])
-    side = (np.arange(300) + 0.5) / 300 - 0.5
-    u, v = (axis.ravel() for axis in np.meshgrid(side, side))
-    points, weights = [], []
-    for axis in range(3):
-        for sign in (-0.5, 0.5):
-            p = np.insert(np.stack([u, v], axis=1), axis, sign, axis=1) * size
-            points.append(p)
-            weights.append(np.full(len(p), np.delete(size, axis).prod() / len(p)))
-    points, weights = np.concatenate(points), np.concatenate(weights)
-    area = weights.sum()
-    weights /= area
-    squared = np.square(points).sum(axis=1)
-    scale = weights @ squared
-    second = np.sort(weights @ np.square(points)) / scale
-    fourth = np.sort((weights * squared) @ np.square(points)) / scale**2
-    expected = [second[0], second[1], np.sqrt(area / scale) / 3, 0, fourth.sum(), fourth[0]]
-    np.testing.assert_allclose(describe(trimesh.creation.box(size)), expected, atol=1e-4)
-
-
-@pytest.mark.parametrize('seed', range(5))
-def test_drawn_splits_keep_groups_together_and_their_sizes(seed):
-    rng = np.random.default_rng(seed)
-    group_of = {(category, f'{i:03d}'): rng.integers(60) for category in ('a', 'b', 'c') for i in range(40)}
-    shapes = {key: np.array([group, 1.0]) for key, group in group_of.items()}
-    splits = draw_splits(shapes, seed, 0.1, 0.2)
-    assert sorted(key for keys in splits.values() for key in keys) == sorted(shapes)
-    assert splits == draw_splits(shapes, seed, 0.1, 0.2)
-    split_of = {key: split for split, keys in splits.items() for key in keys}
-    for group in set(group_of.values()):
-        assert len({split_of[key] for key, other in group_of.items() if other == group}) == 1
-    assert 20 <= len(splits['test']) <= 26, 'a fifth of 120, but for rounding and groups that do not fit'
-    assert 6 <= len(splits['val']) <= 14
-
-
-def test_drawn_splits_of_different_shapes_have_the_asked_sizes():
-    shapes = {(category, str(i)): np.array([i, ord(category)]) for category in 'ab' for i in range(20)}
-    splits = draw_splits(shapes, 0, 0.1, 0.2)
-    for category in 'ab':
-        counts = {split: sum(key[0] == category for key in keys) for split, keys in splits.items()}
-        assert counts == {'train': 14, 'val': 2, 'test': 4}
-    assert draw_splits(shapes, 1, 0.1, 0.2) != splits
-    assert draw_splits({('a', '0'): np.zeros(2)}, 0, 0.4, 0.4)['train'] == [('a', '0')], (
-        'a single shape is for training'
-    )
-    everything = draw_splits(shapes, 0, 0, 0)
-    assert (len(everything['train']), everything['val'], everything['test']) == (40, [], [])
+        prepare_meshes(tmp_path / 'meshes', tmp_path / 'data', **SETTINGS, run=in_this_process)
 
 
 def test_what_cannot_be_labelled_reliably_is_rejected(monkeypatch):
@@ -368,7 +270,7 @@ def test_what_a_library_stumbles_over_is_rejected_and_a_full_disk_stops_the_run(
         return close(mesh)
 
     monkeypatch.setattr(collection, 'close', stumble)
-    index = prepare_meshes(tmp_path / 'meshes', tmp_path / 'data', **SETTINGS, run=processes(1))
+    index = prepare_meshes(tmp_path / 'meshes', tmp_path / 'data', **SETTINGS, run=in_this_process)
     assert index.rejected == {'case/1': f'{tmp_path}/meshes/case/1.off: IndexError: list index out of range'}
 
     def write(path, shape):
@@ -376,5 +278,5 @@ def test_what_a_library_stumbles_over_is_rejected_and_a_full_disk_stops_the_run(
 
     monkeypatch.setattr(records, 'write_shape', write)
     with pytest.raises(OSError, match='No space left'):
-        prepare_meshes(tmp_path / 'meshes', tmp_path / 'full', **SETTINGS, run=processes(1))
+        prepare_meshes(tmp_path / 'meshes', tmp_path / 'full', **SETTINGS, run=in_this_process)
     assert not (tmp_path / 'full/dataset.json').exists()

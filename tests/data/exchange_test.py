@@ -7,7 +7,7 @@ from shapenet_layout import LOC, SCALE, jpeg, write_model
 
 from onet_jax.data import exchange, records
 from onet_jax.data.exchange import export_shapenet, import_shapenet
-from onet_jax.data.runners import processes
+from onet_jax.data.runners import in_this_process, processes
 from onet_jax.data.shapenet import read_shapenet_model
 from onet_jax.geometry.cameras import Camera, project
 
@@ -47,7 +47,7 @@ def read_all(data_dir):
 
 
 def test_a_collection_becomes_a_dataset(root, tmp_path, capsys):
-    index = import_shapenet(root, tmp_path / 'data', run=processes(1))
+    index = import_shapenet(root, tmp_path / 'data', run=in_this_process)
     assert index == records.read_index(tmp_path / 'data')
     assert index.categories == ('chair', 'lamp')
     assert index.splits == {
@@ -74,7 +74,7 @@ def test_a_collection_becomes_a_dataset(root, tmp_path, capsys):
 
 
 def test_shapes_hold_the_stored_values(root, tmp_path):
-    index = import_shapenet(root, tmp_path / 'data', run=processes(1))
+    index = import_shapenet(root, tmp_path / 'data', run=in_this_process)
     shape = records.read_shape(records.shape_path(tmp_path / 'data', 'chair', 'a'), index)
     model = read_shapenet_model(root / 'chair/a')
     np.testing.assert_array_equal(rows(shape.points, shape.occ), rows(model.points, model.occ))
@@ -94,7 +94,7 @@ def test_shapes_hold_the_stored_values(root, tmp_path):
 def test_views_are_resized_with_their_cameras_or_kept_as_they_are(root, tmp_path):
     picture = jpeg(size=(137, 137))
     (root / 'chair/a/img_choy2016/001.jpg').write_bytes(picture)
-    import_shapenet(root, tmp_path / 'data', classes=['chair'], run=processes(1))
+    import_shapenet(root, tmp_path / 'data', classes=['chair'], run=in_this_process)
     views = records.read_shape(records.shape_path(tmp_path / 'data', 'chair', 'a')).views
     assert views.jpegs[1] == picture
     stored = read_shapenet_model(root / 'chair/a').views
@@ -117,7 +117,7 @@ def test_points_may_be_float32_and_in_any_order(root, tmp_path):
     for name in ('a', 'b'):
         write_model(root / 'sofa' / name, NUM_POINTS, NUM_SURFACE, points=points, occupancies=occ)
         (root / 'sofa/train.lst').write_text('a\nb')
-    import_shapenet(root, tmp_path / 'data', classes=['sofa'], run=processes(1))
+    import_shapenet(root, tmp_path / 'data', classes=['sofa'], run=in_this_process)
     shape = records.read_shape(records.shape_path(tmp_path / 'data', 'sofa', 'a'))
     np.testing.assert_array_equal(rows(shape.points, shape.occ), rows(points.astype(np.float16), occ))
     np.testing.assert_allclose(shape.occ[:2048].mean(), occ.mean(), atol=0.05)
@@ -139,7 +139,7 @@ def test_models_that_no_shape_can_hold(root, key, message):
 
 def test_workers_and_interruptions_do_not_change_the_result(root, tmp_path):
     alone, together = tmp_path / 'alone', tmp_path / 'together'
-    index = import_shapenet(root, alone, run=processes(1))
+    index = import_shapenet(root, alone, run=in_this_process)
     assert import_shapenet(root, together, run=processes(2)) == index
     expected = read_all(alone)
     assert read_all(together) == expected
@@ -149,11 +149,11 @@ def test_workers_and_interruptions_do_not_change_the_result(root, tmp_path):
     cut.write_bytes(cut.read_bytes()[:500])
     lost.unlink()
     (alone / 'dataset.json').unlink()
-    assert import_shapenet(root, alone, run=processes(1)) == index
+    assert import_shapenet(root, alone, run=in_this_process) == index
     assert read_all(alone) == expected
     assert kept.stat().st_mtime_ns == before
     with pytest.raises(ValueError, match='found other settings: names'):
-        import_shapenet(root, alone, classes=['lamp'], run=processes(1))
+        import_shapenet(root, alone, classes=['lamp'], run=in_this_process)
 
 
 def test_what_is_no_fault_of_a_model_stops_the_run(root, tmp_path, monkeypatch):
@@ -162,7 +162,7 @@ def test_what_is_no_fault_of_a_model_stops_the_run(root, tmp_path, monkeypatch):
 
     monkeypatch.setattr(records, 'write_shape', write)
     with pytest.raises(OSError, match='No space left'):
-        import_shapenet(root, tmp_path / 'data', run=processes(1))
+        import_shapenet(root, tmp_path / 'data', run=in_this_process)
 
 
 def test_nothing_to_import(root, tmp_path):
@@ -171,24 +171,24 @@ def test_nothing_to_import(root, tmp_path):
     with pytest.raises(
         ValueError, match=r'expected lists that name models, found none that is there; sofa/x: .*train.lst, line 1'
     ):
-        import_shapenet(root, tmp_path / 'data', classes=['sofa'], run=processes(1))
+        import_shapenet(root, tmp_path / 'data', classes=['sofa'], run=in_this_process)
     (root / 'sofa/x').mkdir()
     with pytest.raises(
         ValueError, match=r'expected a shape that can be made, found none, 1 rejected; sofa/x: .*points\.npz'
     ):
-        import_shapenet(root, tmp_path / 'data', classes=['sofa'], run=processes(1))
+        import_shapenet(root, tmp_path / 'data', classes=['sofa'], run=in_this_process)
 
 
 def assert_equal_datasets(a, b):
     index, other = records.read_index(a), records.read_index(b)
-    assert other == index._replace(rejected={}, source=other.source)
+    assert other == index._replace(rejected={}, source=other.source, content=other.content)
     for category, name in sum(index.splits.values(), ()):
         x, y = (records.read_shape(records.shape_path(folder, category, name), index) for folder in (a, b))
         np.testing.assert_array_equal(rows(x.points, x.occ), rows(y.points, y.occ))
         np.testing.assert_array_equal(rows(x.surface, x.normals), rows(y.surface, y.normals))
         np.testing.assert_array_equal(x.voxels, y.voxels)
         np.testing.assert_array_equal(x.loc, y.loc)
-        assert x.scale == y.scale
+        assert (x.scale, x.ambiguous) == (y.scale, y.ambiguous)
         assert x.views.jpegs == y.views.jpegs
         np.testing.assert_allclose(x.views.world_mat, y.views.world_mat, atol=2e-6)
         np.testing.assert_array_equal(x.views.camera_mat, y.views.camera_mat)
@@ -203,17 +203,18 @@ def test_a_dataset_comes_back_from_the_official_layout(dataset, tmp_path):
             'occupancies': (np.uint8, (625,)),
             'loc': (np.float64, (3,)),
             'scale': (np.float64, ()),
+            'ambiguous': (np.float64, ()),
         }
-    import_shapenet(tmp_path / 'root', tmp_path / 'again', run=processes(1))
+    import_shapenet(tmp_path / 'root', tmp_path / 'again', run=in_this_process)
     assert_equal_datasets(dataset, tmp_path / 'again')
     with pytest.raises(ValueError, match='root: expected a new or an empty folder to write to'):
         export_shapenet(dataset, tmp_path / 'root')
 
 
 def test_an_imported_collection_goes_back(root, tmp_path):
-    import_shapenet(root, tmp_path / 'data', run=processes(1))
+    import_shapenet(root, tmp_path / 'data', run=in_this_process)
     export_shapenet(tmp_path / 'data', tmp_path / 'root')
-    index = import_shapenet(tmp_path / 'root', tmp_path / 'again', run=processes(1))
+    index = import_shapenet(tmp_path / 'root', tmp_path / 'again', run=in_this_process)
     assert index.source['names'] == {'chair': 'chair,seat', 'lamp': 'n/a'}
     assert_equal_datasets(tmp_path / 'data', tmp_path / 'again')
 
@@ -222,7 +223,7 @@ def test_the_official_collection(tmp_path):
     source = SHARED / 'golden/dataset/ShapeNet'
     if not source.exists():
         pytest.skip(f'no {source}')
-    index = import_shapenet(source, tmp_path / 'data', run=processes(1))
+    index = import_shapenet(source, tmp_path / 'data', run=in_this_process)
     assert not index.rejected
     for category, name in index.splits['test']:
         shape = records.read_shape(records.shape_path(tmp_path / 'data', category, name), index)

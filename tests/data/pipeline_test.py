@@ -15,7 +15,7 @@ from onet_jax.data.builder import prepare_tfds
 from onet_jax.data.pipeline import tfds_feed
 from onet_jax.data.prepare import prepare_procedural
 from onet_jax.data.resident import resident_feed
-from onet_jax.data.runners import processes
+from onet_jax.data.runners import in_this_process
 
 
 @pytest.fixture(scope='module')
@@ -61,7 +61,7 @@ def test_views_are_those_of_the_resident_feed(dataset, stored):
 
 def test_without_views_there_are_none(tmp_path):
     settings = {'families': ('mug',), 'num_shapes_per_family': 1, 'num_points': 2100, 'num_views': 0, 'seed': 0}
-    prepare_procedural(tmp_path, **settings, val_fraction=0, test_fraction=0, run=processes(1))
+    prepare_procedural(tmp_path, **settings, val_fraction=0, test_fraction=0, run=in_this_process)
     for make_feed in (tfds_feed, resident_feed):
         raw = next(make_feed(tmp_path, batch_size=2, seed=0).batches(0))
         assert set(raw) == {'points', 'occ', 'surface', 'voxels', 'row'}

@@ -6,7 +6,7 @@ import trimesh
 from scipy.spatial.distance import cdist
 
 from onet_jax.data import prepare, procedural, records
-from onet_jax.data.runners import processes
+from onet_jax.data.runners import in_this_process, processes
 
 SETTINGS = {
     'families': ('mug',),
@@ -49,7 +49,7 @@ def test_points_lie_chunk_by_chunk_from_the_surface_outwards(dataset):
 
 def test_workers_and_interruptions_do_not_change_the_result(tmp_path):
     alone, together = tmp_path / 'alone', tmp_path / 'together'
-    index = prepare.prepare_procedural(alone, **SETTINGS, run=processes(1))
+    index = prepare.prepare_procedural(alone, **SETTINGS, run=in_this_process)
     assert {split: len(shapes) for split, shapes in index.splits.items()} == {'train': 1, 'val': 1, 'test': 1}
     prepare.prepare_procedural(together, **SETTINGS, run=processes(2))
     assert read_all(alone) == read_all(together)
@@ -60,17 +60,17 @@ def test_workers_and_interruptions_do_not_change_the_result(tmp_path):
     cut.write_bytes(cut.read_bytes()[:500])
     lost.unlink()
     (alone / 'dataset.json').unlink()
-    assert prepare.prepare_procedural(alone, **SETTINGS, run=processes(1)) == index
+    assert prepare.prepare_procedural(alone, **SETTINGS, run=in_this_process) == index
     assert read_all(alone) == expected
     assert kept.stat().st_mtime_ns == before
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path):
-    prepare.prepare_procedural(tmp_path, **SETTINGS, run=processes(1))
+    prepare.prepare_procedural(tmp_path, **SETTINGS, run=in_this_process)
     with pytest.raises(
         ValueError, match=r'found other settings: num_points 2100 instead of 2200; choose another folder'
     ):
-        prepare.prepare_procedural(tmp_path, **{**SETTINGS, 'num_points': 2200}, run=processes(1))
+        prepare.prepare_procedural(tmp_path, **{**SETTINGS, 'num_points': 2200}, run=in_this_process)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
 )
 def test_settings_that_make_no_dataset_are_refused(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
-        prepare.prepare_procedural(tmp_path / 'data', **{**SETTINGS, **change}, run=processes(1))
+        prepare.prepare_procedural(tmp_path / 'data', **{**SETTINGS, **change}, run=in_this_process)
     assert not (tmp_path / 'data').exists()
 
 
@@ -98,7 +98,7 @@ def test_a_shape_that_cannot_be_made_is_listed_with_its_reason(tmp_path, monkeyp
 
     monkeypatch.setattr(procedural, 'make_shape', make)
     settings = {**SETTINGS, 'num_shapes_per_family': 4}
-    index = prepare.prepare_procedural(tmp_path, **settings, run=processes(1))
+    index = prepare.prepare_procedural(tmp_path, **settings, run=in_this_process)
     assert index.rejected == {'mug/000001': 'no such mug'}
     assert ('mug', '000001') not in sum(index.splits.values(), ())
     assert records.read_index(tmp_path) == index

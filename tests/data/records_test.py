@@ -109,7 +109,7 @@ def test_a_missing_dataset_says_how_to_make_one(tmp_path):
     with pytest.raises(ValueError, match='expected JSON, found a damaged file'):
         records.read_index(tmp_path)
     (tmp_path / 'dataset.json').write_text(json.dumps({'version': 99}))
-    with pytest.raises(ValueError, match='expected version 3, found 99'):
+    with pytest.raises(ValueError, match='expected version 4, found 99'):
         records.read_index(tmp_path)
 
 

@@ -1,13 +1,16 @@
+import ctypes
 import gc
 import os
-import threading
+import subprocess
+import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from onet_jax.data import runners
-from onet_jax.data.runners import Outcome, beam, processes
+from onet_jax.data.runners import Outcome, beam, in_this_process, processes
 
 TASKS = [('chair' if i % 2 else 'lamp', f'{i:03d}', i) for i in range(12)]
 EXPECTED = Outcome(
@@ -30,81 +33,117 @@ def fill_the_disk(category, name, i):
 
 
 def die_at_times(folder, category, name, i):
-    """Notes that it ran; 0 takes its process with it once and 6 always, 5 is slow and finds its process gone."""
+    """Notes that it ran; 0 takes its process with it once, 6 always."""
     first = not (folder / name).exists()
     with (folder / name).open('a') as file:
         file.write('.')
     if i == 6 or (i == 0 and first):
         os._exit(1)
-    if i == 5:
-        time.sleep(0.5)
     return i
 
 
-def note_process(category, name, i):
-    return os.getpid()
+def want_memory(category, name, i):
+    if i == 5:
+        raise MemoryError('Unable to allocate 8 EiB')
+    return i
+
+
+def hang(category, name, i):
+    if i == 3:
+        ctypes.PyDLL(None).sleep(60)  # native code that keeps the interpreter lock
+    return i
+
+
+def note_processes(category, name, i):
+    return os.getppid(), os.getpid()
 
 
 def die_at_once(category, name, i):
     os._exit(1)
 
 
-@pytest.mark.parametrize('num_workers', [1, 2, 3])
-def test_a_task_that_is_rejected_stops_no_other(num_workers, capsys):
-    assert processes(num_workers)(divide, TASKS, 'dividing') == EXPECTED
+@pytest.mark.parametrize('run', [in_this_process, processes(1), processes(3)])
+def test_a_task_that_is_rejected_stops_no_other(run, capsys):
+    assert run(divide, TASKS, 'dividing') == EXPECTED
     shown = capsys.readouterr().err
     assert 'dividing: 100%' in shown
     assert '12/12' in shown
+    assert run(divide, [], 'dividing') == Outcome({}, {})
 
 
-def test_one_worker_works_in_this_process():
-    def work(category, name, i):  # could not be sent to another one
-        return os.getpid(), threading.current_thread() is threading.main_thread()
+@pytest.mark.parametrize('run', [in_this_process, processes(1)])
+def test_want_of_memory_is_a_reason_too(run):
+    outcome = run(want_memory, TASKS, 'filling')
+    assert outcome.rejected == {'chair/005': 'expected to find enough memory (Unable to allocate 8 EiB)'}
+    assert len(outcome.results) == 11
 
-    assert set(processes(1)(work, TASKS, 'looking').results.values()) == {(os.getpid(), False)}
-    assert processes()(work, [], 'looking') == Outcome({}, {})
+
+def test_each_worker_is_one_process():
+    found = {tuple(pids) for pids in processes(2)(note_processes, TASKS, 'looking').results.values()}
+    assert {parent for parent, _ in found} == {os.getpid()}
+    assert 1 <= len({worker for _, worker in found} - {os.getpid()}) <= 2
+
+
+@pytest.mark.parametrize('run', [in_this_process, processes(2)])
+def test_any_other_error_stops_the_run(run):
+    with pytest.raises(OSError, match='No space left'):
+        run(fill_the_disk, TASKS, 'filling')
 
 
 @pytest.mark.parametrize('num_workers', [1, 2])
-def test_any_other_error_stops_the_run(num_workers):
-    with pytest.raises(OSError, match='No space left'):
-        processes(num_workers)(fill_the_disk, TASKS, 'filling')
-
-
-def test_a_process_that_dies_takes_its_task_with_it_and_no_other(tmp_path):
-    outcome = processes(2)(partial(die_at_times, tmp_path), TASKS, 'dying')
+def test_a_process_that_dies_takes_its_task_with_it_and_no_other(tmp_path, num_workers):
+    outcome = processes(num_workers)(partial(die_at_times, tmp_path), TASKS, 'dying')
     assert outcome.results == {f'{category}/{name}': i for category, name, i in TASKS if i != 6}
-    assert list(outcome.rejected) == ['lamp/006']
-    assert 'the process that worked on it died' in outcome.rejected['lamp/006']
+    assert outcome.rejected == {'lamp/006': 'the process that worked on it died, perhaps for want of memory'}
     runs = {i: len((tmp_path / name).read_text()) for _, name, i in TASKS}
-    assert runs[0] == max(runs.values()) == 2, 'once with others, then alone'
-    assert runs[6] in (1, 2), 'it may have waited when another process died'
+    assert runs == {i: 2 if i in (0, 6) else 1 for i in range(12)}
 
 
-def test_a_pool_may_be_found_broken_when_it_is_given_work(monkeypatch):
-    """Between two looks at what is done; then there may be nothing to wait for."""
-    pools = []
+def test_a_task_that_takes_too_long_is_rejected(monkeypatch):
+    monkeypatch.setattr(runners, 'TIME_LIMIT', 2.0)
+    outcome = processes(1)(hang, TASKS[:6], 'waiting')
+    assert outcome.rejected == {
+        'chair/003': 'expected to be done within 2 s, found that it takes longer; simplify the shape'
+    }
+    assert len(outcome.results) == 5
 
-    class Pool(runners.ThreadPoolExecutor):
-        """Takes one task, after which its process is dead."""
 
-        def __init__(self):
-            super().__init__(1)
-            self.num_taken = 0
+def test_workers_do_not_outlive_a_run_that_is_killed(tmp_path):
+    """Not even while they work."""
+    code = (
+        'import sys, pathlib; sys.path.insert(0, sys.argv[1]); import runners_test\n'
+        "if __name__ == '__main__':\n"
+        '    from functools import partial\n'
+        '    work = partial(runners_test.sleep_long, pathlib.Path(sys.argv[2]))\n'
+        "    runners_test.processes(2)(work, runners_test.TASKS, 'sleeping')\n"
+    )
+    (tmp_path / 'run.py').write_text(code)
+    (tmp_path / 'pids').mkdir()
+    argv = [sys.executable, str(tmp_path / 'run.py'), str(Path(__file__).parent), str(tmp_path / 'pids')]
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as run:
+        wait_until(lambda: len(list((tmp_path / 'pids').iterdir())) == 2)
+        run.kill()
+    workers = [int(path.name) for path in (tmp_path / 'pids').iterdir()]
+    wait_until(lambda: not any(map(is_alive, workers)))
 
-        def submit(self, *args):
-            self.num_taken += 1
-            if self.num_taken > 1:
-                raise runners.BrokenProcessPool
-            return super().submit(*args)
 
-    def open_pool(num_workers):
-        pools.append(Pool())
-        return pools[-1]
+def sleep_long(folder, category, name, i):
+    (folder / str(os.getpid())).touch()
+    time.sleep(300)
 
-    monkeypatch.setattr(runners, '_open_pool', open_pool)
-    assert processes(2)(divide, TASKS, 'dividing') == EXPECTED
-    assert len(pools) >= len(TASKS)
+
+def is_alive(pid):
+    """A process that ended but that nobody waited for is a zombie, and not alive."""
+    stat = Path(f'/proc/{pid}/stat')
+    return stat.exists() and stat.read_text().rpartition(')')[2].split()[0] != 'Z'
+
+
+def wait_until(condition):
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError('it did not happen within a minute')
 
 
 def test_when_all_processes_die_all_tasks_are_rejected():
@@ -141,11 +180,18 @@ def test_any_other_error_stops_a_pipeline(tmp_path, apache_beam):
     gc.collect()
 
 
+def test_a_process_that_dies_stops_no_pipeline(tmp_path, apache_beam):
+    (tmp_path / 'runs').mkdir()
+    outcome = beam(tmp_path, [])(partial(die_at_times, tmp_path / 'runs'), TASKS, 'dying')
+    assert list(outcome.rejected) == ['lamp/006']
+    assert len(outcome.results) == 11
+
+
 def test_options_reach_the_pipeline(tmp_path, apache_beam):
     run = beam(tmp_path, ['--direct_running_mode=multi_processing', '--direct_num_workers=2'])
-    found = run(note_process, TASKS, 'looking').results
+    found = run(note_processes, TASKS, 'looking').results
     assert set(found) == {f'{category}/{name}' for category, name, _ in TASKS}
-    assert os.getpid() not in found.values()
+    assert os.getpid() not in {parent for parent, _ in found.values()}
 
 
 def test_without_options_a_pipeline_stays_in_this_process(tmp_path, apache_beam, monkeypatch):
@@ -153,5 +199,6 @@ def test_without_options_a_pipeline_stays_in_this_process(tmp_path, apache_beam,
     prism = pytest.importorskip('apache_beam.runners.portability.prism_runner')
     started = []
     monkeypatch.setattr(prism.PrismRunner, 'run_pipeline', lambda *args: started.append(args))
-    assert set(beam(tmp_path, [])(note_process, TASKS, 'looking').results.values()) == {os.getpid()}
+    found = beam(tmp_path, [])(note_processes, TASKS, 'looking').results.values()
+    assert {parent for parent, _ in found} == {os.getpid()}
     assert not started

@@ -4,7 +4,7 @@ from PIL import Image
 
 from onet_jax.data import records
 from onet_jax.data.collection import prepare_meshes
-from onet_jax.data.runners import processes
+from onet_jax.data.runners import in_this_process
 from onet_jax.viz.dataset import dataset_sheet, find_originals
 
 
@@ -25,7 +25,7 @@ def test_the_mesh_is_shown_in_object_coordinates(tmp_path):
         mesh.export(tmp_path / 'in' / 'box' / f'{name}.off')
         mesh.apply_scale((1, 1.4, 1))  # another shape
     settings = {'num_points': 2100, 'num_views': 0, 'seed': 0, 'val_fraction': 0, 'test_fraction': 0.5, 'up': 'z'}
-    index = prepare_meshes(tmp_path / 'in', tmp_path / 'out', **settings, run=processes(1))
+    index = prepare_meshes(tmp_path / 'in', tmp_path / 'out', **settings, run=in_this_process)
     shape = records.read_shape(records.shape_path(tmp_path / 'out', 'box', 'a'), index)
     shown = find_originals(index, {('box', 'a')})(shape)
     np.testing.assert_allclose(shown.bounds, [[-0.5, -0.125, -0.25], [0.5, 0.125, 0.25]], atol=1e-9)
