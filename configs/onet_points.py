@@ -6,16 +6,24 @@ Published on ShapeNet (13 classes): IoU 0.778, Chamfer-L1 0.079 (x10), normal co
 The variant `tiny` learns the embedded dataset in about two and a half minutes on two CPU cores; `launch.demo` trains it:
 
     python -m launch.train --config=configs/onet_points.py:tiny --workdir=runs/tiny
+
+The other variants are the paper's ablations (section 4.6), and combine with `tiny`: how training points are drawn
+(`uniform`, 64 of them, as many inside as outside, or half of them near the surface) and a decoder without residual blocks
+or without conditional batch normalisation.
 """
 
 from ml_collections import ConfigDict
 
-VARIANTS = ('', 'tiny')
+from configs import choose
+
+SIZES = ('tiny',)
+SAMPLINGS = ('sampling=uniform', 'sampling=uniform64', 'sampling=equal', 'sampling=surface')
+DECODERS = ('noresnet', 'nocbn')
+VARIANTS = ('', *SIZES, *SAMPLINGS, *DECODERS)
 
 
 def get_config(variant: str = '') -> ConfigDict:
-    if variant not in VARIANTS:
-        raise ValueError(f'configs/onet_points.py: expected a variant of {VARIANTS}, found {variant!r}')
+    chosen = choose('onet_points', variant, SIZES, SAMPLINGS, DECODERS)
     config = ConfigDict(
         {
             'seed': 0,
@@ -35,7 +43,8 @@ def get_config(variant: str = '') -> ConfigDict:
                 'num_input_points': 300,
                 'noise_std': 0.005,
                 'num_points_per_step': 2048,
-                'num_near_points': 0,  # of them the nearest to the surface; 0 samples uniformly
+                'num_near_points': 0,  # of them the nearest to the surface; 0 takes what `sampling` drew as it is
+                'sampling': 'uniform',  # 'equal' or 'surface': how the dataset's training points were drawn
                 # The embedded dataset, built where no --data_dir is given.
                 'families': (),  # all of them
                 'num_shapes_per_family': 100,
@@ -56,6 +65,7 @@ def get_config(variant: str = '') -> ConfigDict:
             },
             'eval': {
                 'batch_size': 10,
+                'split': 'val',  # what is validated on
                 'threshold': 0.2,
                 'sample': False,  # latent codes: samples of the prior, or its mean
                 'voxel_iou': True,  # also the IoU with the 32^3 voxels in validation
@@ -64,7 +74,7 @@ def get_config(variant: str = '') -> ConfigDict:
             'mesh': {'resolution': 32, 'upsampling_steps': 2},
         }
     )
-    if variant == 'tiny':
+    if 'tiny' in chosen:
         config.model.update(encoder_hidden_size=48, cond_size=128, decoder_hidden_size=64)
         config.data.update(feed='resident', num_points_per_step=256, num_near_points=208)
         config.data.update(num_shapes_per_family=80, num_points=16_384)
@@ -72,4 +82,12 @@ def get_config(variant: str = '') -> ConfigDict:
         config.train.update(num_steps=1750, batch_size=32, log_every_steps=50, eval_every_steps=350)
         config.train.update(checkpoint_every_steps=350)
         config.eval.update(threshold=0.4, voxel_iou=False)
+    for word in chosen & set(SAMPLINGS):
+        config.data.update(num_near_points=0, sampling=word.removeprefix('sampling=').removesuffix('64'))
+    if 'sampling=uniform64' in chosen:
+        config.data.num_points_per_step = 64
+    if 'noresnet' in chosen:
+        config.model.decoder = 'cbatchnorm_noresnet'
+    if 'nocbn' in chosen:
+        config.model.decoder = 'batchnorm'
     return config.lock()

@@ -9,20 +9,19 @@ The variant `tiny` has small networks, for two CPU cores.
 
 from ml_collections import ConfigDict
 
-from configs import onet_points
+from configs import choose, onet_points
 
-VARIANTS = ('', 'tiny')
+VARIANTS = ('', *onet_points.SIZES)
 
 
 def get_config(variant: str = '') -> ConfigDict:
-    if variant not in VARIANTS:
-        raise ValueError(f'configs/onet_unconditional.py: expected a variant of {VARIANTS}, found {variant!r}')
+    chosen = choose('onet_unconditional', variant, onet_points.SIZES)
     config = onet_points.get_config(variant).unlock()
     del config.model.encoder_hidden_size, config.data.num_input_points, config.data.noise_std
     config.model.update(encoder='none', cond_size=0, decoder='simple')
     config.data.update(input='none')
     config.eval.update(sample=True, select_by='loss')
-    if variant == 'tiny':
+    if 'tiny' in chosen:
         config.model.update(latent_size=32)
     else:
         config.model.update(latent_size=128, decoder_hidden_size=128)

@@ -8,19 +8,18 @@ small networks, for two CPU cores.
 
 from ml_collections import ConfigDict
 
-from configs import onet_points
+from configs import choose, onet_points
 
-VARIANTS = ('', 'tiny')
+VARIANTS = ('', *onet_points.SIZES)
 
 
 def get_config(variant: str = '') -> ConfigDict:
-    if variant not in VARIANTS:
-        raise ValueError(f'configs/onet_voxels.py: expected a variant of {VARIANTS}, found {variant!r}')
+    chosen = choose('onet_voxels', variant, onet_points.SIZES)
     config = onet_points.get_config(variant).unlock()
     del config.model.encoder_hidden_size, config.data.num_input_points, config.data.noise_std
     config.model.update(encoder='voxel_simple')
     config.data.update(input='voxels')
-    if variant == '':
+    if 'tiny' not in chosen:
         config.model.update(cond_size=256)
         config.data.update(num_points_per_step=1024)
     return config.lock()

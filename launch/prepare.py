@@ -20,7 +20,7 @@ SEED = flags.DEFINE_integer('seed', 0, 'The same seed gives the same dataset.', 
 VAL_FRACTION = flags.DEFINE_float('val_fraction', 0.1, 'Share of each category for validation.')
 TEST_FRACTION = flags.DEFINE_float('test_fraction', 0.1, 'Share of each category for testing.')
 LISTS = flags.DEFINE_string('lists', None, 'Meshes: folder of <category>/{train,val,test}.lst instead of fractions.')
-SAMPLING = flags.DEFINE_string('sampling', 'uniform', 'Meshes: training points, uniform, equal or surface.')
+SAMPLING = flags.DEFINE_string('sampling', 'uniform', 'Training points: uniform, equal or surface.')
 UP = flags.DEFINE_string('up', 'y', 'Meshes: the axis that points up in the files, y or z.')
 FAMILIES = flags.DEFINE_list('families', [], 'Solids: families; all of them by default.')
 NUM_SHAPES_PER_FAMILY = flags.DEFINE_integer('num_shapes_per_family', 100, 'Solids: of each family.', lower_bound=1)
@@ -28,9 +28,9 @@ NUM_WORKERS = flags.DEFINE_integer('num_workers', None, 'Processes; one for each
 RUNNER = flags.DEFINE_enum('runner', 'processes', ['processes', 'beam'], 'On this machine, or an Apache Beam pipeline.')
 BEAM_OPTIONS = flags.DEFINE_list('beam_options', [], 'Beam: options of the pipeline, as --runner=FlinkRunner.')
 # Flags that a kind of dataset does not use.
-SAMPLES, SOLIDS = ('lists', 'sampling', 'up'), ('families', 'num_shapes_per_family')
+MESHES_ONLY, SOLIDS_ONLY = ('lists', 'up'), ('families', 'num_shapes_per_family')
 OFFICIAL = ('num_points', 'num_views', 'seed', 'val_fraction', 'test_fraction')
-UNUSED = {'meshes': SOLIDS, 'solids': SAMPLES, 'shapenet': (*OFFICIAL, *SAMPLES, *SOLIDS)}
+UNUSED = {'meshes': SOLIDS_ONLY, 'solids': MESHES_ONLY, 'shapenet': (*OFFICIAL, *MESHES_ONLY, *SOLIDS_ONLY)}
 
 
 def main(_):
@@ -51,11 +51,12 @@ def main(_):
     run = beam(f'{data_dir}/beam', BEAM_OPTIONS.value) if on_beam else processes(NUM_WORKERS.value)
     sizes = {'num_points': NUM_POINTS.value, 'num_views': NUM_VIEWS.value, 'seed': SEED.value, 'run': run}
     fractions = {'val_fraction': VAL_FRACTION.value, 'test_fraction': TEST_FRACTION.value}
+    sizes['sampling'] = SAMPLING.value
     if MESHES.value:
-        options = {'lists': LISTS.value, 'sampling': SAMPLING.value, 'up': UP.value}
+        options = {'lists': LISTS.value, 'up': UP.value}
         index = prepare_meshes(MESHES.value, data_dir, **sizes, **fractions, **options)
     elif SHAPENET.value:
-        index = import_shapenet(SHAPENET.value, data_dir, run=run)
+        index = import_shapenet(SHAPENET.value, data_dir, sampling=SAMPLING.value, run=run)
     else:
         families = {'families': FAMILIES.value, 'num_shapes_per_family': NUM_SHAPES_PER_FAMILY.value}
         index = prepare_procedural(data_dir, **families, **sizes, **fractions)

@@ -1,8 +1,8 @@
 """Meshes from your own files: python -m launch.reconstruct --workdir=W --input=cloud.ply --output=DIR.
 
 --input is a file or a folder, of what the model was trained on: point clouds (ply, obj, off, stl, glb, xyz, txt, npy, npz;
-y up), pictures (jpg, png, ...) or 32^3 voxels (binvox). The meshes come back in the frame of the input; those of
-pictures and voxels in object coordinates, longest edge about 1 and centre 0.
+y up), pictures (jpg, png, ...; also KITTI and Online Products folders) or 32^3 voxels (binvox). The meshes come back in the
+frame of the input; those of pictures and voxels in object coordinates, longest edge about 1 and centre 0.
 """
 
 from absl import flags

@@ -17,6 +17,7 @@ from onet_jax.training.step import make_train_step
 
 FILES = sorted(p.stem for p in (Path(__file__).parents[1] / 'configs').glob('*.py') if p.stem != '__init__')
 CONFIGS = [(name, variant) for name in FILES for variant in importlib.import_module(f'configs.{name}').VARIANTS]
+CONFIGS += [('onet_points', 'tiny,sampling=uniform64,noresnet'), ('onet_image', 'tiny,sampling=surface,nocbn')]
 
 
 @pytest.mark.parametrize('name, variant', CONFIGS)

@@ -28,7 +28,7 @@ ARRAYS = {
 class OccupancyShapes(tfds.core.GeneratorBasedBuilder):
     """Occupancy samples of a folder of shape files; the records lie in its subfolder `tfds`."""
 
-    VERSION = tfds.core.Version('1.1.0')
+    VERSION = tfds.core.Version('1.2.0')
 
     def __init__(self, *, source: str):
         """source: a folder with a `dataset.json` (see `records.py`)."""
@@ -45,6 +45,7 @@ class OccupancyShapes(tfds.core.GeneratorBasedBuilder):
         features |= {
             'category': tfds.features.Text(),
             'name': tfds.features.Text(),
+            'index': tfds.features.Scalar(np.int32),  # the shape's position in its split
             'chunk': tfds.features.Scalar(np.int32),
         }
         return tfds.core.DatasetInfo(
@@ -58,9 +59,9 @@ class OccupancyShapes(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split, shapes in self._index.splits.items() if shapes}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
-        for category, name in self._index.splits[split]:
+        for index, (category, name) in enumerate(self._index.splits[split]):
             shape = read_shape(shape_path(self._source, category, name), self._index)
-            labels = {'category': category, 'name': name}
+            labels = {'category': category, 'name': name, 'index': index}
             voxels = np.packbits(shape.voxels)
             if split != 'train':
                 arrays = {key: getattr(shape, key) for key in ('points', 'surface', 'normals')}

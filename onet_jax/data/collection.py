@@ -17,7 +17,7 @@ from tqdm import tqdm
 from onet_jax.data.prepare import claim_folder, finish, read_note, recipe, store, write_note
 from onet_jax.data.records import SPLITS, Index, Shape
 from onet_jax.data.runners import Outcome, Runner, processes
-from onet_jax.data.sampling import SAMPLINGS, Solid, sample_solid
+from onet_jax.data.sampling import Solid, check_sampling, sample_solid
 from onet_jax.data.splits import draw_splits, invariants, plain, read_lists, report_copies
 from onet_jax.geometry.meshes import load_mesh, normalise
 from onet_jax.geometry.watertight import MAX_FACES, close
@@ -51,8 +51,7 @@ def prepare_meshes(
     settings that make no dataset, or when `data_dir` was begun with others.
     """
     root, data_dir = Path(root), Path(data_dir)
-    if sampling not in SAMPLINGS:
-        raise ValueError(f'sampling: expected one of {SAMPLINGS}, found {sampling!r}')
+    check_sampling(sampling)
     if up not in UPS:
         raise ValueError(f'up: expected one of {sorted(UPS)}, found {up!r}')
     if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:

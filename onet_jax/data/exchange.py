@@ -18,7 +18,7 @@ from onet_jax.data import records, shapenet
 from onet_jax.data.prepare import claim_folder, finish, recipe, store
 from onet_jax.data.records import NUM_VOXELS, VIEW_SIZE, Index, Shape, Views, encode_view
 from onet_jax.data.runners import Outcome, Runner, processes
-from onet_jax.data.sampling import chunk_order
+from onet_jax.data.sampling import check_sampling, chunk_order
 from onet_jax.data.shapenet import Model, find_models, read_shapenet_model, write_lists, write_shapenet_model
 from onet_jax.geometry.cameras import Camera, object_camera
 from onet_jax.geometry.voxels import Voxels
@@ -27,27 +27,36 @@ MAX_COORDINATE = 1.01  # of points and normals; what lies further out is not in 
 
 
 def import_shapenet(
-    root: str | Path, data_dir: str | Path, *, classes: Sequence[str] | None = None, run: Runner | None = None
+    root: str | Path,
+    data_dir: str | Path,
+    *,
+    classes: Sequence[str] | None = None,
+    sampling: str = 'uniform',
+    run: Runner | None = None,
 ) -> Index:
     """Make a dataset in `data_dir` of the official layout in `root`; returns its index.
 
-    classes: categories, all that have lists by default. Splits are those of the lists; a model that cannot be read, has no
-    surface points or no voxels, or differs from most others in its number of points or views is in no split but in
-    `index.rejected`. Shapes that an interrupted run has finished are kept. The result does not depend on the runner.
+    classes: categories, all that have lists by default. sampling: of the training points (the ablations of section 4.6);
+    'uniform' are all points as stored, 'equal' half of them inside, 'surface' those of points_surface.npz. Splits are those
+    of the lists; a model that cannot be read, has no surface points or no voxels, or differs from most others in its number
+    of points or views is in no split but in `index.rejected`. The result does not depend on the runner.
 
     Raises FileNotFoundError or ValueError when there is nothing to import or `data_dir` was begun with other settings.
     """
     root, data_dir = Path(root), Path(data_dir)
+    check_sampling(sampling)
     collection = find_models(root, classes)
     for note in collection.notes:
         tqdm.write(note)
-    source = {'kind': 'shapenet', 'root': str(root.resolve()), 'names': collection.names}
+    source = {'kind': 'shapenet', 'root': str(root.resolve()), 'names': collection.names, 'sampling': sampling}
     models = tuple(dict.fromkeys(model for split in collection.splits.values() for model in split))
     if not models:
         first = next((f'; {name}: {reason}' for name, reason in collection.missing.items()), '')
         raise ValueError(f'{root}: expected lists that name models, found none that is there{first}')
     claim_folder(data_dir, source)
-    outcome = (run or processes())(partial(import_model, root, data_dir), models, 'importing shapes')
+    training = set(collection.splits['train'])
+    tasks = [(*model, sampling if model in training else 'uniform') for model in models]
+    outcome = (run or processes())(partial(import_model, root, data_dir), tasks, 'importing shapes')
 
     sizes = Counter(tuple(found) for found, _ in outcome.results.values())
     # The larger of numbers that are equally frequent, so that the result does not depend on who finished first.
@@ -64,7 +73,9 @@ def import_shapenet(
     return finish(data_dir, tuple(collection.names), collection.splits, Outcome(kept, rejected), usual, source)
 
 
-def import_model(root: Path, data_dir: Path, category: str, name: str) -> tuple[tuple[int, int, int], str]:
+def import_model(
+    root: Path, data_dir: Path, category: str, name: str, sampling: str
+) -> tuple[tuple[int, int, int], str]:
     """Store one model as a shape, unless it is there; returns its numbers of points, surface samples and views and its recipe.
 
     Raises ValueError for whatever is wrong with the model, OSError only when the shape cannot be written.
@@ -73,14 +84,19 @@ def import_model(root: Path, data_dir: Path, category: str, name: str) -> tuple[
 
     def make() -> Shape:
         try:
-            return to_shape(read_shapenet_model(folder), category, name)
+            return to_shape(read_shapenet_model(folder), category, name, sampling)
         except OSError as error:
             raise ValueError(str(error)) from error
         except ValueError as error:
             raise ValueError(str(error) if str(folder) in str(error) else f'{folder}: {error}') from error
 
     files = sorted(path for path in folder.rglob('*') if path.is_file())
-    settings = {'category': category, 'name': name, 'files': [path.relative_to(folder).as_posix() for path in files]}
+    settings = {
+        'category': category,
+        'name': name,
+        'sampling': sampling,
+        'files': [path.relative_to(folder).as_posix() for path in files],
+    }
     try:
         made_from = recipe(settings, *files)
     except OSError as error:
@@ -90,10 +106,11 @@ def import_model(root: Path, data_dir: Path, category: str, name: str) -> tuple[
     return sizes, shape.recipe.hex()
 
 
-def to_shape(model: Model, category: str, name: str) -> Shape:
+def to_shape(model: Model, category: str, name: str, sampling: str = 'uniform') -> Shape:
     """A model as a shape: coordinates rounded to float16, the stored labels, the points in the order of training chunks.
 
-    Raises ValueError for a model without surface points or 32^3 voxels or not in object coordinates.
+    sampling: as in `import_shapenet`. Raises ValueError for a model without surface points or 32^3 voxels, not in object
+    coordinates, or without what the sampling needs.
     """
     for part, file in ((model.surface, 'pointcloud.npz'), (model.voxels, 'model.binvox')):
         if part is None:
@@ -108,12 +125,34 @@ def to_shape(model: Model, category: str, name: str) -> Shape:
     rng = np.random.default_rng(zlib.crc32(f'{category}/{name}'.encode()))
     mixed = rng.permutation(len(model.surface))
     surface, normals = model.surface[mixed].astype(np.float16), model.normals[mixed].astype(np.float16)
-    mixed = rng.permutation(len(model.points))
-    points, occ = model.points[mixed].astype(np.float16), model.occ[mixed]
+    points, occ = _draw_points(rng, model, sampling)
     order = chunk_order(points, surface)
     views = to_views(model.views) if model.views is not None else None
     voxels, frame = model.voxels.values, (model.loc, model.scale)
     return Shape(category, name, points[order], occ[order], surface, normals, voxels, *frame, model.ambiguous, views)
+
+
+def _draw_points(rng: np.random.Generator, model: Model, sampling: str) -> tuple[np.ndarray, np.ndarray]:
+    """As many volume points as the model has, with their labels, in random order."""
+    points, occ, num_points = model.points, model.occ, len(model.points)
+    drawn = rng.permutation(num_points)
+    if sampling == 'equal':
+        if occ.all() or not occ.any():
+            raise ValueError(
+                f'points.npz: expected points inside and outside, found {occ.sum()} of {num_points} inside'
+            )
+        # With replacement, as the official code draws them: a twentieth of the points is inside.
+        counts = (num_points - num_points // 2, num_points // 2)
+        drawn = rng.permutation(
+            np.concatenate([rng.choice(np.flatnonzero(occ == side), n) for side, n in enumerate(counts)])
+        )
+    elif sampling == 'surface':
+        if model.near_points is None or len(model.near_points) < num_points:
+            found = 'no such file' if model.near_points is None else str(len(model.near_points))
+            raise ValueError(f'points_surface.npz: expected at least {num_points} points, found {found}')
+        points, occ = model.near_points, model.near_occ
+        drawn = rng.permutation(len(points))[:num_points]
+    return points[drawn].astype(np.float16), occ[drawn]
 
 
 def to_views(stored: shapenet.Views) -> Views:

@@ -1,5 +1,6 @@
 """Reading pictures into the frame that the networks were trained on. H and W pixels."""
 
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ IMAGE_FORMATS = ('jpg', 'jpeg', 'png', 'webp', 'bmp')
 WHITE = (255, 255, 255)
 
 
-def load_image(path: str | Path, size: int) -> np.ndarray:
-    """A picture as a square on white: [size, size, 3] float32, RGB in [0, 1].
+def load_image(path: str | Path, size: int, box: tuple[float, float, float, float] | None = None) -> np.ndarray:
+    """A picture, or the part of it in a box, as a square on white: [size, size, 3] float32, RGB in [0, 1].
 
     What is transparent becomes white and the shorter side is filled with white, as around the renderings that the
-    networks learn from; the object should fill most of the picture. Raises FileNotFoundError, or ValueError that names the
-    file, for one that cannot be read.
+    networks learn from; the object should fill most of the picture. The official code squeezes photos to a square instead,
+    which makes shapes of proportions that no training view has. box: left, top, right, bottom in px. Raises
+    FileNotFoundError, or ValueError that names the file, for a picture that cannot be read or a box outside of it.
     """
     path = Path(path)
     if not path.is_file():
@@ -28,8 +30,26 @@ def load_image(path: str | Path, size: int) -> np.ndarray:
             f'{path}: expected a readable picture, found one that is damaged, too large or of another kind ({error}); '
             'export it again as jpg or png'
         ) from error
+    if box is not None:
+        layer = layer.crop(_whole_pixels(path, box, layer.size))
     square = Image.new('RGBA', (max(layer.size),) * 2, WHITE)
     square.alpha_composite(layer, tuple((max(layer.size) - n) // 2 for n in layer.size))
     # Bilinear with antialiasing, as the official code resizes.
     small = square.convert('RGB').resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(small, np.float32) / 255
+
+
+def _whole_pixels(
+    path: Path, box: tuple[float, float, float, float], size: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """The pixels of a picture that a box touches."""
+    width, height = size
+    left, top, right, bottom = (
+        max(0, int(box[0])),
+        max(0, int(box[1])),
+        min(width, ceil(box[2])),
+        min(height, ceil(box[3])),
+    )
+    if not (left < right and top < bottom):
+        raise ValueError(f'{path}: expected a box in the picture of {width} x {height} px, found {box}')
+    return left, top, right, bottom

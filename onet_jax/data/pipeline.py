@@ -52,13 +52,15 @@ def tfds_feed(data_dir: str | Path, *, batch_size: int, seed: int) -> Feed:
     def decode(serialized):
         """Serialized records [B] -> raw batch; a few large copies instead of B small ones."""
         keys = ('points', 'occ', 'surface', 'voxels', *(('view',) if index.num_views else ()))
-        fields = tf.io.parse_example(serialized, {key: tf.io.FixedLenFeature([], tf.string) for key in keys})
+        features = {key: tf.io.FixedLenFeature([], tf.string) for key in keys}
+        fields = tf.io.parse_example(serialized, {**features, 'index': tf.io.FixedLenFeature([], tf.int64)})
         views = {'view': decode_views(fields['view'])} if index.num_views else {}
         return {
             'points': tf.reshape(tf.io.decode_raw(fields['points'], tf.float16), (-1, CHUNK_POINTS, 3)),
             'occ': tf.reshape(tf.io.decode_raw(fields['occ'], tf.uint8), (-1, CHUNK_POINTS // 8)),
             'surface': tf.reshape(tf.io.decode_raw(fields['surface'], tf.float16), (-1, CHUNK_POINTS, 3)),
             'voxels': tf.reshape(tf.io.decode_raw(fields['voxels'], tf.uint8), (-1, NUM_VOXELS**3 // 8)),
+            'index': tf.cast(fields['index'], tf.int32),
             'row': tf.range(batch_size, dtype=tf.int32),
             **views,
         }

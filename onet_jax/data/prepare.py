@@ -18,7 +18,7 @@ from tqdm import tqdm
 from onet_jax.data import procedural, records, solids
 from onet_jax.data.records import Index, Shape
 from onet_jax.data.runners import Outcome, Runner, processes
-from onet_jax.data.sampling import Solid, sample_solid
+from onet_jax.data.sampling import Solid, check_sampling, sample_solid
 from onet_jax.files import write_json
 
 # Other generators make other shapes under the same settings.
@@ -29,13 +29,15 @@ def embedded_dataset(data_config: ConfigDict) -> Path:
     """The procedural dataset that `data_config` describes, built on first use and cached.
 
     It lies in $ONET_JAX_CACHE or ~/.cache/onet_jax, in a folder named after its settings (`families`, all of them where
-    empty, `num_shapes_per_family`, `num_points`, `num_views`, `dataset_seed`, `val_fraction`, `test_fraction`).
+    empty, `num_shapes_per_family`, `num_points`, `num_views`, `sampling`, `dataset_seed`, `val_fraction`,
+    `test_fraction`).
     """
     settings = {
         'families': _check_families(data_config.families),
         'num_shapes_per_family': data_config.num_shapes_per_family,
         'num_points': data_config.num_points,
         'num_views': data_config.num_views,
+        'sampling': data_config.sampling,
         'seed': data_config.dataset_seed,
         'val_fraction': data_config.val_fraction,
         'test_fraction': data_config.test_fraction,
@@ -58,17 +60,20 @@ def prepare_procedural(
     val_fraction: float,
     test_fraction: float,
     num_views: int = 0,
+    sampling: str = 'uniform',
     run: Runner | None = None,
 ) -> Index:
     """Build the dataset of procedural solids in `data_dir`; returns its index.
 
     families: names of `procedural.FAMILIES`, all of them where empty. The last `test_fraction` of each family is the
     test split, `val_fraction` before it the validation split, at least one shape each where the fraction is positive.
+    sampling: of the training points, see `data/sampling.py`; those of other splits are uniform.
     A shape that cannot be made is listed in the index with the reason. The result does not depend on the runner. Raises
     ValueError for settings that make no dataset or differ from those that `data_dir` was begun with.
     """
     data_dir = Path(data_dir)
     families = _check_families(families)
+    check_sampling(sampling)
     bounds = split_bounds(num_shapes_per_family, val_fraction, test_fraction)
     source = {
         'kind': 'procedural',
@@ -76,13 +81,15 @@ def prepare_procedural(
         'num_shapes_per_family': num_shapes_per_family,
         'num_points': num_points,
         'num_views': num_views,
+        'sampling': sampling,
         'seed': seed,
         'val_fraction': val_fraction,
         'test_fraction': test_fraction,
     }
     claim_folder(data_dir, source)
     work = partial(prepare_shape, data_dir=data_dir, seed=seed, num_points=num_points, num_views=num_views)
-    tasks = [(family, shape_name(i)) for family in families for i in range(num_shapes_per_family)]
+    drawn = [sampling if i < bounds['train'][1] else 'uniform' for i in range(num_shapes_per_family)]
+    tasks = [(family, shape_name(i), drawn[i]) for family in families for i in range(num_shapes_per_family)]
     outcome = (run or processes())(work, tasks, 'preparing shapes')
     splits = {
         split: tuple((family, shape_name(i)) for family in families for i in range(*bounds[split]))
@@ -91,17 +98,20 @@ def prepare_procedural(
     return finish(data_dir, families, splits, outcome, (num_points, num_points, num_views), source)
 
 
-def prepare_shape(family: str, name: str, *, data_dir: Path, seed: int, num_points: int, num_views: int) -> str:
+def prepare_shape(
+    family: str, name: str, sampling: str, *, data_dir: Path, seed: int, num_points: int, num_views: int
+) -> str:
     """Make and store one solid, unless it is there; returns its recipe. A function of the arguments alone."""
+    sizes = {'num_points': num_points, 'num_views': num_views, 'sampling': sampling}
 
     def make() -> Shape:
         made = procedural.make_shape(seed, family, int(name))
         mesh = made.mesh()
         solid = Solid(mesh, made.contains, picture=mesh)
-        return sample_solid(solid, family, name, seed=seed, num_points=num_points, num_views=num_views)
+        return sample_solid(solid, family, name, seed=seed, **sizes)
 
-    settings = {'family': family, 'name': name, 'seed': seed, 'num_points': num_points, 'num_views': num_views}
-    return store(data_dir, family, name, recipe(settings, *CODE), make).recipe.hex()
+    made_from = recipe({'family': family, 'name': name, 'seed': seed, **sizes}, *CODE)
+    return store(data_dir, family, name, made_from, make).recipe.hex()
 
 
 def recipe(settings: dict, *files: Path) -> bytes:

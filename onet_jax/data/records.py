@@ -108,8 +108,8 @@ class Feed(NamedTuple):
     """A source of training batches, endless and resumable at any step.
 
     A raw batch is {'points' f16 [B, 2048, 3], 'occ' uint8 [B, 256], 'surface' f16 [B, 2048, 3], 'voxels' uint8
-    [B, 4096], 'row' int32 [B] = arange(B)}, and with views 'view' uint8 [B, 137, 137, 3]: stored bytes, to be unpacked by
-    `transforms.make_transform`.
+    [B, 4096], 'index' int32 [B] the shape's position in the split, 'row' int32 [B] = arange(B)}, and with views 'view'
+    uint8 [B, 137, 137, 3]: stored bytes, to be unpacked by `transforms.make_transform`.
     """
 
     num_shapes: int
@@ -316,7 +316,7 @@ def evaluation_batches(
     """Every whole shape of a split once, in its order: (raw batch, (category, name) of the real rows).
 
     raw: 'points' f16 [B, N, 3], 'occ' uint8 [B, ceil(N / 8)], 'surface' and 'normals' f16 [B, M, 3], 'voxels' uint8
-    [B, 4096], 'row' int32 [B] the shape's position in the split (so that its noise does not depend on B), 'mask' bool
+    [B, 4096], 'row' and 'index' int32 [B] the shape's position in the split (its noise does not depend on B), 'mask' bool
     [B], and where there are views 'view' uint8 [B, 137, 137, 3], the first one, as the paper evaluates. The last batch is
     filled by repeating its rows, with a false mask.
     """
@@ -340,7 +340,7 @@ def evaluation_batches(
             if index.num_views:
                 fields['view'] = [decode_view(shape.views.jpegs[0]) for shape in rows]
             raw = {key: np.stack([values[i] for i in repeated]) for key, values in fields.items()}
-            raw['row'] = (start + repeated).astype(np.int32)
+            raw['row'] = raw['index'] = (start + repeated).astype(np.int32)
             raw['mask'] = np.arange(batch_size) < len(rows)
             yield raw, names
 

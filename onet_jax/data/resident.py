@@ -69,6 +69,7 @@ def _gather(stored: dict, shapes: jax.Array, chunks: jax.Array) -> dict:
         'occ': stored['occ'][shapes, chunks],
         'surface': stored['surface'][shapes, chunks % stored['surface'].shape[1]],
         'voxels': stored['voxels'][shapes],
+        'index': shapes,
         'row': jax.numpy.arange(len(shapes), dtype=np.int32),
     }
     if 'views' in stored:

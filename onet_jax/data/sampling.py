@@ -69,10 +69,17 @@ def sample_solid(
     )
 
 
+def check_sampling(sampling: str) -> None:
+    """Raises ValueError for a name that is none of SAMPLINGS."""
+    if sampling not in SAMPLINGS:
+        raise ValueError(f'sampling: expected one of {SAMPLINGS}, found {sampling!r}')
+
+
 def draw_points(
     rng: np.random.Generator, solid: Solid, surface: np.ndarray, num_points: int, sampling: str
 ) -> np.ndarray:
     """Volume points [N, 3] in random order, by one of SAMPLINGS; `surface` [M, 3] are samples of the surface."""
+    check_sampling(sampling)
 
     def uniform(count):
         return rng.uniform(-grid.BOX / 2, grid.BOX / 2, (count, 3))
@@ -84,8 +91,6 @@ def draw_points(
         near = surface[rng.integers(len(surface), size=num_near)] + rng.normal(scale=NEAR_STD, size=(num_near, 3))
         near = near.clip(-grid.BOX / 2, grid.BOX / 2)
         return rng.permutation(np.concatenate([near, uniform(num_points - num_near)]))
-    if sampling != 'equal':
-        raise ValueError(f'sampling: expected one of {SAMPLINGS}, found {sampling!r}')
     halves, missing = {True: [], False: []}, {True: num_points // 2, False: num_points - num_points // 2}
     for _ in range(MAX_ROUNDS):
         points = uniform(num_points)

@@ -14,19 +14,20 @@ from ml_collections import ConfigDict
 
 from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS
 
-ROW_KEYS = ('points', 'occ', 'surface', 'voxels', 'view', 'row')
+ROW_KEYS = ('points', 'occ', 'surface', 'voxels', 'view', 'index', 'row')
 
 
 def make_transform(data_config: ConfigDict) -> Callable[[jax.Array, dict], dict]:
     """transform(key, raw training batch) -> {'points' f32 [B, T, 3], 'occ' f32 [B, T], 'inputs', 'row' [B]}.
 
     T is `num_points_per_step`: the `num_near_points` of the record's 2048 that are nearest to the surface, which decide
-    where the boundary lies, and one from each of T - num_near_points equal shells of the others. num_near_points = 0 is
-    the paper's uniform sampling (section 3.1). 'inputs' as in `make_evaluation_transform`. Raises ValueError for a config
+    where the boundary lies, and one from each of T - num_near_points equal shells of the others. num_near_points = 0 takes
+    the points as the dataset draws them, in the paper uniformly (section 3.1). With `augment` a picture is a random square
+    crop of 75 to 100 % of the area of its view. 'inputs' as in `make_evaluation_transform`. Raises ValueError for a config
     that a record cannot satisfy.
     """
     num_points, num_near = data_config.num_points_per_step, data_config.num_near_points
-    draw_inputs = _make_inputs(data_config)
+    draw_inputs = _make_inputs(data_config, augment=data_config.get('augment', False))
     for name in ('num_points_per_step', 'num_input_points'):
         if not 1 <= data_config.get(name, 1) <= CHUNK_POINTS:
             raise ValueError(
@@ -63,6 +64,7 @@ def make_evaluation_transform(data_config: ConfigDict) -> Callable[[jax.Array, d
         'points'   f32 [B, P, 3]: P = `num_input_points` surface points, Gaussian noise of `noise_std` added
         'voxels'   as above
         'image'    f32 [B, S, S, 3]: the view resized to S = `image_size` px, RGB in [0, 1]
+        'index'    int32 [B]: the number of the shape in its split
         'none'     f32 [B, 0]
     """
     draw_inputs = _make_inputs(data_config)
@@ -97,7 +99,7 @@ def _for_each_row(transform_row: Callable) -> Callable:
     return transform
 
 
-def _make_inputs(data_config: ConfigDict) -> Callable:
+def _make_inputs(data_config: ConfigDict, augment: bool = False) -> Callable:
     """(key, row of a raw batch) -> what the encoder sees of it."""
 
     def draw_points(key, row):
@@ -113,13 +115,21 @@ def _make_inputs(data_config: ConfigDict) -> Callable:
                 "config.data.input: expected a dataset with views for 'image', found one without; "
                 'prepare it with --num_views=24'
             )
-        size = (data_config.image_size, data_config.image_size, 3)
-        return jax.image.resize(row['view'].astype(jnp.float32) / 255, size, 'linear')
+        view, size = row['view'].astype(jnp.float32) / 255, data_config.image_size
+        side, corner = 1.0, jnp.zeros(2)  # of the part that is seen, as shares of the picture
+        if augment:
+            side_key, corner_key = jax.random.split(key)
+            side = jnp.sqrt(jax.random.uniform(side_key, minval=0.75, maxval=1.0))
+            corner = jax.random.uniform(corner_key, (2,), maxval=1 - side)
+        scale = size / (side * len(view))
+        shift = -corner * len(view) * scale
+        return jax.image.scale_and_translate(view, (size, size, 3), (0, 1), jnp.full(2, scale), shift, 'linear')
 
     inputs = {
         'points': draw_points,
         'voxels': _unpack_voxels,
         'image': resize_view,
+        'index': lambda key, row: row['index'],
         'none': lambda key, row: jnp.zeros(0),
     }
     if data_config.input not in inputs:

@@ -1,6 +1,7 @@
 """From the user's own files (point clouds, pictures, voxels) to meshes in the user's frame."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,8 @@ import numpy as np
 import trimesh
 from ml_collections import ConfigDict
 
-from onet_jax.data.images import IMAGE_FORMATS, load_image
+from onet_jax.data.images import load_image
+from onet_jax.data.sources import Source, find_files, find_photos
 from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_FORMATS, Frame, load_cloud, normalise, save_mesh
 from onet_jax.geometry.voxels import read_binvox
 from onet_jax.models.method import Method
@@ -17,44 +19,35 @@ from onet_jax.models.method import Method
 OBJECT_FRAME = Frame(np.zeros(3), 1.0)
 
 
-def _points_input(path: Path, config: ConfigDict) -> tuple[np.ndarray, Frame]:
-    return cloud_input(load_cloud(path), config)
+def _points_input(source: Source, config: ConfigDict) -> tuple[np.ndarray, Frame]:
+    return cloud_input(load_cloud(source.path), config)
 
 
-def _image_input(path: Path, config: ConfigDict) -> tuple[np.ndarray, Frame]:
-    return load_image(path, config.data.image_size), OBJECT_FRAME
+def _image_input(source: Source, config: ConfigDict) -> tuple[np.ndarray, Frame]:
+    return load_image(source.path, config.data.image_size, source.box), OBJECT_FRAME
 
 
-def _voxels_input(path: Path, config: ConfigDict) -> tuple[np.ndarray, Frame]:
-    voxels = read_binvox(path)
+def _voxels_input(source: Source, config: ConfigDict) -> tuple[np.ndarray, Frame]:
+    voxels = read_binvox(source.path)
     if voxels.values.shape != (32, 32, 32):
-        raise ValueError(f'{path}: expected 32 x 32 x 32 voxels, found {" x ".join(map(str, voxels.values.shape))}')
+        raise ValueError(
+            f'{source.path}: expected 32 x 32 x 32 voxels, found {" x ".join(map(str, voxels.values.shape))}'
+        )
     return voxels.values.astype(np.float32), OBJECT_FRAME
 
 
 class Reader(NamedTuple):
     """How files become inputs of a network."""
 
-    formats: tuple[str, ...]
-    read: Callable[[Path, ConfigDict], tuple[np.ndarray, Frame]]  # -> input without the batch axis, and its frame
+    find: Callable[[str | Path], list[Source]]
+    read: Callable[[Source, ConfigDict], tuple[np.ndarray, Frame]]  # -> input without the batch axis, and its frame
 
 
 READERS = {
-    'points': Reader(CLOUD_FORMATS, _points_input),
-    'image': Reader(IMAGE_FORMATS, _image_input),
-    'voxels': Reader(('binvox',), _voxels_input),
+    'points': Reader(partial(find_files, formats=CLOUD_FORMATS), _points_input),
+    'image': Reader(find_photos, _image_input),
+    'voxels': Reader(partial(find_files, formats=('binvox',)), _voxels_input),
 }
-
-
-def find_inputs(path: str | Path, formats: tuple[str, ...]) -> list[Path]:
-    """The file itself, or all files of a folder in one of the formats, sorted. Raises FileNotFoundError where none is."""
-    path = Path(path)
-    if path.is_file():
-        return [path]
-    found = sorted(p for p in path.glob('*') if p.suffix.lower()[1:] in formats) if path.is_dir() else []
-    if not found:
-        raise FileNotFoundError(f'{path}: expected a file or a folder with {"|".join(formats)} files, found none')
-    return found
 
 
 def draw_points(cloud: np.ndarray, num_points: int, seed: int) -> np.ndarray:
@@ -86,7 +79,7 @@ def reconstruct_input(
 def reconstruct_files(
     method: Method, params: dict, config: ConfigDict, inputs: str | Path, output: str | Path, file_format: str
 ) -> list[Path]:
-    """Reconstruct a file or every file of a folder into OUTPUT/<stem>.<format>; returns the files written.
+    """Reconstruct a file or all that a folder has into OUTPUT/<name of the source>.<format>; returns the files written.
 
     Raises ValueError before anything is written when two inputs share a name or a mesh would replace an input, and
     for an unreadable input or one whose level set is empty; files written before stay.
@@ -98,11 +91,12 @@ def reconstruct_files(
         )
     if file_format not in MESH_FORMATS:
         raise ValueError(f'--format: expected one of {MESH_FORMATS}, found {file_format!r}')
-    formats, read = READERS[config.data.input]
-    targets = {path: Path(output) / f'{path.stem}.{file_format}' for path in find_inputs(inputs, formats)}
+    find, read = READERS[config.data.input]
+    targets = {source: Path(output) / f'{source.name}.{file_format}' for source in find(inputs)}
     _check_targets(targets)
-    for path, target in targets.items():
-        mesh = reconstruct_input(method, params, config, *read(path, config))
+    for source, target in targets.items():
+        path = source.path
+        mesh = reconstruct_input(method, params, config, *read(source, config))
         if not len(mesh.faces):
             raise ValueError(
                 f'{path}: the network finds nothing inside at threshold {config.eval.threshold}; '
@@ -113,11 +107,11 @@ def reconstruct_files(
     return list(targets.values())
 
 
-def _check_targets(targets: dict[Path, Path]) -> None:
+def _check_targets(targets: dict[Source, Path]) -> None:
     """Raises ValueError where a mesh would replace another one or an input."""
-    inputs = {path.resolve(): path for path in targets}
+    inputs = {source.path.resolve(): source.path for source in targets}
     owners: dict[Path, Path] = {}
-    for path, target in targets.items():
+    for (_, path, _), target in targets.items():
         if target.resolve() in inputs:
             raise ValueError(
                 f'{target}: expected a new file, found the input {inputs[target.resolve()]}; choose another --output'

@@ -45,7 +45,7 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
 
     trunk = _read_trunk(config) if not checkpoints.has_checkpoints(workdir) else None
     data_dir = Path(data_dir or embedded_dataset(config.data)).absolute()
-    split_shapes(data_dir, read_index(data_dir), 'val')
+    _check_dataset(config, data_dir)
     feed = FEEDS[config.data.feed](data_dir, batch_size=config.train.batch_size, seed=config.seed)
     checkpoints.claim_workdir(workdir, config, data_dir)
     step_fn = parallel.compile(make_train_step(method, tx, transform, parallel.axis_name))
@@ -91,7 +91,7 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
             began = time.monotonic()
             means = None
             if validates:
-                means = validate(metrics, state.params, validation_batches(config, data_dir, 'val'))
+                means = validate(metrics, state.params, validation_batches(config, data_dir, config.eval.split))
                 means['score'] = checkpoints.score(config, means)
                 log.validation(step, means)
                 print(
@@ -117,6 +117,23 @@ def _check_settings(config: ConfigDict) -> None:
     if config.eval.select_by not in checkpoints.SELECTORS:
         known = sorted(checkpoints.SELECTORS)
         raise ValueError(f'config.eval.select_by: expected one of {known}, found {config.eval.select_by!r}')
+
+
+def _check_dataset(config: ConfigDict, data_dir: Path) -> None:
+    """Raises ValueError for a dataset that is not the one that the config speaks of."""
+    index = read_index(data_dir)
+    split_shapes(data_dir, index, config.eval.split)
+    sampling, num_shapes = index.source.get('sampling', 'uniform'), len(split_shapes(data_dir, index, 'train'))
+    if config.data.sampling != sampling:
+        raise ValueError(
+            f'config.data.sampling: expected {sampling!r}, how {data_dir} was sampled, found {config.data.sampling!r}; '
+            f'prepare another dataset with --sampling={config.data.sampling}'
+        )
+    if config.model.get('num_shapes', num_shapes) != num_shapes:
+        raise ValueError(
+            f'config.model.num_shapes: expected {num_shapes}, the training shapes of {data_dir}, '
+            f'found {config.model.num_shapes}'
+        )
 
 
 def _read_trunk(config: ConfigDict) -> dict | None:

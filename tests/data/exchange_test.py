@@ -57,7 +57,7 @@ def test_a_collection_becomes_a_dataset(root, tmp_path, capsys):
     }
     assert (index.num_points, index.num_surface_points, index.num_views) == (NUM_POINTS, NUM_SURFACE, 2)
     names = {'chair': 'chair,seat', 'lamp': 'n/a'}
-    assert index.source == {'kind': 'shapenet', 'root': str(root), 'names': names}
+    assert index.source == {'kind': 'shapenet', 'root': str(root), 'names': names, 'sampling': 'uniform'}
     assert list(index.rejected) == ['chair/bare', 'chair/cut', 'chair/empty', 'chair/few', 'chair/lost', 'chair/views']
     folder = root / 'chair'
     assert index.rejected['chair/bare'] == f'{folder}/bare: expected pointcloud.npz, found no such file'

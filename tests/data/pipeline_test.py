@@ -64,7 +64,7 @@ def test_without_views_there_are_none(tmp_path):
     prepare_procedural(tmp_path, **settings, val_fraction=0, test_fraction=0, run=in_this_process)
     for make_feed in (tfds_feed, resident_feed):
         raw = next(make_feed(tmp_path, batch_size=2, seed=0).batches(0))
-        assert set(raw) == {'points', 'occ', 'surface', 'voxels', 'row'}
+        assert set(raw) == {'points', 'occ', 'surface', 'voxels', 'index', 'row'}
 
 
 def test_a_batch_is_a_function_of_seed_and_step(dataset, stored):

@@ -46,6 +46,12 @@ def test_an_epoch_has_every_shape_once_and_content_as_stored(dataset, batch_size
     assert {chunk for _, chunk in found} == {0, 1}
 
 
+def test_an_index_is_the_position_in_the_split(dataset):
+    names = records.read_index(dataset).splits['train']
+    for raw in take(resident_feed(dataset, batch_size=4, seed=0), 0, 3):
+        assert [names[i] for i in raw['index']] == [name for name, _ in find_shapes(dataset, [raw])]
+
+
 def test_views_are_the_stored_ones_decoded(dataset):
     """Chunk k of a shape comes with view k; the third one belongs to no chunk of so few points."""
     [raw] = take(resident_feed(dataset, batch_size=18, seed=0), 0, 1)

@@ -104,7 +104,7 @@ def test_evaluation_keeps_all_points_also_where_they_do_not_fill_a_byte():
         ({'num_points_per_step': 4096}, r'config.data.num_points_per_step: expected 1 to 2048.*found 4096'),
         ({'num_near_points': 65}, r'config.data.num_near_points: expected 0 to .*per_step = 64, found 65'),
         ({'num_input_points': 0}, r'config.data.num_input_points: expected 1 to 2048.*found 0'),
-        ({'input': 'smell'}, r"config.data.input: expected one of \['image', 'none', .*found 'smell'"),
+        ({'input': 'smell'}, r"config.data.input: expected one of \['image', 'index', .*found 'smell'"),
     ],
 )
 def test_a_config_that_no_record_satisfies_is_refused(data, message):
@@ -134,6 +134,22 @@ def test_views_are_resized_as_pillow_does(size):
         for view, found in zip(raw['view'], inputs, strict=True):
             expected = Image.fromarray(view).resize((size, size), Image.Resampling.BILINEAR)
             np.testing.assert_allclose(found, np.asarray(expected, np.float32) / 255, rtol=0, atol=1.5 / 255)
+
+
+def test_augmented_views_are_crops_of_three_quarters_and_more():
+    """A picture that carries its own coordinates tells which part of it is seen."""
+    pixels = np.zeros((64, 137, 137, 3), np.uint8)
+    pixels[..., 0], pixels[..., 1] = np.arange(137)[:, None], np.arange(137)
+    raw = add_views(make_raw(64)[0]) | {'view': pixels}
+    settings = config(input='image', image_size=137, augment=True)
+    seen = np.asarray(make_transform(settings)(jax.random.key(0), raw)['inputs'])[:, 3:-3, 3:-3, :2] * 255
+    sides = (seen[:, -1, -1] - seen[:, 0, 0]) / 130
+    np.testing.assert_allclose(sides[:, 0], sides[:, 1], atol=2e-2, err_msg='square')
+    assert 0.865 < sides.min() < 0.89
+    assert 0.97 < sides.max() < 1.005
+    assert np.ptp(seen[:, 0, 0], axis=0).min() > 8, 'anywhere in the picture, in both directions'
+    plain = make_evaluation_transform(settings)(jax.random.key(0), raw)['inputs']
+    np.testing.assert_allclose(plain * 255, pixels, atol=1e-2, err_msg='evaluation sees the whole view')
 
 
 def test_a_dataset_without_views_has_no_pictures_to_learn_from():

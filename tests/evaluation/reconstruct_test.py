@@ -10,7 +10,6 @@ from onet_jax.evaluation.reconstruct import (
     READERS,
     cloud_input,
     draw_points,
-    find_inputs,
     reconstruct_files,
     reconstruct_input,
     sample_files,
@@ -133,6 +132,6 @@ def test_samples_of_the_prior_are_functions_of_the_seed_and_their_number(tmp_pat
 def test_bad_requests_are_named(tmp_path):
     config = small_config()
     with pytest.raises(FileNotFoundError, match=r'expected a file or a folder with .*ply.* files, found none'):
-        find_inputs(tmp_path, READERS['points'].formats)
+        READERS['points'].find(tmp_path)
     with pytest.raises(ValueError, match=r"--format: expected one of .*'ply'.*found 'usd'"):
         reconstruct_files(hull_method(), {}, config, tmp_path, tmp_path / 'out', 'usd')

@@ -11,7 +11,9 @@ import pytest
 import trimesh
 
 from benchmarks.golden import find_golden
+from configs import onet_unconditional
 from onet_jax.data import records
+from onet_jax.training.loop import train
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,7 +56,7 @@ def test_training_reports_bad_data(broken_dataset, tmp_path):
     'flags, messages',
     [
         (['--config=configs/onet_pionts.py'], ['configs/onet_pionts.py', 'onet_points']),
-        (['--config=configs/onet_points.py:huge'], ["expected a variant of ('', 'tiny'", "found 'huge'"]),
+        (['--config=configs/onet_points.py:huge'], ["expected a variant of ('tiny', ", "found 'huge'"]),
         ([TINY, '--config.optim.learning_rat=1'], ['learning_rat', 'learning_rate']),
         ([TINY, '--config.optim.learning_rate=fast'], ['learning_rate', 'fast']),
         ([], ['config']),
@@ -142,6 +144,34 @@ def test_convert_reconstruct_and_sample(tmp_path):
     no = launch('convert', f'--checkpoint={tmp_path}/no.pt', *common, f'--workdir={tmp_path}/x')
     assert_fails(no, f'{tmp_path}/no.pt: expected')
     assert not (tmp_path / 'x').exists()
+
+
+def test_sample_and_interpolate(dataset, tmp_path):
+    """The ends of the way between two samples are these samples."""
+    config = onet_unconditional.get_config('tiny')
+    with config.unlocked():
+        config.train.update(num_steps=1, batch_size=2)
+        config.optim.warmup_steps = 0
+        config.mesh.update(resolution=8, upsampling_steps=0)
+        config.eval.threshold = 0.05
+    train(config, tmp_path / 'run', dataset)
+    common = [f'--workdir={tmp_path}/run', '--seed=3', '--format=off']
+    ends = ['--start=1', '--end=0', '--num_steps=3']
+    for done in (
+        launch('sample', *common, '--num_samples=2', f'--output={tmp_path}/samples'),
+        launch('interpolate', *common, *ends, f'--output={tmp_path}/way'),
+        launch('interpolate', *common, '--start=mug/000000', '--end=0', f'--output={tmp_path}/mug'),
+    ):
+        assert done.returncode == 0, done.stderr
+        assert 'warning' not in done.stderr.lower(), done.stderr
+    names = sorted(path.name for path in (tmp_path / 'way').iterdir())
+    assert names == ['000.off', '001.off', '002.off', 'strip.gif', 'strip.png']
+    for end, sample in (('000', 'sample_001'), ('002', 'sample_000')):
+        found, expected = tmp_path / 'way' / f'{end}.off', tmp_path / 'samples' / f'{sample}.off'
+        assert found.read_bytes() == expected.read_bytes()
+    assert (tmp_path / 'samples' / 'contact_sheet.png').exists()
+    nowhere = launch('interpolate', *common, '--start=mug/7', '--end=0', f'--output={tmp_path}/no')
+    assert_fails(nowhere, '--start: expected the number of a sample or a shape of', "found 'mug/7'")
 
 
 def test_flags_that_a_kind_of_dataset_does_not_use_are_refused(tmp_path):

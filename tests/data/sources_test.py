@@ -1,0 +1,124 @@
+import tarfile
+
+import numpy as np
+import pytest
+from conftest import SHARED
+from PIL import Image
+
+from onet_jax.data.images import load_image
+from onet_jax.data.sources import Source, find_files, find_photos
+
+CAR = 'Car 0.00 0 1.55 10.5 20.0 110.5 70.25 1.5 1.6 3.9 1.0 1.7 20.0 1.6'
+
+
+def save(path, size=(200, 100)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((size[1], size[0], 3), np.uint8)).save(path)
+    return path
+
+
+def test_a_flat_folder_of_pictures(tmp_path):
+    for name in ('b.JPG', 'a.png', 'c.jpeg'):
+        save(tmp_path / name)
+    (tmp_path / 'notes.txt').write_text('no picture')
+    assert find_photos(tmp_path) == [Source(p[0], tmp_path / p) for p in ('a.png', 'b.JPG', 'c.jpeg')]
+    assert find_photos(tmp_path / 'a.png') == [Source('a', tmp_path / 'a.png')]
+
+
+def test_crops_of_kitti(tmp_path):
+    save(tmp_path / 'image_2/000008.png')
+    crops = [save(tmp_path / f'cropped_images/{name}') for name in ('1/000008_000.png', '2/000008_000.jpg')]
+    (tmp_path / 'label_2').mkdir()
+    assert find_photos(tmp_path) == [Source('1/000008_000', crops[0]), Source('2/000008_000', crops[1])]
+
+
+def test_labelled_objects_of_kitti(tmp_path, capsys):
+    picture = save(tmp_path / 'image_2/000008.png')
+    (tmp_path / 'label_2').mkdir()
+    far = CAR.replace('70.25', '44.0')
+    (tmp_path / 'label_2/000008.txt').write_text(
+        '\n'.join(['DontCare -1 -1 -10 1 2 30 40 -1 -1 -1 -1000 -1000 -1000 -10', CAR, '', far, f'{CAR} 0.9\n'])
+    )
+    (tmp_path / 'label_2/000009.txt').write_text(CAR)
+    box = (10.5, 20.0, 110.5, 70.25)
+    assert find_photos(tmp_path) == [
+        Source('car/000008-02', picture, box),
+        Source('car/000008-05', picture, box),
+    ], 'not what nobody cares for, nor what is too far away'
+    assert '000009.txt: expected the picture' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('line', ['Car', CAR[:-5], CAR.replace('110.5', '10.5'), CAR.replace('20.0 1', 'x 1')])
+def test_a_damaged_label_is_named(tmp_path, line):
+    save(tmp_path / 'image_2/000008.png')
+    (tmp_path / 'label_2').mkdir()
+    (tmp_path / 'label_2/000008.txt').write_text(f'{CAR}\n{line}\n')
+    with pytest.raises(ValueError, match=r'000008\.txt, line 2: expected the type of an object and 14 numbers'):
+        find_photos(tmp_path)
+
+
+def test_online_products(tmp_path, capsys):
+    paths = [save(tmp_path / f'{name}') for name in ('chair_final/a.JPG', 'chair_final/deep/b.JPG', 'sofa_final/a.JPG')]
+    (tmp_path / 'chair_final.txt').write_text('a.JPG\n\ndeep/b.JPG\nlost.JPG\n../sofa_final/a.JPG\n/etc/passwd\n')
+    (tmp_path / 'sofa_final.txt').write_text('a.JPG\n' + '\n' * 2000)
+    assert find_photos(tmp_path) == [
+        Source('chair/a', paths[0]),
+        Source('chair/deep-b', paths[1]),
+        Source('sofa/a', paths[2]),
+    ]
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 4 + 999
+    assert f'{tmp_path}/chair_final.txt, line 2: expected a picture, found a blank line' in said
+    assert f'line 4: expected the picture {tmp_path}/chair_final/lost.JPG, found no such file' in said[1]
+    assert 'line 5: expected a name in' in said[2]
+    assert "found '/etc/passwd'" in said[3]
+
+
+@pytest.mark.parametrize(
+    ('files', 'message'),
+    [
+        ((), r'expected a file or a folder with jpg\|.* files, found none'),
+        (('image_2/a.png',), r'expected objects of 25 px and more in label_2/<frame>.txt, found none'),
+        (('image_2/a.png', 'cropped_images/1/a.txt'), r'expected crops in cropped_images/<instance>, found none'),
+        (('chair_final.txt',), r'expected pictures of the lists \*_final.txt, found none'),
+    ],
+)
+def test_folders_without_pictures_are_named(tmp_path, files, message):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(FileNotFoundError, match=message):
+        find_photos(tmp_path)
+
+
+def test_files_of_other_formats(tmp_path):
+    (tmp_path / 'a.ply').touch()
+    (tmp_path / 'b.txt').touch()
+    assert [source.name for source in find_files(tmp_path, ('ply',))] == ['a']
+
+
+def test_a_box_is_cut_out_and_padded(tmp_path):
+    pixels = np.full((100, 200, 3), 255, np.uint8)
+    pixels[20:70, 10:110] = (255, 0, 0)
+    Image.fromarray(pixels).save(tmp_path / 'a.png')
+    image = load_image(tmp_path / 'a.png', 100, (10.0, 20.0, 110.0, 70.0))
+    red = (image[..., 1] < 0.5).nonzero()
+    assert (red[0].min(), red[0].max(), red[1].min(), red[1].max()) == (25, 74, 0, 99)
+    whole = load_image(tmp_path / 'a.png', 200, (-50.0, -50.0, 1000.0, 1000.0))
+    np.testing.assert_array_equal(whole, load_image(tmp_path / 'a.png', 200))
+    with pytest.raises(ValueError, match=r'a\.png: expected a box in the picture of 200 x 100 px, found \(300'):
+        load_image(tmp_path / 'a.png', 100, (300.0, 0.0, 400.0, 50.0))
+
+
+def test_real_photos_of_a_street(tmp_path):
+    archive = SHARED / 'data/scans/kitti.tar.xz'
+    if not archive.exists():
+        pytest.skip(f'no {archive}')
+    with tarfile.open(archive) as files:
+        files.extractall(tmp_path, filter='data')
+    (photo,) = find_photos(tmp_path / 'kitti')
+    assert photo.name == 'pedestrian/000000-01'
+    assert photo.box == (712.40, 143.00, 810.73, 307.92)
+    image = load_image(photo.path, 224, photo.box)
+    assert image[:, :40].min() == image[:, -40:].min() == 1, 'taller than wide'
+    assert 0 < image[:, 60:-60].mean() < 0.9
