@@ -25,8 +25,14 @@ def get_config(variant: str = '') -> ConfigDict:
     del config.model.encoder_hidden_size, config.data.num_input_points, config.data.noise_std
     config.model.update(encoder='idx')
     config.model.num_shapes = 640 if 'tiny' in chosen else 800  # of the training split
+    config.model.code_std = 1.0  # of the codes before training
     config.data.update(input='index')
     config.eval.update(split='train', threshold=0.5)
-    if 'tiny' not in chosen:
+    if 'tiny' in chosen:
+        # Many shapes with few points each, so that every code is often visited, and none has to forget where it began.
+        config.model.code_std = 0.01
+        config.data.update(num_points_per_step=64, num_near_points=52)
+        config.train.update(batch_size=128)
+    else:
         config.data.update(num_points_per_step=1024)
     return config.lock()

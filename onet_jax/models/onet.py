@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import trimesh
 from ml_collections import ConfigDict
 
 from onet_jax import losses, metrics
@@ -89,7 +90,7 @@ ENCODERS = {
     'simple_conv': Encoder('image', lambda c: ConvEncoder(c.cond_size)),
     **{f'resnet{n}': Encoder('image', lambda c, n=n: ResNet(c.cond_size, n)) for n in STAGES},
     'voxel_simple': Encoder('voxels', lambda c: VoxelEncoder(c.cond_size)),
-    'idx': Encoder('index', lambda c: IndexEmbedding(c.cond_size, c.num_shapes)),
+    'idx': Encoder('index', lambda c: IndexEmbedding(c.cond_size, c.num_shapes, c.get('code_std', 1.0))),
 }
 # Shape and type of a small input of each kind.
 EXAMPLES = {
@@ -105,8 +106,8 @@ def build_module(config: ConfigDict) -> OccupancyModule:
     """The network of `config.model`.
 
     `encoder` and `decoder` are official names; `cond_size`, `latent_size`, `decoder_hidden_size` and, for point clouds,
-    `encoder_hidden_size` are widths, and `num_shapes` is the number of codes of the encoder `idx`. `leaky` is an option of
-    the decoder and of the latent encoder.
+    `encoder_hidden_size` are widths. `num_shapes` is the number of codes of the encoder `idx`, `code_std` their spread at
+    first. `leaky` is an option of the decoder and of the latent encoder.
     """
     for key, known in (('encoder', ENCODERS), ('decoder', DECODERS)):
         if config[key] not in known:
@@ -168,6 +169,17 @@ def occupancy_network(config: ConfigDict) -> OccupancyNetwork:
 def sample_prior(key: jax.Array, rows: jax.Array, latent_size: int) -> jax.Array:
     """Latent codes [B, Z] from N(0, 1); each of the `rows` [B] int draws from its own key, whatever the batch is."""
     return jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), (latent_size,)))(rows)
+
+
+def decode_mesh(config: ConfigDict, params: dict, cond: jax.Array, latent: jax.Array | None = None) -> trimesh.Trimesh:
+    """The mesh of one code, cond [1, C] and latent [1, Z], by the groups `mesh` and `eval`; no vertices where it is empty."""
+    model = occupancy_network(config.model)
+    return extract_mesh(
+        lambda points: model.occupancy(params, points[None], cond, latent)[0],
+        resolution=config.mesh.resolution,
+        upsampling_steps=config.mesh.upsampling_steps,
+        threshold=config.eval.threshold,
+    )
 
 
 def method(config: ConfigDict) -> Method:
@@ -235,16 +247,7 @@ def method(config: ConfigDict) -> Method:
     def reconstruct(params, inputs, key):
         """The meshes of a batch of inputs, one after the other; the key draws the latent codes, where they are sampled."""
         conds, latents = model.encode(params, inputs), latent_codes(key, jnp.arange(len(inputs)))
-        return [
-            extract_mesh(
-                lambda points, row=slice(i, i + 1): model.occupancy(
-                    params, points[None], conds[row], None if latents is None else latents[row]
-                )[0],
-                resolution=config.mesh.resolution,
-                upsampling_steps=config.mesh.upsampling_steps,
-                threshold=threshold,
-            )
-            for i in range(len(inputs))
-        ]
+        rows = [slice(i, i + 1) for i in range(len(inputs))]
+        return [decode_mesh(config, params, conds[row], None if latents is None else latents[row]) for row in rows]
 
     return Method(model.init, loss, validation_metrics, reconstruct)

@@ -43,6 +43,23 @@ def test_muon_moves_all_directions_of_a_matrix_alike():
     assert -1.5e-2 < updates['bias'][0] < -0.99e-2, 'Adam with the momentum of Nesterov'
 
 
+def test_muon_reads_a_convolution_as_a_matrix_of_its_patches_and_leaves_codes_to_adam():
+    config = small_config()
+    with config.unlocked():
+        config.optim.update(name='muon', schedule='constant', learning_rate=1e-2)
+    tx = make_optimizer(config, 100)
+    rng = np.random.default_rng(0)
+    u, _, v = np.linalg.svd(rng.normal(size=(16, 16)))
+    grad = jnp.asarray(u * np.geomspace(1, 0.1, 16) @ v, jnp.float32)
+    params = {'conv': jnp.zeros((2, 2, 4, 16)), 'embedding': jnp.zeros((16, 16))}
+    grads = {'conv': grad.reshape(2, 2, 4, 16), 'embedding': grad.at[3].set(0)}
+    updates, _ = tx.update(grads, tx.init(params), params)
+    moved = np.linalg.svd(updates['conv'].reshape(16, 16), compute_uv=False)
+    assert moved.max() < 2 * moved.min()
+    assert (updates['embedding'][3] == 0).all(), 'a code of a shape that was not in the batch'
+    np.testing.assert_array_equal(np.sign(updates['embedding']), -np.sign(grads['embedding']))
+
+
 def test_settings_that_make_no_schedule_are_refused():
     with pytest.raises(ValueError, match=r"config.optim.schedule: expected 'constant' or 'cosine', found 'linear'"):
         first_update(1, schedule='linear')

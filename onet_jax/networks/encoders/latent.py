@@ -43,13 +43,14 @@ class LatentEncoder(nn.Module):
 
 
 class IndexEmbedding(nn.Module):
-    """A learned code for each training shape (paper, section 4.1). Official name `idx`."""
+    """A learned code for each training shape (paper, section 4.1), at first from N(0, std^2). Official name `idx`."""
 
     cond_size: int
     num_shapes: int
+    std: float = 1.0
 
     @nn.compact
     def __call__(self, indices: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
         """indices [B] int, below num_shapes -> cond [B, C]."""
-        table = self.param('embedding', nn.initializers.normal(1.0), (self.num_shapes, self.cond_size))
+        table = self.param('embedding', nn.initializers.normal(self.std), (self.num_shapes, self.cond_size))
         return table[indices]
