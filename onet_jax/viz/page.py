@@ -17,10 +17,10 @@ import trimesh
 from onet_jax.files import write_atomically
 from onet_jax.geometry.grid import BOX
 from onet_jax.viz.pictures import Item, Shape, ball_radius, check_columns, encode_png, render, thin
+from onet_jax.viz.plots import plot
 
 REACH = BOX / 2 + 0.05  # positions are stored as uint16 over [-REACH, REACH]^3
 MAX_FACES = 20_000  # of a mesh on the page; the exported meshes keep all of theirs
-WIDTH, HEIGHT, MARGIN = 520, 250, (44, 16, 34, 58)  # px of a plot; margins top, right, bottom, left
 
 
 def write_page(
@@ -47,7 +47,10 @@ def write_page(
         lead=escape(lead),
         figures=''.join(f'<li><b>{escape(v)}</b><span>{escape(k)}</span></li>' for k, v in summary.items()),
         table=_table(header, rows),
-        plots=''.join(plot(*curve, style) for curve, style in zip(curves, 'ab' * len(curves), strict=False)),
+        plots=''.join(
+            plot(title, {style: points}, log_y=logarithmic)
+            for (title, points, logarithmic), style in zip(curves, 'ab' * len(curves), strict=False)
+        ),
         items=''.join(_article(item, column_titles, i * len(column_titles)) for i, item in enumerate(items)),
         shapes=json.dumps([embed(shape) for shape in shapes]),
         reach=REACH,
@@ -90,44 +93,3 @@ def _article(item: Item, column_titles: Sequence[str], first: int) -> str:
         for i, (title, shape) in enumerate(zip(column_titles, item.shapes, strict=True))
     )
     return f'<article><h3>{escape(item.name)}<span>{escape(item.caption)}</span></h3><div class="tiles">{tiles}</div></article>'
-
-
-def plot(title: str, points: Sequence[tuple[float, float]], logarithmic: bool, style: str = 'a') -> str:
-    """An SVG of a curve [(x, y)] with ticks on both axes; x starts at 0, and y is finite (positive where logarithmic)."""
-    top, right, bottom, left = MARGIN
-    x, y = np.array(points, float).reshape(-1, 2).T
-    ticks = _ticks(y.min(), y.max(), logarithmic) if len(y) else np.array([0.0, 1.0])
-    scale = np.log10 if logarithmic else np.asarray
-    low, high = (float(scale(t)) for t in (min(ticks[0], *y), max(ticks[-1], *y)) if len(y)) if len(y) else (0.0, 1.0)
-
-    def place_x(value):
-        return left + (WIDTH - left - right) * value / max(x.max(initial=1), 1)
-
-    def place_y(value):
-        return HEIGHT - bottom - (HEIGHT - top - bottom) * (scale(value) - low) / max(high - low, 1e-12)
-
-    marks = [f'<text x="{left}" y="24">{escape(title)}</text>']
-    for tick in ticks:
-        h = f'{place_y(tick):.1f}'
-        marks.append(f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{h}" y2="{h}"/>')
-        marks.append(f'<text x="{left - 8}" y="{h}" dy="4" text-anchor="end">{tick:g}</text>')
-    for tick in _ticks(0, max(x.max(initial=1), 1), False):
-        marks.append(f'<text x="{place_x(tick):.1f}" y="{HEIGHT - 14}" text-anchor="middle">{tick:g}</text>')
-    line = ' '.join(f'{place_x(a):.1f},{place_y(b):.1f}' for a, b in zip(x, y, strict=True))
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(marks)}'
-        f'<polyline class="{style}" points="{line}"/></svg>'
-    )
-
-
-def _ticks(low: float, high: float, logarithmic: bool) -> np.ndarray:
-    """Three to seven round numbers (1, 2 or 5 times a power of ten) that lie between low and high."""
-    if logarithmic:
-        decades = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-        ticks = (10.0 ** decades[:, None] * [1, 2, 5]).ravel()
-        inside = ticks[(ticks >= low) & (ticks <= high)]
-        return inside if len(inside) else np.array([low])
-    span = max(high - low, 1e-12)
-    power = 10 ** np.floor(np.log10(span))
-    step = next(s * power for s in (0.2, 0.5, 1, 2) if span / (s * power) <= 6)
-    return np.round(np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step, 12)

@@ -8,7 +8,7 @@ import pytest
 import trimesh
 
 from onet_jax.viz import page
-from onet_jax.viz.page import embed, plot, write_page
+from onet_jax.viz.page import embed, write_page
 from onet_jax.viz.pictures import Item
 
 BALL = trimesh.creation.icosphere(subdivisions=3, radius=0.4)
@@ -68,17 +68,3 @@ def test_large_meshes_are_simplified_for_the_page():
     large = trimesh.creation.icosphere(subdivisions=6, radius=0.4)
     assert len(large.faces) > page.MAX_FACES
     assert embed(large)['count'] <= 3 * page.MAX_FACES
-
-
-@pytest.mark.parametrize(
-    'points, logarithmic',
-    [([], False), ([(5, 0.3)], True), ([(1, 100.0), (2500, 2.0)], True), ([(0, 0.0), (10, 0.0)], False)],
-)
-def test_a_plot_stays_in_its_frame(points, logarithmic):
-    svg = plot('title', points, logarithmic)
-    line = re.search(r'<polyline class="a" points="(.*?)"', svg).group(1)
-    xy = np.array([pair.split(',') for pair in line.split()], float).reshape(-1, 2)
-    assert len(xy) == len(points)
-    assert np.isfinite(xy).all()
-    assert ((xy >= 0) & (xy <= (page.WIDTH, page.HEIGHT))).all()
-    assert svg.count('text-anchor="end"') >= 1
