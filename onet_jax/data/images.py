@@ -1,6 +1,5 @@
 """Reading pictures into the frame that the networks were trained on. H and W pixels."""
 
-from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,10 @@ from PIL import Image
 IMAGE_FORMATS = ('jpg', 'jpeg', 'png', 'webp', 'bmp')
 WHITE = (255, 255, 255)
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom in px
 
-def load_image(path: str | Path, size: int, box: tuple[float, float, float, float] | None = None) -> np.ndarray:
+
+def load_image(path: str | Path, size: int, box: Box | None = None) -> np.ndarray:
     """A picture, or the part of it in a box, as a square on white: [size, size, 3] float32, RGB in [0, 1].
 
     What is transparent becomes white and the shorter side is filled with white, as around the renderings that the
@@ -39,17 +40,9 @@ def load_image(path: str | Path, size: int, box: tuple[float, float, float, floa
     return np.asarray(small, np.float32) / 255
 
 
-def _whole_pixels(
-    path: Path, box: tuple[float, float, float, float], size: tuple[int, int]
-) -> tuple[int, int, int, int]:
-    """The pixels of a picture that a box touches."""
-    width, height = size
-    left, top, right, bottom = (
-        max(0, int(box[0])),
-        max(0, int(box[1])),
-        min(width, ceil(box[2])),
-        min(height, ceil(box[3])),
-    )
-    if not (left < right and top < bottom):
-        raise ValueError(f'{path}: expected a box in the picture of {width} x {height} px, found {box}')
-    return left, top, right, bottom
+def _whole_pixels(path: Path, box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The pixels of a picture of `size` (width, height) that a box touches."""
+    low, high = np.clip(np.reshape(box, (2, 2)), 0, size)
+    if not (low < high).all():
+        raise ValueError(f'{path}: expected a box in the picture of {size[0]} x {size[1]} px, found {box}')
+    return (*np.floor(low).astype(int).tolist(), *np.ceil(high).astype(int).tolist())

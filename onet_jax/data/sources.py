@@ -1,27 +1,30 @@
 """Where the inputs of a reconstruction come from: a file, a folder of files, or the photos of the paper's section 4.3.
 
-Boxes are (left, top, right, bottom) in px, the origin at the upper left corner of the picture.
+Boxes are (left, top, right, bottom) in px, the origin at the upper left corner of the picture. Lists and labels come from
+anywhere and are not trusted: a line of no use is reported with its file and number, and left out.
 """
 
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
-from onet_jax.data.images import IMAGE_FORMATS
+from onet_jax.data.images import IMAGE_FORMATS, Box
 
-MAX_PRODUCTS = 1000  # of each class, as the official code takes
 MIN_HEIGHT = 25.0  # px; KITTI's benchmark looks at no lower object
-LABEL_FIELDS = 15  # of a KITTI label: type, truncation, occlusion, alpha, 4 of the box, 3 + 3 + 1 of the pose
+NUM_VALUES = 14  # after the type: truncation, occlusion, alpha, 4 of the box, 7 of the pose; detectors add a score
 
 
 class Source(NamedTuple):
     """One thing to reconstruct."""
 
-    name: str  # of the output, without a suffix; unique, with the category before a slash where there is one
+    name: str  # of the output, without a suffix; the category and a slash before it where there is one
     path: Path
-    box: tuple[float, float, float, float] | None = None  # the part of a picture that shows it; all of it where None
+    box: Box | None = None  # the part of a picture that shows it; all of it where None
 
 
 def find_files(path: str | Path, formats: tuple[str, ...]) -> list[Source]:
@@ -29,85 +32,109 @@ def find_files(path: str | Path, formats: tuple[str, ...]) -> list[Source]:
     path = Path(path)
     if path.is_file():
         return [Source(path.stem, path)]
-    found = sorted(p for p in path.glob('*') if p.suffix.lower()[1:] in formats) if path.is_dir() else []
+    found = sorted(p for p in path.glob('*') if _has_format(p, formats)) if path.is_dir() else []
     if not found:
         raise FileNotFoundError(f'{path}: expected a file or a folder with {"|".join(formats)} files, found none')
     return [Source(p.stem, p) for p in found]
 
 
-def find_photos(path: str | Path) -> list[Source]:
-    """The pictures of a file or folder, which is one of
+def find_photos(path: str | Path, types: Sequence[str] = ('Car',), max_products: int = 1000) -> list[Source]:
+    """The pictures of a file or folder, which is one of                                    named
 
-        pictures                                                  as `find_files`
-        KITTI         image_2/, cropped_images/<instance>/*       crops, as the official code reads them
-                      image_2/, label_2/<frame>.txt               the objects that the labels frame
-        Online Products   <class>_final.txt, <class>_final/<name>     at most `MAX_PRODUCTS` of each list
+        pictures                                              as `find_files`               <stem>
+        KITTI             cropped_images/<instance>/*         crops, as the official code   <instance>/<stem>
+                          image_2/, label_2/<frame>.txt       objects framed by labels      <type>/<frame>-<line>
+        Online Products   <class>_final.txt, <class>_final/   pictures that a list names    <class>/<name>
 
-    What is listed but of no use is reported. Raises FileNotFoundError where nothing is left, ValueError for a damaged label.
+    types: of labelled objects; of KITTI's only Car is a class that the paper trains on. max_products: the first of each
+    list, as many as the official code takes. Objects lower than `MIN_HEIGHT` are left out; so are lines of no use, which are
+    reported. Raises FileNotFoundError where nothing is left, ValueError for a list or labels that are no text.
     """
     path = Path(path)
-    lists = sorted(path.glob('*_final.txt'))
-    if (path / 'image_2').is_dir():
-        if (path / 'cropped_images').is_dir():
-            found, expected = list(_find_crops(path / 'cropped_images')), 'crops in cropped_images/<instance>'
-        else:
-            found, expected = (
-                list(_find_labelled(path)),
-                f'objects of {MIN_HEIGHT:g} px and more in label_2/<frame>.txt',
-            )
-    elif lists:
-        found, expected = (
-            [photo for file in lists for photo in _find_products(file)],
-            'pictures of the lists *_final.txt',
-        )
+    lists = sorted(path.glob('?*_final.txt'))
+    if (path / 'cropped_images').is_dir():
+        found, expected = _find_crops(path / 'cropped_images'), 'crops in cropped_images/<instance>'
+    elif (path / 'image_2').is_dir():
+        found = _find_labelled(path, types)
+        expected = f'{"|".join(types)} of at least {MIN_HEIGHT:g} px in label_2/<frame>.txt'
+    elif any(file.with_suffix('').is_dir() for file in lists):
+        found = chain.from_iterable(islice(_find_products(file), max_products) for file in lists)
+        expected = 'pictures of the lists <class>_final.txt in <class>_final'
     else:
         return find_files(path, IMAGE_FORMATS)
-    if not found:
+    photos = list(found)
+    if not photos:
         raise FileNotFoundError(f'{path}: expected {expected}, found none')
-    return found
+    return photos
 
 
 def _find_crops(folder: Path) -> Iterator[Source]:
-    for path in sorted(p for p in folder.glob('*/*') if p.suffix.lower()[1:] in IMAGE_FORMATS):
+    for path in sorted(p for p in folder.glob('*/*') if _has_format(p, IMAGE_FORMATS)):
         yield Source(f'{path.parent.name}/{path.stem}', path)
 
 
-def _find_labelled(root: Path) -> Iterator[Source]:
-    pictures = {p.stem: p for p in (root / 'image_2').iterdir() if p.suffix.lower()[1:] in IMAGE_FORMATS}
+def _find_labelled(root: Path, types: Sequence[str]) -> Iterator[Source]:
+    pictures = {p.stem: p for p in (root / 'image_2').iterdir() if _has_format(p, IMAGE_FORMATS)}
     for labels in sorted((root / 'label_2').glob('*.txt')):
         if labels.stem not in pictures:
             tqdm.write(f'{labels}: expected the picture {root / "image_2" / labels.stem}.png, found none')
             continue
-        for number, line in enumerate(labels.read_text().splitlines(), start=1):
-            kind, *numbers = line.split() or ['DontCare']
-            if kind == 'DontCare':
+        for number, line in _read_lines(labels):
+            if not line:
                 continue
             try:
-                values = [float(number) for number in numbers]
-            except ValueError:
-                values = []
-            left, top, right, bottom = values[3:7] if len(values) + 1 >= LABEL_FIELDS else (0, 0, 0, 0)
-            if not (left < right and top < bottom):
-                raise ValueError(
-                    f'{labels}, line {number}: expected the type of an object and {LABEL_FIELDS - 1} numbers with a box left '
-                    f'top right bottom, found {line!r}'
-                )
-            if bottom - top >= MIN_HEIGHT:
-                yield Source(
-                    f'{kind.lower()}/{labels.stem}-{number:02d}', pictures[labels.stem], (left, top, right, bottom)
-                )
+                kind, box = _parse_label(line)
+            except ValueError as error:
+                tqdm.write(f'{labels}, line {number}: {error}')
+                continue
+            if kind in types and box[3] - box[1] >= MIN_HEIGHT:
+                yield Source(f'{kind.lower()}/{labels.stem}-{number:02d}', pictures[labels.stem], box)
+
+
+def _parse_label(line: str) -> tuple[str, Box]:
+    """The type and the box of an object of KITTI. Raises ValueError for another line."""
+    kind, *numbers = line.split()
+    try:
+        values = [float(number) for number in numbers]
+    except ValueError as error:
+        raise ValueError(f'expected numbers after the type of an object, found {line!r}') from error
+    left, top, right, bottom = values[3:7] if len(values) in (NUM_VALUES, NUM_VALUES + 1) else (math.nan,) * 4
+    if not (-math.inf < left < right < math.inf and -math.inf < top < bottom < math.inf):
+        raise ValueError(
+            f'expected the type of an object and {NUM_VALUES} or {NUM_VALUES + 1} numbers, the fourth to seventh of them its '
+            f'box (left < right, top < bottom), found {line!r}'
+        )
+    return kind, (left, top, right, bottom)
 
 
 def _find_products(file: Path) -> Iterator[Source]:
-    category = file.stem.removesuffix('_final')
-    names = [name.strip() for name in file.read_text().splitlines()]
-    for number, name in enumerate(names[:MAX_PRODUCTS], start=1):
-        path = file.with_suffix('') / name
+    folder, seen = file.with_suffix(''), set()
+    for number, name in _read_lines(file):
+        where, path = f'{file}, line {number}', folder / name
         if not name:
-            tqdm.write(f'{file}, line {number}: expected a picture, found a blank line')
+            tqdm.write(f'{where}: expected a picture, found a blank line')
         elif Path(name).is_absolute() or '..' in Path(name).parts:
-            tqdm.write(f'{file}, line {number}: expected a name in {file.with_suffix("")}, found {name!r}')
-        elif not path.is_file():
-            tqdm.write(f'{file}, line {number}: expected the picture {path}, found no such file')
+            tqdm.write(f'{where}: expected a name in {folder}, found {name!r}')
+        elif not _has_format(path, IMAGE_FORMATS):
+            tqdm.write(f'{where}: expected the picture {path} ({"|".join(IMAGE_FORMATS)}), found none')
+        elif path in seen:
+            tqdm.write(f'{where}: expected each picture once, found {name} again')
         else:
+            seen.add(path)
+            category = folder.name.removesuffix('_final')
             yield Source(f'{category}/{"-".join(Path(name).with_suffix("").parts)}', path)
+
+
+def _has_format(path: Path, formats: tuple[str, ...]) -> bool:
+    # Of os.path, which answers False where pathlib raises, for a name that is too long for the file system.
+    return path.suffix.lower()[1:] in formats and os.path.isfile(path)
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The numbers of lines, from 1, and their text without the spaces around it."""
+    try:
+        text = path.read_text(encoding='utf-8-sig')
+    except ValueError as error:
+        raise ValueError(f'{path}: expected text in UTF-8, found other bytes ({error})') from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        yield number, line.strip()

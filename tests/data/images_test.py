@@ -37,3 +37,11 @@ def test_what_is_no_picture_is_named(tmp_path):
     (tmp_path / 'b.jpg').write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r'b.jpg: expected a readable picture'):
         load_image(tmp_path / 'b.jpg', 8)
+
+
+def test_a_box_that_is_no_number_is_named_and_one_without_end_is_the_picture(tmp_path):
+    Image.linear_gradient('L').save(tmp_path / 'a.png')
+    everything = load_image(tmp_path / 'a.png', 8, (-np.inf, 0.0, np.inf, 1e300))
+    np.testing.assert_array_equal(everything, load_image(tmp_path / 'a.png', 8))
+    with pytest.raises(ValueError, match=r'a\.png: expected a box in the picture of 256 x 256 px, found \(nan'):
+        load_image(tmp_path / 'a.png', 8, (np.nan, 0.0, 8.0, 8.0))
