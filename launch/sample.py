@@ -1,6 +1,6 @@
 """New shapes from an unconditional model: python -m launch.sample --workdir=W --output=DIR [--num_samples=8] [--seed=0].
 
-Sample number i is a function of the seed and i.
+Writes DIR/sample_000.ply, ... and DIR/contact_sheet.png. Sample number i is a function of the seed and i.
 """
 
 from absl import flags
@@ -8,18 +8,18 @@ from absl import flags
 import launch
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by launch.train or launch.convert.', required=True)
-OUTPUT = flags.DEFINE_string('output', None, 'Folder for the meshes.', required=True)
+OUTPUT = flags.DEFINE_string('output', None, 'Folder for the meshes and the contact sheet.', required=True)
 NUM_SAMPLES = flags.DEFINE_integer('num_samples', 8, 'How many shapes.', lower_bound=1)
 SEED = flags.DEFINE_integer('seed', 0, 'The same seed gives the same shapes.', lower_bound=0)
 FORMAT = flags.DEFINE_string('format', 'ply', 'ply, obj, off, stl or glb.')
 
 
 def main(_):
-    from onet_jax.evaluation.reconstruct import sample_files
+    from onet_jax.evaluation.generate import sample_files
     from onet_jax.training.checkpoints import load_run
 
     run = load_run(WORKDIR.value)
-    sample_files(run.method, run.params, run.config, NUM_SAMPLES.value, SEED.value, OUTPUT.value, FORMAT.value)
+    sample_files(run.params, run.config, NUM_SAMPLES.value, SEED.value, OUTPUT.value, FORMAT.value)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Still pictures of meshes and point clouds: shaded by our own rays, so that they need no display and no OpenGL.
+"""Pictures of meshes and point clouds: shaded by our own rays, so that they need no display and no OpenGL.
 
 One camera serves every picture: it looks at the origin from `DISTANCE` with y up, and at the default angles it frames the
 whole padded cube, so that two pictures compare at sight. Angles are in degrees: azimuth 0 looks along -z and turns the
@@ -26,6 +26,8 @@ FRONT, BACK, DOTS = (0.50, 0.66, 0.88), (0.93, 0.56, 0.34), (0.31, 0.38, 0.48)  
 LIGHT = (-0.48, 0.72, 0.50)  # towards the key light: right, up, back
 AMBIENT, SKY, KEY = 0.52, 0.10, 0.46  # everywhere, from above, from the key light
 MAX_POINTS = 2048  # of a cloud, in pictures and on the page
+NUM_COLOURS = 64  # of a palette
+MOVE, REST = 120, 700  # milliseconds that an animation shows a step, and either end
 
 _ROWS_PER_PIXEL = 2  # samples of a pixel along each axis
 _SOFTNESS = 0.05  # the samples of a pixel see key lights this far apart, which blurs the edge of a shadow
@@ -147,6 +149,24 @@ def contact_sheet(items: Sequence[Item], column_titles: Sequence[str], path: str
     write_atomically(path, stream.getvalue())
 
 
+def animation(shapes: Sequence[Shape], path: str | Path, *, size: int = SIZE) -> None:
+    """Writes a GIF that shows the shapes [K] one after the other, forth and back, for ever: 2 K - 2 frames.
+
+    GIF, for it plays wherever pictures are shown; a palette for all frames, so that colours keep still. Equal frames in a
+    row become one that lasts longer. Raises ValueError for fewer than two shapes.
+    """
+    if len(shapes) < 2:
+        raise ValueError(f'shapes: expected at least 2 to move between, found {len(shapes)}')
+    column = Image.fromarray(np.concatenate([render(shape, size=size) for shape in shapes]))
+    column = column.quantize(NUM_COLOURS, dither=Image.Dither.NONE)
+    steps = [column.crop((0, top, size, top + size)) for top in range(0, column.height, size)]
+    durations = [REST, *[MOVE] * (len(steps) - 2), REST, *[MOVE] * (len(steps) - 2)]
+    first, *others = *steps, *steps[-2:0:-1]
+    stream = io.BytesIO()
+    first.save(stream, 'gif', save_all=True, append_images=others, duration=durations, loop=0, optimize=True)
+    write_atomically(path, stream.getvalue())
+
+
 def check_columns(items: Sequence[Item], column_titles: Sequence[str]) -> None:
     """Raises ValueError unless there are items and each has one shape for every column."""
     if not items:
@@ -160,9 +180,9 @@ def check_columns(items: Sequence[Item], column_titles: Sequence[str]) -> None:
 
 
 def encode_png(picture: np.ndarray) -> bytes:
-    """The bytes of a PNG file of a picture [H, W, 3] uint8, in a palette of 64 colours, which shading does not outgrow."""
+    """The bytes of a PNG file of a picture [H, W, 3] uint8, in a palette that shading does not outgrow."""
     stream = io.BytesIO()
-    Image.fromarray(picture).quantize(64, dither=Image.Dither.NONE).save(stream, 'png', optimize=True)
+    Image.fromarray(picture).quantize(NUM_COLOURS, dither=Image.Dither.NONE).save(stream, 'png', optimize=True)
     return stream.getvalue()
 
 

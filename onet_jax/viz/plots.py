@@ -70,7 +70,8 @@ def _ticks(low: float, high: float, logarithmic: bool) -> np.ndarray:
         ticks = (10.0 ** decades[:, None] * [1, 2, 5]).ravel()
         inside = ticks[(ticks >= low) & (ticks <= high)]
         return inside if len(inside) else np.array([low])
-    span = max(high - low, 1e-12)
-    power = 10 ** np.floor(np.log10(span))
-    step = next(s * power for s in (0.2, 0.5, 1, 2) if span / (s * power) <= 6)
+    if high - low < 1e-9:
+        return np.array([low])
+    power = 10 ** np.floor(np.log10(high - low))
+    step = next(s * power for s in (0.2, 0.5, 1, 2) if (high - low) / (s * power) <= 6)
     return np.round(np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step, 12)

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import trimesh
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from onet_jax.viz import pictures
-from onet_jax.viz.pictures import Item, contact_sheet, render, render_mesh
+from onet_jax.viz.pictures import Item, animation, contact_sheet, render, render_mesh
 
 BALL = trimesh.creation.icosphere(subdivisions=4, radius=0.4)
 
@@ -67,3 +67,29 @@ def test_wrong_columns_are_named(tmp_path):
         contact_sheet([], ('input',), tmp_path / 'sheet.png')
     with pytest.raises(ValueError, match=r"item 'x': expected 2 shapes, one for each of \['a', 'b'\], found 1"):
         contact_sheet([Item('x', '', (BALL,))], ('a', 'b'), tmp_path / 'sheet.png')
+
+
+@pytest.mark.parametrize('count', [2, 5])
+def test_an_animation_goes_forth_and_back_for_ever(tmp_path, count):
+    balls = [trimesh.creation.icosphere(subdivisions=3, radius=0.2 + 0.05 * i) for i in range(count)]
+    animation(balls, tmp_path / 'balls.gif', size=64)
+    with Image.open(tmp_path / 'balls.gif') as gif:
+        assert gif.info['loop'] == 0, 'without end'
+        frames, rests = zip(
+            *[(np.array(frame.convert('RGB')), frame.info['duration']) for frame in ImageSequence.Iterator(gif)],
+            strict=True,
+        )
+    order = [*range(count), *range(count - 2, 0, -1)]
+    assert len(frames) == len(order) == 2 * count - 2
+    for frame, number in zip(frames, order, strict=True):
+        assert np.abs(frame.astype(int) - render(balls[number], size=64)).mean() < 1, 'of 255'
+    assert [rest == pictures.REST for rest in rests] == [number in (0, count - 1) for number in order]
+    assert [p.name for p in tmp_path.iterdir()] == ['balls.gif']
+
+
+def test_an_animation_of_equal_or_empty_shapes_is_one_picture(tmp_path):
+    animation([trimesh.Trimesh()] * 3, tmp_path / 'still.gif', size=48)
+    with Image.open(tmp_path / 'still.gif') as gif:
+        assert gif.n_frames == 1
+    with pytest.raises(ValueError, match='shapes: expected at least 2 to move between, found 1'):
+        animation([BALL], tmp_path / 'no.gif')

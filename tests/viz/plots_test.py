@@ -10,7 +10,13 @@ from onet_jax.viz.plots import plot, write_plot
 
 @pytest.mark.parametrize(
     'points, logarithmic',
-    [([], False), ([(5, 0.3)], True), ([(1, 100.0), (2500, 2.0)], True), ([(0, 0.0), (10, 0.0)], False)],
+    [
+        ([], False),
+        ([(5, 0.3)], True),
+        ([(1, 100.0), (2500, 2.0)], True),
+        ([(0, 0.0), (10, 0.0)], False),
+        ([(2, 0.0474)] * 2, False),
+    ],
 )
 def test_a_plot_stays_in_its_frame(points, logarithmic):
     svg = plot('title', {'a': points}, log_y=logarithmic)

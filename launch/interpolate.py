@@ -1,0 +1,42 @@
+"""The way from one shape to another: python -m launch.interpolate --workdir=W --output=DIR --start=A --end=B.
+
+A and B are, for a model with a latent code, numbers of samples (those of launch.sample with the same seed) or shapes of
+the dataset as CATEGORY/NAME; for another model, files of what it takes as its input (see launch.reconstruct). Its code
+moves linearly from A to B. Writes DIR/000.ply, ... in object coordinates, DIR/strip.png, all steps side by side, and
+DIR/strip.gif, forth and back.
+"""
+
+from absl import flags
+
+import launch
+
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by launch.train or launch.convert.', required=True)
+OUTPUT = flags.DEFINE_string('output', None, 'Folder for the meshes and the pictures.', required=True)
+START = flags.DEFINE_string('start', None, 'Number of a sample, CATEGORY/NAME, or a file.', required=True)
+END = flags.DEFINE_string('end', None, 'As --start.', required=True)
+NUM_STEPS = flags.DEFINE_integer('num_steps', 8, 'How many shapes, start and end among them.')
+SEED = flags.DEFINE_integer('seed', 0, 'Of numbered samples.', lower_bound=0)
+DATA_DIR = flags.DEFINE_string('data_dir', None, 'Dataset of CATEGORY/NAME; the one of the training run by default.')
+FORMAT = flags.DEFINE_string('format', 'ply', 'ply, obj, off, stl or glb.')
+
+
+def main(_):
+    from onet_jax.evaluation.generate import interpolate_files
+    from onet_jax.training.checkpoints import load_run
+
+    run = load_run(WORKDIR.value)
+    interpolate_files(
+        run.params,
+        run.config,
+        START.value,
+        END.value,
+        num_steps=NUM_STEPS.value,
+        seed=SEED.value,
+        data_dir=DATA_DIR.value or run.data_dir,
+        output=OUTPUT.value,
+        file_format=FORMAT.value,
+    )
+
+
+if __name__ == '__main__':
+    launch.run(main)
