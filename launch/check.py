@@ -1,8 +1,8 @@
 """Validate a dataset: python -m launch.check --data_dir=D.
 
-Reads every shape and holds its parts against each other: ranges, labels against surface and normals, voxels, silhouettes
-against cameras. Prints a table and every bad example with its fault; exit code 1 where there is one. --picture=F.png draws
-a shape of each category as it is stored.
+Reads every shape and holds its parts against each other: ranges, labels against their neighbours, surface and normals,
+voxels, silhouettes against cameras. Prints a table, what is unusual, and every bad example with its fault; exit code 1 where
+there is one. --picture=F.png draws a shape of each category as it is stored.
 """
 
 import sys
@@ -12,13 +12,11 @@ from absl import flags
 import launch
 
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the dataset.', required=True)
-
-
 PICTURE = flags.DEFINE_string('picture', None, 'PNG file of a contact sheet.')
 
 
 def main(_):
-    from onet_jax.data.check import check_dataset
+    from onet_jax.data.check import check_dataset, list_notes
     from onet_jax.data.records import read_index
     from onet_jax.evaluation.tables import to_markdown
     from onet_jax.viz.dataset import dataset_sheet
@@ -27,6 +25,8 @@ def main(_):
     print(to_markdown(header, rows))
     for name, reason in read_index(DATA_DIR.value).rejected.items():
         print(f'rejected in preparation: {name}: {reason}')
+    for note in list_notes(DATA_DIR.value):
+        print(f'note: {note}')
     for name, fault in problems.items():
         print(f'bad: {name}: {fault}')
     print(f'{len(problems)} bad examples')

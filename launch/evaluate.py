@@ -1,6 +1,11 @@
 """Evaluate a workdir by the paper's protocol: python -m launch.evaluate --workdir=W [--split=test] [--data_dir=D].
 
-Writes W/evaluation/SPLIT/{rows.csv,table.md} and prints the table.
+Writes W/evaluation/SPLIT/: rows.csv (each shape), table.csv and table.md (means of the classes, on ShapeNet beside the
+published numbers) and protocol.json, and prints the table.
+
+    --calibrate     first chooses the threshold on the validation split; the checkpoint keeps it, also for launch.reconstruct
+    --threshold=T   evaluates at this threshold, whatever config and calibration say
+    --inputs        scores the inputs themselves, the paper's row "Input", into W/evaluation/SPLIT_inputs
 """
 
 from pathlib import Path
@@ -9,29 +14,46 @@ from absl import flags
 
 import launch
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by launch.train.', required=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by launch.train or launch.convert.', required=True)
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Dataset; the one of the training run by default.')
 SPLIT = flags.DEFINE_string('split', 'test', "'train', 'val' or 'test'.")
+CALIBRATE = flags.DEFINE_bool('calibrate', False, 'Choose the threshold first, on the split config.eval.split.')
+THRESHOLD = flags.DEFINE_float('threshold', None, 'A probability.', lower_bound=0, upper_bound=1)
+INPUTS = flags.DEFINE_bool('inputs', False, 'Score the inputs instead of the reconstructions: points or voxels.')
 
 
 def main(_):
     from tqdm import tqdm
 
-    from onet_jax.evaluation.evaluate import evaluate
-    from onet_jax.evaluation.tables import make_table, to_markdown, write_results
-    from onet_jax.training.checkpoints import load_run
+    from onet_jax.data.records import read_index
+    from onet_jax.evaluation.evaluate import describe_protocol, evaluate, return_inputs
+    from onet_jax.evaluation.published import find_published
+    from onet_jax.evaluation.tables import write_results
+    from onet_jax.training.checkpoints import at_threshold, calibrate_run, load_run
 
+    if INPUTS.value and (CALIBRATE.value or THRESHOLD.value is not None):
+        raise ValueError('--inputs: expected neither --calibrate nor --threshold, inputs have no threshold; found one')
     run = load_run(WORKDIR.value)
     data_dir = DATA_DIR.value or run.data_dir
     if data_dir is None:
         raise ValueError('--data_dir: expected a dataset, for this workdir was not trained here; found none')
+    protocol = {'workdir': WORKDIR.value, 'dataset': DATA_DIR.value or run.data_dir.name}
+    protocol |= describe_protocol(run.config, data_dir, SPLIT.value)
+    if INPUTS.value:
+        run = run._replace(method=run.method._replace(reconstruct=return_inputs(run.config)))
+        protocol |= {'evaluated': 'inputs'}
+    else:
+        if CALIBRATE.value:
+            run = calibrate_run(WORKDIR.value, run, data_dir)
+        if THRESHOLD.value is not None:
+            run = at_threshold(run, THRESHOLD.value, '--threshold')
+        threshold = {'threshold': run.config.eval.threshold, 'threshold_from': run.threshold_from}
+        protocol |= {'evaluated': 'reconstructions', 'checkpoint_step': run.step, **threshold}
     results = list(tqdm(evaluate(run.method, run.params, run.config, data_dir, SPLIT.value), unit='shape'))
-    folder = Path(WORKDIR.value) / 'evaluation' / SPLIT.value
-    write_results(folder, results)
-    print(
-        f'dataset {data_dir}, checkpoint of step {run.step}, threshold {run.config.eval.threshold}, written to {folder}\n'
-    )
-    print(to_markdown(*make_table(results)))
+    folder = Path(WORKDIR.value) / 'evaluation' / (f'{SPLIT.value}_inputs' if INPUTS.value else SPLIT.value)
+    write_results(folder, results, protocol, find_published(run.config.data.input, read_index(data_dir)))
+    print((folder / 'table.md').read_text())
+    print(f'written to {folder}')
 
 
 if __name__ == '__main__':

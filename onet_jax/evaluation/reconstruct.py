@@ -1,4 +1,4 @@
-"""From the user's own files (point clouds, pictures, voxels) to meshes in the user's frame."""
+"""From the user's own files (point clouds, pictures, voxels; meshes, for an embedding) to meshes in the user's frame."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 
 from onet_jax.data.images import load_image
 from onet_jax.data.sources import Source, find_files, find_photos
-from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_FORMATS, Frame, load_cloud, normalise, save_mesh
+from onet_jax.evaluation import fit
+from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_FORMATS, Frame, load_cloud, load_mesh, normalise, save_mesh
 from onet_jax.geometry.voxels import read_binvox
 from onet_jax.models.method import Method
 
@@ -36,6 +37,13 @@ def _voxels_input(source: Source, config: ConfigDict) -> tuple[np.ndarray, Frame
     return voxels.values.astype(np.float32), OBJECT_FRAME
 
 
+def _labelled_input(source: Source, config: ConfigDict) -> tuple[np.ndarray, Frame]:
+    try:
+        return fit.labelled_points(load_mesh(source.path), config.seed)
+    except ValueError as error:
+        raise ValueError(str(error) if str(source.path) in str(error) else f'{source.path}: {error}') from error
+
+
 class Reader(NamedTuple):
     """How files become inputs of a network."""
 
@@ -47,6 +55,7 @@ READERS = {
     'points': Reader(partial(find_files, formats=CLOUD_FORMATS), _points_input),
     'image': Reader(find_photos, _image_input),
     'voxels': Reader(partial(find_files, formats=('binvox',)), _voxels_input),
+    'index': Reader(partial(find_files, formats=MESH_FORMATS), _labelled_input),
 }
 
 
@@ -91,6 +100,8 @@ def reconstruct_files(
         )
     if file_format not in MESH_FORMATS:
         raise ValueError(f'--format: expected one of {MESH_FORMATS}, found {file_format!r}')
+    if config.data.input == 'index':
+        method = fit.fitting(method, config)
     find, read = READERS[config.data.input]
     targets = {source: Path(output) / f'{source.name}.{file_format}' for source in find(inputs)}
     _check_targets(targets)
@@ -121,28 +132,3 @@ def _check_targets(targets: dict[Source, Path]) -> None:
                 f'{target}: expected one input of this name, found {owners[target]} and {path}; rename one of them'
             )
         owners[target] = path
-
-
-def sample_files(
-    method: Method, params: dict, config: ConfigDict, num_samples: int, seed: int, output: str | Path, file_format: str
-) -> list[Path]:
-    """Meshes of samples of the prior, as OUTPUT/sample_000.<format>, ...; returns the files written.
-
-    Sample i is a function of (seed, i). An empty level set is reported and has no file. Raises ValueError for a model
-    that is not sampled.
-    """
-    if config.data.input != 'none':
-        raise ValueError(f"config.data.input: expected a model without input ('none'), found {config.data.input!r}")
-    if file_format not in MESH_FORMATS:
-        raise ValueError(f'--format: expected one of {MESH_FORMATS}, found {file_format!r}')
-    meshes = method.reconstruct(params, np.zeros((num_samples, 0), np.float32), jax.random.key(seed))
-    written = []
-    for i, mesh in enumerate(meshes):
-        target = Path(output) / f'sample_{i:03d}.{file_format}'
-        if not len(mesh.faces):
-            print(f'{target}: empty level set at threshold {config.eval.threshold}, not written', flush=True)
-            continue
-        save_mesh(mesh, target)
-        written.append(target)
-        print(f'{target}: {len(mesh.vertices)} vertices, {len(mesh.faces)} faces', flush=True)
-    return written

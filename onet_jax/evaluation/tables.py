@@ -1,13 +1,21 @@
-"""Rows of an evaluation to the paper's table: means of the classes, and the mean of these means."""
+"""Rows of an evaluation to the paper's table: means of the classes, and the mean of these means.
+
+A score that does not exist, as the IoU of a point cloud, is NaN: it has no part in a mean, and is printed as '-'.
+"""
 
 import csv
 import io
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from onet_jax.evaluation.evaluate import Result
-from onet_jax.files import write_atomically
+from onet_jax.evaluation.published import CLASSES, Published
+from onet_jax.files import write_atomically, write_json
+
+Table = tuple[list[str], list[list[str]]]  # header and rows
 
 # name in the scores -> (column with its unit, factor). Distances are given as in the paper: 1/10 of the longest edge.
 COLUMNS = {
@@ -25,28 +33,89 @@ def class_means(results: list[Result], scores: str = 'scores') -> dict[str, dict
     categories = sorted({r.category for r in results})
     means = {
         category: {
-            key: factor * float(np.mean([getattr(r, scores)[key] for r in results if r.category == category]))
+            key: factor * _mean(getattr(r, scores)[key] for r in results if r.category == category)
             for key, (_, factor) in COLUMNS.items()
         }
         for category in categories
     }
-    means['mean'] = {key: float(np.mean([means[c][key] for c in categories])) for key in COLUMNS}
+    means['mean'] = {key: _mean(means[c][key] for c in categories) for key in COLUMNS}
     return means
 
 
-def make_table(results: list[Result]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of text: the classes, their mean, and the floor (ground truth against itself)."""
+def _mean(values: Iterable[float]) -> float:
+    found = [value for value in values if not math.isnan(value)]
+    return float(np.mean(found)) if found else math.nan
+
+
+def _cell(value: float) -> str:
+    return '-' if math.isnan(value) else f'{value:.3f}'
+
+
+def make_table(results: list[Result]) -> Table:
+    """Header and rows of text: the classes, their mean, and the floor (ground truth against itself).
+
+    Synsets of ShapeNet have the names of their classes.
+    """
     means = class_means(results)
     counts = {c: sum(r.category == c for r in results) for c in means} | {'mean': len(results)}
-    empty = {c: sum(r.category == c and not len(r.mesh.faces) for r in results) for c in means}
+    empty = {c: sum(r.category == c and r.num_faces == 0 for r in results) for c in means}
     empty['mean'] = sum(empty.values())
     rows = [
-        [category, str(counts[category]), str(empty[category]), *(f'{values[key]:.3f}' for key in COLUMNS)]
+        [CLASSES.get(category, category), str(counts[category]), str(empty[category]), *map(_cell, values.values())]
         for category, values in means.items()
     ]
     floor = class_means(results, 'floor')['mean']
-    rows.append(['floor (ground truth against itself)', str(len(results)), '0', *(f'{floor[k]:.3f}' for k in COLUMNS)])
+    rows.append(['floor (ground truth against itself)', str(len(results)), '0', *map(_cell, floor.values())])
     return ['category', 'shapes', 'empty', *(title for title, _ in COLUMNS.values())], rows
+
+
+def compare(results: list[Result], published: Published, label: str) -> list[Table]:
+    """The published table in its own layout, with ours as the last column or row under `label`.
+
+    Table 1 of the paper is one table of classes and methods for each metric, tables 2 and 3 are of methods and metrics.
+    """
+    ours = {CLASSES.get(category, category): means for category, means in class_means(results).items()}
+    if published.has_classes:
+        return [
+            (
+                [COLUMNS[metric][0], *published.methods, label],
+                [[row, *_published_cells(published, metric, row), _cell(means[metric])] for row, means in ours.items()],
+            )
+            for metric in published.values
+        ]
+    columns = [
+        [*_published_cells(published, metric, 'mean'), _cell(ours['mean'][metric])] for metric in published.values
+    ]
+    header = ['mean', *(COLUMNS[metric][0] for metric in published.values)]
+    return [(header, [list(row) for row in zip((*published.methods, label), *columns, strict=True)])]
+
+
+def _published_cells(published: Published, metric: str, row: str) -> list[str]:
+    """The values of all methods for a class or 'mean'."""
+    values = published.values[metric].get(row, {})
+    return [_cell(values.get(method, math.nan)) for method in published.methods]
+
+
+def describe_comparison(results: list[Result], published: Published, split: str) -> list[str]:
+    """Where the published numbers are from, and what about ours does not compare with them."""
+    notes = [f'published: Mescheder et al., CVPR 2019, {published.source}; ShapeNet, 13 classes, test split']
+    if split != 'test':
+        notes.append(f'not comparable: the published numbers are of the test split, ours of {split!r}')
+    ours = sorted({CLASSES.get(r.category, r.category) for r in results})
+    if set(ours) != set(CLASSES.values()):
+        what = 'compare classes, not means' if published.has_classes else 'they do not compare'
+        notes.append(f'the published means are over 13 classes, ours over {len(ours)} ({", ".join(ours)}): {what}')
+    return notes
+
+
+def append_published(table: Table, published: Published) -> Table:
+    """The table with a column for each published metric and method."""
+    header, rows = table
+    titles = [f'{COLUMNS[metric][0]}, {method}' for metric in published.values for method in published.methods]
+    cells = [
+        [cell for metric in published.values for cell in _published_cells(published, metric, row[0])] for row in rows
+    ]
+    return [*header, *titles], [row + more for row, more in zip(rows, cells, strict=True)]
 
 
 def to_markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -59,19 +128,46 @@ def to_markdown(header: list[str], rows: list[list[str]]) -> str:
     return ''.join(lines)
 
 
-def write_results(folder: Path, results: list[Result]) -> None:
-    """FOLDER/rows.csv, one row for each shape, and FOLDER/table.md, the table, in the same units; squares are unscaled."""
-    folder.mkdir(parents=True, exist_ok=True)
+def to_csv(header: Sequence, rows: Iterable[Sequence]) -> str:
+    """A comma-separated table; what is NaN, None or '-' is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(header)
+    # NaN alone differs from itself.
+    writer.writerows([None if cell == '-' or cell != cell else cell for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def write_results(
+    folder: Path, results: list[Result], protocol: dict[str, str | int | float], published: Published | None = None
+) -> None:
+    """rows.csv, table.csv, table.md and protocol.json in FOLDER.
+
+    rows.csv has a row for each shape, in the units of the table (squares are unscaled); table.csv and table.md have the means,
+    with the published ones beside them. protocol: how the results came about; of it 'split' and 'evaluated' (what was
+    scored, such as 'inputs') are read. It stands under the table of table.md.
+    """
     factors = {key: COLUMNS[key][1] if key in COLUMNS else 1 for key in results[0].scores}
     titles = [f'{key} (x{factor})' if factor != 1 else key for key, factor in factors.items()]
-    writer.writerow(['category', 'name', 'seconds', 'faces', *titles])
-    for r in results:
-        scores = [factor * r.scores[key] for key, factor in factors.items()]
-        writer.writerow([r.category, r.name, f'{r.seconds:.3f}', len(r.mesh.faces), *scores])
-    write_atomically(folder / 'rows.csv', text.getvalue().encode())
-    write_atomically(folder / 'table.md', to_markdown(*make_table(results)).encode())
+    rows = to_csv(
+        ['category', 'name', 'seconds', 'faces', *titles],
+        [
+            [r.category, r.name, f'{r.seconds:.3f}', r.num_faces, *(f * r.scores[key] for key, f in factors.items())]
+            for r in results
+        ],
+    )
+    table, compared, notes = make_table(results), [], []
+    wide = table
+    if published:
+        wide = append_published(table, published)
+        compared = compare(results, published, f'our {protocol["evaluated"]}')
+        notes = describe_comparison(results, published, protocol['split'])
+    lines = [*notes, *(f'{key.replace("_", " ")}: {value}' for key, value in protocol.items())]
+    tables = [to_markdown(*each) for each in (table, *compared)]
+    write_atomically(folder / 'rows.csv', rows.encode())
+    write_atomically(folder / 'table.csv', to_csv(*wide).encode())
+    write_atomically(folder / 'table.md', '\n'.join([*tables, ''.join(f'* {line}\n' for line in lines)]).encode())
+    write_json(folder / 'protocol.json', protocol | ({'notes': notes} if notes else {}))
 
 
 def summary(results: list[Result]) -> dict[str, float]:
@@ -80,6 +176,6 @@ def summary(results: list[Result]) -> dict[str, float]:
     return {
         **means,
         'num_shapes': len(results),
-        'num_empty': sum(not len(r.mesh.faces) for r in results),
+        'num_empty': sum(r.num_faces == 0 for r in results),
         'seconds_per_mesh': float(np.median([r.seconds for r in results])),
     }

@@ -2,6 +2,7 @@
 
 WORKDIR/config.json     the resolved config          WORKDIR/run.json     data_dir, and which dataset it is
 WORKDIR/checkpoints/STEP                             WORKDIR/log.jsonl, WORKDIR/tensorboard
+WORKDIR/calibration.json    the threshold chosen for a checkpoint (see `evaluation/calibrate.py`), where one was
 """
 
 import json
@@ -18,6 +19,7 @@ from onet_jax import models
 from onet_jax.convert import official
 from onet_jax.convert.torch_file import read_torch_file
 from onet_jax.data import records
+from onet_jax.evaluation.calibrate import Calibration, calibrate
 from onet_jax.files import write_json
 from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import TrainState
@@ -158,15 +160,19 @@ def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path,
 class Run(NamedTuple):
     """A trained workdir."""
 
-    config: ConfigDict
+    config: ConfigDict  # its eval.threshold is the one that meshes are made at
     method: models.Method
     params: dict  # of the best checkpoint in validation
     step: int  # of that checkpoint
     data_dir: Path | None  # the dataset it was trained on; None where that is not known
+    threshold_from: str = 'config'  # where the threshold is from
 
 
 def load_run(workdir: str | Path) -> Run:
-    """Everything that evaluation and reconstruction need. Raises FileNotFoundError without config or checkpoint."""
+    """Everything that evaluation and reconstruction need, at the threshold that was chosen for the checkpoint, if any.
+
+    Raises FileNotFoundError without config or checkpoint, ValueError for a damaged calibration.
+    """
     workdir = Path(workdir)
     config = read_config(workdir)
     with read_checkpoints(workdir) as checkpointer:
@@ -178,7 +184,54 @@ def load_run(workdir: str | Path) -> Run:
         params = checkpointer.load(step, abstract)['params']
     path = workdir / 'run.json'
     data_dir = json.loads(path.read_text())['data_dir'] if path.exists() else None
-    return Run(config, models.build(config), params, step, data_dir and Path(data_dir))
+    run = Run(config, models.build(config), params, step, data_dir and Path(data_dir))
+
+    calibration = read_calibration(workdir)
+    if calibration is None:
+        return run
+    if calibration.step != step:
+        print(
+            f'{workdir / "calibration.json"}: chosen for the checkpoint of step {calibration.step}, not for step {step}: '
+            f'ignored, the threshold is {config.eval.threshold} of the config (launch.evaluate --calibrate chooses anew)',
+            flush=True,
+        )
+        return run
+    return at_threshold(run, calibration.threshold, f'calibration on {calibration.split}')
+
+
+def at_threshold(run: Run, threshold: float, threshold_from: str) -> Run:
+    """The run with another threshold, a probability. Raises ValueError for one that is none."""
+    config = run.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.eval.threshold = threshold
+    return run._replace(config=config, method=models.build(config), threshold_from=threshold_from)
+
+
+def calibrate_run(workdir: str | Path, run: Run, data_dir: str | Path) -> Run:
+    """Choose the threshold on `config.eval.split` of a dataset and keep it in the workdir; the run at that threshold."""
+    path = Path(workdir) / 'calibration.json'
+    calibration = calibrate(run.params, read_config(workdir), data_dir, run.step)
+    write_json(path, calibration._asdict())
+    print(
+        f'{path}: threshold {calibration.threshold} with IoU {calibration.iou:.4f} of the network on {calibration.split}; '
+        f'at {calibration.default_threshold} of the config it is {calibration.default_iou:.4f}',
+        flush=True,
+    )
+    return at_threshold(run, calibration.threshold, f'calibration on {calibration.split}')
+
+
+def read_calibration(workdir: str | Path) -> Calibration | None:
+    """What `calibrate_run` kept; None where it never ran. Raises ValueError for a damaged file."""
+    path = Path(workdir) / 'calibration.json'
+    if not path.exists():
+        return None
+    try:
+        return Calibration(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f'{path}: expected what `python -m launch.evaluate --calibrate` writes, found another file ({error}); delete it '
+            'and calibrate again'
+        ) from error
 
 
 def load(workdir: str | Path) -> tuple[models.onet.OccupancyNetwork, dict]:

@@ -1,18 +1,16 @@
-import jax
 import numpy as np
 import pytest
 import trimesh
 from model_configs import small_config
+from PIL import Image
 
-from configs import onet_unconditional, onet_voxels
-from onet_jax import models
+from configs import onet_image, onet_unconditional, onet_voxels
 from onet_jax.evaluation.reconstruct import (
     READERS,
     cloud_input,
     draw_points,
     reconstruct_files,
     reconstruct_input,
-    sample_files,
 )
 from onet_jax.geometry.voxels import Voxels, write_binvox
 from onet_jax.models.method import Method
@@ -109,24 +107,18 @@ def test_voxels_are_reconstructed(tmp_path):
         reconstruct_files(method, {}, config, tmp_path / 'fine.binvox', tmp_path / 'out', 'off')
 
 
-def test_samples_of_the_prior_are_functions_of_the_seed_and_their_number(tmp_path):
-    config = onet_unconditional.get_config('tiny')
-    with config.unlocked():
-        config.model.update(latent_size=3, decoder_hidden_size=8)
-        config.mesh.update(resolution=6, upsampling_steps=0)
-    method = models.build(config)
-    params = method.init(jax.random.key(0), models.onet.example_batch(config.model))
-    params = jax.tree.map(lambda x: 3 * jax.random.normal(jax.random.key(1), x.shape), params)
-    few = sample_files(method, params, config, 2, 5, tmp_path / 'few', 'off')
-    many = sample_files(method, params, config, 4, 5, tmp_path / 'many', 'off')
-    assert len(many) >= 2
-    for path in few:
-        assert path.read_bytes() == (tmp_path / 'many' / path.name).read_bytes()
-    assert len({path.read_bytes() for path in many}) == len(many)
-    with pytest.raises(ValueError, match='expected a model without input'):
-        sample_files(method, params, small_config(), 1, 0, tmp_path, 'off')
-    with pytest.raises(ValueError, match=r'sampled by `python -m launch.sample`'):
-        reconstruct_files(method, params, config, tmp_path / 'few', tmp_path / 'out', 'off')
+def test_photos_with_categories_become_folders_of_meshes(tmp_path):
+    for name in ('chair_final/a.JPG', 'sofa_final/a.JPG'):
+        path = tmp_path / name
+        path.parent.mkdir()
+        Image.new('RGB', (40, 20), 'red').save(path)
+        path.parent.with_suffix('.txt').write_text('a.JPG\n')
+    seen, config = [], onet_image.get_config('tiny')
+    method = Method(None, None, None, lambda params, inputs, key: [seen.append(inputs) or trimesh.creation.box()])
+    written = reconstruct_files(method, {}, config, tmp_path, tmp_path / 'out', 'off')
+    assert written == [tmp_path / 'out/chair/a.off', tmp_path / 'out/sofa/a.off']
+    assert all(path.is_file() for path in written)
+    assert [image.shape for image in seen] == [(1, 64, 64, 3)] * 2
 
 
 def test_bad_requests_are_named(tmp_path):
@@ -135,3 +127,5 @@ def test_bad_requests_are_named(tmp_path):
         READERS['points'].find(tmp_path)
     with pytest.raises(ValueError, match=r"--format: expected one of .*'ply'.*found 'usd'"):
         reconstruct_files(hull_method(), {}, config, tmp_path, tmp_path / 'out', 'usd')
+    with pytest.raises(ValueError, match=r'sampled by `python -m launch.sample`'):
+        reconstruct_files(hull_method(), {}, onet_unconditional.get_config('tiny'), tmp_path, tmp_path / 'out', 'off')

@@ -3,6 +3,7 @@ import pytest
 from conftest import SHARED, golden_names
 
 from onet_jax.geometry import voxels
+from onet_jax.geometry.inside import contains
 from onet_jax.geometry.voxels import Voxels, read_binvox, voxels_contain, voxels_to_mesh, write_binvox
 
 BLOB = np.random.default_rng(0).random((4, 5, 6)) < 0.4
@@ -34,6 +35,18 @@ def test_the_surface_is_every_face_to_an_empty_voxel():
     np.testing.assert_allclose(found, surface_slowly(BLOB), atol=1e-12)
     assert len(np.unique(mesh.vertices, axis=0)) == len(mesh.vertices), 'vertices are shared'
     np.testing.assert_allclose(mesh.volume, BLOB.sum() / BLOB.size)
+
+
+@pytest.mark.parametrize('values', [BLOB, np.pad(BLOB, 2), np.eye(5, dtype=bool)[:, :, None]])
+def test_the_surface_is_closed_and_encloses_the_voxels(values):
+    """Also where voxels touch along an edge or in a corner only."""
+    mesh = voxels_to_mesh(values)
+    edges = mesh.faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
+    forth, back = (np.sort(e @ [len(mesh.vertices), 1]) for e in (edges, edges[:, ::-1]))
+    np.testing.assert_array_equal(forth, back, 'every edge is gone along as often one way as the other')
+    np.testing.assert_allclose(mesh.volume, values.sum() / values.size)
+    points = np.random.default_rng(1).uniform(-0.5, 0.5, (20_000, 3))
+    np.testing.assert_array_equal(contains(mesh, points), voxels_contain(values, points))
 
 
 def test_no_voxels_and_all_voxels():

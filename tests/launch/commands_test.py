@@ -1,5 +1,6 @@
 """The entry points as a user runs them, above all with wrong input: one clear message, exit code 1, no traceback."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -102,7 +103,7 @@ def test_prepare_train_evaluate_and_reconstruct(tmp_path):
     commands = [
         ('prepare', f'--data_dir={data}', '--families=mug', '--num_shapes_per_family=3', '--num_points=2100'),
         ('train', TINY, f'--workdir={run}', f'--data_dir={data}', *small, '--config.eval.threshold=0.05'),
-        ('evaluate', f'--workdir={run}'),
+        ('evaluate', f'--workdir={run}', '--threshold=0.05'),
         ('reconstruct', f'--workdir={run}', f'--input={tmp_path}/scan.ply', f'--output={tmp_path}/out', '--format=obj'),
     ]
     cloud = np.random.default_rng(0).normal(size=(500, 3)) * 40 + 7
@@ -118,8 +119,29 @@ def test_prepare_train_evaluate_and_reconstruct(tmp_path):
     assert 'step 3/3' in outputs['train']
     assert 'floor (ground truth against itself)' in outputs['evaluate']
     assert (tmp_path / 'run' / 'evaluation' / 'test' / 'table.md').read_text() in outputs['evaluate']
+    assert '* threshold: 0.05\n* threshold from: --threshold\n' in outputs['evaluate']
     mesh = trimesh.load(tmp_path / 'out' / 'scan.obj', force='mesh')
     assert np.ptp(mesh.bounds, axis=0).max() > 0.2 * np.ptp(cloud, axis=0).max(), "in the user's frame"
+
+
+def test_evaluate_calibrates_and_scores_the_inputs(workdir, tmp_path):
+    own = shutil.copytree(workdir, tmp_path / 'own')
+    done = launch('evaluate', f'--workdir={own}', '--calibrate', '--split=val')
+    assert done.returncode == 0, done.stderr
+    threshold = json.loads((own / 'calibration.json').read_text())['threshold']
+    protocol = json.loads((own / 'evaluation/val/protocol.json').read_text())
+    assert (protocol['threshold'], protocol['threshold_from']) == (threshold, 'calibration on val')
+    assert f'{own}/calibration.json: threshold {threshold} with IoU' in done.stdout
+
+    done = launch('evaluate', f'--workdir={own}', '--inputs')
+    assert done.returncode == 0, done.stderr
+    folder = own / 'evaluation/test_inputs'
+    assert sorted(p.name for p in folder.iterdir()) == ['protocol.json', 'rows.csv', 'table.csv', 'table.md']
+    assert 'threshold' not in json.loads((folder / 'protocol.json').read_text())
+    mean = next(line for line in (folder / 'table.md').read_text().splitlines() if line.startswith('| mean'))
+    assert [cell.strip() for cell in mean.split('|')][4] == '-'
+    both = launch('evaluate', f'--workdir={own}', '--inputs', '--calibrate')
+    assert_fails(both, '--inputs: expected neither --calibrate nor --threshold')
 
 
 def test_convert_reconstruct_and_sample(tmp_path):
@@ -147,7 +169,7 @@ def test_convert_reconstruct_and_sample(tmp_path):
 
 
 def test_sample_and_interpolate(dataset, tmp_path):
-    """The ends of the way between two samples are these samples."""
+    """The way from a sample to a shape of the run's dataset begins at the mesh of that sample."""
     config = onet_unconditional.get_config('tiny')
     with config.unlocked():
         config.train.update(num_steps=1, batch_size=2)
@@ -156,22 +178,17 @@ def test_sample_and_interpolate(dataset, tmp_path):
         config.eval.threshold = 0.05
     train(config, tmp_path / 'run', dataset)
     common = [f'--workdir={tmp_path}/run', '--seed=3', '--format=off']
-    ends = ['--start=1', '--end=0', '--num_steps=3']
+    ends = ['--start=1', '--end=mug/000000', '--num_steps=3']
     for done in (
         launch('sample', *common, '--num_samples=2', f'--output={tmp_path}/samples'),
         launch('interpolate', *common, *ends, f'--output={tmp_path}/way'),
-        launch('interpolate', *common, '--start=mug/000000', '--end=0', f'--output={tmp_path}/mug'),
     ):
         assert done.returncode == 0, done.stderr
         assert 'warning' not in done.stderr.lower(), done.stderr
     names = sorted(path.name for path in (tmp_path / 'way').iterdir())
     assert names == ['000.off', '001.off', '002.off', 'strip.gif', 'strip.png']
-    for end, sample in (('000', 'sample_001'), ('002', 'sample_000')):
-        found, expected = tmp_path / 'way' / f'{end}.off', tmp_path / 'samples' / f'{sample}.off'
-        assert found.read_bytes() == expected.read_bytes()
+    assert (tmp_path / 'way' / '000.off').read_bytes() == (tmp_path / 'samples' / 'sample_001.off').read_bytes()
     assert (tmp_path / 'samples' / 'contact_sheet.png').exists()
-    nowhere = launch('interpolate', *common, '--start=mug/7', '--end=0', f'--output={tmp_path}/no')
-    assert_fails(nowhere, '--start: expected the number of a sample or a shape of', "found 'mug/7'")
 
 
 def test_flags_that_a_kind_of_dataset_does_not_use_are_refused(tmp_path):

@@ -1,3 +1,4 @@
+import json
 import pickle
 import shutil
 
@@ -9,6 +10,7 @@ import onet_jax
 from benchmarks.golden import find_golden, read_golden
 from benchmarks.parity import checkpoint_config, read_checkpoint
 from onet_jax import models
+from onet_jax.files import write_json
 from onet_jax.training import checkpoints, loop
 from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import create_state
@@ -47,6 +49,57 @@ def test_readers_leave_a_run_alone(workdir, tmp_path):
     (copy / 'run.json').unlink()
     assert checkpoints.load_run(copy).data_dir is None
     assert partial.exists()
+
+
+@pytest.fixture
+def own_workdir(workdir, tmp_path):
+    """A copy that a test may change."""
+    return shutil.copytree(workdir, tmp_path / 'own')
+
+
+def test_a_calibrated_threshold_belongs_to_its_checkpoint(own_workdir, dataset, capsys):
+    run = checkpoints.load_run(own_workdir)
+    assert (run.config.eval.threshold, run.threshold_from) == (0.4, 'config')
+    calibrated = checkpoints.calibrate_run(own_workdir, run, dataset)
+    found = json.loads((own_workdir / 'calibration.json').read_text())
+    assert (found['step'], found['split'], found['default_threshold']) == (4, 'val', 0.4)
+    assert found['threshold'] != 0.4, 'a network of four steps is not sure of anything'
+    again = checkpoints.load_run(own_workdir)
+    for each in (calibrated, again):
+        assert each.config.eval.threshold == found['threshold']
+        assert each.threshold_from == 'calibration on val'
+    assert run.config.eval.threshold == 0.4, 'the old run is what it was'
+    assert checkpoints.read_config(own_workdir).eval.threshold == 0.4
+    repeated = checkpoints.calibrate_run(own_workdir, again, dataset)
+    assert json.loads((own_workdir / 'calibration.json').read_text()) == found, 'also from a calibrated run'
+    assert repeated.config.eval.threshold == found['threshold']
+
+    write_json(own_workdir / 'calibration.json', {**found, 'step': 2})
+    capsys.readouterr()
+    outdated = checkpoints.load_run(own_workdir)
+    assert (outdated.config.eval.threshold, outdated.threshold_from) == (0.4, 'config')
+    (line,) = capsys.readouterr().out.splitlines()
+    assert 'calibration.json: chosen for the checkpoint of step 2, not for step 4: ignored' in line
+    for content in ('{', '[1]', '{"step": 4}'):
+        (own_workdir / 'calibration.json').write_text(content)
+        with pytest.raises(ValueError, match=r'calibration.json: expected what .*--calibrate` writes'):
+            checkpoints.load_run(own_workdir)
+
+
+def test_meshes_are_made_at_the_threshold_of_the_run(workdir):
+    run = checkpoints.load_run(workdir)
+    cloud = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 30, 3)).astype(np.float32)
+    model, params = onet_jax.load(workdir)
+    logits = model.occupancy(params, cloud, model.encode(params, cloud))
+    volumes = []
+    for threshold in jax.nn.sigmoid(np.quantile(logits, [0.2, 0.6])).tolist():
+        (mesh,) = checkpoints.at_threshold(run, threshold, 'a test').method.reconstruct(
+            params, cloud, jax.random.key(0)
+        )
+        volumes.append(mesh.volume)
+    assert volumes[0] > volumes[1] > 0
+    with pytest.raises(ValueError, match=r'threshold: expected a probability between 0 and 1, found 1\.0'):
+        checkpoints.at_threshold(run, 1.0, 'a test')
 
 
 @pytest.fixture

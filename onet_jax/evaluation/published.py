@@ -1,0 +1,172 @@
+"""The published numbers that ours stand beside: Mescheder et al., "Occupancy Networks", CVPR 2019, tables 1 to 3.
+
+All are of the test split of ShapeNet's 13 classes (Choy et al., 2016), in the units of `tables.COLUMNS`: Chamfer-L1 is ten
+times the distance in units of the longest edge. The column 'ONet (updated)' is the table in the README of the official
+code, https://github.com/autonomousvision/occupancy_networks: the weights that it released after the paper.
+"""
+
+import re
+from typing import NamedTuple
+
+from onet_jax.data.records import Index
+
+# Synset -> class, in the order of the paper's tables.
+CLASSES = {
+    '02691156': 'airplane',
+    '02828884': 'bench',
+    '02933112': 'cabinet',
+    '02958343': 'car',
+    '03001627': 'chair',
+    '03211117': 'display',
+    '03636649': 'lamp',
+    '03691459': 'loudspeaker',
+    '04090263': 'rifle',
+    '04256520': 'sofa',
+    '04379243': 'table',
+    '04401088': 'telephone',
+    '04530566': 'vessel',
+}
+
+# Table 1, single image 3D reconstruction (section 4.2). A set of points has no inside and no normals, and the patches of
+# AtlasNet enclose nothing.
+IOU = """
+             3D-R2N2    PSGN       Pixel2Mesh  AtlasNet   ONet (paper)  ONet (updated)
+airplane     0.426      -          0.420       -          0.571         0.591
+bench        0.373      -          0.323       -          0.485         0.492
+cabinet      0.667      -          0.664       -          0.733         0.750
+car          0.661      -          0.552       -          0.737         0.746
+chair        0.439      -          0.396       -          0.501         0.530
+display      0.440      -          0.490       -          0.471         0.518
+lamp         0.281      -          0.323       -          0.371         0.400
+loudspeaker  0.611      -          0.599       -          0.647         0.677
+rifle        0.375      -          0.402       -          0.474         0.480
+sofa         0.626      -          0.613       -          0.680         0.693
+table        0.420      -          0.395       -          0.506         0.542
+telephone    0.611      -          0.661       -          0.720         0.746
+vessel       0.482      -          0.397       -          0.530         0.547
+mean         0.493      -          0.480       -          0.571         0.593
+"""
+CHAMFER_L1 = """
+             3D-R2N2    PSGN       Pixel2Mesh  AtlasNet   ONet (paper)  ONet (updated)
+airplane     0.227      0.137      0.187       0.104      0.147         0.134
+bench        0.194      0.181      0.201       0.138      0.155         0.150
+cabinet      0.217      0.215      0.196       0.175      0.167         0.153
+car          0.213      0.169      0.180       0.141      0.159         0.149
+chair        0.270      0.247      0.265       0.209      0.228         0.206
+display      0.314      0.284      0.239       0.198      0.278         0.258
+lamp         0.778      0.314      0.308       0.305      0.479         0.368
+loudspeaker  0.318      0.316      0.285       0.245      0.300         0.266
+rifle        0.183      0.134      0.164       0.115      0.141         0.143
+sofa         0.229      0.224      0.212       0.177      0.194         0.181
+table        0.239      0.222      0.218       0.190      0.189         0.182
+telephone    0.195      0.161      0.149       0.128      0.140         0.127
+vessel       0.238      0.188      0.212       0.151      0.218         0.201
+mean         0.278      0.215      0.216       0.175      0.215         0.194
+"""
+NORMAL_CONSISTENCY = """
+             3D-R2N2    PSGN       Pixel2Mesh  AtlasNet   ONet (paper)  ONet (updated)
+airplane     0.629      -          0.759       0.836      0.840         0.845
+bench        0.678      -          0.732       0.779      0.813         0.814
+cabinet      0.782      -          0.834       0.850      0.879         0.884
+car          0.714      -          0.756       0.836      0.852         0.852
+chair        0.663      -          0.746       0.791      0.823         0.829
+display      0.720      -          0.830       0.858      0.854         0.857
+lamp         0.560      -          0.666       0.694      0.731         0.751
+loudspeaker  0.711      -          0.782       0.825      0.832         0.842
+rifle        0.670      -          0.718       0.725      0.766         0.783
+sofa         0.731      -          0.820       0.840      0.863         0.867
+table        0.732      -          0.784       0.832      0.858         0.860
+telephone    0.817      -          0.907       0.923      0.935         0.939
+vessel       0.629      -          0.699       0.756      0.794         0.797
+mean         0.695      -          0.772       0.811      0.834         0.840
+"""
+# Table 2, point cloud completion (section 4.3): 300 points with noise 0.005.
+POINT_CLOUDS = """
+              iou    chamfer_l1  normal_consistency
+3D-R2N2       0.565  0.169       0.719
+PSGN          -      0.144       -
+DMC           0.674  0.117       0.848
+ONet (paper)  0.778  0.079       0.895
+"""
+# Table 3, voxel super-resolution (section 4.4). The input is the surface of the 32^3 voxels.
+VOXELS = """
+              iou    chamfer_l1  normal_consistency
+input         0.631  0.136       0.810
+ONet (paper)  0.703  0.109       0.879
+"""
+
+# Table 4, ablations of single image reconstruction (section 4.6).
+ABLATIONS = """
+            iou    chamfer_l1  normal_consistency
+Uniform     0.571  0.215       0.834
+Uniform 64  0.554  0.256       0.829
+Equal       0.475  0.291       0.835
+Surface     0.536  0.254       0.822
+Full        0.571  0.215       0.834
+No ResNet   0.559  0.243       0.831
+No CBN      0.522  0.301       0.806
+"""
+
+
+class Published(NamedTuple):
+    """One table of the paper."""
+
+    source: str
+    methods: tuple[str, ...]  # in its order
+    values: dict[
+        str, dict[str, dict[str, float]]
+    ]  # metric -> class or 'mean' -> method -> value, NaN where there is none
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether there is a value for each class, not for the mean of the classes alone."""
+        return any(len(rows) > 1 for rows in self.values.values())
+
+
+def _parse(text: str) -> dict[str, dict[str, float]]:
+    """A table as printed above -> row -> column -> value; '-' is NaN."""
+    header, *lines = (re.split(r'\s{2,}', line.strip()) for line in text.strip().splitlines())
+    return {
+        row: dict(zip(header, (float(cell.replace('-', 'nan')) for cell in cells), strict=True))
+        for row, *cells in lines
+    }
+
+
+def _by_class(source: str, **metrics: str) -> Published:
+    values = {metric: _parse(text) for metric, text in metrics.items()}
+    return Published(source, tuple(values['iou']['mean']), values)
+
+
+def _means(source: str, text: str) -> Published:
+    rows = _parse(text)
+    metrics = next(iter(rows.values()))
+    values = {metric: {'mean': {method: row[metric] for method, row in rows.items()}} for metric in metrics}
+    return Published(source, tuple(rows), values)
+
+
+# By `config.data.input`.
+TABLES = {
+    'image': _by_class('table 1', iou=IOU, chamfer_l1=CHAMFER_L1, normal_consistency=NORMAL_CONSISTENCY),
+    'points': _means('table 2', POINT_CLOUDS),
+    'voxels': _means('table 3', VOXELS),
+}
+
+
+def published_row(data_input: str, label: str) -> dict[str, float]:
+    """metric -> mean of the row 'Input' or 'ONet' of an experiment, or of an ablation; empty where nothing was published."""
+    ablations = _parse(ABLATIONS)
+    if label in ablations:
+        return ablations[label]
+    method = {'ONet': 'ONet (paper)', 'Input': 'input'}[label]
+    values = TABLES[data_input].values if data_input in TABLES else {}
+    return {metric: rows['mean'][method] for metric, rows in values.items() if method in rows['mean']}
+
+
+def find_published(data_input: str, index: Index) -> Published | None:
+    """The table of the experiment with the input `config.data.input`; None where a dataset compares with none.
+
+    A dataset compares when it was imported from the official layout and has one of the 13 synsets for a category: the
+    layout alone can be anybody's, `launch.export` writes it too.
+    """
+    is_shapenet = index.source['kind'] == 'shapenet' and not CLASSES.keys().isdisjoint(index.categories)
+    return TABLES.get(data_input) if is_shapenet else None
