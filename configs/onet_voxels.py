@@ -16,8 +16,8 @@ VARIANTS = ('', *onet_points.SIZES)
 def get_config(variant: str = '') -> ConfigDict:
     chosen = choose('onet_voxels', variant, onet_points.SIZES)
     config = onet_points.get_config(variant).unlock()
-    del config.model.encoder_hidden_size, config.data.num_input_points, config.data.noise_std
-    config.model.update(encoder='voxel_simple')
+    del config.data.num_input_points, config.data.noise_std
+    config.model.update(encoder='voxel_simple', encoder_hidden_size=8 if 'tiny' in chosen else 32)
     config.data.update(input='voxels')
     if 'tiny' not in chosen:
         config.model.update(cond_size=256)

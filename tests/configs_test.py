@@ -17,25 +17,44 @@ from onet_jax.training.step import make_train_step
 
 FILES = sorted(p.stem for p in (Path(__file__).parents[1] / 'configs').glob('*.py') if p.stem != '__init__')
 CONFIGS = [(name, variant) for name in FILES for variant in importlib.import_module(f'configs.{name}').VARIANTS]
-CONFIGS += [('onet_points', 'tiny,sampling=uniform64,noresnet'), ('onet_image', 'tiny,sampling=surface,nocbn')]
+ABLATIONS = ('tiny,sampling=uniform64,noresnet', 'tiny,sampling=surface,nocbn')
+TINY = [*((name, 'tiny') for name in FILES), *(('onet_points', variant) for variant in ABLATIONS)]
 
 
-@pytest.mark.parametrize('name, variant', CONFIGS)
-def test_a_config_trains_one_step(dataset, name, variant):
+def build(name, variant):
+    """Config, method, optimiser and transform, for two examples."""
     config = importlib.import_module(f'configs.{name}').get_config(variant)
     assert config.is_locked
     assert set(config) == {'seed', 'model', 'data', 'optim', 'train', 'eval', 'mesh'}
     with config.unlocked():
         config.train.batch_size = 2
         config.data.num_points_per_step = min(config.data.num_points_per_step, 512)
-    method, tx, transform = (
-        models.build(config),
-        make_optimizer(config, config.train.num_steps),
-        make_transform(config.data),
-    )
-    parallel = make_parallel(config.train.backend, 2)
+    return config, models.build(config), make_optimizer(config, config.train.num_steps), make_transform(config.data)
+
+
+@pytest.fixture(scope='module')
+def raw(dataset):
+    """Two examples."""
+    return next(resident_feed(dataset, batch_size=2, seed=0).batches(0))
+
+
+@pytest.mark.parametrize('name, variant', CONFIGS)
+def test_a_config_fits_together_at_full_size(raw, name, variant):
+    _, method, tx, transform = build(name, variant)
+    key = jax.random.key(0)
+    batch = jax.eval_shape(transform, key, raw)
+    params = jax.eval_shape(method.init, key, batch)
+    loss, aux = jax.eval_shape(lambda params, batch: method.loss(params, batch, key, None), params, batch)
+    assert loss.shape == ()
+    assert jax.tree.structure(aux.batch_stats) == jax.tree.structure(params.get('batch_stats', {}))
+    jax.eval_shape(tx.init, params['params'])
+
+
+@pytest.mark.parametrize('name, variant', TINY)
+def test_a_config_trains_one_step_at_tiny_size(raw, name, variant):
+    config, method, tx, transform = build(name, variant)
+    parallel, key = make_parallel(config.train.backend, 2), jax.random.key(0)
     step = parallel.compile(make_train_step(method, tx, transform, parallel.axis_name))
-    raw, key = next(resident_feed(dataset, batch_size=2, seed=0).batches(0)), jax.random.key(0)
     state = parallel.replicate(create_state(key, method, tx, transform(key, raw)))
     before = jax.device_get(state.params)
     state, scalars = step(state, parallel.shard(raw), parallel.replicate(key))

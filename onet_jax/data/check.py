@@ -20,15 +20,12 @@ ROUNDING = 3e-4  # of float16 in the cube
 MAX_INSIDE = 0.95  # share of the volume points: what is fuller is inside out
 MAX_CHECKED = 20_000  # volume points of a shape that are held against others
 GAP = 4  # mean distances of surface samples to the next one: 1 of 300,000 places of a surface has none nearer than that
-MIN_ALIKE = (
-    0.999  # share of the volume points with the label of the nearest other one, where no surface is between them
-)
-NEAR, WITNESSES = 0.02, 8  # volume points so near the surface lie on the side that so many samples agree upon
-MIN_SIDES, SPARE = (
-    0.95,
-    5,
-)  # share of them that do, and the number that may lie elsewhere anyway: at edges of thin parts
-MIN_VOXELS = 0.9  # share of the volume points whose voxel says the same, where no surface is between it and its centre
+# Shares of the volume points with no surface between them and the nearest other one, or the centre of their voxel, that
+# have its label.
+MIN_ALIKE, MIN_VOXELS = 0.999, 0.9
+# Share of the volume points up to NEAR from the surface that lie on the side that all of the nearest WITNESSES samples tell;
+# SPARE of them may lie elsewhere anyway, at the edges of thin parts.
+MIN_SIDES, NEAR, WITNESSES, SPARE = 0.95, 0.02, 8, 5
 WHITE, MIN_SEEN = 250, 0.9  # background of a view; share of the surface samples that must lie on the object
 
 

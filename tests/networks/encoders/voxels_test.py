@@ -12,4 +12,5 @@ def test_the_encoder_tells_the_axes_apart():
     variables = encoder.init(jax.random.key(0), voxels)
     code = encoder.apply(variables, voxels)
     assert code.shape == (1, 6)
+    assert variables['params']['conv_3']['kernel'].shape[-1] == 512
     assert np.abs(encoder.apply(variables, voxels.swapaxes(1, 3)) - code).max() > 1e-4
