@@ -34,6 +34,10 @@ MAX_RIMS = 8  # edges of holes that begin at one vertex, before it is left alone
 FLAT = 1e-3  # a mesh that fits between two planes so close has no inside
 WELL_SEEN = 0.2  # share of all sides: a point seen from more is outside by the rule 'hidden from 80 %'
 TWO_SIDED = 0.5  # a patch is a sheet when its less visible side is seen that often as the other
+NUM_ASKED, MAX_UNSURE = (
+    10_000,
+    0.01,
+)  # points of an exact solid asked twice; share of those inside that may change sides
 NEGLIGIBLE = 1e-3  # area, or share of the volume, that may be wrong in an exact solid
 MAX_FACES, MAX_AREA, MAX_LENGTH = 1_200_000, 50.0, 20_000.0  # of what can be an object; they bound time and memory
 
@@ -82,6 +86,8 @@ def close(
         surface = _unite(*as_given)
         if surface is None:
             surface = _unite(vertices, faces)
+        if surface is not None and not _is_sure(surface):
+            surface = None
     if surface is None:
         method = 'votes'
         surface, ambiguous = _rebuild(vertices, faces, resolution, thickness, least_closed)
@@ -98,6 +104,20 @@ def _inside_test(surface: trimesh.Trimesh) -> Callable[[np.ndarray], np.ndarray]
     # Not `surface.ray`: the two would refer to each other, and memory fill up until the garbage is collected.
     rays = RayMeshIntersector(surface)
     return lambda points: rays.contains_points(np.reshape(points, (-1, 3)).astype(np.float64))
+
+
+def _is_sure(surface: trimesh.Trimesh) -> bool:
+    """Whether rays of three other directions say the same: they do not where faces lie folded upon each other."""
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-grid.BOX / 2, grid.BOX / 2, (NUM_ASKED, 3))
+    inside, vertices = _inside_test(surface)(points), np.asarray(surface.vertices)
+    allowed = MAX_UNSURE * np.count_nonzero(inside) + 1
+
+    def agrees(turn: np.ndarray) -> bool:
+        turned = trimesh.Trimesh(vertices @ turn, surface.faces, process=False)
+        return np.count_nonzero(inside != _inside_test(turned)(points @ turn)) <= allowed
+
+    return all(agrees(trimesh.transformations.random_rotation_matrix(rng.random(3))[:3, :3]) for _ in range(3))
 
 
 def _check(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
