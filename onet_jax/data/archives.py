@@ -22,7 +22,7 @@ DAMAGED = (
     struct.error,
     EOFError,
     ValueError,
-    NotImplementedError,
+    NotImplementedError,  # an archive of a later version of the format
     RuntimeError,
     OSError,
 )

@@ -26,13 +26,21 @@ def test_schedules():
     np.testing.assert_allclose(sizes, [0, 5e-3, 1e-2, 5e-3, 0], rtol=1e-2, atol=1e-7)
 
 
-def test_muon_moves_all_directions_of_a_matrix_alike():
+def make_muon():
     config = small_config()
     with config.unlocked():
         config.optim.update(name='muon', schedule='constant', learning_rate=1e-2)
-    tx = make_optimizer(config, 100)
-    rng = np.random.default_rng(0)
-    u, _, v = np.linalg.svd(rng.normal(size=(16, 16)))
+    return make_optimizer(config, 100)
+
+
+def rotations():
+    """Two random orthogonal matrices, of which a matrix with given singular values is made."""
+    u, _, v = np.linalg.svd(np.random.default_rng(0).normal(size=(16, 16)))
+    return u, v
+
+
+def test_muon_moves_all_directions_of_a_matrix_alike():
+    tx, (u, v) = make_muon(), rotations()
     params = {'kernel': jnp.zeros((16, 16)), 'bias': jnp.zeros(16)}
     grads = {'kernel': jnp.asarray(u * np.geomspace(1, 0.1, 16) @ v), 'bias': jnp.full(16, 3.0)}
     updates, _ = tx.update(grads, tx.init(params), params)
@@ -44,12 +52,7 @@ def test_muon_moves_all_directions_of_a_matrix_alike():
 
 
 def test_muon_reads_a_convolution_as_a_matrix_of_its_patches_and_leaves_codes_to_adam():
-    config = small_config()
-    with config.unlocked():
-        config.optim.update(name='muon', schedule='constant', learning_rate=1e-2)
-    tx = make_optimizer(config, 100)
-    rng = np.random.default_rng(0)
-    u, _, v = np.linalg.svd(rng.normal(size=(16, 16)))
+    tx, (u, v) = make_muon(), rotations()
     grad = jnp.asarray(u * np.geomspace(1, 0.1, 16) @ v, jnp.float32)
     params = {'conv': jnp.zeros((2, 2, 4, 16)), 'embedding': jnp.zeros((16, 16))}
     grads = {'conv': grad.reshape(2, 2, 4, 16), 'embedding': grad.at[3].set(0)}
