@@ -2,7 +2,8 @@
 
 --input is a file or a folder, of what the model was trained on: point clouds (ply, obj, off, stl, glb, xyz, txt, npy, npz;
 y up), pictures (jpg, png, ...; also KITTI and Online Products folders) or 32^3 voxels (binvox). The meshes come back in the
-frame of the input; those of pictures and voxels in object coordinates, longest edge about 1 and centre 0.
+frame of the input; those of pictures and voxels in object coordinates, longest edge about 1 and centre 0. DIR/index.html
+shows inputs and meshes side by side, and says which inputs are unlike those that the network has learned from.
 """
 
 from absl import flags
@@ -16,11 +17,13 @@ FORMAT = flags.DEFINE_string('format', 'ply', 'ply, obj, off, stl or glb.')
 
 
 def main(_):
+    from onet_jax.evaluation.domain import workdir_domain
     from onet_jax.evaluation.reconstruct import reconstruct_files
     from onet_jax.training.checkpoints import load_run
 
     run = load_run(WORKDIR.value)
-    reconstruct_files(run.method, run.params, run.config, INPUT.value, OUTPUT.value, FORMAT.value)
+    domain = workdir_domain(WORKDIR.value, run.step, run.params, run.config, run.data_dir)
+    reconstruct_files(run.method, run.params, run.config, INPUT.value, OUTPUT.value, FORMAT.value, domain)
 
 
 if __name__ == '__main__':

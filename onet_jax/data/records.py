@@ -203,7 +203,7 @@ def _parse_views(path: Path, arrays: dict[str, np.ndarray]) -> Views:
 
 
 def encode_view(pixels: np.ndarray) -> bytes:
-    """A picture [137, 137, 3] uint8 as a JPEG file."""
+    """A picture [H, W, 3] uint8 as a JPEG file."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, 'jpeg', quality=95, subsampling=0)
     return stream.getvalue()
@@ -311,19 +311,19 @@ def split_chunks(shape: Shape) -> Chunks:
 
 
 def evaluation_batches(
-    data_dir: str | Path, split: str, batch_size: int
+    data_dir: str | Path, split: str, batch_size: int, *, every: int = 1, view: int = 0
 ) -> Iterator[tuple[dict[str, np.ndarray], tuple[tuple[str, str], ...]]]:
-    """Every whole shape of a split once, in its order: (raw batch, (category, name) of the real rows).
+    """Every whole shape of a split once, in its order, or one of `every` few: (raw batch, (category, name) of the real rows).
 
     raw: 'points' f16 [B, N, 3], 'occ' uint8 [B, ceil(N / 8)], 'surface' and 'normals' f16 [B, M, 3], 'voxels' uint8
     [B, 4096], 'row' and 'index' int32 [B] the shape's position in the split (its noise does not depend on B), 'mask' bool
-    [B], and where there are views 'view' uint8 [B, 137, 137, 3], the first one, as the paper evaluates. The last batch is
-    filled by repeating its rows, with a false mask.
+    [B], and where there are views 'view' uint8 [B, 137, 137, 3], by default the first one, as the paper evaluates. The last
+    batch is filled by repeating its rows, with a false mask.
     """
     if batch_size < 1:
         raise ValueError(f'batch_size: expected at least 1, found {batch_size}')
     index = read_index(data_dir)
-    shapes = split_shapes(data_dir, index, split)
+    shapes = split_shapes(data_dir, index, split)[::every]
 
     def batches():
         for start in range(0, len(shapes), batch_size):
@@ -338,9 +338,9 @@ def evaluation_batches(
                 'voxels': [np.packbits(shape.voxels) for shape in rows],
             }
             if index.num_views:
-                fields['view'] = [decode_view(shape.views.jpegs[0]) for shape in rows]
+                fields['view'] = [decode_view(shape.views.jpegs[view]) for shape in rows]
             raw = {key: np.stack([values[i] for i in repeated]) for key, values in fields.items()}
-            raw['row'] = raw['index'] = (start + repeated).astype(np.int32)
+            raw['row'] = raw['index'] = (every * (start + repeated)).astype(np.int32)
             raw['mask'] = np.arange(batch_size) < len(rows)
             yield raw, names
 

@@ -13,10 +13,16 @@ from ml_collections import ConfigDict
 from onet_jax.data.images import load_image
 from onet_jax.data.sources import Source, find_files, find_photos
 from onet_jax.evaluation import fit
+from onet_jax.evaluation.domain import SHARE, Domain
+from onet_jax.evaluation.report import show_input
 from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_FORMATS, Frame, load_cloud, load_mesh, normalise, save_mesh
 from onet_jax.geometry.voxels import read_binvox
 from onet_jax.models.method import Method
+from onet_jax.models.onet import occupancy_network
+from onet_jax.viz.page import write_page
+from onet_jax.viz.pictures import SIZE, Item
 
+MAX_SHOWN = 100  # items of a page
 OBJECT_FRAME = Frame(np.zeros(3), 1.0)
 
 
@@ -80,15 +86,33 @@ def reconstruct_input(
     method: Method, params: dict, config: ConfigDict, values: np.ndarray, frame: Frame
 ) -> trimesh.Trimesh:
     """The mesh of one input, in the frame of the input; no vertices where the level set is empty."""
+    return _to_user(_reconstruct(method, params, config, values), frame)
+
+
+def _reconstruct(method: Method, params: dict, config: ConfigDict, values: np.ndarray) -> trimesh.Trimesh:
     (mesh,) = method.reconstruct(params, values[None], jax.random.key(config.seed))
-    mesh.vertices = frame.to_user(mesh.vertices)
     return mesh
 
 
+def _to_user(mesh: trimesh.Trimesh, frame: Frame) -> trimesh.Trimesh:
+    moved = mesh.copy()
+    moved.vertices = frame.to_user(mesh.vertices)
+    return moved
+
+
 def reconstruct_files(
-    method: Method, params: dict, config: ConfigDict, inputs: str | Path, output: str | Path, file_format: str
+    method: Method,
+    params: dict,
+    config: ConfigDict,
+    inputs: str | Path,
+    output: str | Path,
+    file_format: str,
+    domain: Domain | None = None,
 ) -> list[Path]:
     """Reconstruct a file or all that a folder has into OUTPUT/<name of the source>.<format>; returns the files written.
+
+    OUTPUT/index.html shows each input beside its mesh, the first `MAX_SHOWN` of them, and says which are outside of the
+    domain of the network, where that is known.
 
     Raises ValueError before anything is written when two inputs share a name or a mesh would replace an input, and
     for an unreadable input or one whose level set is empty; files written before stay.
@@ -103,19 +127,59 @@ def reconstruct_files(
     if config.data.input == 'index':
         method = fit.fitting(method, config)
     find, read = READERS[config.data.input]
+    items, num_outside = [], 0
     targets = {source: Path(output) / f'{source.name}.{file_format}' for source in find(inputs)}
     _check_targets(targets)
     for source, target in targets.items():
         path = source.path
-        mesh = reconstruct_input(method, params, config, *read(source, config))
+        values, frame = read(source, config)
+        mesh = _reconstruct(method, params, config, values)
         if not len(mesh.faces):
             raise ValueError(
                 f'{path}: the network finds nothing inside at threshold {config.eval.threshold}; '
                 'check that the object is upright (y up) and resembles the training shapes'
             )
-        save_mesh(mesh, target)
-        print(f'{path} -> {target}: {len(mesh.vertices)} vertices, {len(mesh.faces)} faces', flush=True)
+        save_mesh(_to_user(mesh, frame), target)
+        words = ''
+        if domain is not None:
+            code = occupancy_network(config.model).encode(params, values[None])
+            strangeness = float(domain.strangeness(np.asarray(code))[0])
+            words, num_outside = describe(strangeness), num_outside + (strangeness > 1)
+        if len(items) < MAX_SHOWN:
+            # A photo in full, although the network sees few of its pixels; other inputs as they are seen.
+            seen = load_image(path, SIZE, source.box) if config.data.input == 'image' else values
+            items.append(Item(source.name, words, (show_input(seen), mesh)))
+        size = f'{len(mesh.vertices)} vertices, {len(mesh.faces)} faces'
+        print(f'{path} -> {target}: ' + ', '.join(filter(None, [size, words])), flush=True)
+    write_page(
+        Path(output) / 'index.html',
+        title=f'{len(targets)} reconstructions',
+        lead=_lead(config, domain, num_outside, len(targets)),
+        summary={},
+        items=items,
+        column_titles=('photo' if config.data.input == 'image' else 'input', 'reconstruction'),
+    )
     return list(targets.values())
+
+
+def describe(strangeness: float) -> str:
+    """In words, for people: what a number of `Domain.strangeness` means."""
+    if strangeness > 1:
+        return f'OUTSIDE the training domain ({strangeness:.1f} times the limit): do not trust this shape'
+    return f'within the training domain ({strangeness:.1f} times the limit)'
+
+
+def _lead(config: ConfigDict, domain: Domain | None, num_outside: int, num_inputs: int) -> str:
+    known = f'Threshold {config.eval.threshold:g}.' + (
+        f' The first {MAX_SHOWN} of {num_inputs} are shown.' if num_inputs > MAX_SHOWN else ''
+    )
+    if domain is None:
+        return f'{known} Whether the inputs resemble those of the training was not measured.'
+    return (
+        f'{known} {num_outside} of {num_inputs} inputs are outside the training domain: their codes are farther from those of '
+        f'training inputs than {SHARE:.0%} of the validation inputs are. A network of this kind answers such inputs with a '
+        'shape that it knows, not with the one that is there.'
+    )
 
 
 def _check_targets(targets: dict[Source, Path]) -> None:

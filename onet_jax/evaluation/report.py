@@ -4,8 +4,11 @@ from collections.abc import Callable, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 
+import numpy as np
+
 from onet_jax.evaluation.evaluate import Result
 from onet_jax.evaluation.tables import COLUMNS, class_means, make_table
+from onet_jax.geometry.grid import voxel_centres
 from onet_jax.geometry.meshes import save_mesh
 from onet_jax.viz.page import write_page
 from onet_jax.viz.pictures import Item, Shape, contact_sheet
@@ -20,6 +23,21 @@ def choose_shown(results: Sequence[Result], num_shown: int) -> list[Result]:
         by_category.setdefault(result.category, []).append(result)
     in_turn = [r for r in chain.from_iterable(zip_longest(*by_category.values())) if r is not None]
     return sorted(in_turn[:num_shown], key=lambda r: (r.category, r.name))
+
+
+def show_input(inputs: np.ndarray) -> Shape:
+    """What an encoder saw of one shape, as something to show.
+
+    An image [S, S, 3] in [0, 1] as pixels, voxels [32, 32, 32] as the centres of the full ones, points [P, 3] as they are,
+    labelled points [P, 4] as those inside; the number of a shape as no points.
+    """
+    if inputs.ndim == 3 and inputs.shape[-1] == 3:
+        return (inputs * 255).round().astype(np.uint8)
+    if inputs.ndim == 3:
+        return voxel_centres(len(inputs))[inputs > 0.5]
+    if inputs.ndim == 2:
+        return inputs[inputs[:, 3] > 0.5, :3] if inputs.shape[1] == 4 else inputs
+    return np.zeros((0, 3))
 
 
 def write_report(
@@ -43,7 +61,7 @@ def write_report(
     for result in choose_shown(results, num_shown):
         if len(result.mesh.faces):
             save_mesh(result.mesh, output / 'meshes' / f'{result.category}_{result.name}.ply')
-        shapes = (result.inputs, result.mesh, true_shape(result))
+        shapes = (show_input(result.inputs), result.mesh, true_shape(result))
         items.append(Item(f'{result.category} {result.name}', f'IoU {result.scores["iou"]:.2f}', shapes))
     contact_sheet(items, COLUMN_TITLES, output / 'contact_sheet.png')
 

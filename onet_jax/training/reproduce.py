@@ -19,6 +19,7 @@ from onet_jax.data.prepare import embedded_dataset
 from onet_jax.data.records import read_index
 from onet_jax.evaluation.evaluate import Result, evaluate, find_commit, return_inputs
 from onet_jax.evaluation.generate import interpolate_files, sample_files
+from onet_jax.evaluation.report import show_input
 from onet_jax.evaluation.representation import RESOLUTIONS, voxel_ious
 from onet_jax.evaluation.tables import COLUMNS, class_means, make_table, to_markdown
 from onet_jax.files import write_atomically
@@ -119,19 +120,10 @@ def _show(path: Path, trained: Trained) -> None:
     shown = list(dict.fromkeys([*range(len(ranked))[:NUM_SHOWN], *range(len(ranked))[middle : middle + NUM_SHOWN]]))
     shown = list(dict.fromkeys([*shown, *range(len(ranked))[-NUM_SHOWN:]]))
     items = [
-        Item(f'{r.category} {r.name}', f'IoU {r.scores["iou"]:.2f}', (_picture(r.inputs), r.mesh))
+        Item(f'{r.category} {r.name}', f'IoU {r.scores["iou"]:.2f}', (show_input(r.inputs), r.mesh))
         for r in (ranked[i] for i in shown)
     ]
     contact_sheet(items, ('input', 'reconstruction'), path)
-
-
-def _picture(inputs: np.ndarray) -> np.ndarray:
-    """An input as something that `viz` shows: pixels, the centres of full voxels, or points."""
-    if inputs.ndim == 3 and inputs.shape[-1] == 3:
-        return (inputs * 255).astype(np.uint8)
-    if inputs.ndim == 3:
-        return (np.argwhere(inputs > 0.5) + 0.5) / len(inputs) - 0.5
-    return inputs if inputs.ndim == 2 else np.zeros((0, 3))
 
 
 def representation(name: str, title: str, rows: Sequence[Row], output: Path, runs: Path, data_dir: Path | None) -> Path:

@@ -5,7 +5,7 @@ It opens from a file, offline, and asks for nothing else. Without WebGL the stil
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
@@ -14,9 +14,19 @@ import fast_simplification
 import numpy as np
 import trimesh
 
+from onet_jax.data.records import encode_view
 from onet_jax.files import write_atomically
 from onet_jax.geometry.grid import BOX
-from onet_jax.viz.pictures import Item, Shape, ball_radius, check_columns, encode_png, render, thin
+from onet_jax.viz.pictures import (
+    Item,
+    Shape,
+    ball_radius,
+    check_columns,
+    encode_png,
+    is_picture,
+    render,
+    thin,
+)
 from onet_jax.viz.plots import plot
 
 REACH = BOX / 2 + 0.05  # positions are stored as uint16 over [-REACH, REACH]^3
@@ -29,30 +39,27 @@ def write_page(
     title: str,
     lead: str,
     summary: dict[str, str],
-    table: tuple[Sequence[str], Sequence[Sequence[str]]],
-    curves: Sequence[tuple[str, Sequence[tuple[float, float]], bool]],
     items: Sequence[Item],
     column_titles: Sequence[str],
+    table: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None,
+    curves: Sequence[tuple[str, Sequence[tuple[float, float]], bool]] = (),
 ) -> None:
     """Write the page.
 
-    summary: label -> value, the headline. table: header and rows. curves: (title, [(step, value)], logarithmic) for each plot.
-    items: the shapes, each with one entry for every column title.
+    summary: label -> value, the headline. items: the shapes, each with one entry for every column title. table: header and
+    rows of an evaluation. curves: (title, [(step, value)], logarithmic) for each plot of the training.
     """
     check_columns(items, column_titles)
-    header, rows = table
-    shapes = [shape for item in items for shape in item.shapes]
+    solids = [shape for item in items for shape in item.shapes if not is_picture(shape)]
+    numbers = iter(range(len(solids)))
     content = Template(Path(__file__).with_name('page.html').read_text(encoding='utf-8')).substitute(
         title=escape(title),
         lead=escape(lead),
         figures=''.join(f'<li><b>{escape(v)}</b><span>{escape(k)}</span></li>' for k, v in summary.items()),
-        table=_table(header, rows),
-        plots=''.join(
-            plot(title, {style: points}, log_y=logarithmic)
-            for (title, points, logarithmic), style in zip(curves, 'ab' * len(curves), strict=False)
-        ),
-        items=''.join(_article(item, column_titles, i * len(column_titles)) for i, item in enumerate(items)),
-        shapes=json.dumps([embed(shape) for shape in shapes]),
+        evaluation=_table(*table) if table else '',
+        training=_plots(curves) if curves else '',
+        items=''.join(_article(item, column_titles, numbers) for item in items),
+        shapes=json.dumps([embed(shape) for shape in solids]),
         reach=REACH,
     )
     write_atomically(Path(path), content.encode())
@@ -82,14 +89,28 @@ def _positions(points: np.ndarray) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = ''.join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
     body = ''.join('<tr>' + ''.join(f'<td>{escape(cell)}</td>' for cell in row) + '</tr>' for row in rows)
-    return f'<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    table = f'<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<h2>Evaluation on held-out shapes</h2>\n<div class="scroll">{table}</div>'
 
 
-def _article(item: Item, column_titles: Sequence[str], first: int) -> str:
-    tiles = ''.join(
-        f'<figure><div class="tile" data-shape="{first + i}"><img alt="{escape(f"{item.name}: {title}")}" '
-        f'src="data:image/png;base64,{base64.b64encode(encode_png(render(shape))).decode()}"></div>'
-        f'<figcaption>{escape(title)}</figcaption></figure>'
-        for i, (title, shape) in enumerate(zip(column_titles, item.shapes, strict=True))
+def _plots(curves: Sequence[tuple[str, Sequence[tuple[float, float]], bool]]) -> str:
+    plots = ''.join(
+        plot(title, {style: points}, log_y=logarithmic)
+        for (title, points, logarithmic), style in zip(curves, 'ab' * len(curves), strict=False)
     )
+    return f'<h2>Training</h2>\n<div class="plots">{plots}</div>'
+
+
+def _article(item: Item, column_titles: Sequence[str], numbers: Iterator[int]) -> str:
+    """The tiles of an item. `numbers` are those of the shapes that turn."""
+    tiles = ''
+    for title, shape in zip(column_titles, item.shapes, strict=True):
+        still = is_picture(shape)
+        kind, content = ('jpeg', encode_view(render(shape))) if still else ('png', encode_png(render(shape)))
+        attribute = '' if still else f' data-shape="{next(numbers)}"'
+        tiles += (
+            f'<figure><div class="tile"{attribute}><img alt="{escape(f"{item.name}: {title}")}" '
+            f'src="data:image/{kind};base64,{base64.b64encode(content).decode()}"></div>'
+            f'<figcaption>{escape(title)}</figcaption></figure>'
+        )
     return f'<article><h3>{escape(item.name)}<span>{escape(item.caption)}</span></h3><div class="tiles">{tiles}</div></article>'

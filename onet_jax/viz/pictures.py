@@ -40,7 +40,7 @@ class Item(NamedTuple):
     """One row of pictures: a name, a caption such as 'IoU 0.93', and what to show in each column.
 
     Every shape is in object coordinates: a `trimesh.Trimesh`, or points [N, 3] (voxels: give their centres). What is a
-    picture already, [H, W, 3] uint8, is shown as it is (on contact sheets).
+    picture already, [H, W, 3] uint8, is shown as it is.
     """
 
     name: str
@@ -50,9 +50,14 @@ class Item(NamedTuple):
 
 def render(shape: Shape, *, size: int = SIZE) -> np.ndarray:
     """Picture of a mesh or of points [N, 3] from the default camera: [size, size, 3] uint8; pictures are resized."""
-    if isinstance(shape, np.ndarray) and shape.dtype == np.uint8:
+    if is_picture(shape):
         return np.asarray(Image.fromarray(shape).resize((size, size), Image.Resampling.LANCZOS))
     return render_mesh(shape, size=size) if isinstance(shape, trimesh.Trimesh) else render_points(shape, size=size)
+
+
+def is_picture(shape: Shape) -> bool:
+    """Whether something to show is a picture [H, W, 3] uint8 already."""
+    return isinstance(shape, np.ndarray) and shape.dtype == np.uint8
 
 
 def render_mesh(

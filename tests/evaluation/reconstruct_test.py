@@ -5,6 +5,7 @@ from model_configs import small_config
 from PIL import Image
 
 from configs import onet_image, onet_unconditional, onet_voxels
+from onet_jax.evaluation.domain import Domain
 from onet_jax.evaluation.reconstruct import (
     READERS,
     cloud_input,
@@ -14,6 +15,7 @@ from onet_jax.evaluation.reconstruct import (
 )
 from onet_jax.geometry.voxels import Voxels, write_binvox
 from onet_jax.models.method import Method
+from onet_jax.models.onet import occupancy_network
 from onet_jax.training.checkpoints import load_run
 
 
@@ -67,7 +69,7 @@ def test_a_folder_of_clouds_becomes_a_folder_of_meshes(cloud, tmp_path, file_for
     assert [p.name for p in written] == [f'{stem}.{file_format}' for stem in 'abc']
     for path in written:
         np.testing.assert_allclose(trimesh.load(path, force='mesh').bounds, [[1000, -20, 5], [1003, -18, 6]], atol=1e-2)
-    assert len(list((tmp_path / 'out').iterdir())) == 3, 'no temporary file is left'
+    assert len(list((tmp_path / 'out').iterdir())) == 4, 'the meshes and the page, no temporary file is left'
 
 
 def test_a_trained_network_reconstructs_and_an_empty_level_set_is_an_error(workdir, cloud, tmp_path):
@@ -119,6 +121,34 @@ def test_photos_with_categories_become_folders_of_meshes(tmp_path):
     assert written == [tmp_path / 'out/chair/a.off', tmp_path / 'out/sofa/a.off']
     assert all(path.is_file() for path in written)
     assert [image.shape for image in seen] == [(1, 64, 64, 3)] * 2
+    page = (tmp_path / 'out/index.html').read_text()
+    assert page.count('alt="chair/a: photo" src="data:image/jpeg') == 1
+    assert 'data-shape="1"' in page
+
+
+def test_the_page_says_which_inputs_are_outside_the_training_domain(workdir, cloud, tmp_path):
+    run = load_run(workdir)
+    inputs = tmp_path / 'in'
+    inputs.mkdir()
+    np.save(inputs / 'box.npy', cloud)
+    np.save(inputs / 'rod.npy', cloud * (1, 0.1, 0.1))
+    model = occupancy_network(run.config.model)
+    codes = [
+        model.encode(run.params, cloud_input(np.load(inputs / f'{n}.npy'), run.config)[0][None])[0]
+        for n in ('box', 'line')
+    ]
+    codes = np.stack(codes) / np.linalg.norm(codes, axis=1, keepdims=True)
+    domain = Domain(codes[:1], float(np.linalg.norm(codes[0] - codes[1])) / 2)
+    arguments = run.method._replace(reconstruct=hull_method().reconstruct), run.params, run.config, inputs
+    reconstruct_files(*arguments, tmp_path / 'out', 'ply', domain)
+    page = (tmp_path / 'out/index.html').read_text()
+    assert '<h3>box<span>within the training domain (0.0 times the limit)</span>' in page
+    assert '<h3>rod<span>OUTSIDE the training domain (2.0 times the limit)' in page
+    assert '1 of 2 inputs are outside the training domain' in page
+    reconstruct_files(*arguments, tmp_path / 'unknown', 'ply')
+    page = (tmp_path / 'unknown/index.html').read_text()
+    assert 'was not measured' in page
+    assert 'OUTSIDE' not in page
 
 
 def test_bad_requests_are_named(tmp_path):

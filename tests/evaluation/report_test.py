@@ -3,7 +3,7 @@ import trimesh
 
 from onet_jax import metrics
 from onet_jax.evaluation.evaluate import Result
-from onet_jax.evaluation.report import choose_shown, write_report
+from onet_jax.evaluation.report import choose_shown, show_input, write_report
 
 
 def make_results():
@@ -38,3 +38,14 @@ def test_the_report_is_meshes_a_sheet_and_a_page(tmp_path):
     page = (tmp_path / 'index.html').read_text()
     assert page.count('<article>') == 4
     assert 'floor (ground truth against itself)' in page
+
+
+def test_inputs_are_things_to_show():
+    pixels = show_input(np.full((4, 4, 3), 0.5, np.float32))
+    assert (pixels.dtype, pixels[0, 0, 0]) == (np.uint8, 128)
+    voxels = np.zeros((4, 4, 4))
+    voxels[0, 3, 2] = 1
+    np.testing.assert_allclose(show_input(voxels), [[-0.375, 0.375, 0.125]])
+    assert show_input(np.zeros((9, 3))).shape == (9, 3)
+    np.testing.assert_array_equal(show_input(np.array([[1, 2, 3, 0], [4, 5, 6, 1.0]])), [[4, 5, 6]])
+    assert show_input(np.asarray(7)).shape == (0, 3)

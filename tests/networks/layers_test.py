@@ -3,7 +3,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from onet_jax.networks.layers import BatchNorm, BatchStatistics, ConditionalBatchNorm, Conv, Linear, ResnetBlock
+from onet_jax.networks.layers import (
+    BatchNorm,
+    BatchStatistics,
+    ConditionalBatchNorm,
+    Conv,
+    Linear,
+    ResnetBlock,
+    _convolve,
+    _convolve_by_rows,
+)
 
 
 def test_linear_of_several_inputs_is_linear_of_their_concatenation():
@@ -86,3 +95,24 @@ def test_convolution_against_a_loop():
         window = padded[0, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3, 2 * k : 2 * k + 3]
         expected = np.einsum('abci,abcio->o', window, variables['params']['kernel']) + variables['params']['bias']
         np.testing.assert_allclose(y[0, i, j, k], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('size', 'kernel_size', 'stride', 'padding'), [(7, 3, 1, 1), (8, 3, 2, 1), (6, 1, 1, 0), (9, 4, 3, 2)]
+)
+def test_convolutions_by_rows_and_their_gradients_are_those_of_volumes(size, kernel_size, stride, padding):
+    """What a CPU computes against what every other device does."""
+    keys = jax.random.split(jax.random.key(0), 2)
+    x = jax.random.normal(keys[0], (2, size, size + 1, size + 2, 3))
+    kernel = jax.random.normal(keys[1], (*(kernel_size,) * 3, 3, 4))
+
+    def value(convolve):
+        return lambda x, kernel: jnp.sin(convolve(x, kernel, stride, padding)).sum()
+
+    by_rows, expected = (f(x, kernel, stride, padding) for f in (_convolve_by_rows, _convolve))
+    assert by_rows.shape == expected.shape
+    np.testing.assert_allclose(by_rows, expected, atol=1e-4)
+    for ours, theirs in zip(
+        *(jax.grad(value(f), (0, 1))(x, kernel) for f in (_convolve_by_rows, _convolve)), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)

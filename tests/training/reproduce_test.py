@@ -76,15 +76,6 @@ def test_generation_shows_samples_and_a_way_between_them(dataset, tmp_path):
         assert min(sheet.size) > 500
 
 
-def test_inputs_are_pictures():
-    pixels = reproduce._picture(np.full((4, 4, 3), 0.5, np.float32))
-    assert (pixels.dtype, pixels[0, 0, 0]) == (np.uint8, 127)
-    voxels = np.zeros((4, 4, 4))
-    voxels[0, 3, 2] = 1
-    np.testing.assert_allclose(reproduce._picture(voxels), [[-0.375, 0.375, 0.125]])
-    assert reproduce._picture(np.zeros((9, 3))).shape == (9, 3)
-
-
 @pytest.mark.parametrize('arguments', [(), ('tables',), ('completion', 'generation')])
 def test_unknown_tables_are_named(arguments):
     import launch.reproduce

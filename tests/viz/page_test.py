@@ -1,4 +1,5 @@
 import base64
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -6,6 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 
 from onet_jax.viz import page
 from onet_jax.viz.page import embed, write_page
@@ -68,3 +70,24 @@ def test_large_meshes_are_simplified_for_the_page():
     large = trimesh.creation.icosphere(subdivisions=6, radius=0.4)
     assert len(large.faces) > page.MAX_FACES
     assert embed(large)['count'] <= 3 * page.MAX_FACES
+
+
+def test_a_page_of_photos_has_neither_table_nor_curves(tmp_path):
+    photo = np.full((30, 20, 3), (200, 30, 40), np.uint8)
+    write_page(
+        tmp_path / 'index.html',
+        title='Photos',
+        lead='Lead',
+        summary={},
+        items=[Item('a', 'OUTSIDE', (photo, BALL))],
+        column_titles=('photo', 'result'),
+    )
+    html = (tmp_path / 'index.html').read_text()
+    assert 'Training' not in html
+    assert '<table>' not in html
+    picture = re.search(r'<div class="tile"><img alt="a: photo" src="data:image/jpeg;base64,([^"]+)"', html).group(1)
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+        np.testing.assert_allclose(image.getpixel((112, 112)), (200, 30, 40), atol=4)
+    assert re.findall(r'data-shape="(\d+)"', html) == ['0'], 'only the mesh turns'
+    shapes = re.search(r'id="shapes">(.*?)</script>', html, re.DOTALL).group(1)
+    assert [shape['count'] for shape in json.loads(shapes)] == [3 * len(BALL.faces)]
