@@ -135,7 +135,7 @@ def test_the_page_says_which_inputs_are_outside_the_training_domain(workdir, clo
     model = occupancy_network(run.config.model)
     codes = [
         model.encode(run.params, cloud_input(np.load(inputs / f'{n}.npy'), run.config)[0][None])[0]
-        for n in ('box', 'line')
+        for n in ('box', 'rod')
     ]
     codes = np.stack(codes) / np.linalg.norm(codes, axis=1, keepdims=True)
     domain = Domain(codes[:1], float(np.linalg.norm(codes[0] - codes[1])) / 2)
