@@ -23,7 +23,7 @@ def get_config(variant: str = '') -> ConfigDict:
     config.data.update(input='image', num_views=24)
     config.data.augment = False  # train on random square crops of 75 to 100 % of the area of a view
     if 'tiny' in chosen:
-        config.model.update(encoder='simple_conv')
+        config.model.update(encoder='simple_conv', encoder_hidden_size=16)
         config.data.image_size = 64  # px
     else:
         config.model.update(encoder='resnet18', cond_size=256)

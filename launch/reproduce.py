@@ -6,30 +6,14 @@ completion instead of single images. What is trained already is not trained agai
 """
 
 import importlib
+import shlex
+import sys
 from pathlib import Path
 
 from absl import flags
 
 import launch
 
-# Table -> title, config (of an ablation: with and without --tiny), and rows: label -> variant.
-TABLES = {
-    'single_image': ('Single image 3D reconstruction', ('onet_image',), {'ONet': ''}),
-    'completion': ('Point cloud completion', ('onet_points',), {'Input': '', 'ONet': ''}),
-    'super_resolution': ('Voxel super-resolution', ('onet_voxels',), {'Input': '', 'ONet': ''}),
-    'representation': ('Representation power', ('onet_embedding',), {'ONet': ''}),
-    'generation': ('Unconditional generation', ('onet_unconditional',), {'ONet': ''}),
-    'ablation_sampling': (
-        'Ablation: sampling of training points',
-        ('onet_points', 'onet_image'),
-        {name: f'sampling={name.lower().replace(" ", "")}' for name in ('Uniform', 'Uniform 64', 'Equal', 'Surface')},
-    ),
-    'ablation_architecture': (
-        'Ablation: architecture',
-        ('onet_points', 'onet_image'),
-        {'Full': 'sampling=uniform', 'No ResNet': 'sampling=uniform,noresnet', 'No CBN': 'sampling=uniform,nocbn'},
-    ),
-}
 TINY = flags.DEFINE_bool('tiny', False, 'Small networks, for a laptop.')
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Dataset written by launch.prepare; the embedded ones by default.')
 OUTPUT = flags.DEFINE_string('output', 'results', 'Folder of the pages.')
@@ -38,7 +22,7 @@ SEEDS = flags.DEFINE_integer('seeds', 3, 'Repetitions of each row of an ablation
 NUM_STEPS = flags.DEFINE_integer('num_steps', None, 'Training steps; those of the configs by default.', lower_bound=1)
 
 
-def make_row(file: str, label: str, variant: str, num_seeds: int):
+def make_row(file: str, label: str, variant: str, num_seeds: int, num_steps: int | None):
     from onet_jax.evaluation.published import published_row
     from onet_jax.training.reproduce import Row
 
@@ -46,23 +30,24 @@ def make_row(file: str, label: str, variant: str, num_seeds: int):
     for seed in range(num_seeds):
         config = importlib.import_module(f'configs.{file}').get_config(words)
         with config.unlocked():
-            config.seed, config.train.num_steps = seed, NUM_STEPS.value or config.train.num_steps
+            config.seed, config.train.num_steps = seed, num_steps or config.train.num_steps
         configs['-'.join(filter(None, [file, words, str(seed)]))] = config
     return Row(label, configs, published_row(config.data.input, label), label == 'Input')
 
 
 def main(argv):
-    from onet_jax.training import reproduce
+    from onet_jax.training.reproduce import TABLES, Page
 
     if len(argv) != 2 or argv[1] not in (*TABLES, 'all'):
         raise ValueError(f'expected one table of {(*TABLES, "all")}, found {argv[1:]}')
+    options = [argument for argument in sys.argv[1:] if argument != argv[1]]
     for name in TABLES if argv[1] == 'all' else argv[1:]:
-        title, files, variants = TABLES[name]
-        file, num_seeds = files[0 if TINY.value else -1], SEEDS.value if 'ablation' in name else 1
-        rows = [make_row(file, label, variant, num_seeds) for label, variant in variants.items()]
-        special = {'representation': reproduce.representation, 'generation': reproduce.generation}
-        folders = (Path(OUTPUT.value), Path(RUNS.value), DATA_DIR.value and Path(DATA_DIR.value))
-        print(special.get(name, reproduce.reconstruction)(name, title, rows, *folders))
+        table = TABLES[name]
+        file, num_seeds = table.configs[0 if TINY.value else -1], SEEDS.value if 'ablation' in name else 1
+        num_steps = NUM_STEPS.value or (table.tiny_steps if TINY.value else None)
+        rows = [make_row(file, label, variant, num_seeds, num_steps) for label, variant in table.rows.items()]
+        page = Page(name, table.title, rows, shlex.join(['python', '-m', 'launch.reproduce', name, *options]))
+        print(table.write(page, Path(OUTPUT.value), Path(RUNS.value), DATA_DIR.value and Path(DATA_DIR.value)))
 
 
 if __name__ == '__main__':

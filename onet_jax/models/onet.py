@@ -87,7 +87,7 @@ ENCODERS = {
     'none': Encoder('none', lambda c: None),
     'pointnet_resnet': Encoder('points', lambda c: Pointnet(c.cond_size, c.encoder_hidden_size)),
     'pointnet_simple': Encoder('points', lambda c: Pointnet(c.cond_size, c.encoder_hidden_size, residual=False)),
-    'simple_conv': Encoder('image', lambda c: ConvEncoder(c.cond_size)),
+    'simple_conv': Encoder('image', lambda c: ConvEncoder(c.cond_size, c.get('encoder_hidden_size', 32))),
     **{f'resnet{n}': Encoder('image', lambda c, n=n: ResNet(c.cond_size, n)) for n in STAGES},
     'voxel_simple': Encoder('voxels', lambda c: VoxelEncoder(c.cond_size, c.get('encoder_hidden_size', 32))),
     'idx': Encoder('index', lambda c: IndexEmbedding(c.cond_size, c.num_shapes, c.get('code_std', 1.0))),
@@ -105,9 +105,9 @@ EXAMPLES = {
 def build_module(config: ConfigDict) -> OccupancyModule:
     """The network of `config.model`.
 
-    `encoder` and `decoder` are official names; `cond_size`, `latent_size`, `decoder_hidden_size` and, for point clouds and
-    voxels, `encoder_hidden_size` are widths. `num_shapes` is the number of codes of the encoder `idx`, `code_std` their
-    spread at first. `leaky` is an option of the decoder and of the latent encoder.
+    `encoder` and `decoder` are official names; `cond_size`, `latent_size`, `decoder_hidden_size` and, of the encoders of points
+    and voxels and of `simple_conv`, `encoder_hidden_size` are widths. `num_shapes` is the number of codes of the encoder
+    `idx`, `code_std` their spread at first. `leaky` is an option of the decoder and of the latent encoder.
     """
     for key, known in (('encoder', ENCODERS), ('decoder', DECODERS)):
         if config[key] not in known:

@@ -4,8 +4,9 @@ OUTPUT/NAME.md is the page, OUTPUT/NAME_*.{png,svg,gif} its pictures. Each row h
 row that is trained already is not trained again.
 """
 
+import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -42,6 +43,15 @@ class Row(NamedTuple):
     inputs: bool = False  # the inputs themselves are scored
 
 
+class Page(NamedTuple):
+    """A table of the paper with the experiments that its rows take."""
+
+    name: str  # of its files
+    title: str
+    rows: Sequence[Row]
+    command: str  # that makes it
+
+
 class Trained(NamedTuple):
     """A row with one of its seeds."""
 
@@ -51,10 +61,11 @@ class Trained(NamedTuple):
     seconds: float  # of training
 
 
-def reconstruction(name: str, title: str, rows: Sequence[Row], output: Path, runs: Path, data_dir: Path | None) -> Path:
+def reconstruction(page: Page, output: Path, runs: Path, data_dir: Path | None) -> Path:
     """The page of a table of reconstructions; returns its path. Thresholds are calibrated on the validation split."""
-    trained = {row.label: [_train_and_score(row, name, runs, data_dir) for name in row.configs] for row in rows}
-    table = to_markdown(
+    name, rows = page.name, page.rows
+    trained = {row.label: [_train_and_score(row, key, runs, data_dir) for key in row.configs] for row in rows}
+    means = to_markdown(
         [
             '',
             'seeds',
@@ -69,13 +80,14 @@ def reconstruction(name: str, title: str, rows: Sequence[Row], output: Path, run
     curves = {row.label: read_log(trained[row.label][0].workdir, 'val/iou') for row in rows if not row.inputs}
     write_plot(output / f'{name}_curves.svg', 'validation IoU of the network by step', dict(list(curves.items())[:4]))
     return _write_page(
-        output / f'{name}.md',
-        title,
+        page,
+        output,
         best.run,
         [
             'Means of the class means on the test split; with several seeds their mean and standard deviation. The published '
             'numbers are of ShapeNet and of full-size networks: they stand here for the order, not to be reached.',
-            table,
+            means,
+            _compare_order(rows, trained),
             f'![validation IoU]({name}_curves.svg)',
             f'## {best.workdir.name}',
             to_markdown(*make_table(best.results)),
@@ -113,6 +125,16 @@ def _summarise(row: Row, seeds: Sequence[Trained]) -> list[str]:
     return [*cells, f'{np.mean([trained.seconds for trained in seeds]):.0f}', ', '.join(thresholds)]
 
 
+def _compare_order(rows: Sequence[Row], trained: dict[str, Sequence[Trained]]) -> str:
+    """The rows from the best IoU to the worst, here and in the paper; nothing where it published none or one."""
+    ours = {label: np.mean([class_means(t.results)['mean']['iou'] for t in seeds]) for label, seeds in trained.items()}
+    published = {row.label: row.published['iou'] for row in rows if 'iou' in row.published}
+    if len(published) < 2:
+        return ''
+    here, there = (' > '.join(sorted(ious, key=ious.get, reverse=True)) for ious in (ours, published))
+    return f'By IoU, here: {here}. Published: {there}.'
+
+
 def _show(path: Path, trained: Trained) -> None:
     """A contact sheet of the best shapes, those of the middle and the worst, with their inputs."""
     ranked = sorted(trained.results, key=lambda result: -result.scores['iou'])
@@ -126,9 +148,9 @@ def _show(path: Path, trained: Trained) -> None:
     contact_sheet(items, ('input', 'reconstruction'), path)
 
 
-def representation(name: str, title: str, rows: Sequence[Row], output: Path, runs: Path, data_dir: Path | None) -> Path:
+def representation(page: Page, output: Path, runs: Path, data_dir: Path | None) -> Path:
     """The page of representation power (section 4.1): the network against voxels of several resolutions."""
-    (row,) = rows
+    name, (row,) = page.name, page.rows
     ((run_name, config),) = row.configs.items()
     source = data_dir or embedded_dataset(config.data)
     with config.unlocked():
@@ -143,18 +165,18 @@ def representation(name: str, title: str, rows: Sequence[Row], output: Path, run
     curves = {'ONet': [(n, ours) for n in RESOLUTIONS], 'voxels': list(zip(RESOLUTIONS, voxels, strict=True))}
     write_plot(output / f'{name}_iou.svg', 'IoU by voxel resolution, training shapes', curves, log_x=True)
     num_shapes = len(trained.results)
-    table = [
+    voxel_rows = [
         [f'voxels {n}^3', f'{iou:.3f}', f'{n**3 * num_shapes:,}'] for n, iou in zip(RESOLUTIONS, voxels, strict=True)
     ]
     _show(output / f'{name}_shapes.png', trained)
     return _write_page(
-        output / f'{name}.md',
-        title,
+        page,
+        output,
         trained.run,
         [
             f'{num_shapes} training shapes, each reconstructed from its learned code, and as voxels whose centres are labelled '
             'exactly. Published for the 4,746 chairs of ShapeNet: IoU about 0.89 with 6 million parameters.',
-            to_markdown(['', 'IoU', 'numbers stored'], [['ONet', f'{ours:.3f}', f'{size:,}'], *table]),
+            to_markdown(['', 'IoU', 'numbers stored'], [['ONet', f'{ours:.3f}', f'{size:,}'], *voxel_rows]),
             f'![IoU by resolution]({name}_iou.svg)',
             to_markdown(*make_table(trained.results)),
             f'![shapes]({name}_shapes.png)',
@@ -162,9 +184,9 @@ def representation(name: str, title: str, rows: Sequence[Row], output: Path, run
     )
 
 
-def generation(name: str, title: str, rows: Sequence[Row], output: Path, runs: Path, data_dir: Path | None) -> Path:
+def generation(page: Page, output: Path, runs: Path, data_dir: Path | None) -> Path:
     """The page of unconditional generation (section 4.5): samples of the prior and the way between two of them."""
-    ((run_name, config),) = rows[0].configs.items()
+    name, ((run_name, config),) = page.name, page.rows[0].configs.items()
     workdir = runs / run_name
     train(config, workdir, data_dir or embedded_dataset(config.data))
     run = load_run(workdir)
@@ -184,8 +206,8 @@ def generation(name: str, title: str, rows: Sequence[Row], output: Path, runs: P
     write_plot(output / f'{name}_curves.svg', 'validation: nats a shape, by step', terms)
     last = ', '.join(f'{term} {values[-1][1]:.1f}' for term, values in terms.items())
     return _write_page(
-        output / f'{name}.md',
-        title,
+        page,
+        output,
         run,
         [
             f'Negative evidence lower bound on the validation split, in nats a shape: {last}. The paper gives no figures.',
@@ -199,14 +221,47 @@ def generation(name: str, title: str, rows: Sequence[Row], output: Path, runs: P
     )
 
 
-def _write_page(path: Path, title: str, run: Run, parts: Sequence[str]) -> Path:
-    device = jax.devices()[0]
+def _write_page(page: Page, output: Path, run: Run, parts: Sequence[str]) -> Path:
+    device, path = jax.devices()[0], output / f'{page.name}.md'
     facts = {
+        'command': f'`{page.command}`',
         'dataset': f'{run.data_dir.name}, {read_index(run.data_dir).source["kind"]}',
-        'machine': f'{jax.device_count()} x {device.device_kind}, {platform.machine()}, JAX {jax.__version__}',
+        'machine': f'{jax.device_count()} x {device.device_kind}, {os.cpu_count()} cores ({platform.machine()})',
+        'versions': f'JAX {jax.__version__}, Python {platform.python_version()}',
         'date': datetime.now(UTC).date().isoformat(),
         'commit': find_commit(Path(__file__).resolve().parents[2]) or 'unknown',
     }
-    lines = [f'# {title}', *parts, '\n'.join(f'* {key}: {value}' for key, value in facts.items())]
+    lines = [f'# {page.title}', *filter(None, parts), '\n'.join(f'* {key}: {value}' for key, value in facts.items())]
     write_atomically(path, ('\n\n'.join(line.rstrip() for line in lines) + '\n').encode())
     return path
+
+
+class Table(NamedTuple):
+    """How a table of the paper is made."""
+
+    title: str
+    configs: tuple[str, ...]  # of two the first for small networks, the second for full-size ones
+    rows: dict[str, str]  # label -> variant of the config
+    write: Callable[[Page, Path, Path, Path | None], Path] = reconstruction
+    tiny_steps: int | None = None  # of small networks; None: as many as the config says
+
+
+TABLES = {
+    'single_image': Table('Single image 3D reconstruction', ('onet_image',), {'ONet': ''}),
+    'completion': Table('Point cloud completion', ('onet_points',), {'Input': '', 'ONet': ''}, tiny_steps=7000),
+    'super_resolution': Table('Voxel super-resolution', ('onet_voxels',), {'Input': '', 'ONet': ''}),
+    'representation': Table('Representation power', ('onet_embedding',), {'ONet': ''}, representation),
+    'generation': Table('Unconditional generation', ('onet_unconditional',), {'ONet': ''}, generation),
+    'ablation_sampling': Table(
+        'Ablation: sampling of training points',
+        ('onet_points', 'onet_image'),
+        {name: f'sampling={name.lower().replace(" ", "")}' for name in ('Uniform', 'Uniform 64', 'Equal', 'Surface')},
+        tiny_steps=1200,
+    ),
+    'ablation_architecture': Table(
+        'Ablation: architecture',
+        ('onet_points', 'onet_image'),
+        {'Full': 'sampling=uniform', 'No ResNet': 'sampling=uniform,noresnet', 'No CBN': 'sampling=uniform,nocbn'},
+        tiny_steps=1200,
+    ),
+}

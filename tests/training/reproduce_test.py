@@ -7,7 +7,7 @@ from PIL import Image
 
 from configs import onet_embedding, onet_unconditional
 from onet_jax.training import reproduce
-from onet_jax.training.reproduce import Row
+from onet_jax.training.reproduce import Page, Row
 
 
 def small(config):
@@ -28,9 +28,10 @@ def test_a_table_has_its_rows_with_means_over_seeds_and_what_was_published(datas
     published = {'iou': 0.778, 'chamfer_l1': 0.079, 'normal_consistency': np.nan}
     rows = [Row('Input', {'small-0': configs['small-0']}, {}, inputs=True), Row('ONet', configs, published)]
     folders = tmp_path / 'results', tmp_path / 'runs', dataset
-    path = reproduce.reconstruction('completion', 'Completion of clouds', rows, *folders)
+    path = reproduce.reconstruction(Page('completion', 'Completion of clouds', rows, 'do it'), *folders)
     page = path.read_text()
     assert page.startswith('# Completion of clouds\n')
+    assert '* command: `do it`' in page
     lines = [
         [cell.strip() for cell in line.strip('|\n').split('|')] for line in page.splitlines() if line.startswith('|')
     ]
@@ -46,7 +47,7 @@ def test_a_table_has_its_rows_with_means_over_seeds_and_what_was_published(datas
         assert (path.parent / picture).stat().st_size > 500
 
     monkeypatch.setattr(reproduce, 'calibrate_run', None)
-    again = reproduce.reconstruction('completion', 'Completion of clouds', rows, *folders)
+    again = reproduce.reconstruction(Page('completion', 'Completion of clouds', rows, 'do it'), *folders)
     assert again.read_text() == page, 'what is trained and calibrated already is not touched'
 
 
@@ -57,7 +58,8 @@ def test_representation_is_a_curve_against_voxels(dataset, tmp_path, monkeypatch
     with config.unlocked():
         config.model.cond_size = 12
     folders = tmp_path / 'results', tmp_path / 'runs', dataset
-    page = reproduce.representation('power', 'Power', [Row('ONet', {'embedding-0': config}, {})], *folders).read_text()
+    rows = [Row('ONet', {'embedding-0': config}, {})]
+    page = reproduce.representation(Page('power', 'Power', rows, 'do it'), *folders).read_text()
     assert '| voxels 64^3 | 0.800 |      2,359,296 |' in page, '9 shapes'
     assert 'power_iou.svg' in page
     assert (tmp_path / 'results/power_iou.svg').exists()
@@ -68,7 +70,9 @@ def test_generation_shows_samples_and_a_way_between_them(dataset, tmp_path):
     with config.unlocked():
         config.model.latent_size = 4
     folders = tmp_path / 'results', tmp_path / 'runs', dataset
-    page = reproduce.generation('vae', 'Samples', [Row('ONet', {'vae-0': config}, {})], *folders).read_text()
+    page = reproduce.generation(
+        Page('vae', 'Samples', [Row('ONet', {'vae-0': config}, {})], 'do it'), *folders
+    ).read_text()
     assert 'kl ' in page
     with Image.open(tmp_path / 'results/vae_way.gif') as gif:
         assert gif.n_frames >= 1

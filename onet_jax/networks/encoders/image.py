@@ -23,13 +23,14 @@ class ConvEncoder(nn.Module):
     """Five strided convolutions and the mean over all pixels. Official name `simple_conv`."""
 
     cond_size: int = 128
+    hidden_size: int = 32  # features of the first convolution; the others double them
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
         """images [B, H, W, 3] in [0, 1] -> cond [B, C]. No layer depends on the mode."""
-        net = Conv(32, stride=2, name='conv0')(images)
-        for i, features in enumerate((64, 128, 256, 512), start=1):
-            net = Conv(features, stride=2, name=f'conv{i}')(nn.relu(net))
+        net = Conv(self.hidden_size, stride=2, name='conv0')(images)
+        for i in range(1, 5):
+            net = Conv(self.hidden_size << i, stride=2, name=f'conv{i}')(nn.relu(net))
         return Linear(self.cond_size, name='fc_out')(nn.relu(net.mean(axis=(1, 2))))
 
 
