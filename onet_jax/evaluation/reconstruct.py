@@ -165,8 +165,8 @@ def reconstruct_files(
 def describe(strangeness: float) -> str:
     """In words, for people: what a number of `Domain.strangeness` means."""
     if strangeness > 1:
-        return f'OUTSIDE the training domain ({strangeness:.1f} times the limit): do not trust this shape'
-    return f'within the training domain ({strangeness:.1f} times the limit)'
+        return f'OUTSIDE the training domain ({strangeness:.2f} times the limit): do not trust this shape'
+    return f'within the training domain ({strangeness:.2f} times the limit)'
 
 
 def _lead(config: ConfigDict, domain: Domain | None, num_outside: int, num_inputs: int) -> str:

@@ -142,8 +142,8 @@ def test_the_page_says_which_inputs_are_outside_the_training_domain(workdir, clo
     arguments = run.method._replace(reconstruct=hull_method().reconstruct), run.params, run.config, inputs
     reconstruct_files(*arguments, tmp_path / 'out', 'ply', domain)
     page = (tmp_path / 'out/index.html').read_text()
-    assert '<h3>box<span>within the training domain (0.0 times the limit)</span>' in page
-    assert '<h3>rod<span>OUTSIDE the training domain (2.0 times the limit)' in page
+    assert '<h3>box<span>within the training domain (0.00 times the limit)</span>' in page
+    assert '<h3>rod<span>OUTSIDE the training domain (2.00 times the limit)' in page
     assert '1 of 2 inputs are outside the training domain' in page
     reconstruct_files(*arguments, tmp_path / 'unknown', 'ply')
     page = (tmp_path / 'unknown/index.html').read_text()
