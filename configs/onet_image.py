@@ -25,7 +25,7 @@ def get_config(variant: str = '') -> ConfigDict:
     if 'tiny' in chosen:
         config.model.update(encoder='simple_conv', encoder_hidden_size=16)
         config.data.image_size = 64  # px
-        config.train.update(num_steps=5000, eval_every_steps=1000, checkpoint_every_steps=1000)
+        config.train.update(num_steps=5000, eval_every_steps=1000)
     else:
         config.model.update(encoder='resnet18', cond_size=256)
         # Weights of a ResNet of torchvision or timm (.pth or .safetensors) to start the encoder from; '' is from scratch.

@@ -19,7 +19,9 @@ def get_config(variant: str = '') -> ConfigDict:
     del config.data.num_input_points, config.data.noise_std
     config.model.update(encoder='voxel_simple', encoder_hidden_size=8 if 'tiny' in chosen else 32)
     config.data.update(input='voxels')
-    if 'tiny' not in chosen:
+    if 'tiny' in chosen:
+        config.train.update(num_steps=1500, eval_every_steps=250)
+    else:
         config.model.update(cond_size=256)
         config.data.update(num_points_per_step=1024)
     return config.lock()

@@ -248,7 +248,7 @@ class Table(NamedTuple):
 
 TABLES = {
     'single_image': Table('Single image 3D reconstruction', ('onet_image',), {'ONet': ''}),
-    'completion': Table('Point cloud completion', ('onet_points',), {'Input': '', 'ONet': ''}, tiny_steps=7000),
+    'completion': Table('Point cloud completion', ('onet_points',), {'Input': '', 'ONet': ''}, tiny_steps=7500),
     'super_resolution': Table('Voxel super-resolution', ('onet_voxels',), {'Input': '', 'ONet': ''}),
     'representation': Table('Representation power', ('onet_embedding',), {'ONet': ''}, representation),
     'generation': Table('Unconditional generation', ('onet_unconditional',), {'ONet': ''}, generation),
