@@ -30,17 +30,17 @@ def evaluate(field: Callable, points: np.ndarray, *, chunk_size: int = CHUNK) ->
 def field_normals(field: Callable, points: np.ndarray) -> np.ndarray:
     """Unit normals -grad/|grad| of the logits at points [N, 3], outwards where the inside is high: [N, 3] float32.
 
-    Zero where the gradient vanishes. One compilation serves any N; with `jax.tree_util.Partial(f, params, cond)`, where
-    f is f(params, cond, points), it serves all shapes too. Any other callable is compiled anew for each object.
+    Zero where the gradient vanishes. One compilation serves any N, and with a field that is a pytree (`OccupancyNetwork.bind`,
+    `jax.tree_util.Partial`) all shapes too. Any other callable is compiled anew for each object.
     """
     if not len(points):
         return np.zeros((0, 3), np.float32)
     return evaluate(partial(_normals, as_argument(field)), points).astype(np.float32)
 
 
-def as_argument(field: Callable) -> Partial:
-    """The field as an argument of a jit: the arrays of a Partial are traced, what any other callable holds is constant."""
-    return field if isinstance(field, Partial) else Partial(field)
+def as_argument(field: Callable) -> Callable:
+    """The field as an argument of a jit: the arrays of a pytree are traced, what any other callable holds is constant."""
+    return Partial(field) if jax.tree_util.all_leaves([field]) else field
 
 
 def value_and_gradient(field: Callable, points: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import trimesh
-from jax.tree_util import Partial
 
 from onet_jax.geometry.field import as_argument, value_and_gradient
 
@@ -37,9 +36,9 @@ def refine_mesh(
     """A copy of the mesh whose vertices were moved by `steps` steps of RMSprop towards sigmoid(field) = threshold.
 
     field: [T, 3] object coordinates -> logits [T], of JAX. threshold: a probability in (0, 1). `key` draws the points of
-    the faces. Sizes are rounded up, so that meshes of similar size share a compilation; with
-    `jax.tree_util.Partial(f, params, cond)`, where f is f(params, cond, points), the fields of all shapes share it too.
-    Any other callable is compiled anew for each object.
+    the faces. Sizes are rounded up, so that meshes of similar size share a compilation; with a field that is a pytree
+    (`OccupancyNetwork.bind`, `jax.tree_util.Partial`) all shapes share it too. Any other callable is compiled anew for each
+    object.
     """
     if steps < 0:
         raise ValueError(f'steps: expected a number >= 0, found {steps}')
@@ -105,7 +104,7 @@ def _optimise(field, vertices, faces, weights, num_faces, threshold):
 
 
 def loss_and_gradient(
-    vertices: jax.Array, faces: jax.Array, field: Partial, weights: jax.Array, threshold: float, num_faces: int
+    vertices: jax.Array, faces: jax.Array, field: Callable, weights: jax.Array, threshold: float, num_faces: int
 ) -> tuple[jax.Array, jax.Array]:
     """The loss and its gradient by the vertices [N, 3], for one point of each face.
 

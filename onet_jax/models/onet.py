@@ -18,6 +18,7 @@ from onet_jax import losses, metrics
 from onet_jax.geometry.extract import extract_mesh
 from onet_jax.geometry.grid import voxel_centres
 from onet_jax.models.method import Aux, Method
+from onet_jax.networks.bound import bind_decoder
 from onet_jax.networks.decoders import DECODERS, Decoder
 from onet_jax.networks.encoders.image import STAGES, ConvEncoder, ResNet
 from onet_jax.networks.encoders.latent import IndexEmbedding, LatentEncoder
@@ -35,6 +36,9 @@ class OccupancyNetwork(NamedTuple):
     init: Callable  # (key, batch) -> params
     encode: Callable  # (params, inputs [B, ...]) -> cond [B, C]
     occupancy: Callable  # (params, points [B, T, 3], cond [B, C], latent [B, Z] or None) -> logits [B, T]
+    bind: (
+        Callable  # (params, cond [1, C], latent [1, Z] or None) -> the field of one shape, points [T, 3] -> logits [T]
+    )
     posterior: Callable  # (params, points [B, T, 3], occ [B, T], cond [B, C]) -> mean [B, Z], log_std [B, Z]
 
 
@@ -155,6 +159,12 @@ def _occupancy(module, params, points, cond, latent=None):
     return logits.swapaxes(0, 1).reshape(len(points), -1)[:, :num_points]
 
 
+@partial(jax.jit, static_argnums=(0, 4))
+def _bind(module, params, cond, latent=None, dtype=jnp.float32):
+    variables = {collection: tree.get('decoder', {}) for collection, tree in params.items()}
+    return bind_decoder(module.decoder, variables, cond[0], None if latent is None else latent[0], dtype)
+
+
 @partial(jax.jit, static_argnums=0)
 def _posterior(module, params, points, occ, cond):
     return module.apply(params, points, occ, cond, method='posterior')
@@ -163,7 +173,9 @@ def _posterior(module, params, points, occ, cond):
 def occupancy_network(config: ConfigDict) -> OccupancyNetwork:
     """The functions of the network that `config.model` describes."""
     module = build_module(config)
-    return OccupancyNetwork(*(partial(function, module) for function in (_init, _encode, _occupancy, _posterior)))
+    return OccupancyNetwork(
+        *(partial(function, module) for function in (_init, _encode, _occupancy, _bind, _posterior))
+    )
 
 
 def sample_prior(key: jax.Array, rows: jax.Array, latent_size: int) -> jax.Array:
@@ -173,9 +185,8 @@ def sample_prior(key: jax.Array, rows: jax.Array, latent_size: int) -> jax.Array
 
 def decode_mesh(config: ConfigDict, params: dict, cond: jax.Array, latent: jax.Array | None = None) -> trimesh.Trimesh:
     """The mesh of one code, cond [1, C] and latent [1, Z], by the groups `mesh` and `eval`; no vertices where it is empty."""
-    model = occupancy_network(config.model)
     return extract_mesh(
-        lambda points: model.occupancy(params, points[None], cond, latent)[0],
+        occupancy_network(config.model).bind(params, cond, latent),
         resolution=config.mesh.resolution,
         upsampling_steps=config.mesh.upsampling_steps,
         threshold=config.eval.threshold,

@@ -41,9 +41,10 @@ class Block(flax.struct.PyTreeNode):
 
 
 class BoundDecoder(flax.struct.PyTreeNode):
-    """A field. With `blocks` they refine the lifted points; otherwise `layers` do, each after a ReLU.
+    """The field of one shape, points [T, 3] in object coordinates -> logits [T]; jitted, and one compilation for all shapes.
 
-    logits = output(activation(scale x + shift))
+    The lifted points are refined by `blocks` or, without residuals, by `layers`, each after a ReLU. Then
+    logits = output(activation(scale x + shift)).
     """
 
     lift: Affine
@@ -53,6 +54,18 @@ class BoundDecoder(flax.struct.PyTreeNode):
     shift: jax.Array
     output: Affine
     leaky: bool = flax.struct.field(pytree_node=False)
+
+    @jax.jit
+    def __call__(self, points: jax.Array) -> jax.Array:
+        """points [T, 3] in object coordinates -> logits [T]."""
+        x = self.lift(points)
+        for block in self.blocks:
+            x = x + block.outer(jax.nn.relu(block.inner(jax.nn.relu(block.scale * x + block.shift))))
+        for layer in self.layers:
+            x = layer(jax.nn.relu(x))
+        x = self.scale * x + self.shift
+        x = jax.nn.leaky_relu(x, 0.2) if self.leaky else jax.nn.relu(x)
+        return self.output(x)[:, 0]
 
 
 def bind_decoder(
@@ -109,18 +122,6 @@ def bind_decoder(
         return array.astype(dtype) if array.shape == (decoder.hidden_size,) * 2 else array
 
     return jax.tree.map(cast, bound)
-
-
-def query(bound: BoundDecoder, points: jax.Array) -> jax.Array:
-    """points [T, 3] in object coordinates -> logits [T]."""
-    x = bound.lift(points)
-    for block in bound.blocks:
-        x = x + block.outer(jax.nn.relu(block.inner(jax.nn.relu(block.scale * x + block.shift))))
-    for layer in bound.layers:
-        x = layer(jax.nn.relu(x))
-    x = bound.scale * x + bound.shift
-    x = jax.nn.leaky_relu(x, 0.2) if bound.leaky else jax.nn.relu(x)
-    return bound.output(x)[:, 0]
 
 
 def _affine(tree: dict) -> Affine:

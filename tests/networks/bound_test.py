@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from onet_jax.networks.bound import bind_decoder, query
+from onet_jax.networks.bound import bind_decoder
 from onet_jax.networks.decoders import DECODERS, Decoder
 
 COND_SIZE = 6
@@ -38,7 +38,7 @@ def test_a_bound_decoder_is_the_decoder(kind, leaky):
         points, cond, latent = inputs(jnp.float64)
         for z in (latent, None):
             expected = decoder.apply(variables, points[None], cond[None], z if z is None else z[None])[0]
-            found = query(bind_decoder(decoder, variables, cond, z, jnp.float64), points)
+            found = bind_decoder(decoder, variables, cond, z, jnp.float64)(points)
             assert np.std(expected) > 1e-3
             np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
@@ -49,7 +49,7 @@ def test_many_shapes_are_bound_at_once_and_without_latent_code(kind):
     points, _, _ = inputs()
     conds = jax.random.normal(jax.random.key(3), (3, COND_SIZE))
     bound = jax.vmap(lambda cond: bind_decoder(decoder, variables, cond))(conds)
-    found = jax.vmap(query, (0, None))(bound, points)
+    found = jax.vmap(lambda field: field(points))(bound)
     expected = decoder.apply(variables, jnp.broadcast_to(points, (3, 50, 3)), conds)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -57,10 +57,10 @@ def test_many_shapes_are_bound_at_once_and_without_latent_code(kind):
 def test_products_of_bfloat16_have_its_precision():
     decoder, variables = random_decoder('cbatchnorm', hidden_size=64)
     points, cond, latent = inputs()
-    exact = query(bind_decoder(decoder, variables, cond, latent), points)
+    exact = bind_decoder(decoder, variables, cond, latent)(points)
     bound = bind_decoder(decoder, variables, cond, latent, jnp.bfloat16)
     assert bound.blocks[0].inner.kernel.dtype == jnp.bfloat16
     assert bound.lift.kernel.dtype == jnp.float32
-    rough = query(bound, points)
+    rough = bound(points)
     assert rough.dtype == jnp.float32
     assert 1e-5 < np.abs(rough - exact).max() / np.abs(exact).max() < 0.05
