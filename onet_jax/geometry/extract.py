@@ -14,18 +14,26 @@ LEAST = 1e-6  # distance of any scaled value from the level
 
 
 def extract_mesh(
-    field: Callable, *, resolution: int = 32, upsampling_steps: int = 2, threshold: float = 0.2
+    field: Callable,
+    *,
+    resolution: int = 32,
+    upsampling_steps: int = 2,
+    threshold: float = 0.2,
+    seeds: np.ndarray | None = None,
 ) -> trimesh.Trimesh:
     """The surface on which sigmoid(field) equals `threshold`, in object coordinates: closed and oriented outwards.
 
     field: [T, 3] object coordinates -> logits [T]. threshold: a probability in (0, 1). MISE (see `mise.py`) evaluates a grid
-    of resolution * 2^upsampling_steps cells. As in the official implementation, upsampling_steps = 0 means a dense grid
-    of `resolution` points, not cells. Returns a mesh without vertices where nothing is inside.
+    of resolution * 2^upsampling_steps cells. It misses parts that are thinner than a coarse cell: `seeds` [N, 3], points near
+    the surface such as an input cloud, make it look there too. As in the official implementation, upsampling_steps = 0 means
+    a dense grid of `resolution` points, not cells. Returns a mesh without vertices where nothing is inside.
     """
     level = threshold_to_logit(threshold)
     if upsampling_steps == 0:
         return marching_cubes(dense_grid(field, num_points=resolution), level)
-    grid = multiresolution_grid(field, resolution=resolution, upsampling_steps=upsampling_steps, level=level)
+    grid = multiresolution_grid(
+        field, resolution=resolution, upsampling_steps=upsampling_steps, level=level, seeds=seeds
+    )
     return marching_cubes(grid.values, level)
 
 

@@ -17,6 +17,11 @@ def lattice_to_world(index: np.ndarray, resolution: int) -> np.ndarray:
     return BOX * (np.asarray(index, np.float64) / resolution - 0.5)
 
 
+def world_to_lattice(points: np.ndarray, resolution: int) -> np.ndarray:
+    """Object coordinates -> lattice coordinates, 0..R in the box, any shape, float64."""
+    return (np.asarray(points, np.float64) / BOX + 0.5) * resolution
+
+
 def corner_points(num_points: int) -> np.ndarray:
     """All points of the inclusive lattice: [n, n, n, 3] float64, x slowest."""
     axis = lattice_to_world(np.arange(num_points), num_points - 1)

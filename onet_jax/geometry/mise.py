@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from onet_jax.geometry.field import evaluate
-from onet_jax.geometry.grid import corner_points, lattice_to_world
+from onet_jax.geometry.grid import corner_points, lattice_to_world, world_to_lattice
 
 CORNERS = tuple(product((0, 1), repeat=3))
 
@@ -28,18 +28,26 @@ class Grid(NamedTuple):
 
 
 def multiresolution_grid(
-    field: Callable, *, resolution: int = 32, upsampling_steps: int = 2, level: float = 0.0
+    field: Callable,
+    *,
+    resolution: int = 32,
+    upsampling_steps: int = 2,
+    level: float = 0.0,
+    seeds: np.ndarray | None = None,
 ) -> Grid:
     """Evaluate `field` ([T, 3] object coordinates -> [T]) near its level set, on R = resolution * 2^upsampling_steps cells.
 
-    `level` is in the field's own unit. Parts smaller than a coarse cell that touch none of its corners are missed.
-    Equal to the official implementation: the same points in every round, the same grid.
+    `level` is in the field's own unit. Parts smaller than a coarse cell that touch none of its corners are missed, unless one
+    of the `seeds` [N, 3], points known to be near the surface, lies in them: the cells of the seeds are split whatever their
+    corners say, and from there the rounds follow the surface. Without seeds equal to the official implementation: the same
+    points in every round, the same grid. Raises ValueError for values of the field or seeds that are not finite.
     """
     if resolution < 1 or upsampling_steps < 0:
         raise ValueError(
             f'expected resolution >= 1 and upsampling_steps >= 0, found {resolution} and {upsampling_steps}'
         )
     finest = resolution << upsampling_steps
+    seeded = _find_cells(np.zeros((0, 3)) if seeds is None else np.asarray(seeds), resolution, upsampling_steps)
     values = np.full((finest + 1,) * 3, np.nan)
     step = 1 << upsampling_steps
     leaves = [np.zeros((resolution << i,) * 3, bool) for i in range(upsampling_steps + 1)]
@@ -57,7 +65,7 @@ def multiresolution_grid(
             )
         values[wanted] = found
         queried.append(len(points))
-        wanted = _split(leaves, _touched(values >= level), _touched(values <= level))
+        wanted = _split(leaves, _touched(values >= level), _touched(values <= level), seeded)
         wanted &= np.isnan(values)
     _fill_forward(values)
     return Grid(values, tuple(queried))
@@ -76,16 +84,29 @@ def _touched(points: np.ndarray) -> np.ndarray:
     return points[:, :, 1:] | points[:, :, :-1]
 
 
-def _split(leaves: list[np.ndarray], above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Split, in place, all leaves that touch both sides; returns the points [R + 1]^3 at the corners of the new cells.
+def _find_cells(points: np.ndarray, resolution: int, upsampling_steps: int) -> list[np.ndarray]:
+    """The cells of every level that hold a point [N, 3]: indices [K, 3] each. Points outside the box are in none."""
+    if not np.isfinite(points).all():
+        raise ValueError(f'seeds: expected finite numbers, found {(~np.isfinite(points)).sum()} not finite')
+    finest = resolution << upsampling_steps
+    cells = np.floor(world_to_lattice(points, finest)).astype(int)
+    cells = cells[((cells >= 0) & (cells < finest)).all(axis=1)]
+    return [np.unique(cells >> (upsampling_steps - i), axis=0) for i in range(upsampling_steps + 1)]
 
-    All leaves are judged as they were before the round. above, below: finest cells [R]^3 that touch either side.
+
+def _split(leaves: list[np.ndarray], above: np.ndarray, below: np.ndarray, seeded: list[np.ndarray]) -> np.ndarray:
+    """Split, in place, all leaves that touch both sides or hold a seed; returns the points [R + 1]^3 of the new cells.
+
+    All leaves are judged as they were before the round. above, below: finest cells [R]^3 that touch either side. seeded: of
+    every level the cells that hold a seed.
     """
     wanted = np.zeros(tuple(n + 1 for n in above.shape), bool)
     for i in range(len(leaves) - 2, -1, -1):
         # From finest cells to the cells of level i, one halving at a time.
         above, below = _any_of_eight(above), _any_of_eight(below)
-        split = leaves[i] & above & below
+        split = above & below
+        split[tuple(seeded[i].T)] = True
+        split &= leaves[i]
         leaves[i] &= ~split
         for corner in CORNERS:
             leaves[i + 1][_every_other(corner)] |= split

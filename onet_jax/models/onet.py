@@ -183,13 +183,23 @@ def sample_prior(key: jax.Array, rows: jax.Array, latent_size: int) -> jax.Array
     return jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), (latent_size,)))(rows)
 
 
-def decode_mesh(config: ConfigDict, params: dict, cond: jax.Array, latent: jax.Array | None = None) -> trimesh.Trimesh:
-    """The mesh of one code, cond [1, C] and latent [1, Z], by the groups `mesh` and `eval`; no vertices where it is empty."""
+def decode_mesh(
+    config: ConfigDict,
+    params: dict,
+    cond: jax.Array,
+    latent: jax.Array | None = None,
+    seeds: np.ndarray | None = None,
+) -> trimesh.Trimesh:
+    """The mesh of one code, cond [1, C] and latent [1, Z], by the groups `mesh` and `eval`; no vertices where it is empty.
+
+    seeds [N, 3]: points near the surface, where they are known (see `extract_mesh`).
+    """
     return extract_mesh(
         occupancy_network(config.model).bind(params, cond, latent),
         resolution=config.mesh.resolution,
         upsampling_steps=config.mesh.upsampling_steps,
         threshold=config.eval.threshold,
+        seeds=seeds,
     )
 
 
@@ -256,9 +266,16 @@ def method(config: ConfigDict) -> Method:
         return values
 
     def reconstruct(params, inputs, key):
-        """The meshes of a batch of inputs, one after the other; the key draws the latent codes, where they are sampled."""
+        """The meshes of a batch of inputs, one after the other; the key draws the latent codes, where they are sampled.
+
+        Points of an input cloud are seeds: thin parts that the coarse grid does not see are looked for there.
+        """
         conds, latents = model.encode(params, inputs), latent_codes(key, jnp.arange(len(inputs)))
+        clouds = np.asarray(inputs) if seen == 'points' else [None] * len(inputs)
         rows = [slice(i, i + 1) for i in range(len(inputs))]
-        return [decode_mesh(config, params, conds[row], None if latents is None else latents[row]) for row in rows]
+        return [
+            decode_mesh(config, params, conds[row], None if latents is None else latents[row], cloud)
+            for row, cloud in zip(rows, clouds, strict=True)
+        ]
 
     return Method(model.init, loss, validation_metrics, reconstruct)

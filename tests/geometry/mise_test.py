@@ -130,3 +130,36 @@ def test_values_that_are_not_finite_are_named_and_not_filled():
 
     with pytest.raises(ValueError, match=r'field: expected finite values, found \d+ of \d+ not finite'):
         multiresolution_grid(field, resolution=8, upsampling_steps=1)
+
+
+def thin_sheet(p):
+    """A square sheet of thickness 0.016, half of a finest cell of 64."""
+    return np.minimum.reduce([0.008 - np.abs(p[:, 0] - 0.113), 0.3 - np.abs(p[:, 1]), 0.3 - np.abs(p[:, 2])])
+
+
+def test_a_sheet_that_the_coarse_grid_misses_is_found_from_one_of_its_points():
+    def inside(resolution, steps, **seeds):
+        return multiresolution_grid(thin_sheet, resolution=resolution, upsampling_steps=steps, **seeds).values >= 0
+
+    dense = inside(128, 0)
+    assert dense.sum() > 4000
+    assert not inside(16, 3).any(), 'without seeds nothing is found'
+    np.testing.assert_array_equal(inside(16, 3, seeds=np.array([[0.113, 0.29, -0.2]])), dense)
+
+
+def test_seeds_on_a_surface_that_is_found_anyway_cost_little():
+    directions = np.random.default_rng(0).normal(size=(300, 3))
+    seeds = 0.4 * directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    plain, seeded = (
+        multiresolution_grid(sphere(0.4), resolution=32, upsampling_steps=2, seeds=points) for points in (None, seeds)
+    )
+    assert sum(seeded.queried_per_round) < 1.01 * sum(plain.queried_per_round)
+    np.testing.assert_array_equal(seeded.values >= 0, plain.values >= 0)
+
+
+def test_seeds_outside_the_box_are_in_no_cell_and_bad_ones_are_named():
+    arguments = {'resolution': 4, 'upsampling_steps': 2}
+    far = multiresolution_grid(sphere(0.3), seeds=np.array([[0.0, 3.0, 0.0]]), **arguments)
+    assert far.queried_per_round == multiresolution_grid(sphere(0.3), **arguments).queried_per_round
+    with pytest.raises(ValueError, match=r'seeds: expected finite numbers, found 1 not finite'):
+        multiresolution_grid(sphere(0.3), seeds=np.array([[0.0, np.nan, 0.0]]), **arguments)
