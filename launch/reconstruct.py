@@ -13,15 +13,29 @@ import launch
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by launch.train.', required=True)
 INPUT = flags.DEFINE_string('input', None, 'Point cloud, picture or voxels, or a folder of them.', required=True)
 OUTPUT = flags.DEFINE_string('output', None, 'Folder for the meshes.', required=True)
+RESOLUTION = flags.DEFINE_enum(
+    'resolution',
+    None,
+    ['64', '128', '256', '512'],
+    'Cells of the finest grid along an axis; those of the config by default.',
+)
+THRESHOLD = flags.DEFINE_float('threshold', None, 'Probability of the surface; that of the workdir by default.')
+MAX_MEMORY_GB = flags.DEFINE_float('max_memory_gb', None, 'What a mesh may take; by default the memory of the machine.')
 FORMAT = flags.DEFINE_string('format', 'ply', 'ply, obj, off, stl or glb.')
 
 
 def main(_):
     from onet_jax.evaluation.domain import workdir_domain
     from onet_jax.evaluation.reconstruct import reconstruct_files
-    from onet_jax.training.checkpoints import load_run
+    from onet_jax.geometry.extract import check_memory
+    from onet_jax.training.checkpoints import at_resolution, at_threshold, load_run
 
     run = load_run(WORKDIR.value)
+    if THRESHOLD.value is not None:
+        run = at_threshold(run, THRESHOLD.value, 'the flag --threshold')
+    if RESOLUTION.value is not None:
+        run = at_resolution(run, int(RESOLUTION.value))
+    check_memory(run.config.mesh.resolution << run.config.mesh.upsampling_steps, MAX_MEMORY_GB.value)
     domain = workdir_domain(WORKDIR.value, run.step, run.params, run.config, run.data_dir)
     reconstruct_files(run.method, run.params, run.config, INPUT.value, OUTPUT.value, FORMAT.value, domain)
 

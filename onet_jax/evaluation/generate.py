@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from onet_jax.data import records
 from onet_jax.data.sources import Source
 from onet_jax.data.transforms import evaluation_key, make_evaluation_transform
-from onet_jax.evaluation.reconstruct import READERS
+from onet_jax.evaluation.inputs import READERS
 from onet_jax.geometry.meshes import MESH_FORMATS, save_mesh
 from onet_jax.models.onet import decode_mesh, occupancy_network, sample_prior
 from onet_jax.viz.pictures import Item, animation, contact_sheet, render

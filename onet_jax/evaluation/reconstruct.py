@@ -1,9 +1,8 @@
-"""From the user's own files (point clouds, pictures, voxels; meshes, for an embedding) to meshes in the user's frame."""
+"""From the user's own files to meshes in the user's frame: a folder at a time, and what became of each file."""
 
-from collections.abc import Callable
-from functools import partial
+import hashlib
+import json
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,87 +10,28 @@ import trimesh
 from ml_collections import ConfigDict
 
 from onet_jax.data.images import load_image
-from onet_jax.data.sources import Source, find_files, find_photos
+from onet_jax.data.sources import Source
 from onet_jax.evaluation import fit
 from onet_jax.evaluation.domain import SHARE, Domain
+from onet_jax.evaluation.inputs import bind_input, find_reader
 from onet_jax.evaluation.report import show_input
-from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_FORMATS, Frame, load_cloud, load_mesh, normalise, save_mesh
-from onet_jax.geometry.voxels import read_binvox
+from onet_jax.files import write_json
+from onet_jax.geometry.meshes import MESH_FORMATS, Frame, load_mesh, save_mesh
+from onet_jax.geometry.mise import dense_grid
 from onet_jax.models.method import Method
 from onet_jax.models.onet import occupancy_network
 from onet_jax.viz.page import write_page
 from onet_jax.viz.pictures import SIZE, Item
 
 MAX_SHOWN = 100  # items of a page
-OBJECT_FRAME = Frame(np.zeros(3), 1.0)
-
-
-def _points_input(source: Source, config: ConfigDict) -> tuple[np.ndarray, Frame]:
-    return cloud_input(load_cloud(source.path), config)
-
-
-def _image_input(source: Source, config: ConfigDict) -> tuple[np.ndarray, Frame]:
-    return load_image(source.path, config.data.image_size, source.box), OBJECT_FRAME
-
-
-def _voxels_input(source: Source, config: ConfigDict) -> tuple[np.ndarray, Frame]:
-    voxels = read_binvox(source.path)
-    if voxels.values.shape != (32, 32, 32):
-        raise ValueError(
-            f'{source.path}: expected 32 x 32 x 32 voxels, found {" x ".join(map(str, voxels.values.shape))}'
-        )
-    return voxels.values.astype(np.float32), OBJECT_FRAME
-
-
-def _labelled_input(source: Source, config: ConfigDict) -> tuple[np.ndarray, Frame]:
-    try:
-        return fit.labelled_points(load_mesh(source.path), config.seed)
-    except ValueError as error:
-        raise ValueError(str(error) if str(source.path) in str(error) else f'{source.path}: {error}') from error
-
-
-class Reader(NamedTuple):
-    """How files become inputs of a network."""
-
-    find: Callable[[str | Path], list[Source]]
-    read: Callable[[Source, ConfigDict], tuple[np.ndarray, Frame]]  # -> input without the batch axis, and its frame
-
-
-READERS = {
-    'points': Reader(partial(find_files, formats=CLOUD_FORMATS), _points_input),
-    'image': Reader(find_photos, _image_input),
-    'voxels': Reader(partial(find_files, formats=('binvox',)), _voxels_input),
-    'index': Reader(partial(find_files, formats=MESH_FORMATS), _labelled_input),
-}
-
-
-def draw_points(cloud: np.ndarray, num_points: int, seed: int) -> np.ndarray:
-    """num_points of a cloud [N, 3] at random; a cloud with fewer points repeats some of them."""
-    rng = np.random.default_rng(seed)
-    return cloud[rng.choice(len(cloud), num_points, replace=len(cloud) < num_points)]
-
-
-def cloud_input(cloud: np.ndarray, config: ConfigDict) -> tuple[np.ndarray, Frame]:
-    """cloud [N, 3] in any frame -> what the network sees, [P, 3] float32 in object coordinates, and its frame.
-
-    The cloud is normalised to longest edge 1 and centre 0, and `config.data.num_input_points` of its points are drawn
-    with `config.seed`, as in training.
-    """
-    frame = normalise(cloud)
-    points = frame.to_object(draw_points(cloud, config.data.num_input_points, config.seed))
-    return points.astype(np.float32), frame
 
 
 def reconstruct_input(
     method: Method, params: dict, config: ConfigDict, values: np.ndarray, frame: Frame
 ) -> trimesh.Trimesh:
     """The mesh of one input, in the frame of the input; no vertices where the level set is empty."""
-    return _to_user(_reconstruct(method, params, config, values), frame)
-
-
-def _reconstruct(method: Method, params: dict, config: ConfigDict, values: np.ndarray) -> trimesh.Trimesh:
     (mesh,) = method.reconstruct(params, values[None], jax.random.key(config.seed))
-    return mesh
+    return _to_user(mesh, frame)
 
 
 def _to_user(mesh: trimesh.Trimesh, frame: Frame) -> trimesh.Trimesh:
@@ -111,62 +51,136 @@ def reconstruct_files(
 ) -> list[Path]:
     """Reconstruct a file or all that a folder has into OUTPUT/<name of the source>.<format>; returns the files written.
 
-    OUTPUT/index.html shows each input beside its mesh, the first `MAX_SHOWN` of them, and says which are outside of the
+    OUTPUT/manifest.json has the status of every input, 'done' or 'failed' with the reason: one bad input stops no other, and
+    another run makes what is not done yet. It makes everything anew for other weights or settings, and an input anew that
+    has changed. OUTPUT/index.html shows inputs beside their meshes, the first `MAX_SHOWN`, and says which are outside of the
     domain of the network, where that is known.
 
-    Raises ValueError before anything is written when two inputs share a name or a mesh would replace an input, and
-    for an unreadable input or one whose level set is empty; files written before stay.
+    Raises ValueError before anything is written when two inputs share a name or a mesh would replace an input; after all is
+    done, when any input failed.
     """
-    if config.data.input not in READERS:
-        raise ValueError(
-            f'config.data.input: expected a model with one of the inputs {sorted(READERS)}, found '
-            f'{config.data.input!r}; a model without input is sampled by `python -m launch.sample`'
-        )
+    reader = find_reader(config)
     if file_format not in MESH_FORMATS:
         raise ValueError(f'--format: expected one of {MESH_FORMATS}, found {file_format!r}')
     if config.data.input == 'index':
         method = fit.fitting(method, config)
-    find, read = READERS[config.data.input]
-    items, num_outside = [], 0
-    targets = {source: Path(output) / f'{source.name}.{file_format}' for source in find(inputs)}
+    output = Path(output)
+    targets = {source: output / f'{source.name}.{file_format}' for source in reader.find(inputs)}
     _check_targets(targets)
-    for source, target in targets.items():
-        path = source.path
-        values, frame = read(source, config)
-        mesh = _reconstruct(method, params, config, values)
-        if not len(mesh.faces):
-            raise ValueError(
-                f'{path}: the network finds nothing inside at threshold {config.eval.threshold}; '
-                'check that the object is upright (y up) and resembles the training shapes'
-            )
-        save_mesh(_to_user(mesh, frame), target)
-        words = ''
-        if domain is not None:
-            code = occupancy_network(config.model).encode(params, values[None])
-            strangeness = float(domain.strangeness(np.asarray(code))[0])
-            words, num_outside = describe(strangeness), num_outside + (strangeness > 1)
-        if len(items) < MAX_SHOWN:
-            # A photo in full, although the network sees few of its pixels; other inputs as they are seen.
-            seen = load_image(path, SIZE, source.box) if config.data.input == 'image' else values
-            items.append(Item(source.name, words, (show_input(seen), mesh)))
-        size = f'{len(mesh.vertices)} vertices, {len(mesh.faces)} faces'
-        print(f'{path} -> {target}: ' + ', '.join(filter(None, [size, words])), flush=True)
+    manifest = _open_manifest(output, _describe_settings(params, config))
+    items = manifest['items']
+    waiting = [s for s, target in targets.items() if not _is_done(items.get(s.name), _identify(s), target)]
+    if len(waiting) < len(targets):
+        print(f'{len(targets) - len(waiting)} of {len(targets)} inputs are done already', flush=True)
+    # A latent code is drawn by the place in the batch: one at a time, so that it does not depend on what was done before.
+    batch_size = 1 if config.eval.sample else config.eval.batch_size
+    for sources in (waiting[i : i + batch_size] for i in range(0, len(waiting), batch_size)):
+        read = {}
+        for source in sources:
+            try:
+                read[source] = reader.read(source, config)
+            except (ValueError, OSError) as error:
+                items[source.name] = {**_identify(source), 'status': 'failed', 'reason': str(error)}
+        meshes = []
+        if read:
+            values = np.stack([values for values, _ in read.values()])
+            meshes = method.reconstruct(params, values, jax.random.key(config.seed))
+        for (source, (values, frame)), mesh in zip(read.items(), meshes, strict=True):
+            item = _write(source, values, frame, mesh, targets[source], params, config, domain)
+            items[source.name] = {**_identify(source), **item}
+        for source in sources:
+            print(_report(source, targets[source], items[source.name]), flush=True)
+        write_json(output / 'manifest.json', manifest)
+    failed = {s: items[s.name] for s in targets if items[s.name]['status'] == 'failed'}
+    done = {source: target for source, target in targets.items() if source not in failed}
+    if done:
+        _write_page(output / 'index.html', done, failed, items, config, domain)
+    if failed:
+        source, item = next(iter(failed.items()))
+        others = (
+            f' ({len(failed)} of {len(targets)} inputs failed, see {output / "manifest.json"})'
+            if len(targets) > 1
+            else ''
+        )
+        raise ValueError(f'{item["reason"]}{others}')
+    return list(done.values())
+
+
+def _write(
+    source: Source,
+    values: np.ndarray,
+    frame: Frame,
+    mesh: trimesh.Trimesh,
+    target: Path,
+    params: dict,
+    config: ConfigDict,
+    domain: Domain | None,
+) -> dict:
+    """Write the mesh of an input; returns its status."""
+    if not len(mesh.faces):
+        return {'status': 'failed', 'reason': f'{source.path}: {_explain_empty(params, config, values)}'}
+    save_mesh(_to_user(mesh, frame), target)
+    item = {'status': 'done', 'mesh': target.name, 'vertices': len(mesh.vertices), 'faces': len(mesh.faces)}
+    if domain is not None:
+        code = occupancy_network(config.model).encode(params, values[None])
+        item['strangeness'] = float(domain.strangeness(np.asarray(code))[0])
+    return item
+
+
+def _explain_empty(params: dict, config: ConfigDict, values: np.ndarray) -> str:
+    """Why there is no level set, and at which threshold there would be one."""
+    logits = dense_grid(bind_input(params, config, values), num_points=config.mesh.resolution + 1)
+    probs = 1 / (1 + np.exp(-logits))
+    shares = (0.5, 0.9, 0.99, 0.999)
+    quantiles = ', '.join(f'{share:.1%} below {np.quantile(probs, share):.3g}' for share in shares)
+    return (
+        f'the network finds nothing inside at threshold {config.eval.threshold}; its probabilities of being inside are '
+        f'{probs.min():.3g} to {probs.max():.3g}, {quantiles}. Check that the object is upright (y up) and resembles the '
+        f'training shapes; --threshold={np.quantile(probs, 0.99):.3g} would make 1 % of the cube the inside'
+    )
+
+
+def _report(source: Source, target: Path, item: dict) -> str:
+    if item['status'] == 'failed':
+        return f'{source.path}: FAILED: {item["reason"]}'
+    words = [f'{source.path} -> {target}: {item["vertices"]} vertices, {item["faces"]} faces', describe(item)]
+    return ', '.join(filter(None, words))
+
+
+def describe(item: dict) -> str:
+    """How far an input is from those of the training, in words; nothing where that was not measured."""
+    if 'strangeness' not in item:
+        return ''
+    if item['strangeness'] > 1:
+        return f'OUTSIDE the training domain ({item["strangeness"]:.2f} times the limit): do not trust this shape'
+    return f'within the training domain ({item["strangeness"]:.2f} times the limit)'
+
+
+def _write_page(
+    path: Path,
+    done: dict[Source, Path],
+    failed: dict[Source, dict],
+    items: dict,
+    config: ConfigDict,
+    domain: Domain | None,
+) -> None:
+    shown, reader = [], find_reader(config)
+    for source in list(done)[:MAX_SHOWN]:
+        values, frame = reader.read(source, config)
+        mesh = load_mesh(done[source])
+        mesh.vertices = frame.to_object(mesh.vertices)
+        # A photo in full, although the network sees few of its pixels; other inputs as they are seen.
+        seen = load_image(source.path, SIZE, source.box) if config.data.input == 'image' else values
+        shown.append(Item(source.name, describe(items[source.name]), (show_input(seen), mesh)))
+    num_outside = sum(items[source.name].get('strangeness', 0) > 1 for source in done)
     write_page(
-        Path(output) / 'index.html',
-        title=f'{len(targets)} reconstructions',
-        lead=_lead(config, domain, num_outside, len(targets)),
-        summary={},
-        items=items,
+        path,
+        title=f'{len(done)} reconstructions',
+        lead=_lead(config, domain, num_outside, len(done)),
+        summary={'done': str(len(done)), 'failed': str(len(failed))},
+        items=shown,
         column_titles=('photo' if config.data.input == 'image' else 'input', 'reconstruction'),
     )
-    return list(targets.values())
-
-
-def describe(strangeness: float) -> str:
-    """In words, for people: what a number of `Domain.strangeness` means."""
-    if strangeness > 1:
-        return f'OUTSIDE the training domain ({strangeness:.2f} times the limit): do not trust this shape'
-    return f'within the training domain ({strangeness:.2f} times the limit)'
 
 
 def _lead(config: ConfigDict, domain: Domain | None, num_outside: int, num_inputs: int) -> str:
@@ -179,6 +193,50 @@ def _lead(config: ConfigDict, domain: Domain | None, num_outside: int, num_input
         f'{known} {num_outside} of {num_inputs} inputs are outside the training domain: their codes are farther from those of '
         f'training inputs than {SHARE:.0%} of the validation inputs are. A network of this kind answers such inputs with a '
         'shape that it knows, not with the one that is there.'
+    )
+
+
+def _describe_settings(params: dict, config: ConfigDict) -> dict:
+    """What decides how the meshes of a run come out."""
+    weights = hashlib.sha256()
+    for array in jax.tree.leaves(params):
+        weights.update(np.asarray(array).tobytes())
+    return {
+        'weights': weights.hexdigest(),
+        'seed': config.seed,
+        'threshold': config.eval.threshold,
+        **{f'mesh.{key}': value for key, value in config.mesh.items()},
+    }
+
+
+def _open_manifest(output: Path, settings: dict) -> dict:
+    """What an earlier run with the same settings left behind, or a new manifest. Raises ValueError for another file."""
+    path, new = output / 'manifest.json', {'settings': settings, 'items': {}}
+    if not path.exists():
+        return new
+    try:
+        old = json.loads(path.read_text())
+        return old if old['settings'] == settings else new
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{path}: expected the manifest of a reconstruction, found another file ({error}); choose another --output'
+        ) from error
+
+
+def _identify(source: Source) -> dict:
+    """Which file, which part of it, and in which state."""
+    stat = source.path.stat() if source.path.exists() else None
+    state = [stat.st_size, stat.st_mtime_ns] if stat else None
+    return {'input': str(source.path.absolute()), 'box': source.box and list(source.box), 'state': state}
+
+
+def _is_done(item: dict | None, identity: dict, target: Path) -> bool:
+    return bool(
+        item
+        and item['status'] == 'done'
+        and item['mesh'] == target.name
+        and all(item[key] == value for key, value in identity.items())
+        and target.is_file()
     )
 
 

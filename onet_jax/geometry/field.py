@@ -18,13 +18,19 @@ def evaluate(field: Callable, points: np.ndarray, *, chunk_size: int = CHUNK) ->
     """points [T, 3] -> values [T] in the dtype that the field returns (float64 where T is 0); [T, ...] if it returns that.
 
     The field only ever sees [chunk_size, 3], the last chunk being filled up: one compilation serves any T, and the
-    activations of a chunk fit the cache. All chunks are dispatched before the first result is waited for.
+    activations of a chunk fit the cache. All chunks are dispatched before the first result is waited for. Where the device
+    runs out of memory the chunks are halved, and it goes on.
     """
     if not len(points):
         return np.zeros(0)
     filled = np.resize(points, (-(-len(points) // chunk_size) * chunk_size, 3))
-    pieces = [field(chunk) for chunk in np.split(filled, len(filled) // chunk_size)]
-    return np.concatenate([np.asarray(piece) for piece in pieces])[: len(points)]
+    try:
+        pieces = [field(chunk) for chunk in np.split(filled, len(filled) // chunk_size)]
+        return np.concatenate([np.asarray(piece) for piece in pieces])[: len(points)]
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error) or chunk_size == 1:
+            raise
+    return evaluate(field, points, chunk_size=chunk_size // 2)
 
 
 def field_normals(field: Callable, points: np.ndarray) -> np.ndarray:

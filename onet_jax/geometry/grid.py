@@ -18,8 +18,8 @@ def lattice_to_world(index: np.ndarray, resolution: int) -> np.ndarray:
 
 
 def world_to_lattice(points: np.ndarray, resolution: int) -> np.ndarray:
-    """Object coordinates -> lattice coordinates, 0..R in the box, any shape, float64."""
-    return (np.asarray(points, np.float64) / BOX + 0.5) * resolution
+    """Object coordinates -> lattice coordinates, 0..R in the box, any shape; arrays of JAX too."""
+    return (points / BOX + 0.5) * resolution
 
 
 def corner_points(num_points: int) -> np.ndarray:

@@ -15,6 +15,7 @@ import trimesh
 from ml_collections import ConfigDict
 
 from onet_jax import losses, metrics
+from onet_jax.geometry.device import extract_meshes
 from onet_jax.geometry.extract import extract_mesh
 from onet_jax.geometry.grid import voxel_centres
 from onet_jax.models.method import Aux, Method
@@ -28,6 +29,7 @@ from onet_jax.networks.encoders.voxels import VoxelEncoder
 # Queries are decoded in pieces of this many points: the activations of one piece stay in the cache, and the memory
 # that a query takes does not grow with the number of points.
 CHUNK = 2048
+MAX_LATTICE_POINTS = 1 << 28  # of the grids of one batch of meshes on an accelerator: 4.6 GB there
 
 
 class OccupancyNetwork(NamedTuple):
@@ -203,6 +205,38 @@ def decode_mesh(
     )
 
 
+def decode_meshes(
+    config: ConfigDict,
+    params: dict,
+    conds: jax.Array,
+    latents: jax.Array | None = None,
+    seeds: np.ndarray | None = None,
+) -> list[trimesh.Trimesh]:
+    """`decode_mesh` of B codes: conds [B, C], latents [B, Z], seeds [B, N, 3].
+
+    On an accelerator as many at once as fit, and the batch leaves it as meshes; on a CPU one after the other.
+    """
+    codes = conds, latents, seeds
+    if jax.default_backend() == 'cpu':
+        rows = [jax.tree.map(lambda array, b=b: array[b : b + 1], codes) for b in range(len(conds))]
+        return [decode_mesh(config, params, c, z, None if near is None else near[0]) for c, z, near in rows]
+
+    model, settings = occupancy_network(config.model), config.mesh
+    fields = jax.vmap(lambda c, z: model.bind(params, c[None], None if z is None else z[None]))(conds, latents)
+    at_once, meshes = max(1, MAX_LATTICE_POINTS // ((settings.resolution << settings.upsampling_steps) + 1) ** 3), []
+    for start in range(0, len(conds), at_once):
+        some, near = jax.tree.map(lambda array, start=start: array[start : start + at_once], (fields, seeds))
+        meshes += extract_meshes(
+            some,
+            min(at_once, len(conds) - start),
+            resolution=settings.resolution,
+            upsampling_steps=settings.upsampling_steps,
+            threshold=config.eval.threshold,
+            seeds=near,
+        )
+    return meshes
+
+
 def method(config: ConfigDict) -> Method:
     """What the trainer needs, from the groups `model`, `eval` and `mesh` of a config.
 
@@ -266,16 +300,11 @@ def method(config: ConfigDict) -> Method:
         return values
 
     def reconstruct(params, inputs, key):
-        """The meshes of a batch of inputs, one after the other; the key draws the latent codes, where they are sampled.
+        """The meshes of a batch of inputs; the key draws the latent codes, where they are sampled.
 
         Points of an input cloud are seeds: thin parts that the coarse grid does not see are looked for there.
         """
         conds, latents = model.encode(params, inputs), latent_codes(key, jnp.arange(len(inputs)))
-        clouds = np.asarray(inputs) if seen == 'points' else [None] * len(inputs)
-        rows = [slice(i, i + 1) for i in range(len(inputs))]
-        return [
-            decode_mesh(config, params, conds[row], None if latents is None else latents[row], cloud)
-            for row, cloud in zip(rows, clouds, strict=True)
-        ]
+        return decode_meshes(config, params, conds, latents, np.asarray(inputs) if seen == 'points' else None)
 
     return Method(model.init, loss, validation_metrics, reconstruct)

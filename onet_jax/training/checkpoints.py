@@ -207,6 +207,14 @@ def at_threshold(run: Run, threshold: float, threshold_from: str) -> Run:
     return run._replace(config=config, method=models.build(config), threshold_from=threshold_from)
 
 
+def at_resolution(run: Run, resolution: int) -> Run:
+    """The run with a finest grid of `resolution` cells, 32 times a power of two."""
+    config = run.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.mesh.update(resolution=32, upsampling_steps=(resolution // 32).bit_length() - 1)
+    return run._replace(config=config, method=models.build(config))
+
+
 def calibrate_run(workdir: str | Path, run: Run, data_dir: str | Path) -> Run:
     """Choose the threshold on `config.eval.split` of a dataset and keep it in the workdir; the run at that threshold."""
     path = Path(workdir) / 'calibration.json'

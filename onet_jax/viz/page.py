@@ -10,13 +10,13 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-import fast_simplification
 import numpy as np
 import trimesh
 
 from onet_jax.data.records import encode_view
 from onet_jax.files import write_atomically
 from onet_jax.geometry.grid import BOX
+from onet_jax.geometry.simplify import simplify_mesh
 from onet_jax.viz.pictures import (
     Item,
     Shape,
@@ -70,13 +70,11 @@ def embed(shape: Shape) -> dict:
     if not isinstance(shape, trimesh.Trimesh):
         points = thin(shape)
         return {'positions': _positions(points), 'count': len(points), 'radius': 1.5 * ball_radius(len(points))}
-    vertices, faces = np.asarray(shape.vertices, np.float32), np.asarray(shape.faces, np.int32)
-    if len(faces) > MAX_FACES:
-        vertices, faces = fast_simplification.simplify(vertices, faces, target_count=MAX_FACES, agg=2)
+    mesh = simplify_mesh(shape, MAX_FACES)
     return {
-        'positions': _positions(vertices),
-        'faces': base64.b64encode(np.asarray(faces, '<u4').tobytes()).decode(),
-        'count': 3 * len(faces),
+        'positions': _positions(mesh.vertices),
+        'faces': base64.b64encode(np.asarray(mesh.faces, '<u4').tobytes()).decode(),
+        'count': 3 * len(mesh.faces),
         'radius': 0,
     }
 

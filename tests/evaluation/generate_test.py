@@ -20,7 +20,7 @@ from onet_jax.evaluation.generate import (
     sample_code,
     sample_files,
 )
-from onet_jax.evaluation.reconstruct import READERS
+from onet_jax.evaluation.inputs import READERS
 from onet_jax.geometry.meshes import save_mesh
 from onet_jax.models.onet import decode_mesh
 

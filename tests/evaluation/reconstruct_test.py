@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import trimesh
@@ -5,17 +7,16 @@ from model_configs import small_config
 from PIL import Image
 
 from configs import onet_image, onet_unconditional, onet_voxels
+from onet_jax import models
 from onet_jax.evaluation.domain import Domain
-from onet_jax.evaluation.reconstruct import (
-    READERS,
-    cloud_input,
-    draw_points,
-    reconstruct_files,
-    reconstruct_input,
-)
+from onet_jax.evaluation.inputs import READERS, bind_input, cloud_input, draw_points
+from onet_jax.evaluation.reconstruct import reconstruct_files, reconstruct_input
+from onet_jax.geometry.mise import dense_grid
 from onet_jax.geometry.voxels import Voxels, write_binvox
+from onet_jax.models import onet
 from onet_jax.models.method import Method
 from onet_jax.models.onet import occupancy_network
+from onet_jax.networks.bound import BoundDecoder
 from onet_jax.training.checkpoints import load_run
 
 
@@ -69,16 +70,73 @@ def test_a_folder_of_clouds_becomes_a_folder_of_meshes(cloud, tmp_path, file_for
     assert [p.name for p in written] == [f'{stem}.{file_format}' for stem in 'abc']
     for path in written:
         np.testing.assert_allclose(trimesh.load(path, force='mesh').bounds, [[1000, -20, 5], [1003, -18, 6]], atol=1e-2)
-    assert len(list((tmp_path / 'out').iterdir())) == 4, 'the meshes and the page, no temporary file is left'
+    assert len(list((tmp_path / 'out').iterdir())) == 5, (
+        'the meshes, the manifest and the page; no temporary file is left'
+    )
 
 
-def test_a_trained_network_reconstructs_and_an_empty_level_set_is_an_error(workdir, cloud, tmp_path):
+def test_an_empty_level_set_is_explained(workdir, cloud, tmp_path):
     run = load_run(workdir)
     np.save(tmp_path / 'cloud.npy', cloud)
     empty = run.method._replace(reconstruct=lambda *_: [trimesh.Trimesh()])
-    with pytest.raises(ValueError, match=r'cloud.npy: the network finds nothing inside at threshold'):
+    with pytest.raises(ValueError, match=r'cloud.npy: the network finds nothing inside at threshold') as error:
         reconstruct_files(empty, run.params, run.config, tmp_path / 'cloud.npy', tmp_path / 'out', 'ply')
-    assert not (tmp_path / 'out').exists()
+    logits = dense_grid(bind_input(run.params, run.config, cloud_input(cloud, run.config)[0]), num_points=9)
+    probs = 1 / (1 + np.exp(-logits))
+    assert run.config.mesh.resolution == 8
+    assert f'{probs.min():.3g} to {probs.max():.3g}, 50.0% below {np.median(probs):.3g}' in str(error.value)
+    assert f'--threshold={np.quantile(probs, 0.99):.3g}' in str(error.value)
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['manifest.json']
+
+
+def test_one_bad_input_stops_no_other_and_what_is_done_is_not_done_again(cloud, tmp_path):
+    config, seen, inputs, output = small_config(), [], tmp_path / 'in', tmp_path / 'out'
+    inputs.mkdir()
+    for name in 'acd':
+        np.save(inputs / f'{name}.npy', cloud)
+    (inputs / 'b.npy').write_bytes(b'no array')
+    with pytest.raises(
+        ValueError, match=r'b.npy: expected a readable .npy file.* \(1 of 4 inputs failed, see .*manifest.json'
+    ):
+        reconstruct_files(hull_method(seen), {}, config, inputs, output, 'ply')
+    items = json.loads((output / 'manifest.json').read_text())['items']
+    assert {name: item['status'] for name, item in items.items()} == dict(a='done', b='failed', c='done', d='done')
+    assert 'expected a readable' in items['b']['reason']
+    assert items['c']['faces'] == len(trimesh.load(output / 'c.ply').faces)
+    assert sum(map(len, seen)) == 3
+
+    np.save(inputs / 'b.npy', cloud[:20])
+    (output / 'c.ply').unlink()
+    seen.clear()
+    assert len(reconstruct_files(hull_method(seen), {}, config, inputs, output, 'ply')) == 4
+    assert sum(map(len, seen)) == 2, 'the repaired and the lost one'
+    seen.clear()
+    reconstruct_files(hull_method(seen), {}, config, inputs, output, 'ply')
+    assert not seen
+    reconstruct_files(hull_method(seen), {'weight': np.ones(1)}, config, inputs, output, 'ply')
+    assert sum(map(len, seen)) == 4, 'other weights make other meshes'
+    (output / 'manifest.json').write_text('[]')
+    with pytest.raises(
+        ValueError, match=r'manifest.json: expected the manifest of a reconstruction, found another file'
+    ):
+        reconstruct_files(hull_method(), {}, config, inputs, output, 'ply')
+
+
+def test_fifty_shapes_are_meshed_by_one_compilation_of_each_function(workdir, cloud, tmp_path):
+    run, inputs = load_run(workdir), tmp_path / 'in'
+    inputs.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(50):
+        np.save(inputs / f'{i:02d}.npy', cloud * rng.uniform(0.5, 2, 3))
+    config = run.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.eval.batch_size, config.eval.threshold = 5, 0.02
+    method = models.build(config)
+    functions = onet._encode, onet._bind, BoundDecoder.__call__
+    before = [function._cache_size() for function in functions]
+    reconstruct_files(method, run.params, config, inputs, tmp_path / 'out', 'off')
+    after = [function._cache_size() for function in functions]
+    assert all(n - m <= 1 for n, m in zip(after, before, strict=True)), 'earlier tests may have compiled them already'
 
 
 def test_no_input_is_overwritten_and_no_mesh_by_another(cloud, tmp_path):
@@ -116,11 +174,13 @@ def test_photos_with_categories_become_folders_of_meshes(tmp_path):
         Image.new('RGB', (40, 20), 'red').save(path)
         path.parent.with_suffix('.txt').write_text('a.JPG\n')
     seen, config = [], onet_image.get_config('tiny')
-    method = Method(None, None, None, lambda params, inputs, key: [seen.append(inputs) or trimesh.creation.box()])
+    method = Method(
+        None, None, None, lambda params, inputs, key: [seen.append(image) or trimesh.creation.box() for image in inputs]
+    )
     written = reconstruct_files(method, {}, config, tmp_path, tmp_path / 'out', 'off')
     assert written == [tmp_path / 'out/chair/a.off', tmp_path / 'out/sofa/a.off']
     assert all(path.is_file() for path in written)
-    assert [image.shape for image in seen] == [(1, 64, 64, 3)] * 2
+    assert [image.shape for image in seen] == [(64, 64, 3)] * 2
     page = (tmp_path / 'out/index.html').read_text()
     assert page.count('alt="chair/a: photo" src="data:image/jpeg') == 1
     assert 'data-shape="1"' in page

@@ -5,6 +5,7 @@ import pytest
 from model_configs import small_config
 
 from onet_jax import models
+from onet_jax.geometry.mise import dense_grid
 from onet_jax.models import onet
 
 
@@ -93,3 +94,24 @@ def test_validation_samples_the_prior_where_the_config_says_so():
     assert set(values[True]) == {'iou', 'loss', 'reconstruction', 'kl'}
     np.testing.assert_allclose(values[True]['loss'], values[False]['loss'], rtol=1e-5, err_msg='of the posterior')
     assert np.abs(values[True]['iou'] - values[False]['iou']).max() > 0
+
+
+@pytest.mark.parametrize('seeded', [False, True])
+def test_a_batch_of_meshes_on_an_accelerator_is_that_of_the_host(model_and_params, monkeypatch, seeded):
+    """The level goes through the middle of the values: an untrained field has an inside nowhere else."""
+    model, params, cond = model_and_params
+    config = small_config()
+    logits = dense_grid(model.bind(params, cond[:1]), num_points=17)
+    with config.unlocked():
+        config.eval.threshold = float(jax.nn.sigmoid(np.median(logits)))
+    seeds = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 30, 3)).astype(np.float32) if seeded else None
+    host = onet.decode_meshes(config, params, cond, None, seeds)
+    assert len(host[0].faces) > 100
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+    monkeypatch.setattr(onet, 'MAX_LATTICE_POINTS', 17**3)  # one shape at a time
+    device = onet.decode_meshes(config, params, cond, None, seeds)
+    assert len(device) == len(host) == 2
+    for ours, theirs in zip(device, host, strict=True):
+        assert ours.is_watertight
+        np.testing.assert_allclose(ours.volume, theirs.volume, rtol=1e-3)
+        np.testing.assert_allclose(ours.bounds, theirs.bounds, atol=1e-3)
