@@ -1,5 +1,6 @@
 """From a field to a closed mesh: a grid of values, then marching cubes."""
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -7,9 +8,11 @@ import trimesh
 from skimage.measure import marching_cubes as lewiner_marching_cubes
 
 from onet_jax.geometry.grid import lattice_to_world
+from onet_jax.geometry.guaranteed import guaranteed_grid
 from onet_jax.geometry.mise import dense_grid, multiresolution_grid
 
 OUTSIDE = -1e6  # around the box, where values are scaled to [-1, 1]: a surface that reaches the box is closed there
+BYTES_PER_POINT = 45  # of the lattice, at the peak of MISE and marching cubes
 LEAST = 1e-6  # distance of any scaled value from the level
 
 
@@ -20,6 +23,7 @@ def extract_mesh(
     upsampling_steps: int = 2,
     threshold: float = 0.2,
     seeds: np.ndarray | None = None,
+    guaranteed: bool = False,
 ) -> trimesh.Trimesh:
     """The surface on which sigmoid(field) equals `threshold`, in object coordinates: closed and oriented outwards.
 
@@ -27,14 +31,33 @@ def extract_mesh(
     of resolution * 2^upsampling_steps cells. It misses parts that are thinner than a coarse cell: `seeds` [N, 3], points near
     the surface such as an input cloud, make it look there too. As in the official implementation, upsampling_steps = 0 means
     a dense grid of `resolution` points, not cells. Returns a mesh without vertices where nothing is inside.
+
+    guaranteed: the surface of the dense grid of resolution * 2^upsampling_steps cells, whatever its parts look like, at a part
+    of the dense grid's time that falls with the cells (see `guaranteed.py`). It has no use for `seeds` and ignores them. Raises
+    ValueError for a field that is not bound to its condition (`OccupancyNetwork.bind`).
     """
     level = threshold_to_logit(threshold)
     if upsampling_steps == 0:
         return marching_cubes(dense_grid(field, num_points=resolution), level)
-    grid = multiresolution_grid(
-        field, resolution=resolution, upsampling_steps=upsampling_steps, level=level, seeds=seeds
-    )
+    if guaranteed:
+        grid = guaranteed_grid(field, resolution=resolution, upsampling_steps=upsampling_steps, level=level)
+    else:
+        grid = multiresolution_grid(
+            field, resolution=resolution, upsampling_steps=upsampling_steps, level=level, seeds=seeds
+        )
     return marching_cubes(grid.values, level)
+
+
+def check_memory(resolution: int, max_memory_gb: float | None = None) -> None:
+    """Raises ValueError where a mesh from a grid of `resolution` cells takes more than a limit, by default this machine's
+    memory."""
+    needed = BYTES_PER_POINT * (resolution + 1) ** 3 / 1e9
+    limit = max_memory_gb or os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9
+    if needed > limit:
+        raise ValueError(
+            f'--resolution: expected a grid of at most {limit:.1f} GB, found {needed:.1f} GB for {resolution} cells along an '
+            'axis; choose a lower --resolution, or raise --max_memory_gb where the memory is there'
+        )
 
 
 def threshold_to_logit(threshold: float) -> float:

@@ -12,8 +12,10 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from onet_jax.networks.decoders import Decoder
+from onet_jax.networks.ranges import bound_range
 
 
 class Affine(flax.struct.PyTreeNode):
@@ -66,6 +68,12 @@ class BoundDecoder(flax.struct.PyTreeNode):
         x = self.scale * x + self.shift
         x = jax.nn.leaky_relu(x, 0.2) if self.leaky else jax.nn.relu(x)
         return self.output(x)[:, 0]
+
+    def keeps_sign(self, centres: np.ndarray, half_edge: float, level: float) -> np.ndarray:
+        """centres [N, 3] of cubes with edge 2 half_edge -> bool [N]: a proof that on the closed cube all logits
+        are above `level`, or all below it (see `ranges.py`)."""
+        low, high = bound_range(self, centres, half_edge)
+        return (low > level) | (high < level)
 
 
 def bind_decoder(

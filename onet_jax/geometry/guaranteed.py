@@ -1,0 +1,109 @@
+"""A grid that is proven to have the surface of the dense one: only what cannot hold any surface is left out.
+
+`multiresolution_grid` judges a cell by its corners and misses what lies between them. Here a cell is left out only where the
+field itself proves that it keeps its side of the level on all of it. Such a field has, beside its values,
+
+    field.keeps_sign(centres [N, 3], half_edge, level) -> bool [N]: a proof for each closed cube with edge 2 half_edge, or False
+
+All bound networks have it (`OccupancyNetwork.bind`; see `networks/ranges.py`). The scheme is that of Sharp and Jacobson,
+Spelunking the Deep, SIGGRAPH 2022, with this lattice and marching cubes.
+
+Large cells can hardly ever be proven. Of the paper's network, 256 features and a chair, 8 % of the cells of 1/16 of the box
+keep their side provably, 53 % of 1/32 and 83 % of 1/64: the time is 0.6 of the dense grid's for 128 cells along an axis and
+0.24 for 256; nothing is gained for 64.
+"""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from onet_jax.geometry.field import evaluate
+from onet_jax.geometry.grid import BOX, lattice_to_world
+from onet_jax.geometry.mise import CORNERS, Grid
+
+COST = 8  # of one proof, in evaluations of a point: measured with the network of the paper on a CPU
+BATCH = 2048  # proofs that are tried before it is decided whether to go on
+
+
+def guaranteed_grid(field: Callable, *, resolution: int = 32, upsampling_steps: int = 2, level: float = 0.0) -> Grid:
+    """Values on R = resolution * 2^upsampling_steps cells: at every point on the side of `level` where the dense grid's is.
+
+    `level` is in the field's own unit. A finest cell that the surface crosses has the field's values at all corners, so that
+    marching cubes finds the surface of the dense grid, to its float32 roundings. Elsewhere the value may be that of the centre
+    of a proven cell around.
+
+    `resolution`^3 cells are tried first, then the eight parts of every cell that is not proven, as long as a cell has more
+    points than a proof costs; all points of what is left are evaluated. Of the cells of one size those with a centre far from
+    the level are tried first, and the rest is not tried after a batch that saves less than it costs.
+
+    The proof is for matrix products in the precision of the arrays, and so the field is evaluated. Raises ValueError for a
+    field without `keeps_sign` and for values that are not finite.
+    """
+    if not hasattr(field, 'keeps_sign'):
+        raise ValueError(
+            f'field: expected one with a method keeps_sign, found {type(field).__name__}; a network gets it with its '
+            'condition: model.bind(params, cond)'
+        )
+    if resolution < 1 or upsampling_steps < 0:
+        raise ValueError(
+            f'expected resolution >= 1 and upsampling_steps >= 0, found {resolution} and {upsampling_steps}'
+        )
+    finest = resolution << upsampling_steps
+    values = np.full((finest + 1,) * 3, np.nan)
+    sides = np.full((resolution,) * 3, np.nan)  # of the cells of this size: a value on the proven side
+    edge = 1 << upsampling_steps
+    queried = []
+    with jax.default_matmul_precision('highest'):
+        while edge**3 > COST:
+            cells = np.argwhere(np.isnan(sides))
+            points = cells * edge + edge // 2
+            queried.append(_query(field, values, points))
+            proven = _prove(field, values, points, edge, level)
+            sides[tuple(cells[proven].T)] = values[tuple(points[proven].T)]
+            sides, edge = _repeat(sides, 2), edge // 2
+        sides = _repeat(sides, edge)
+        wanted = np.zeros(values.shape, bool)
+        for window in _corner_windows(finest):
+            wanted[window] |= np.isnan(sides)
+        queried.append(_query(field, values, np.argwhere(wanted & np.isnan(values))))
+    for window in _corner_windows(finest):
+        np.copyto(values[window], sides, where=np.isnan(values[window]))
+    return Grid(values, tuple(queried))
+
+
+def _query(field: Callable, values: np.ndarray, points: np.ndarray) -> int:
+    """Write the values at lattice points [K, 3] into the grid, in place; returns K."""
+    found = evaluate(field, lattice_to_world(points, len(values) - 1))
+    if not np.isfinite(found).all():
+        raise ValueError(
+            f'field: expected finite values, found {(~np.isfinite(found)).sum()} of {found.size} not finite'
+        )
+    values[tuple(points.T)] = found
+    return len(points)
+
+
+def _prove(field: Callable, values: np.ndarray, points: np.ndarray, edge: int, level: float) -> np.ndarray:
+    """Which of the cells with centres points [K, 3] keep their side: bool [K], False also where that is not tried."""
+    finest = len(values) - 1
+    centres = lattice_to_world(points, finest)
+    order = np.argsort(-np.abs(values[tuple(points.T)] - level))
+    proven = np.zeros(len(points), bool)
+    for start in range(0, len(points), BATCH):
+        batch = order[start : start + BATCH]
+        proven[batch] = field.keeps_sign(centres[batch], BOX * edge / finest / 2, level)
+        if proven[batch].sum() * edge**3 < COST * len(batch):
+            break
+    return proven
+
+
+def _repeat(cells: np.ndarray, times: int) -> np.ndarray:
+    """[n]^3 -> [times n]^3: the value of each cell for all of its parts."""
+    for axis in range(3):
+        cells = np.repeat(cells, times, axis=axis)
+    return cells
+
+
+def _corner_windows(num_cells: int) -> list[tuple[slice, ...]]:
+    """Of the points [R + 1]^3 those that are a corner of the cells [R]^3, for each of the eight corners."""
+    return [tuple(slice(start, start + num_cells) for start in corner) for corner in CORNERS]
