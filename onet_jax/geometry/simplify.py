@@ -8,9 +8,10 @@ AGGRESSIVENESS = 5  # of the official generator: how fast edges of higher cost a
 
 
 def simplify_mesh(mesh: trimesh.Trimesh, num_faces: int) -> trimesh.Trimesh:
-    """A mesh with about `num_faces` faces at most, or a copy where there are no more. Raises ValueError below 4, a tetrahedron.
+    """A mesh with at most `num_faces` faces, or as few as go without faces that flip; a copy where there are no more.
 
-    In whatever frame the mesh is; edges are collapsed in the unit cube, so that it does not matter which.
+    More than asked for are left of a mesh of many small parts, for none is collapsed away. In whatever frame the mesh is; edges
+    are collapsed in the unit cube, so that it does not matter which. Raises ValueError below 4, a tetrahedron.
     """
     if num_faces < 4:
         raise ValueError(f'num_faces: expected at least 4, a closed mesh, found {num_faces}')

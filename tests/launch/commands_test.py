@@ -88,7 +88,7 @@ def test_reconstruction_reports_bad_clouds(workdir, tmp_path, points, message):
     np.save(tmp_path / 'cloud.npy', points)
     done = launch('reconstruct', f'--workdir={workdir}', f'--input={tmp_path}/cloud.npy', f'--output={tmp_path}/out')
     assert_fails(done, f'{tmp_path}/cloud.npy', message)
-    assert not list((tmp_path / 'out').glob('*'))
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['manifest.json']
 
 
 def test_a_folder_that_is_no_workdir_is_named(tmp_path):
@@ -96,8 +96,8 @@ def test_a_folder_that_is_no_workdir_is_named(tmp_path):
     assert_fails(done, f'{tmp_path}/nowhere/config.json: expected a workdir')
 
 
-def test_prepare_train_evaluate_and_reconstruct(tmp_path):
-    """The whole road in four commands, without a warning."""
+def test_prepare_train_evaluate_reconstruct_and_refine(tmp_path):
+    """The whole road in five commands, without a warning."""
     data, run = f'{tmp_path}/data', f'{tmp_path}/run'
     small = ['--config.train.num_steps=3', '--config.train.batch_size=2', '--config.optim.warmup_steps=1']
     commands = [
@@ -105,6 +105,15 @@ def test_prepare_train_evaluate_and_reconstruct(tmp_path):
         ('train', TINY, f'--workdir={run}', f'--data_dir={data}', *small, '--config.eval.threshold=0.05'),
         ('evaluate', f'--workdir={run}', '--threshold=0.05'),
         ('reconstruct', f'--workdir={run}', f'--input={tmp_path}/scan.ply', f'--output={tmp_path}/out', '--format=obj'),
+        (
+            'refine',
+            f'--workdir={run}',
+            f'--mesh={tmp_path}/out/scan.obj',
+            f'--input={tmp_path}/scan.ply',
+            f'--output={tmp_path}/fine.stl',
+            '--steps=2',
+            '--simplify_faces=900',
+        ),
     ]
     cloud = np.random.default_rng(0).normal(size=(500, 3)) * 40 + 7
     trimesh.PointCloud(cloud).export(tmp_path / 'scan.ply')
@@ -122,6 +131,10 @@ def test_prepare_train_evaluate_and_reconstruct(tmp_path):
     assert '* threshold: 0.05\n* threshold from: --threshold\n' in outputs['evaluate']
     mesh = trimesh.load(tmp_path / 'out' / 'scan.obj', force='mesh')
     assert np.ptp(mesh.bounds, axis=0).max() > 0.2 * np.ptp(cloud, axis=0).max(), "in the user's frame"
+    fine = trimesh.load(tmp_path / 'fine.stl')
+    np.testing.assert_allclose(fine.bounds, mesh.bounds, atol=0.05 * np.ptp(cloud, axis=0).max())
+    assert len(fine.faces) < len(mesh.faces) / 2
+    assert 'after 2 steps' in outputs['refine']
 
 
 def test_evaluate_calibrates_and_scores_the_inputs(workdir, tmp_path):
