@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from scipy.spatial import cKDTree
@@ -20,6 +21,7 @@ from configs import onet_points
 from onet_jax import metrics
 from onet_jax.convert.official import layouts_of, read_weights, variable_shapes
 from onet_jax.geometry.extract import extract_mesh, marching_cubes, threshold_to_logit
+from onet_jax.geometry.field import evaluate
 from onet_jax.geometry.guaranteed import guaranteed_grid
 from onet_jax.geometry.mise import dense_grid, multiresolution_grid
 from onet_jax.geometry.refine import refine_mesh
@@ -36,8 +38,8 @@ THRESHOLD, NUM_FACES, STEPS, NUM_SAMPLES = 0.2, 5000, 30, 100_000
 LEVEL = threshold_to_logit(THRESHOLD)
 
 
-def load_field(path: str):
-    """The bound decoder of a file of weights."""
+def load_field(path: str, dtype=jnp.float32):
+    """The bound decoder of a file of weights, with matrix products of a precision."""
     with np.load(path, allow_pickle=False) as data:
         state = {f'decoder.{k[6:]}': data[k] for k in data.files if k.startswith('param/')}
         cond = jax.numpy.asarray(data['in/c'])
@@ -47,7 +49,7 @@ def load_field(path: str):
     # The encoder is not at hand.
     shapes = {name: {'decoder': tree['decoder']} for name, tree in variable_shapes(config).items()}
     params = jax.device_put(read_weights(state, shapes, layouts_of(config, legacy=False)))
-    return onet.occupancy_network(config.model).bind(params, cond)
+    return onet.occupancy_network(config.model).bind(params, cond, None, dtype)
 
 
 def time_mesh(field: Callable, upsampling_steps: int):
@@ -140,6 +142,25 @@ def measure_refinement(field) -> tuple[dict, list]:
     return figures, rows
 
 
+def measure_bfloat16(field) -> tuple[dict, list]:
+    """What products of bfloat16 change: the logits of points in the cube, and the surface."""
+    rough = load_field(WEIGHTS.value, jnp.bfloat16)
+    points = np.random.default_rng(0).uniform(-0.55, 0.55, (20_480, 3)).astype(np.float32)
+    error = np.abs(evaluate(rough, points) - evaluate(field, points))
+    samples = [
+        sample_surface(extract_mesh(f, resolution=32, upsampling_steps=2, threshold=THRESHOLD), NUM_SAMPLES, i)
+        for i, f in enumerate((rough, field, field))
+    ]
+    chamfer, floor = (metrics.surface_metrics(*samples[i], *samples[2])['chamfer_l1'] for i in (0, 1))
+    figures = {'bfloat16_logit_error_mean': error.mean(), 'bfloat16_logit_error_max': error.max()}
+    figures |= {'bfloat16_chamfer_l1': chamfer, 'float32_chamfer_l1': floor}
+    rows = [
+        ('bfloat16: error of logits, mean and largest', f'{error.mean():.4f}, {error.max():.3f}'),
+        ('  Chamfer-L1 (x10) to the float32 mesh, its floor', f'{10 * chamfer:.5f}, {10 * floor:.5f}'),
+    ]
+    return figures, rows
+
+
 def measure_guaranteed(field) -> tuple[dict, list]:
     """The extraction that equals the dense grid of 129^3 points, and that grid, one after the other."""
     points = np.zeros((4096, 3), np.float32)
@@ -177,7 +198,7 @@ def main(_):
     ]
     figures_256, rows_256 = measure_mesh(field, 3, 3)
     parts = [({f'{name}_256': value for name, value in figures_256.items()}, rows_256)]
-    parts += [measure_seeds(field), measure_refinement(field)]
+    parts += [measure_seeds(field), measure_refinement(field), measure_bfloat16(field)]
     parts += [measure_guaranteed(field)] if GUARANTEED.value else []
     for more, more_rows in parts:
         figures, rows = figures | more, rows + more_rows
