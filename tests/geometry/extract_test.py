@@ -3,7 +3,7 @@ import pytest
 from conftest import golden_names
 from scipy.spatial import cKDTree
 
-from onet_jax.geometry.extract import extract_mesh, marching_cubes, threshold_to_logit
+from onet_jax.geometry.extract import check_memory, extract_mesh, marching_cubes, threshold_to_logit
 from onet_jax.geometry.grid import BOX, corner_points
 
 
@@ -99,3 +99,14 @@ def test_bad_arguments():
     grid[0, 0, 0] = np.nan
     with pytest.raises(ValueError, match='1 of 64 not finite'):
         marching_cubes(grid, 0.0)
+
+
+def test_a_grid_that_does_not_fit_is_refused():
+    check_memory(128)
+    check_memory(512, max_memory_gb=6.2)
+    with pytest.raises(
+        ValueError, match=r'--resolution: expected a grid of at most 2.0 GB, found 6.1 GB for 512 cells'
+    ):
+        check_memory(512, max_memory_gb=2)
+    with pytest.raises(ValueError, match=r'--resolution: .* for 8192 cells'):
+        check_memory(8192)

@@ -61,3 +61,23 @@ def test_a_normal_without_gradient_is_zero():
     points = np.array([[0, 0, 0], [0, 0, 2.0]])
     np.testing.assert_array_equal(field_normals(lambda p: -(p**2).sum(axis=-1), points), [[0, 0, 0], [0, 0, 1]])
     np.testing.assert_array_equal(field_normals(lambda p: jnp.ones(len(p)), points), np.zeros((2, 3)))
+
+
+def test_chunks_are_halved_where_the_device_runs_out_of_memory():
+    sizes = []
+
+    def field(points):
+        sizes.append(len(points))
+        if len(points) > CHUNK // 4:
+            raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
+        return points[:, 0]
+
+    points = np.random.default_rng(0).normal(size=(CHUNK + 5, 3))
+    np.testing.assert_array_equal(evaluate(field, points), points[:, 0])
+    assert sizes == [CHUNK, CHUNK // 2, *[CHUNK // 4] * 5]
+
+    def broken(points):
+        raise jax.errors.JaxRuntimeError('INTERNAL: something else')
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match='something else'):
+        evaluate(broken, points)

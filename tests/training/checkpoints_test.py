@@ -86,6 +86,14 @@ def test_a_calibrated_threshold_belongs_to_its_checkpoint(own_workdir, dataset, 
             checkpoints.load_run(own_workdir)
 
 
+@pytest.mark.parametrize('resolution', [64, 128, 256, 512])
+def test_a_run_has_the_resolution_that_is_asked_for(workdir, resolution):
+    run = checkpoints.load_run(workdir)
+    mesh = checkpoints.at_resolution(run, resolution).config.mesh
+    assert (mesh.resolution, mesh.resolution << mesh.upsampling_steps) == (32, resolution)
+    assert run.config.mesh.resolution == 8, 'the run itself stays as it is'
+
+
 def test_meshes_are_made_at_the_threshold_of_the_run(workdir):
     run = checkpoints.load_run(workdir)
     cloud = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 30, 3)).astype(np.float32)
