@@ -2,8 +2,8 @@
 
 The weights are an .npz file with the arrays of an official checkpoint (`param/NAME`) and a condition `in/c`: by default those
 of ../shared/golden, of a chair. There the official code takes 2.5 to 3.4 s for 32 -> 128 and refines 2.6 steps a second on two
-cores. `--guaranteed` adds the extraction that equals the dense grid, beside the dense grid (minutes on a CPU); `--batch=64` adds
-that many shapes at once, end to end on the device, for accelerators.
+cores. `--guaranteed` adds the extraction that equals the dense grid, beside the dense grid (minutes on a CPU); `--batch=64`
+adds that many shapes at once, end to end on the device, for accelerators.
 """
 
 import time
