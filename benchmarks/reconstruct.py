@@ -107,7 +107,7 @@ def measure_mesh(field, upsampling_steps: int, repeats: int) -> tuple[dict, list
         ('  network', f'{net:.3f}'),
         ('  MISE bookkeeping', f'{bookkeeping:.3f}'),
         ('  marching cubes', f'{cubes:.3f}'),
-        ('  first mesh, with compilation', f'{first:.3f}'),
+        ('  first time', f'{first:.3f}'),
         ('  share of the bare matrix products', f'{ideal / total:.2f} ({ideal / net:.2f} in the network)'),
         ('  points evaluated, vertices', f'{num_evaluated}, {len(mesh.vertices)}'),
     ]

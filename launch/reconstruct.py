@@ -6,6 +6,8 @@ frame of the input; those of pictures and voxels in object coordinates, longest 
 shows inputs and meshes side by side, and says which inputs are unlike those that the network has learned from.
 """
 
+from functools import partial
+
 from absl import flags
 
 import launch
@@ -20,7 +22,9 @@ RESOLUTION = flags.DEFINE_enum(
     'Cells of the finest grid along an axis; those of the config by default.',
 )
 THRESHOLD = flags.DEFINE_float('threshold', None, 'Probability of the surface; that of the workdir by default.')
-MAX_MEMORY_GB = flags.DEFINE_float('max_memory_gb', None, 'What a mesh may take; by default the memory of the machine.')
+MAX_MEMORY_GB = flags.DEFINE_float(
+    'max_memory_gb', None, 'What a mesh may take; by default the memory of the machine.', lower_bound=1e-3
+)
 FORMAT = flags.DEFINE_string('format', 'ply', 'ply, obj, off, stl or glb.')
 
 
@@ -36,8 +40,8 @@ def main(_):
     if RESOLUTION.value is not None:
         run = at_resolution(run, int(RESOLUTION.value))
     check_memory(run.config.mesh.resolution << run.config.mesh.upsampling_steps, MAX_MEMORY_GB.value)
-    domain = workdir_domain(WORKDIR.value, run.step, run.params, run.config, run.data_dir)
-    reconstruct_files(run.method, run.params, run.config, INPUT.value, OUTPUT.value, FORMAT.value, domain)
+    find_domain = partial(workdir_domain, WORKDIR.value, run.params, run.config, run.data_dir)
+    reconstruct_files(run.method, run.params, run.config, INPUT.value, OUTPUT.value, FORMAT.value, find_domain)
 
 
 if __name__ == '__main__':

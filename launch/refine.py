@@ -13,6 +13,7 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by launch.train.'
 MESH = flags.DEFINE_string('mesh', None, 'The mesh to refine.', required=True)
 INPUT = flags.DEFINE_string('input', None, 'The point cloud, picture or voxels it was made from.', required=True)
 OUTPUT = flags.DEFINE_string('output', None, 'The refined mesh; its suffix is its format.', required=True)
+THRESHOLD = flags.DEFINE_float('threshold', None, 'Probability of the surface; that of the workdir by default.')
 STEPS = flags.DEFINE_integer('steps', 30, 'Steps of RMSprop.', lower_bound=0)
 SIMPLIFY_FACES = flags.DEFINE_integer(
     'simplify_faces', None, 'Faces that are left; all of them by default.', lower_bound=4
@@ -21,9 +22,11 @@ SIMPLIFY_FACES = flags.DEFINE_integer(
 
 def main(_):
     from onet_jax.evaluation.refine import refine_file
-    from onet_jax.training.checkpoints import load_run
+    from onet_jax.training.checkpoints import at_threshold, load_run
 
     run = load_run(WORKDIR.value)
+    if THRESHOLD.value is not None:
+        run = at_threshold(run, THRESHOLD.value, 'the flag --threshold')
     before, after = refine_file(
         run.params,
         run.config,

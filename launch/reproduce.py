@@ -40,7 +40,9 @@ def main(argv):
 
     if len(argv) != 2 or argv[1] not in (*TABLES, 'all'):
         raise ValueError(f'expected one table of {(*TABLES, "all")}, found {argv[1:]}')
-    options = [argument for argument in sys.argv[1:] if argument != argv[1]]
+    options = sys.argv[1:]
+    if argv[1] in options:
+        options.remove(argv[1])
     for name in TABLES if argv[1] == 'all' else argv[1:]:
         table = TABLES[name]
         file, num_seeds = table.configs[0 if TINY.value else -1], SEEDS.value if 'ablation' in name else 1

@@ -6,6 +6,7 @@ on the unit sphere. How far is far is measured on the inputs of the validation s
 B inputs, R references, C condition.
 """
 
+import hashlib
 import io
 from pathlib import Path
 from typing import NamedTuple
@@ -44,32 +45,45 @@ def learn_domain(params: dict, config: ConfigDict, data_dir: str | Path) -> Doma
     """The domain of a network with an encoder of inputs, from the dataset that it was trained on."""
     references = Domain(_unit(_encode_split(params, config, data_dir, 'train')), 1.0)
     distances = references.strangeness(_encode_split(params, config, data_dir, config.eval.split))
-    return references._replace(limit=float(np.quantile(distances, SHARE)))
+    # At least the rounding of a unit vector: codes may all be equal.
+    return references._replace(limit=max(float(np.quantile(distances, SHARE)), 1e-6))
 
 
-def workdir_domain(
-    workdir: str | Path, step: int, params: dict, config: ConfigDict, data_dir: Path | None
-) -> Domain | None:
-    """The domain of checkpoint `step`: from WORKDIR/domain.npz, or learned and kept there.
+def workdir_domain(workdir: str | Path, params: dict, config: ConfigDict, data_dir: Path | None) -> Domain | None:
+    """The domain of the network of a workdir: from WORKDIR/domain.npz, or learned and kept there.
 
-    None for an embedding, which encodes no inputs, and, said in a line, where the dataset is not at hand.
+    None for a model that encodes no inputs, and, said in a line with the reason, where it cannot be learned or read.
     """
-    path = Path(workdir) / 'domain.npz'
-    if config.data.input == 'index':
+    if config.data.input in ('index', 'none'):
         return None
-    if path.exists():
-        stored = read_arrays(path, {'step': ('iu', ()), 'codes': ('f', (None, None)), 'limit': ('f', ())})
-        if stored['step'] == step:
-            return Domain(stored['codes'], float(stored['limit']))
-    if data_dir is None or not data_dir.is_dir():
-        print(
-            f'{workdir}: its dataset ({data_dir}) is not here, so which inputs are unlike those of the training is unknown'
-        )
+    path, weights = Path(workdir) / 'domain.npz', np.frombuffer(hash_weights(params), np.uint8)
+    try:
+        if path.exists():
+            stored = read_arrays(
+                path, {'weights': ('u', weights.shape), 'codes': ('f', (None, None)), 'limit': ('f', ())}
+            )
+            if (stored['weights'] == weights).all():
+                return Domain(stored['codes'], float(stored['limit']))
+        if data_dir is None or not data_dir.is_dir():
+            raise FileNotFoundError(f'its dataset ({data_dir}) is not here')
+        domain, stream = learn_domain(params, config, data_dir), io.BytesIO()
+        np.savez(stream, weights=weights, codes=domain.codes, limit=domain.limit)
+    except (ValueError, OSError) as error:
+        print(f'{workdir}: unknown which inputs are unlike those of the training: {error}', flush=True)
         return None
-    domain, stream = learn_domain(params, config, data_dir), io.BytesIO()
-    np.savez(stream, step=step, codes=domain.codes, limit=domain.limit)
-    write_atomically(path, stream.getvalue())
+    try:
+        write_atomically(path, stream.getvalue())
+    except OSError as error:
+        print(f'{path}: not kept ({error}), the next run will learn it again', flush=True)
     return domain
+
+
+def hash_weights(params: dict) -> bytes:
+    """SHA-256 of all arrays."""
+    digest = hashlib.sha256()
+    for array in jax.tree.leaves(params):
+        digest.update(np.asarray(array).tobytes())
+    return digest.digest()
 
 
 def _encode_split(params: dict, config: ConfigDict, data_dir: str | Path, split: str) -> np.ndarray:
@@ -77,7 +91,7 @@ def _encode_split(params: dict, config: ConfigDict, data_dir: str | Path, split:
     model, transform = occupancy_network(config.model), jax.jit(make_evaluation_transform(config.data))
     index = read_index(data_dir)
     every = -(-len(split_shapes(data_dir, index, split)) // MAX_SHAPES)
-    num_views = min(NUM_VIEWS, index.num_views) if config.data.input == 'image' else 1
+    num_views = min(NUM_VIEWS, max(index.num_views, 1)) if config.data.input == 'image' else 1
     codes = []
     for number in tqdm(range(num_views), desc=f'codes of the {split} split', unit='view'):
         view = number * index.num_views // num_views

@@ -1,8 +1,9 @@
 """From the user's own files to meshes in the user's frame: a folder at a time, and what became of each file."""
 
-import hashlib
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,11 +13,11 @@ from ml_collections import ConfigDict
 from onet_jax.data.images import load_image
 from onet_jax.data.sources import Source
 from onet_jax.evaluation import fit
-from onet_jax.evaluation.domain import SHARE, Domain
+from onet_jax.evaluation.domain import SHARE, Domain, hash_weights
 from onet_jax.evaluation.inputs import bind_input, find_reader
 from onet_jax.evaluation.report import show_input
 from onet_jax.files import write_json
-from onet_jax.geometry.meshes import MESH_FORMATS, Frame, load_mesh, save_mesh
+from onet_jax.geometry.meshes import MESH_FORMATS, load_mesh, save_mesh
 from onet_jax.geometry.mise import dense_grid
 from onet_jax.models.method import Method
 from onet_jax.models.onet import occupancy_network
@@ -26,20 +27,6 @@ from onet_jax.viz.pictures import SIZE, Item
 MAX_SHOWN = 100  # items of a page
 
 
-def reconstruct_input(
-    method: Method, params: dict, config: ConfigDict, values: np.ndarray, frame: Frame
-) -> trimesh.Trimesh:
-    """The mesh of one input, in the frame of the input; no vertices where the level set is empty."""
-    (mesh,) = method.reconstruct(params, values[None], jax.random.key(config.seed))
-    return _to_user(mesh, frame)
-
-
-def _to_user(mesh: trimesh.Trimesh, frame: Frame) -> trimesh.Trimesh:
-    moved = mesh.copy()
-    moved.vertices = frame.to_user(mesh.vertices)
-    return moved
-
-
 def reconstruct_files(
     method: Method,
     params: dict,
@@ -47,14 +34,14 @@ def reconstruct_files(
     inputs: str | Path,
     output: str | Path,
     file_format: str,
-    domain: Domain | None = None,
+    find_domain: Callable[[], Domain | None] = lambda: None,
 ) -> list[Path]:
     """Reconstruct a file or all that a folder has into OUTPUT/<name of the source>.<format>; returns the files written.
 
     OUTPUT/manifest.json has the status of every input, 'done' or 'failed' with the reason: one bad input stops no other, and
     another run makes what is not done yet. It makes everything anew for other weights or settings, and an input anew that
     has changed. OUTPUT/index.html shows inputs beside their meshes, the first `MAX_SHOWN`, and says which are outside of the
-    domain of the network, where that is known.
+    domain of the network. `find_domain` is asked for it when all arguments have been checked; None is unknown.
 
     Raises ValueError before anything is written when two inputs share a name or a mesh would replace an input; after all is
     done, when any input failed.
@@ -62,39 +49,34 @@ def reconstruct_files(
     reader = find_reader(config)
     if file_format not in MESH_FORMATS:
         raise ValueError(f'--format: expected one of {MESH_FORMATS}, found {file_format!r}')
+    # One at a time where the place in the batch matters, for latent and for fitted codes: it depends on what was done before.
+    batch_size = 1 if config.eval.sample or config.data.input == 'index' else config.eval.batch_size
     if config.data.input == 'index':
         method = fit.fitting(method, config)
     output = Path(output)
     targets = {source: output / f'{source.name}.{file_format}' for source in reader.find(inputs)}
     _check_targets(targets)
-    manifest = _open_manifest(output, _describe_settings(params, config))
+    domain = find_domain()
+    manifest = _open_manifest(output, _describe_settings(params, config, domain))
     items = manifest['items']
-    waiting = [s for s, target in targets.items() if not _is_done(items.get(s.name), _identify(s), target)]
+    waiting = [s for s, target in targets.items() if not _is_done(items.get(s.name), _identify(s), output, target)]
     if len(waiting) < len(targets):
         print(f'{len(targets) - len(waiting)} of {len(targets)} inputs are done already', flush=True)
-    # A latent code is drawn by the place in the batch: one at a time, so that it does not depend on what was done before.
-    batch_size = 1 if config.eval.sample else config.eval.batch_size
+    for source in waiting:
+        items.pop(source.name, None)
+    write_json(output / 'manifest.json', manifest)  # it vouches for nothing that the next lines replace
     for sources in (waiting[i : i + batch_size] for i in range(0, len(waiting), batch_size)):
-        read = {}
-        for source in sources:
-            try:
-                read[source] = reader.read(source, config)
-            except (ValueError, OSError) as error:
-                items[source.name] = {**_identify(source), 'status': 'failed', 'reason': str(error)}
-        meshes = []
-        if read:
-            values = np.stack([values for values, _ in read.values()])
-            meshes = method.reconstruct(params, values, jax.random.key(config.seed))
-        for (source, (values, frame)), mesh in zip(read.items(), meshes, strict=True):
-            item = _write(source, values, frame, mesh, targets[source], params, config, domain)
-            items[source.name] = {**_identify(source), **item}
-        for source in sources:
+        results = _reconstruct_batch(sources, method, params, config, domain)
+        for source, result in results.items():
+            items[source.name] = {**_identify(source), **_write(result, targets[source], output)}
             print(_report(source, targets[source], items[source.name]), flush=True)
         write_json(output / 'manifest.json', manifest)
     failed = {s: items[s.name] for s in targets if items[s.name]['status'] == 'failed'}
     done = {source: target for source, target in targets.items() if source not in failed}
     if done:
         _write_page(output / 'index.html', done, failed, items, config, domain)
+    else:
+        (output / 'index.html').unlink(missing_ok=True)
     if failed:
         source, item = next(iter(failed.items()))
         others = (
@@ -106,25 +88,55 @@ def reconstruct_files(
     return list(done.values())
 
 
-def _write(
-    source: Source,
-    values: np.ndarray,
-    frame: Frame,
-    mesh: trimesh.Trimesh,
-    target: Path,
-    params: dict,
-    config: ConfigDict,
-    domain: Domain | None,
-) -> dict:
-    """Write the mesh of an input; returns its status."""
-    if not len(mesh.faces):
-        return {'status': 'failed', 'reason': f'{source.path}: {_explain_empty(params, config, values)}'}
-    save_mesh(_to_user(mesh, frame), target)
-    item = {'status': 'done', 'mesh': target.name, 'vertices': len(mesh.vertices), 'faces': len(mesh.faces)}
+class Reconstruction(NamedTuple):
+    """What became of one input: a mesh in the frame of the user, or a reason why there is none."""
+
+    mesh: trimesh.Trimesh | None = None
+    strangeness: float | None = None  # see `Domain`
+    reason: str = ''
+
+
+def _reconstruct_batch(
+    sources: Sequence[Source], method: Method, params: dict, config: ConfigDict, domain: Domain | None
+) -> dict[Source, Reconstruction]:
+    results, read = {}, {}
+    for source in sources:
+        try:
+            read[source] = find_reader(config).read(source, config)
+        except (ValueError, OSError) as error:
+            results[source] = Reconstruction(reason=str(error))
+    if not read:
+        return results
+    values = np.stack([values for values, _ in read.values()])
+    try:
+        meshes = method.reconstruct(params, values, jax.random.key(config.seed))
+    except ValueError as error:  # the field of an input is not finite
+        if len(read) > 1:
+            for source in read:
+                results |= _reconstruct_batch([source], method, params, config, domain)
+            return results
+        return {**results, **{source: Reconstruction(reason=f'{source.path}: {error}') for source in read}}
+    strangeness = [None] * len(read)
     if domain is not None:
-        code = occupancy_network(config.model).encode(params, values[None])
-        item['strangeness'] = float(domain.strangeness(np.asarray(code))[0])
-    return item
+        strangeness = domain.strangeness(np.asarray(occupancy_network(config.model).encode(params, values))).tolist()
+    for (source, (seen, frame)), mesh, strange in zip(read.items(), meshes, strangeness, strict=True):
+        if not len(mesh.faces):
+            results[source] = Reconstruction(reason=f'{source.path}: {_explain_empty(params, config, seen)}')
+            continue
+        mesh.vertices = frame.to_user(mesh.vertices)
+        results[source] = Reconstruction(mesh, strange)
+    return results
+
+
+def _write(result: Reconstruction, target: Path, output: Path) -> dict:
+    """Write the mesh; returns what the manifest says. The mesh of an earlier run is not left where this one failed."""
+    if result.mesh is None:
+        target.unlink(missing_ok=True)
+        return {'status': 'failed', 'reason': result.reason}
+    save_mesh(result.mesh, target)
+    item = {'status': 'done', 'mesh': target.relative_to(output).as_posix()}
+    item |= {'vertices': len(result.mesh.vertices), 'faces': len(result.mesh.faces)}
+    return item if result.strangeness is None else {**item, 'strangeness': result.strangeness}
 
 
 def _explain_empty(params: dict, config: ConfigDict, values: np.ndarray) -> str:
@@ -169,6 +181,7 @@ def _write_page(
         values, frame = reader.read(source, config)
         mesh = load_mesh(done[source])
         mesh.vertices = frame.to_object(mesh.vertices)
+        mesh.merge_vertices(merge_tex=True, merge_norm=True)  # in files such as stl no two faces share a vertex
         # A photo in full, although the network sees few of its pixels; other inputs as they are seen.
         seen = load_image(source.path, SIZE, source.box) if config.data.input == 'image' else values
         shown.append(Item(source.name, describe(items[source.name]), (show_input(seen), mesh)))
@@ -196,17 +209,12 @@ def _lead(config: ConfigDict, domain: Domain | None, num_outside: int, num_input
     )
 
 
-def _describe_settings(params: dict, config: ConfigDict) -> dict:
-    """What decides how the meshes of a run come out."""
-    weights = hashlib.sha256()
-    for array in jax.tree.leaves(params):
-        weights.update(np.asarray(array).tobytes())
-    return {
-        'weights': weights.hexdigest(),
-        'seed': config.seed,
-        'threshold': config.eval.threshold,
-        **{f'mesh.{key}': value for key, value in config.mesh.items()},
-    }
+def _describe_settings(params: dict, config: ConfigDict, domain: Domain | None) -> dict:
+    """What decides how the meshes of a run come out, and what is said of them."""
+    groups = {name: config[name].to_dict() for name in ('model', 'data', 'eval', 'mesh')}
+    limit = None if domain is None else domain.limit
+    settings = {'weights': hash_weights(params).hex(), 'limit': limit, 'seed': config.seed, **groups}
+    return json.loads(json.dumps(settings))  # as it is read again
 
 
 def _open_manifest(output: Path, settings: dict) -> dict:
@@ -216,10 +224,11 @@ def _open_manifest(output: Path, settings: dict) -> dict:
         return new
     try:
         old = json.loads(path.read_text())
-        return old if old['settings'] == settings else new
-    except (ValueError, KeyError, TypeError) as error:
+        whole = all(item['status'] == 'failed' or item['mesh'] for item in old['items'].values())
+        return old if whole and old['settings'] == settings else new
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f'{path}: expected the manifest of a reconstruction, found another file ({error}); choose another --output'
+            f'{path}: expected the manifest of a reconstruction, found another file ({error!r}); choose another --output'
         ) from error
 
 
@@ -230,11 +239,11 @@ def _identify(source: Source) -> dict:
     return {'input': str(source.path.absolute()), 'box': source.box and list(source.box), 'state': state}
 
 
-def _is_done(item: dict | None, identity: dict, target: Path) -> bool:
+def _is_done(item: dict | None, identity: dict, output: Path, target: Path) -> bool:
     return bool(
         item
         and item['status'] == 'done'
-        and item['mesh'] == target.name
+        and output / item['mesh'] == target
         and all(item[key] == value for key, value in identity.items())
         and target.is_file()
     )

@@ -37,12 +37,15 @@ def refine_file(
     if len(sources) != 1:
         raise ValueError(f'--input: expected one input, that of the mesh, found {len(sources)} in {input_path}')
     values, frame = reader.read(sources[0], config)
+    for path in (mesh_path, sources[0].path):
+        if output.resolve() == path.resolve():
+            raise ValueError(f'{output}: expected a new file, found the input {path}; choose another --output')
     mesh = load_mesh(mesh_path)
+    mesh.vertices = frame.to_object(mesh.vertices)
     # In files such as stl no two faces share a vertex, and they would drift apart.
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
-    mesh.vertices = frame.to_object(mesh.vertices)
     reach = np.abs(mesh.vertices).max()
-    if reach > BOX / 2 + 1e-3:
+    if not reach <= BOX / 2 + 1e-3:
         raise ValueError(
             f'{mesh_path}: expected a mesh in the frame of {sources[0].path}, inside of its cube of {BOX} longest edges, found '
             f'vertices up to {2 * reach:.2f} longest edges wide; give the --input that it was made from'

@@ -52,7 +52,8 @@ def check_memory(resolution: int, max_memory_gb: float | None = None) -> None:
     """Raises ValueError where a mesh from a grid of `resolution` cells takes more than a limit, by default this machine's
     memory."""
     needed = BYTES_PER_POINT * (resolution + 1) ** 3 / 1e9
-    limit = max_memory_gb or os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9
+    here = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9
+    limit = here if max_memory_gb is None else max_memory_gb
     if needed > limit:
         raise ValueError(
             f'--resolution: expected a grid of at most {limit:.1f} GB, found {needed:.1f} GB for {resolution} cells along an '

@@ -3,6 +3,7 @@
 WORKDIR/config.json     the resolved config          WORKDIR/run.json     data_dir, and which dataset it is
 WORKDIR/checkpoints/STEP                             WORKDIR/log.jsonl, WORKDIR/tensorboard
 WORKDIR/calibration.json    the threshold chosen for a checkpoint (see `evaluation/calibrate.py`), where one was
+WORKDIR/domain.npz          what the network has seen (see `evaluation/domain.py`), where that was asked for
 """
 
 import json

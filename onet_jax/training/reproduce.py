@@ -225,6 +225,7 @@ def _write_page(page: Page, output: Path, run: Run, parts: Sequence[str]) -> Pat
     device, path = jax.devices()[0], output / f'{page.name}.md'
     facts = {
         'command': f'`{page.command}`',
+        'steps': f'{run.config.train.num_steps:,} of batches of {run.config.train.batch_size}',
         'dataset': f'{run.data_dir.name}, {read_index(run.data_dir).source["kind"]}',
         'machine': f'{jax.device_count()} x {device.device_kind}, {os.cpu_count()} cores ({platform.machine()})',
         'versions': f'JAX {jax.__version__}, Python {platform.python_version()}',

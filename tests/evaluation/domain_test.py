@@ -1,15 +1,16 @@
+import jax
 import numpy as np
 import pytest
 
-from configs import onet_embedding
-from onet_jax.evaluation.domain import NEIGHBOURS, Domain, workdir_domain
+from configs import onet_embedding, onet_unconditional
+from onet_jax.evaluation.domain import NEIGHBOURS, Domain, learn_domain, workdir_domain
 from onet_jax.training.checkpoints import load_run
 
 
 @pytest.fixture
 def arguments(workdir):
     run = load_run(workdir)
-    return run.step, run.params, run.config, run.data_dir
+    return run.params, run.config, run.data_dir
 
 
 def test_strangeness_is_the_distance_to_the_fifth_neighbour_in_limits():
@@ -23,24 +24,39 @@ def test_strangeness_is_the_distance_to_the_fifth_neighbour_in_limits():
     assert Domain(codes[:2], 1.0).strangeness(codes[:1])[0] == pytest.approx(np.linalg.norm(codes[0] - codes[1]))
 
 
-def test_the_domain_of_a_run_is_learned_once_for_each_checkpoint(workdir, arguments, tmp_path):
+def test_the_domain_of_a_run_is_learned_once_for_its_weights(arguments, tmp_path, capsys):
+    params, config, data_dir = arguments
     domain = workdir_domain(tmp_path, *arguments)
     np.testing.assert_allclose(np.linalg.norm(domain.codes, axis=1), 1, rtol=1e-5)
     assert domain.limit > 0
-    np.savez(tmp_path / 'domain.npz', step=arguments[0], codes=domain.codes, limit=123.0)
+    stored = dict(np.load(tmp_path / 'domain.npz'))
+    np.savez(tmp_path / 'domain.npz', **{**stored, 'limit': 123.0})
     assert workdir_domain(tmp_path, *arguments).limit == 123
-    assert workdir_domain(tmp_path, arguments[0] + 1, *arguments[1:]).limit == domain.limit, 'of another checkpoint'
+    assert workdir_domain(tmp_path, params, config, None).limit == 123, 'known without the dataset'
+    other = jax.tree.map(lambda array: array + 0.1, params)
+    assert workdir_domain(tmp_path, other, config, data_dir).limit != 123
     (tmp_path / 'domain.npz').write_bytes(b'PK damaged')
-    with pytest.raises(ValueError, match=r'domain.npz: expected an archive'):
-        workdir_domain(tmp_path, *arguments)
+    assert workdir_domain(tmp_path, *arguments) is None
+    assert 'domain.npz: expected an archive' in capsys.readouterr().out
+
+
+def test_a_network_that_gives_one_code_to_all_has_a_domain(arguments):
+    params, config, data_dir = arguments
+    params = jax.tree.map(np.zeros_like, params)
+    params['params']['encoder']['fc_c']['bias'] += 1
+    domain = learn_domain(params, config, data_dir)
+    assert domain.strangeness(domain.codes[:1]) <= 1
+    assert domain.strangeness(-domain.codes[:1]) > 1
 
 
 def test_without_its_dataset_the_domain_is_unknown(arguments, tmp_path, capsys):
-    assert workdir_domain(tmp_path, *arguments[:3], tmp_path / 'gone') is None
-    assert workdir_domain(tmp_path, *arguments[:3], None) is None
-    assert 'gone) is not here, so which inputs are unlike those of the training is unknown' in capsys.readouterr().out
+    params, config, _ = arguments
+    assert workdir_domain(tmp_path, params, config, tmp_path / 'gone') is None
+    assert workdir_domain(tmp_path, params, config, None) is None
+    assert 'gone) is not here' in capsys.readouterr().out
 
 
-def test_an_embedding_has_no_domain(tmp_path):
-    assert workdir_domain(tmp_path, 1, {}, onet_embedding.get_config('tiny'), tmp_path) is None
+@pytest.mark.parametrize('file', [onet_embedding, onet_unconditional])
+def test_a_model_that_encodes_no_inputs_has_no_domain(tmp_path, file):
+    assert workdir_domain(tmp_path, {}, file.get_config('tiny'), tmp_path) is None
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from configs import onet_image, onet_unconditional, onet_voxels
 from onet_jax import models
 from onet_jax.evaluation.domain import Domain
 from onet_jax.evaluation.inputs import READERS, bind_input, cloud_input, draw_points
-from onet_jax.evaluation.reconstruct import reconstruct_files, reconstruct_input
+from onet_jax.evaluation.reconstruct import reconstruct_files
 from onet_jax.geometry.mise import dense_grid
 from onet_jax.geometry.voxels import Voxels, write_binvox
 from onet_jax.models import onet
@@ -39,14 +39,15 @@ def cloud():
     return np.concatenate([corners, inside]) + np.array([1000.0, -20.0, 5.0])
 
 
-def test_the_network_sees_object_coordinates_and_the_user_gets_the_own_frame(cloud):
+def test_the_network_sees_object_coordinates_and_the_user_gets_the_own_frame(cloud, tmp_path):
+    np.save(tmp_path / 'cloud.npy', cloud)
     seen, config = [], small_config()
-    mesh = reconstruct_input(hull_method(seen), {}, config, *cloud_input(cloud, config))
+    (path,) = reconstruct_files(hull_method(seen), {}, config, tmp_path / 'cloud.npy', tmp_path / 'out', 'ply')
     assert seen[0].shape == (1, config.data.num_input_points, 3)
     np.testing.assert_allclose(
         [seen[0][0].min(0), seen[0][0].max(0)], [[-0.5, -1 / 3, -1 / 6], [0.5, 1 / 3, 1 / 6]], atol=1e-5
     )
-    np.testing.assert_allclose(mesh.bounds, [[1000, -20, 5], [1003, -18, 6]], atol=1e-3)
+    np.testing.assert_allclose(trimesh.load(path).bounds, [[1000, -20, 5], [1003, -18, 6]], atol=1e-3)
 
 
 def test_points_are_drawn_without_repetition_where_there_are_enough():
@@ -122,6 +123,50 @@ def test_one_bad_input_stops_no_other_and_what_is_done_is_not_done_again(cloud, 
         reconstruct_files(hull_method(), {}, config, inputs, output, 'ply')
 
 
+def test_nothing_of_another_run_passes_for_a_result(cloud, tmp_path):
+    """Killed in the middle, other settings have replaced a mesh that the first ones made; then a failure."""
+    config, output = small_config(), tmp_path / 'out'
+    for name in 'ab':
+        np.save(tmp_path / f'{name}.npy', cloud)
+    arguments = config, tmp_path, output, 'ply'
+    reconstruct_files(hull_method(), {}, *arguments)
+    before = (output / 'a.ply').read_bytes()
+
+    def kill(params, inputs, key):
+        (output / 'a.ply').write_bytes(b'half of it')
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct_files(Method(None, None, None, kill), {'weight': np.ones(1)}, *arguments)
+    seen = []
+    reconstruct_files(hull_method(seen), {}, *arguments)
+    assert sum(map(len, seen)) == 2
+    assert (output / 'a.ply').read_bytes() == before
+
+    for name in 'ab':
+        (tmp_path / f'{name}.npy').write_bytes(b'damaged')
+    with pytest.raises(ValueError, match=r'a.npy: expected a readable'):
+        reconstruct_files(hull_method(), {}, *arguments)
+    assert [path.name for path in output.iterdir()] == ['manifest.json']
+
+
+def test_a_field_that_is_not_finite_stops_no_other_of_its_batch(cloud, tmp_path):
+    for name, size in (('a', 1), ('b', 2), ('c', 3)):
+        np.save(tmp_path / f'{name}.npy', cloud[: 10 * size])
+
+    def reconstruct(params, inputs, key):
+        if any(10 < len(np.unique(values, axis=0)) <= 20 for values in inputs):
+            raise ValueError('field: expected finite values')
+        return hull_method().reconstruct(params, inputs, key)
+
+    config = small_config()
+    with config.unlocked():
+        config.eval.batch_size = 3
+    with pytest.raises(ValueError, match=r'b.npy: field: expected finite values \(1 of 3 inputs failed'):
+        reconstruct_files(Method(None, None, None, reconstruct), {}, config, tmp_path, tmp_path / 'out', 'off')
+    assert sorted(path.name for path in (tmp_path / 'out').glob('*.off')) == ['a.off', 'c.off']
+
+
 def test_fifty_shapes_are_meshed_by_one_compilation_of_each_function(workdir, cloud, tmp_path):
     run, inputs = load_run(workdir), tmp_path / 'in'
     inputs.mkdir()
@@ -181,6 +226,8 @@ def test_photos_with_categories_become_folders_of_meshes(tmp_path):
     assert written == [tmp_path / 'out/chair/a.off', tmp_path / 'out/sofa/a.off']
     assert all(path.is_file() for path in written)
     assert [image.shape for image in seen] == [(64, 64, 3)] * 2
+    items = json.loads((tmp_path / 'out/manifest.json').read_text())['items']
+    assert [item['mesh'] for item in items.values()] == ['chair/a.off', 'sofa/a.off']
     page = (tmp_path / 'out/index.html').read_text()
     assert page.count('alt="chair/a: photo" src="data:image/jpeg') == 1
     assert 'data-shape="1"' in page
@@ -200,7 +247,7 @@ def test_the_page_says_which_inputs_are_outside_the_training_domain(workdir, clo
     codes = np.stack(codes) / np.linalg.norm(codes, axis=1, keepdims=True)
     domain = Domain(codes[:1], float(np.linalg.norm(codes[0] - codes[1])) / 2)
     arguments = run.method._replace(reconstruct=hull_method().reconstruct), run.params, run.config, inputs
-    reconstruct_files(*arguments, tmp_path / 'out', 'ply', domain)
+    reconstruct_files(*arguments, tmp_path / 'out', 'ply', lambda: domain)
     page = (tmp_path / 'out/index.html').read_text()
     assert '<h3>box<span>within the training domain (0.00 times the limit)</span>' in page
     assert '<h3>rod<span>OUTSIDE the training domain (2.00 times the limit)' in page

@@ -63,3 +63,5 @@ def test_what_cannot_be_refined_is_named(case, tmp_path):
     with pytest.raises(ValueError, match=r'--input: expected one input, that of the mesh, found \d in'):
         refine_file(*arguments, tmp_path / 'ball.ply', tmp_path, tmp_path / 'out.ply')
     assert not (tmp_path / 'out.ply').exists()
+    with pytest.raises(ValueError, match=r'ball.ply: expected a new file, found the input .*ball.ply; choose another'):
+        refine_file(*arguments, tmp_path / 'ball.ply', tmp_path / 'cloud.npy', tmp_path / 'ball.ply')
