@@ -9,9 +9,9 @@ from onet_jax.geometry.mise import dense_grid
 from onet_jax.models import onet
 
 
-@pytest.fixture(scope='module')
-def model_and_params():
-    model = onet.occupancy_network(small_config().model)
+def random_model(config):
+    """Network, weights of which none is the initial one, and the codes of two clouds."""
+    model = onet.occupancy_network(config.model)
     batch = {'points': jnp.zeros((2, 4, 3)), 'inputs': jax.random.normal(jax.random.key(0), (2, 30, 3))}
     params = model.init(jax.random.key(1), batch)
     # Zero-initialised layers would hide mistakes: make everything random.
@@ -19,6 +19,11 @@ def model_and_params():
     keys = jax.random.split(jax.random.key(2), len(leaves))
     leaves = [x + 0.1 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
     return model, tree.unflatten(leaves), model.encode(tree.unflatten(leaves), batch['inputs'])
+
+
+@pytest.fixture(scope='module')
+def model_and_params():
+    return random_model(small_config())
 
 
 def test_pieces_and_whole_agree(model_and_params):
@@ -96,20 +101,24 @@ def test_validation_samples_the_prior_where_the_config_says_so():
     assert np.abs(values[True]['iou'] - values[False]['iou']).max() > 0
 
 
+@pytest.mark.parametrize('latent_size', [0, 4])
 @pytest.mark.parametrize('seeded', [False, True])
-def test_a_batch_of_meshes_on_an_accelerator_is_that_of_the_host(model_and_params, monkeypatch, seeded):
+def test_a_batch_of_meshes_on_an_accelerator_is_that_of_the_host(monkeypatch, latent_size, seeded):
     """The level goes through the middle of the values: an untrained field has an inside nowhere else."""
-    model, params, cond = model_and_params
     config = small_config()
-    logits = dense_grid(model.bind(params, cond[:1]), num_points=17)
+    with config.unlocked():
+        config.model.latent_size = latent_size
+    model, params, cond = random_model(config)
+    codes = cond, jax.random.normal(jax.random.key(4), (2, latent_size)) if latent_size else None
+    logits = dense_grid(model.bind(params, *jax.tree.map(lambda code: code[:1], codes)), num_points=17)
     with config.unlocked():
         config.eval.threshold = float(jax.nn.sigmoid(np.median(logits)))
     seeds = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 30, 3)).astype(np.float32) if seeded else None
-    host = onet.decode_meshes(config, params, cond, None, seeds)
+    host = onet.decode_meshes(config, params, *codes, seeds)
     assert len(host[0].faces) > 100
     monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
     monkeypatch.setattr(onet, 'MAX_LATTICE_POINTS', 17**3)  # one shape at a time
-    device = onet.decode_meshes(config, params, cond, None, seeds)
+    device = onet.decode_meshes(config, params, *codes, seeds)
     assert len(device) == len(host) == 2
     for ours, theirs in zip(device, host, strict=True):
         assert ours.is_watertight
