@@ -141,11 +141,13 @@ def _show(path: Path, trained: Trained) -> None:
     middle = max(0, len(ranked) // 2 - NUM_SHOWN // 2)
     shown = list(dict.fromkeys([*range(len(ranked))[:NUM_SHOWN], *range(len(ranked))[middle : middle + NUM_SHOWN]]))
     shown = list(dict.fromkeys([*shown, *range(len(ranked))[-NUM_SHOWN:]]))
+    # The number of a shape, the input of an embedding, is nothing to see.
+    titles = ('input', 'reconstruction') if ranked[0].inputs.ndim else ('reconstruction',)
     items = [
-        Item(f'{r.category} {r.name}', f'IoU {r.scores["iou"]:.2f}', (show_input(r.inputs), r.mesh))
+        Item(f'{r.category} {r.name}', f'IoU {r.scores["iou"]:.2f}', (show_input(r.inputs), r.mesh)[-len(titles) :])
         for r in (ranked[i] for i in shown)
     ]
-    contact_sheet(items, ('input', 'reconstruction'), path)
+    contact_sheet(items, titles, path)
 
 
 def representation(page: Page, output: Path, runs: Path, data_dir: Path | None) -> Path:
