@@ -50,6 +50,7 @@ def model_config(encoder: str | None, decoder: str, **sizes) -> ConfigDict:
     """A config of a small network, from the official names."""
     config = onet_points.get_config()
     with config.unlocked():
+        del config.model.encoder_hidden_size  # of the encoder of points; others have a default
         config.model.update(encoder=encoder or 'none', decoder=decoder, **sizes)
         config.data.input = onet.ENCODERS[config.model.encoder].input
     return config
@@ -58,10 +59,11 @@ def model_config(encoder: str | None, decoder: str, **sizes) -> ConfigDict:
 def golden_model_config(data: dict) -> ConfigDict:
     """The network of a file of onet/, from the settings and the weights in it."""
     cfg, embedding = ast.literal_eval(str(data['meta/cfg'])), data.get('param/encoder.weight', np.zeros((0, 0)))
+    hidden_size = cfg.get('encoder_kwargs', {}).get('hidden_dim')
     config = model_config(
         cfg['encoder'],
         cfg['decoder'],
-        encoder_hidden_size=cfg.get('encoder_kwargs', {}).get('hidden_dim', 0),
+        **({} if hidden_size is None else {'encoder_hidden_size': hidden_size}),
         cond_size=cfg['c_dim'],
         latent_size=cfg['z_dim'],
         decoder_hidden_size=cfg['decoder_kwargs']['hidden_size'],
