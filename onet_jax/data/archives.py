@@ -22,8 +22,7 @@ DAMAGED = (
     struct.error,
     EOFError,
     ValueError,
-    NotImplementedError,  # an archive of a later version of the format
-    RuntimeError,
+    RuntimeError,  # encrypted; or, as its subclass, of a later version of the format
     OSError,
 )
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what np.savez and np.savez_compressed use
