@@ -28,16 +28,16 @@ def traced(step_fn: Callable, folder: Path, num_steps: int) -> Callable:
             jax.block_until_ready(result)
             jax.profiler.stop_trace()
             (found,) = {path.parent for path in folder.rglob('*.xplane.pb')} - before
-            print(describe_trace(found), flush=True)
+            print(describe_trace(found, last - first + 1), flush=True)
         return result
 
     before = {path.parent for path in folder.rglob('*.xplane.pb')}
     return call
 
 
-def describe_trace(folder: Path) -> str:
-    """Where a trace is and what opens it."""
+def describe_trace(folder: Path, num_steps: int) -> str:
+    """Where a trace of so many steps is, and what opens it."""
     return (
-        f'{folder}: a trace of {NUM_TRACED} steps. Drag perfetto_trace.json.gz onto https://ui.perfetto.dev, or '
+        f'{folder}: a trace of {num_steps} steps. Drag perfetto_trace.json.gz onto https://ui.perfetto.dev, or '
         f'`pip install xprof` and run `xprof --logdir={folder.parents[2]}`'
     )
