@@ -4,6 +4,7 @@ WORKDIR/config.json     the resolved config          WORKDIR/run.json     data_d
 WORKDIR/checkpoints/STEP                             WORKDIR/log.jsonl, WORKDIR/tensorboard
 WORKDIR/calibration.json    the threshold chosen for a checkpoint (see `evaluation/calibrate.py`), where one was
 WORKDIR/domain.npz          what the network has seen (see `evaluation/domain.py`), where that was asked for
+WORKDIR/images/STEP.png     reconstructions on the way, and WORKDIR/profile a trace, where they were asked for
 """
 
 import json
