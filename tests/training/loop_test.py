@@ -85,6 +85,7 @@ def test_an_interrupted_run_ends_bit_for_bit_as_one_that_was_not(dataset, tmp_pa
     assert_same_tree(whole, again)
 
 
+@pytest.mark.slow
 def test_all_options_of_the_optimiser_together_survive_an_interruption(dataset, tmp_path, monkeypatch):
     """The failure is in the middle of an update; the network of the run is the average."""
     config = small_config(num_steps=6, backend='jit', checkpoint_every_steps=3, eval_every_steps=3)
