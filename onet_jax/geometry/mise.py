@@ -15,9 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from onet_jax.geometry.field import evaluate
-from onet_jax.geometry.grid import corner_points, lattice_to_world, world_to_lattice
+from onet_jax.geometry.grid import lattice_to_world, world_to_lattice
 
 CORNERS = tuple(product((0, 1), repeat=3))
+BLOCK = 1 << 20  # points whose coordinates are in memory at a time
 
 
 class Grid(NamedTuple):
@@ -49,27 +50,25 @@ def multiresolution_grid(
     finest = resolution << upsampling_steps
     shape = (finest + 1,) * 3
     seeded = _find_cells(np.zeros((0, 3)) if seeds is None else np.asarray(seeds), resolution, upsampling_steps)
-    world = lattice_to_world(np.arange(finest + 1), finest)
     # Of the levels that can be split. A round costs what its points cost, and a few passes over these cells.
     leaves = [np.full((resolution << i,) * 3, i == 0) for i in range(upsampling_steps)]
     above, below = (np.zeros(leaves[-1].shape if leaves else 0, bool) for _ in range(2))
     asked = np.zeros(np.prod(shape), bool)
-    step = 1 << upsampling_steps
-    points = np.arange(asked.size).reshape(shape)[::step, ::step, ::step].ravel()
+    coarse = np.arange(0, finest + 1, 1 << upsampling_steps)
+    points = np.ravel_multi_index(np.ix_(coarse, coarse, coarse), shape).ravel()
 
     rounds = []
     while len(points):
         asked[points] = True
-        lattice = np.unravel_index(points, shape)
-        found = evaluate(field, np.stack([world[axis] for axis in lattice], axis=1))
+        found = _ask(field, points, shape)
         if not np.isfinite(found).all():
             raise ValueError(
                 f'field: expected finite values, found {(~np.isfinite(found)).sum()} of {found.size} not finite'
             )
         rounds.append((points, found))
         exact = found.astype(np.float64)  # or the level would be rounded to the precision of the values
-        _mark_touched(above, lattice, exact >= level)
-        _mark_touched(below, lattice, exact <= level)
+        _mark_touched(above, points[exact >= level], shape)
+        _mark_touched(below, points[exact <= level], shape)
         points = _split(leaves, above, below, seeded, shape)
         points = np.sort(points[~asked[points]])
         points = points[np.diff(points, prepend=-1) > 0]
@@ -80,20 +79,30 @@ def multiresolution_grid(
 
 def dense_grid(field: Callable, *, num_points: int) -> np.ndarray:
     """`field` on the inclusive lattice of num_points^3 points: [n, n, n] float64."""
-    points = corner_points(num_points)
-    return evaluate(field, points.reshape(-1, 3)).astype(np.float64).reshape(points.shape[:3])
+    found = _ask(field, np.arange(num_points**3), (num_points,) * 3)
+    return found.astype(np.float64).reshape((num_points,) * 3)
 
 
-def _mark_touched(cells: np.ndarray, lattice: tuple[np.ndarray, ...], chosen: np.ndarray) -> None:
-    """Mark, in place, the cells [n]^3 that have one of the chosen points [N] on their boundary or in them.
+def _ask(field: Callable, points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The values [N] of the field at points [N] of the lattice, by number."""
+    world = lattice_to_world(np.arange(shape[0]), shape[0] - 1)
+    pieces = []
+    for start in range(0, len(points), BLOCK):
+        lattice = np.unravel_index(points[start : start + BLOCK], shape)
+        pieces.append(evaluate(field, np.stack([world[axis] for axis in lattice], axis=1)))
+    return np.concatenate(pieces)
 
-    lattice: x, y and z [N] of the points, on a lattice with two of its edges along an edge of these cells.
+
+def _mark_touched(cells: np.ndarray, points: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Mark, in place, the cells [n]^3 that have one of the points [N] on their boundary or in them.
+
+    points: by number, of a lattice [2n + 1]^3, with two of its edges along an edge of these cells.
     """
     if not cells.size:
         return
     n = len(cells)
     # Along an axis a point lies in the cell of the edge before it and in that of the edge after it; the box ends with both.
-    x, y, z = ([np.maximum(axis - 1, 0) // 2, np.minimum(axis // 2, n - 1)] for axis in np.stack(lattice)[:, chosen])
+    x, y, z = ([np.maximum(axis - 1, 0) // 2, np.minimum(axis // 2, n - 1)] for axis in np.unravel_index(points, shape))
     marks = cells.reshape(-1)
     for i, j in product(x, y):
         line = (i * n + j) * n
