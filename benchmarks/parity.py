@@ -24,6 +24,7 @@ from absl import app
 from ml_collections import ConfigDict
 
 from benchmarks import report
+from benchmarks.conv_parity import LEFT_OUT, conv_deviations
 from benchmarks.golden import find_golden, golden_names, read_golden
 from benchmarks.module_parity import (
     ZERO_GRADIENT,
@@ -230,6 +231,7 @@ FOLDERS: dict[str, Callable[[str, dict, type], Deviations]] = {
     'mesh': mesh_deviations,
     'trained': trained_deviations,
     'checkpoints': checkpoint_deviations,
+    'conv': conv_deviations,
 }
 OLD_FORMAT = '_legacyformat'
 PATTERNS = (
@@ -241,12 +243,14 @@ PATTERNS = (
     'mesh/refine*',
     'trained/*',
     'checkpoints/*',
+    *(f'conv/conv_onet/{kind}_*' for kind in ('unet', 'unet3d', 'enc', 'dec', 'model')),
 )
 
 
 def compared_files() -> list[str]:
     """The files that are compared, such as 'decoders/simple_z.npz'."""
     names = [name for pattern in PATTERNS for name in golden_names(f'{pattern}.npz')]
+    names = [name for name in names if not name.startswith('conv/') or not any(word in name for word in LEFT_OUT)]
     # The same content in the older format: its results are those of the other file.
     return names + [name.replace('.pt', '.npz') for name in golden_names(f'checkpoints/*{OLD_FORMAT}.pt')]
 

@@ -38,7 +38,7 @@ DECODERS = {
     ),
 }
 RESNET = Layout(renames=((r'layer(\d)_(\d+)\.', r'layer\1.\2.'), (r'downsample_(\d)\.', r'downsample.\1.')))
-_LOCAL = Layout(
+LOCAL = Layout(
     renames=(
         (r'^maps\.', ''),
         (r'(blocks|fc_c)_(\d)\.', r'\1.\2.'),
@@ -46,9 +46,9 @@ _LOCAL = Layout(
         (r'(encoders|decoders)_(\d)_(SingleConv\d)_', r'\1.\2.basic_module.\3.'),
     )
 )
-DECODERS |= {'simple_local': _LOCAL}
+DECODERS |= {'simple_local': LOCAL}
 ENCODERS = {name: RESNET if name.startswith('resnet') else Layout() for name in onet.ENCODERS}
-ENCODERS |= dict.fromkeys(conv_onet.ENCODERS, _LOCAL)
+ENCODERS |= dict.fromkeys(conv_onet.ENCODERS, LOCAL)
 
 LEAVES = {'kernel': 'weight', 'scale': 'weight', 'embedding': 'weight'}  # others have the same name
 ADAM = {'betas': (0.9, 0.999), 'eps': 1e-8, 'weight_decay': 0, 'amsgrad': False}  # as `optim.make_optimizer` makes it
