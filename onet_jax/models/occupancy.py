@@ -53,19 +53,23 @@ class OccupancyModule(nn.Module):
     decoder: nn.Module
     encoder: nn.Module | None = None
     encoder_latent: nn.Module | None = None
+    free_nats: float = 0.0  # of the divergence of each latent number, in training
 
     def __call__(self, points, occ, inputs, noise, *, train=False, axis_name=None):
         """The two terms of the negative evidence lower bound (paper, eq. 3) of each shape, in nats.
 
         points [B, T, 3], occ [B, T], inputs [B, ...], noise [B, Z] standard normal -> reconstruction error [B], the
         cross-entropy summed over the points, and divergence of the posterior from the prior [B], 0 without latent code.
+        In training each latent number counts as diverged by `free_nats` at least (Kingma et al., NIPS 2016): else it is
+        cheapest at first to say nothing, and the decoder learns to do without.
         """
         cond = self.encode(inputs, train=train, axis_name=axis_name)
         latent, divergence = None, jnp.zeros(len(points), points.dtype)
         if self.encoder_latent is not None:
             mean, log_std = self.posterior(points, occ, cond)
             latent = mean + jnp.exp(log_std) * noise
-            divergence = losses.kl_to_standard_normal(mean, log_std).sum(axis=1)
+            divergences = losses.kl_to_standard_normal(mean, log_std)
+            divergence = (jnp.maximum(divergences, self.free_nats) if train else divergences).sum(axis=1)
         logits = self.decode(points, cond, latent, train=train, axis_name=axis_name)
         return losses.occupancy_bce(logits, occ).sum(axis=1), divergence
 

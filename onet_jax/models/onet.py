@@ -26,7 +26,8 @@ def build_module(config: ConfigDict) -> OccupancyModule:
 
     `encoder` and `decoder` are official names; `cond_size`, `latent_size`, `decoder_hidden_size` and, of the encoders of points
     and voxels and of `simple_conv`, `encoder_hidden_size` are widths. `num_shapes` is the number of codes of the encoder
-    `idx`, `code_std` their spread at first. `leaky` is an option of the decoder and of the latent encoder.
+    `idx`, `code_std` their spread at first. `leaky` is an option of the decoder and of the latent encoder, `free_nats` of the
+    loss of latent codes (see `OccupancyModule`).
     """
     for key, known in (('encoder', ENCODERS), ('decoder', DECODERS)):
         if config[key] not in known:
@@ -36,4 +37,5 @@ def build_module(config: ConfigDict) -> OccupancyModule:
         decoder=Decoder(config.decoder_hidden_size, latent_size, leaky=config.leaky, **DECODERS[config.decoder]),
         encoder=ENCODERS[config.encoder].build(config),
         encoder_latent=LatentEncoder(latent_size, leaky=config.leaky) if latent_size else None,
+        free_nats=config.get('free_nats', 0.0),
     )

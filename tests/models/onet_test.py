@@ -7,6 +7,7 @@ from model_configs import small_config
 from onet_jax import models
 from onet_jax.geometry.mise import dense_grid
 from onet_jax.models import occupancy
+from onet_jax.models.onet import build_module
 
 
 def random_model(config):
@@ -124,3 +125,17 @@ def test_a_batch_of_meshes_on_an_accelerator_is_that_of_the_host(monkeypatch, la
         assert ours.is_watertight
         np.testing.assert_allclose(ours.volume, theirs.volume, rtol=1e-3)
         np.testing.assert_allclose(ours.bounds, theirs.bounds, atol=1e-3)
+
+
+def test_free_nats_count_in_training_only():
+    config = small_config()
+    with config.unlocked():
+        config.model.update(latent_size=3, free_nats=0.25)
+    batch = {'points': jnp.zeros((2, 4, 3)), 'inputs': jnp.zeros((2, 30, 3))}
+    params = models.occupancy_network(config.model).init(jax.random.key(0), batch)
+    params['params']['encoder_latent'] = jax.tree.map(jnp.zeros_like, params['params']['encoder_latent'])
+    arguments = batch['points'], jnp.zeros((2, 4)), batch['inputs'], jnp.zeros((2, 3))
+    module = build_module(config.model)
+    for train, expected in ((True, 0.75), (False, 0.0)):
+        (_, divergence), _ = module.apply(params, *arguments, train=train, mutable=['batch_stats'])
+        np.testing.assert_allclose(divergence, [expected] * 2, atol=1e-6, err_msg='the posterior is the prior')
