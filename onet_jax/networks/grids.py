@@ -340,6 +340,7 @@ class LocalDecoder(nn.Module):
         net = nn.leaky_relu(net, 0.2) if self.leaky else nn.relu(net)
         return Linear(1, name='fc_out')(net)[..., 0]
 
+    @nn.nowrap
     def bind(self, variables: dict, cond: dict, latent: None = None, dtype: Any = jnp.float32) -> 'BoundLocalDecoder':
         """The decoder for one shape, cond: by name [*space, C]; its matrices and features in `dtype`."""
         variables, cond = jax.tree.map(lambda array: array.astype(dtype), (variables, cond))
