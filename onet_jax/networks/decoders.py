@@ -66,6 +66,7 @@ class Decoder(nn.Module):
         net = nn.leaky_relu(net, 0.2) if self.leaky else nn.relu(net)
         return Linear(1, name='fc_out')(net)[..., 0]
 
+    @nn.nowrap
     def bind(
         self, variables: dict, cond: jax.Array, latent: jax.Array | None, dtype: Any = jnp.float32
     ) -> BoundDecoder:
