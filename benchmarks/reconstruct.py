@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 from benchmarks import report, time_alternately
 from benchmarks.golden import SHARED
 from configs import onet_points
-from onet_jax import metrics
+from onet_jax import metrics, models
 from onet_jax.convert.official import layouts_of, read_weights, variable_shapes
 from onet_jax.geometry.device import extract_meshes
 from onet_jax.geometry.extract import extract_mesh, marching_cubes, threshold_to_logit
@@ -29,7 +29,6 @@ from onet_jax.geometry.mise import dense_grid, multiresolution_grid
 from onet_jax.geometry.refine import refine_mesh
 from onet_jax.geometry.sampling import sample_surface
 from onet_jax.geometry.simplify import simplify_mesh
-from onet_jax.models import onet
 
 GOLDEN = SHARED / 'golden'
 WEIGHTS = flags.DEFINE_string('weights', str(GOLDEN / 'trained' / 'chair_h256_c128.npz'), 'Trained decoder.')
@@ -53,7 +52,7 @@ def load_field(path: str, dtype=jnp.float32):
     # The encoder is not at hand.
     shapes = {name: {'decoder': tree['decoder']} for name, tree in variable_shapes(config).items()}
     params = jax.device_put(read_weights(state, shapes, layouts_of(config, legacy=False)))
-    return onet.occupancy_network(config.model).bind(params, cond, None, dtype)
+    return models.occupancy_network(config.model).bind(params, cond, None, dtype)
 
 
 def time_mesh(field: Callable, upsampling_steps: int):

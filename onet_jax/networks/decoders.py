@@ -1,9 +1,12 @@
 """Decoders: points and a condition to logits of occupancy. B batch, T points, C condition, Z latent."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from onet_jax.networks.bound import BoundDecoder, bind_decoder
 from onet_jax.networks.layers import BatchNorm, ConditionalBatchNorm, Linear, ResnetBlock
 
 
@@ -62,6 +65,13 @@ class Decoder(nn.Module):
             net = self.norm(name='bn' if self.residual else f'bn_{self.num_blocks}')(net, cond, **mode)
         net = nn.leaky_relu(net, 0.2) if self.leaky else nn.relu(net)
         return Linear(1, name='fc_out')(net)[..., 0]
+
+    @nn.nowrap
+    def bind(
+        self, variables: dict, cond: jax.Array, latent: jax.Array | None, dtype: Any = jnp.float32
+    ) -> BoundDecoder:
+        """The decoder for one shape, cond [C] and latent [Z], with what depends on the shape alone computed."""
+        return bind_decoder(self, variables, cond, latent, dtype)
 
 
 # The official names, as options of the one decoder.

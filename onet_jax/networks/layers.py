@@ -166,6 +166,7 @@ class Conv(nn.Module):
     padding: int = 0
     use_bias: bool = True
     kernel_init: nn.initializers.Initializer = torch_uniform
+    bias_init: nn.initializers.Initializer | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -181,7 +182,7 @@ class Conv(nn.Module):
             y = convolve(x, kernel)
         if self.use_bias:
             fan_in = x.shape[-1] * self.kernel_size**num_axes
-            y = y + self.param('bias', _uniform(fan_in**-0.5), (self.features,))
+            y = y + self.param('bias', self.bias_init or _uniform(fan_in**-0.5), (self.features,))
         return y
 
 

@@ -22,6 +22,7 @@ from onet_jax.convert.torch_file import read_torch_file
 from onet_jax.data import records
 from onet_jax.evaluation.calibrate import Calibration, calibrate
 from onet_jax.files import write_json
+from onet_jax.models.occupancy import OccupancyNetwork
 from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import TrainState
 
@@ -243,13 +244,13 @@ def read_calibration(workdir: str | Path) -> Calibration | None:
         ) from error
 
 
-def load(workdir: str | Path) -> tuple[models.onet.OccupancyNetwork, dict]:
+def load(workdir: str | Path) -> tuple[OccupancyNetwork, dict]:
     """The trained network of a workdir: functions and weights are two values.
 
     Example: `model, params = onet_jax.load('runs/points')`. Raises FileNotFoundError as `load_run`.
     """
     run = load_run(workdir)
-    return models.onet.occupancy_network(run.config.model), run.params
+    return models.occupancy_network(run.config.model), run.params
 
 
 def _flatten(tree: dict, prefix: str = '') -> dict:
