@@ -54,7 +54,17 @@ def get_config(variant: str = '') -> ConfigDict:
                 'test_fraction': 0.1,
                 'dataset_seed': 0,
             },
-            'optim': {'name': 'adam', 'learning_rate': 1e-4, 'schedule': 'constant', 'warmup_steps': 0},
+            'optim': {
+                'name': 'adam',  # or 'muon'
+                'learning_rate': 1e-4,
+                'schedule': 'constant',  # or 'cosine', 'step', 'exponential': after the warm-up
+                'warmup_steps': 0,
+                'decay_steps': 100_000,  # of 'step' and 'exponential': the time in which
+                'decay_factor': 0.3,  # the learning rate becomes this share of itself
+                'clip_norm': 0.0,  # of the gradient of all weights; 0 is off
+                'accumulate_steps': 1,  # batches whose mean gradient makes one update
+                'ema_decay': 0.0,  # a step of the average of the weights that is validated and used; 0 is off
+            },
             'train': {
                 'num_steps': 300_000,
                 'batch_size': 64,
@@ -70,6 +80,7 @@ def get_config(variant: str = '') -> ConfigDict:
                 'sample': False,  # latent codes: samples of the prior, or its mean
                 'voxel_iou': True,  # also the IoU with the 32^3 voxels in validation
                 'select_by': 'iou',  # or 'loss': what makes a checkpoint the best one
+                'render_every_steps': 0,  # pictures of reconstructions, in WORKDIR/images and TensorBoard; 0 is never
             },
             'mesh': {'resolution': 32, 'upsampling_steps': 2},
         }

@@ -1,8 +1,13 @@
-"""Writing files so that a reader finds the old content or the new one, never a part."""
+"""Where files lie, and writing them so that a reader finds the old content or the new one, never a part."""
 
 import json
 import os
 from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Where embedded datasets are kept: $ONET_JAX_CACHE or ~/.cache/onet_jax."""
+    return Path(os.environ.get('ONET_JAX_CACHE') or Path.home() / '.cache' / 'onet_jax')
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:

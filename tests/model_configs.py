@@ -12,7 +12,7 @@ def small_config(**train) -> ConfigDict:
         config.model.update(encoder_hidden_size=8, cond_size=12, decoder_hidden_size=16)
         config.data.update(num_input_points=30, num_points_per_step=64, num_near_points=32)
         config.mesh.update(resolution=8, upsampling_steps=1)
-        config.optim.update(name='adam', schedule='constant', learning_rate=1e-3)
+        config.optim.update(name='adam', schedule='constant', learning_rate=1e-3, warmup_steps=0)
         config.train.update(num_steps=4, batch_size=4, log_every_steps=1, eval_every_steps=2, checkpoint_every_steps=2)
         config.train.update(train)
         config.eval.batch_size = 2

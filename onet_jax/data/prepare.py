@@ -6,7 +6,6 @@ and the index is written last. A shape that is there and has the same recipe is 
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,7 +18,7 @@ from onet_jax.data import procedural, records, solids
 from onet_jax.data.records import Index, Shape
 from onet_jax.data.runners import Outcome, Runner, processes
 from onet_jax.data.sampling import Solid, check_sampling, sample_solid
-from onet_jax.files import write_json
+from onet_jax.files import cache_folder, write_json
 
 # Other generators make other shapes under the same settings.
 CODE = (Path(procedural.__file__), Path(solids.__file__))
@@ -43,8 +42,7 @@ def embedded_dataset(data_config: ConfigDict) -> Path:
         'test_fraction': data_config.test_fraction,
     }
     digest = recipe(settings, *CODE).hex()[:12]
-    cache = Path(os.environ.get('ONET_JAX_CACHE') or Path.home() / '.cache' / 'onet_jax')
-    data_dir = cache / f'procedural-{digest}'
+    data_dir = cache_folder() / f'procedural-{digest}'
     if not (data_dir / 'dataset.json').exists():
         prepare_procedural(data_dir, **settings)
     return data_dir

@@ -15,7 +15,7 @@ every array with its unit and frame.
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -311,9 +311,16 @@ def split_chunks(shape: Shape) -> Chunks:
 
 
 def evaluation_batches(
-    data_dir: str | Path, split: str, batch_size: int, *, every: int = 1, view: int = 0
+    data_dir: str | Path,
+    split: str,
+    batch_size: int,
+    *,
+    every: int = 1,
+    positions: Sequence[int] | None = None,
+    view: int = 0,
 ) -> Iterator[tuple[dict[str, np.ndarray], tuple[tuple[str, str], ...]]]:
-    """Every whole shape of a split once, in its order, or one of `every` few: (raw batch, (category, name) of the real rows).
+    """Every whole shape of a split once, in its order, or one of `every` few, or those at `positions`:
+    (raw batch, (category, name) of the real rows).
 
     raw: 'points' f16 [B, N, 3], 'occ' uint8 [B, ceil(N / 8)], 'surface' and 'normals' f16 [B, M, 3], 'voxels' uint8
     [B, 4096], 'row' and 'index' int32 [B] the shape's position in the split (its noise does not depend on B), 'mask' bool
@@ -323,11 +330,13 @@ def evaluation_batches(
     if batch_size < 1:
         raise ValueError(f'batch_size: expected at least 1, found {batch_size}')
     index = read_index(data_dir)
-    shapes = split_shapes(data_dir, index, split)[::every]
+    shapes = split_shapes(data_dir, index, split)
+    read = np.arange(0, len(shapes), every) if positions is None else np.asarray(positions)
 
     def batches():
-        for start in range(0, len(shapes), batch_size):
-            names = shapes[start : start + batch_size]
+        for start in range(0, len(read), batch_size):
+            some = read[start : start + batch_size]
+            names = tuple(shapes[i] for i in some)
             rows = [read_shape(shape_path(data_dir, *name), index) for name in names]
             repeated = np.arange(batch_size) % len(rows)
             fields = {
@@ -340,7 +349,7 @@ def evaluation_batches(
             if index.num_views:
                 fields['view'] = [decode_view(shape.views.jpegs[view]) for shape in rows]
             raw = {key: np.stack([values[i] for i in repeated]) for key, values in fields.items()}
-            raw['row'] = raw['index'] = (every * (start + repeated)).astype(np.int32)
+            raw['row'] = raw['index'] = some[repeated].astype(np.int32)
             raw['mask'] = np.arange(batch_size) < len(rows)
             yield raw, names
 

@@ -4,6 +4,7 @@ WORKDIR/config.json     the resolved config          WORKDIR/run.json     data_d
 WORKDIR/checkpoints/STEP                             WORKDIR/log.jsonl, WORKDIR/tensorboard
 WORKDIR/calibration.json    the threshold chosen for a checkpoint (see `evaluation/calibrate.py`), where one was
 WORKDIR/domain.npz          what the network has seen (see `evaluation/domain.py`), where that was asked for
+WORKDIR/images/STEP.png     reconstructions on the way, and WORKDIR/profile a trace, where they were asked for
 """
 
 import json
@@ -23,8 +24,8 @@ from onet_jax.data import records
 from onet_jax.evaluation.calibrate import Calibration, calibrate
 from onet_jax.files import write_json
 from onet_jax.models.occupancy import OccupancyNetwork
-from onet_jax.training.optim import make_optimizer
-from onet_jax.training.state import TrainState
+from onet_jax.training.optim import ENDING_SCHEDULES, make_optimizer
+from onet_jax.training.state import TrainState, begin_average
 
 
 def open_checkpoints(workdir: str | Path) -> ocp.training.Checkpointer:
@@ -48,6 +49,19 @@ def score(config: ConfigDict, means: dict[str, float]) -> float:
     """How good a checkpoint is, from its means over the validation split: more is better."""
     value = means[config.eval.select_by]
     return value if SELECTORS[config.eval.select_by] else -value
+
+
+# Keys that the config.json of an older workdir lacks, with the values that mean what was done then; None where any does,
+# for there was nothing that read them.
+LATER_KEYS = {
+    'optim.decay_steps': None,
+    'optim.decay_factor': None,
+    'optim.clip_norm': 0.0,
+    'optim.accumulate_steps': 1,
+    'optim.ema_decay': 0.0,
+}
+# Keys on which no number of a run depends.
+FREE_KEYS = ('eval.render_every_steps',)
 
 
 def has_checkpoints(workdir: str | Path) -> bool:
@@ -85,16 +99,19 @@ def best_step(checkpointer: ocp.training.Checkpointer) -> int:
 def check_workdir(workdir: Path, config: ConfigDict) -> None:
     """Raises ValueError, with the differences, for a workdir of another config.
 
-    The number of steps may differ where the learning rate does not depend on it: a run may be made longer.
+    The number of steps may differ where the learning rate does not depend on it: a run may be made longer. A key that the
+    workdir does not know yet counts as switched off there.
     """
     path = workdir / 'config.json'
     if not path.exists():
         return
     old, new = _flatten(read_config(workdir).to_dict()), _flatten(config.to_dict())
+    old = {key: new.get(key) if off is None else off for key, off in LATER_KEYS.items()} | old
+    free = FREE_KEYS if config.optim.schedule in ENDING_SCHEDULES else (*FREE_KEYS, 'train.num_steps')
     changed = [
         f'  config.{key}: {old.get(key, "(absent)")!r} in the workdir, {new.get(key, "(absent)")!r} asked for'
         for key in sorted(old | new)
-        if old.get(key) != new.get(key) and not (key == 'train.num_steps' and config.optim.schedule == 'constant')
+        if old.get(key) != new.get(key) and key not in free
     ]
     if changed:
         raise ValueError(
@@ -153,6 +170,7 @@ def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path,
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
     train_state = TrainState(jnp.asarray(step, jnp.int32), params, jax.tree.map(jnp.asarray, opt_state))
+    train_state = begin_average(train_state, config.optim.ema_decay)
     write_json(workdir / 'config.json', config.to_dict())
     with open_checkpoints(workdir) as checkpointer:
         checkpointer.save(step, train_state, force=True)
@@ -164,7 +182,7 @@ class Run(NamedTuple):
 
     config: ConfigDict  # its eval.threshold is the one that meshes are made at
     method: models.Method
-    params: dict  # of the best checkpoint in validation
+    params: dict  # of the best checkpoint in validation; their average where the run made one
     step: int  # of that checkpoint
     data_dir: Path | None  # the dataset it was trained on; None where that is not known
     threshold_from: str = 'config'  # where the threshold is from
@@ -183,7 +201,8 @@ def load_run(workdir: str | Path) -> Run:
         place = SingleDeviceSharding(jax.devices()[0])
         stored = checkpointer.metadata(step).metadata
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), stored)
-        params = checkpointer.load(step, abstract)['params']
+        state = checkpointer.load(step, abstract)
+        params = state.get('average', state['params'])  # as `state.chosen_params`
     path = workdir / 'run.json'
     data_dir = json.loads(path.read_text())['data_dir'] if path.exists() else None
     run = Run(config, models.build(config), params, step, data_dir and Path(data_dir))

@@ -1,18 +1,20 @@
-"""What a run tells: the banner, the progress line, JSON lines and TensorBoard scalars."""
+"""What a run tells: the banner, the progress line, JSON lines, and scalars and pictures for TensorBoard."""
 
 import json
 import os
 import platform
-import shutil
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
 
 import jax
+import numpy as np
+from PIL import Image
 from tensorboardX import SummaryWriter
 
 from onet_jax import __version__
+from onet_jax.training.machine import describe_precision, gpu_present
 
 
 def banner() -> str:
@@ -20,22 +22,16 @@ def banner() -> str:
     devices = jax.devices()
     lines = [
         f'onet_jax {__version__}, jax {jax.__version__}, flax {version("flax")}, Python {platform.python_version()}',
-        f'devices: {len(devices)} x {devices[0].device_kind} ({devices[0].platform}), '
-        f'float32, matrix products in {jax.config.jax_default_matmul_precision or "the default"} precision',
+        f'devices: {len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {describe_precision()}',
     ]
     if devices[0].platform == 'cpu' and gpu_present():
         lines += [
             '*' * 80,
             'WARNING: this machine has an NVIDIA GPU, but JAX runs on the CPU.',
-            'Install the CUDA build: pip install -U "jax[cuda13]"',
+            '`python -m launch.doctor` says why, and what to do.',
             '*' * 80,
         ]
     return '\n'.join(lines)
-
-
-def gpu_present() -> bool:
-    """True where an NVIDIA driver is installed, whatever JAX makes of it."""
-    return shutil.which('nvidia-smi') is not None or Path('/proc/driver/nvidia/version').exists()
 
 
 class RunLog:
@@ -82,8 +78,12 @@ class RunLog:
         self._iou = scalars['iou']
         self._write(step, {f'val/{k}': v for k, v in scalars.items()})
 
+    def picture(self, step: int, path: Path) -> None:
+        """Show a picture file of the shapes at `step` in TensorBoard."""
+        self._board.add_image('val/shapes', np.asarray(Image.open(path).convert('RGB')), step, dataformats='HWC')
+
     def resume_clock(self, seconds: float) -> None:
-        """Take `seconds` (validation, saving) out of the measured speed."""
+        """Take `seconds` (validation, saving, pictures) out of the measured speed."""
         self._last_time += seconds
 
     def _write(self, step: int, scalars: dict[str, float]) -> None:

@@ -20,19 +20,24 @@ from onet_jax.evaluation.validate import validate, validation_batches
 from onet_jax.parallel import make_parallel
 from onet_jax.training import checkpoints
 from onet_jax.training.log import RunLog, banner
-from onet_jax.training.optim import make_optimizer
-from onet_jax.training.state import TrainState, create_state
+from onet_jax.training.optim import learning_rate_of, make_optimizer
+from onet_jax.training.preview import make_preview
+from onet_jax.training.profile import traced
+from onet_jax.training.state import AveragedState, TrainState, chosen_params, create_state
 from onet_jax.training.step import make_train_step
 
 FEEDS = {'tfds': tfds_feed, 'resident': resident_feed}
 
 
-def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None = None) -> TrainState:
+def train(
+    config: ConfigDict, workdir: str | Path, data_dir: str | Path | None = None, *, profile: bool = False
+) -> TrainState | AveragedState:
     """Train `config` in `workdir`, going on from the latest checkpoint where there is one; returns the last state.
 
     Without `data_dir` the embedded dataset of `config.data` is built once and cached. Batches, noise and initial
     weights are functions of config.seed and the step alone: on a CPU a resumed run equals an uninterrupted one bit for
-    bit. Raises FloatingPointError when the loss is not finite, ValueError for a workdir of another config.
+    bit. With `profile` a trace of a few steps is written to the workdir. Raises FloatingPointError when the loss is not
+    finite, ValueError for a workdir of another config.
     """
     print(banner(), flush=True)
     workdir = Path(workdir)
@@ -47,13 +52,15 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
     data_dir = Path(data_dir or embedded_dataset(config.data)).absolute()
     _check_dataset(config, data_dir)
     feed = FEEDS[config.data.feed](data_dir, batch_size=config.train.batch_size, seed=config.seed)
+    draw = make_preview(method, config, data_dir) if config.eval.render_every_steps else None
     checkpoints.claim_workdir(workdir, config, data_dir)
-    step_fn = parallel.compile(make_train_step(method, tx, transform, parallel.axis_name))
+    ema_decay = config.optim.ema_decay
+    step_fn = parallel.compile(make_train_step(method, tx, transform, parallel.axis_name, ema_decay))
     metrics = jax.jit(method.metrics)
 
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     example = jax.tree.map(lambda rows: rows[:2], next(feed.batches(0)))
-    state = create_state(init_key, method, tx, transform(train_key, example))
+    state = create_state(init_key, method, tx, transform(train_key, example), ema_decay)
     if trunk is not None:
         state = state._replace(params=official.init_trunk(state.params, trunk, config))
     state = parallel.replicate(state)
@@ -67,6 +74,8 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
         start, stop = int(state.step), config.train.num_steps
         if start >= stop:
             print(f'nothing to do: step {start} of config.train.num_steps={stop}', flush=True)
+        if profile:
+            step_fn = traced(step_fn, workdir / 'profile', stop - start)
         batches, losses = feed.batches(start), []
         log.start(start)
         for step in range(start + 1, stop + 1):
@@ -83,15 +92,21 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
             logs = last or step % config.train.log_every_steps == 0
             validates = last or step % config.train.eval_every_steps == 0
             saves = last or validates or step % config.train.checkpoint_every_steps == 0
-            if logs or saves:
+            renders = draw is not None and (last or step % config.eval.render_every_steps == 0)
+            if logs or saves or renders:
                 _check_finite(losses, state, step, checkpointer, workdir)
                 if logs:
-                    log.train(step, {**jax.tree.map(float, scalars), 'loss': float(np.mean(jax.device_get(losses)))})
-                losses = []
+                    means = {
+                        'loss': float(np.mean(jax.device_get(losses))),
+                        'learning_rate': learning_rate_of(config, step),
+                    }
+                    log.train(step, {**jax.tree.map(float, scalars), **means})
+                if logs or saves:
+                    losses = []
             began = time.monotonic()
             means = None
             if validates:
-                means = validate(metrics, state.params, validation_batches(config, data_dir, config.eval.split))
+                means = validate(metrics, chosen_params(state), validation_batches(config, data_dir, config.eval.split))
                 means['score'] = checkpoints.score(config, means)
                 log.validation(step, means)
                 print(
@@ -100,6 +115,10 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
                 )
             if saves:
                 checkpointer.save(step, state, metrics=means, force=True)
+            if renders:
+                picture = workdir / 'images' / f'{step:08d}.png'
+                draw(chosen_params(state), picture)
+                log.picture(step, picture)
             log.resume_clock(time.monotonic() - began)
     return state
 
@@ -114,6 +133,9 @@ def _check_settings(config: ConfigDict) -> None:
     ]:
         if value < 1:
             raise ValueError(f'config.{key}: expected at least 1, found {value}')
+    if config.eval.render_every_steps < 0:
+        found = config.eval.render_every_steps
+        raise ValueError(f'config.eval.render_every_steps: expected a number of steps, or 0 for never, found {found}')
     if config.eval.select_by not in checkpoints.SELECTORS:
         known = sorted(checkpoints.SELECTORS)
         raise ValueError(f'config.eval.select_by: expected one of {known}, found {config.eval.select_by!r}')

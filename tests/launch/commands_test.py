@@ -20,7 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def launch(name, *args):
-    environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+    return launch_with({}, name, *args)
+
+
+def launch_with(variables, name, *args):
+    environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'} | variables
     command = [sys.executable, '-W', 'error::DeprecationWarning:onet_jax', '-m', f'launch.{name}', *map(str, args)]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
@@ -202,6 +206,16 @@ def test_sample_and_interpolate(dataset, tmp_path):
     assert names == ['000.off', '001.off', '002.off', 'strip.gif', 'strip.png']
     assert (tmp_path / 'way' / '000.off').read_bytes() == (tmp_path / 'samples' / 'sample_001.off').read_bytes()
     assert (tmp_path / 'samples' / 'contact_sheet.png').exists()
+
+
+def test_the_doctor_describes_this_machine():
+    done = launch('doctor')
+    assert done.returncode == 0, done.stdout
+    for line in ('packages: numpy ', 'devices: 1 x cpu (cpu)', 'precision: float32', 'memory: ', 'accelerator: '):
+        assert f'\n{line}' in done.stdout
+    absent = launch_with({'JAX_PLATFORMS': 'cuda'}, 'doctor')
+    assert absent.returncode == 1
+    assert 'broken: JAX does not start' in absent.stdout
 
 
 def test_flags_that_a_kind_of_dataset_does_not_use_are_refused(tmp_path):

@@ -110,6 +110,31 @@ def test_meshes_are_made_at_the_threshold_of_the_run(workdir):
         checkpoints.at_threshold(run, 1.0, 'a test')
 
 
+def test_a_workdir_that_is_older_than_a_key_is_gone_on_with_as_before(own_workdir, dataset, capsys):
+    """Without the keys; what they would change now is refused."""
+    from model_configs import small_config
+
+    path = own_workdir / 'config.json'
+    old = json.loads(path.read_text())
+    del old['eval']['render_every_steps']
+    for key in ('decay_steps', 'decay_factor', 'clip_norm', 'accumulate_steps', 'ema_decay'):
+        del old['optim'][key]
+    write_json(path, old)
+    checkpoints.load_run(own_workdir)
+    for key, value in (('clip_norm', 1.0), ('accumulate_steps', 2), ('ema_decay', 0.9), ('schedule', 'step')):
+        config = small_config()
+        with config.unlocked():
+            config.optim[key] = value
+        with pytest.raises(ValueError, match=rf'belongs to another config:\n  config.optim.{key}: .* asked for\n[^ ]'):
+            checkpoints.check_workdir(own_workdir, config)
+    config = small_config(num_steps=5)
+    with config.unlocked():
+        config.eval.render_every_steps = 5
+    assert int(loop.train(config, own_workdir, dataset).step) == 5, 'made longer, and looked at'
+    assert 'resuming at step 4' in capsys.readouterr().out
+    assert (own_workdir / 'images' / '00000005.png').exists()
+
+
 @pytest.fixture
 def official_file():
     """The golden checkpoint with its config and the outputs of the official code."""
@@ -132,6 +157,21 @@ def test_an_official_checkpoint_becomes_a_workdir(official_file, tmp_path):
     assert int(state.opt_state[0].count) == 2, 'the golden file was saved after two steps'
     with pytest.raises(ValueError, match='expected a new workdir, found checkpoints in it'):
         checkpoints.import_checkpoint(path, config, tmp_path / 'w')
+
+
+def test_moments_of_an_official_checkpoint_are_found_behind_all_options(official_file, tmp_path):
+    path, config, _ = official_file
+    with config.unlocked():
+        config.optim.update(clip_norm=1.0, accumulate_steps=2, ema_decay=0.9, schedule='step')
+    checkpoints.import_checkpoint(path, config, tmp_path / 'w')
+    method, tx = models.build(config), make_optimizer(config, 1)
+    like = create_state(jax.random.key(0), method, tx, models.onet.example_batch(config.model), 0.9)
+    with checkpoints.read_checkpoints(tmp_path / 'w') as checkpointer:
+        state = checkpoints.restore(checkpointer, like, 1234)
+    adam = state.opt_state.inner_opt_state[1][0]
+    assert int(adam.count) == 2
+    assert all(np.abs(moment).max() > 0 for moment in jax.tree.leaves(adam.nu))
+    jax.tree.map(np.testing.assert_array_equal, state.average, state.params)
 
 
 def test_training_goes_on_from_an_official_checkpoint(official_file, dataset, tmp_path):

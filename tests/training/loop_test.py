@@ -11,6 +11,7 @@ from onet_jax.convert import official
 from onet_jax.data import records
 from onet_jax.data.records import Feed
 from onet_jax.data.resident import resident_feed
+from onet_jax.evaluation.validate import validate, validation_batches
 from onet_jax.training import checkpoints, loop
 from onet_jax.training.log import read_log
 
@@ -82,6 +83,48 @@ def test_an_interrupted_run_ends_bit_for_bit_as_one_that_was_not(dataset, tmp_pa
     assert [step for step, _ in read_log(tmp_path / 'cut', 'train/loss')] == [1, 2, 3, 4, 5, 6]
     again = loop.train(config, tmp_path / 'cut', dataset)  # nothing left to do
     assert_same_tree(whole, again)
+
+
+def test_all_options_of_the_optimiser_together_survive_an_interruption(dataset, tmp_path, monkeypatch):
+    """The failure is in the middle of an update; the network of the run is the average."""
+    config = small_config(num_steps=6, backend='jit', checkpoint_every_steps=3, eval_every_steps=3)
+    with config.unlocked():
+        config.optim.update(ema_decay=0.5, accumulate_steps=2, clip_norm=0.1, schedule='exponential', warmup_steps=1)
+    whole = loop.train(config, tmp_path / 'whole', dataset)
+    monkeypatch.setitem(loop.FEEDS, 'resident', feed_that(stop_at(4)))
+    with pytest.raises(PowerFailureError):
+        loop.train(config, tmp_path / 'cut', dataset)
+    monkeypatch.setitem(loop.FEEDS, 'resident', resident_feed)
+    resumed = loop.train(config, tmp_path / 'cut', dataset)
+    assert_same_tree(whole, resumed)
+    assert read_log(tmp_path / 'whole', 'val/loss') == read_log(tmp_path / 'cut', 'val/loss')
+    assert int(whole.opt_state.gradient_step) == 3
+
+    run = checkpoints.load_run(tmp_path / 'cut')
+    assert run.step in (3, 6)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, 'best_step', lambda _: 6)
+        assert_same_tree(checkpoints.load_run(tmp_path / 'cut').params, jax.device_get(whole.average))
+    means = validate(run.method.metrics, whole.average, validation_batches(config, dataset, 'val'))
+    assert read_log(tmp_path / 'whole', 'val/loss')[-1] == (6, pytest.approx(means['loss'], rel=1e-5))
+    other = validate(run.method.metrics, whole.params, validation_batches(config, dataset, 'val'))
+    assert other['loss'] != pytest.approx(means['loss'], rel=1e-5)
+
+
+def test_pictures_and_a_trace_change_no_number_of_a_run(workdir, dataset, tmp_path, capsys):
+    config = small_config()
+    with config.unlocked():
+        config.eval.render_every_steps = 3
+    loop.train(config, tmp_path, dataset, profile=True)
+    assert sorted(path.name for path in (tmp_path / 'images').iterdir()) == ['00000003.png', '00000004.png']
+    (events,) = (tmp_path / 'tensorboard').iterdir()
+    assert events.read_bytes().count(b'val/shapes') == 2
+    for name in ('train/loss', 'val/iou', 'val/loss'):
+        assert read_log(tmp_path, name) == read_log(workdir, name)
+    (folder,) = (tmp_path / 'profile' / 'plugins' / 'profile').iterdir()
+    assert f'{folder}: a trace of 4 steps' in capsys.readouterr().out
+    assert (folder / 'perfetto_trace.json.gz').stat().st_size > 1000
+    assert list(folder.glob('*.xplane.pb'))
 
 
 def test_training_lowers_the_loss_and_both_backends_agree(dataset, tmp_path):

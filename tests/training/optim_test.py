@@ -3,15 +3,30 @@ import numpy as np
 import pytest
 from model_configs import small_config
 
-from onet_jax.training.optim import make_optimizer
+from onet_jax.training.optim import learning_rate_of, make_optimizer
+
+
+def make_config(**optim):
+    config = small_config(num_steps=100)
+    with config.unlocked():
+        config.optim.update(optim)
+    return config
+
+
+def updates_by(gradients, **optim):
+    """The updates of a weight [2] by the gradients, one after the other, in learning rates of 1e-3."""
+    tx = make_optimizer(make_config(learning_rate=1e-3, **optim), 100)
+    params, found = {'w': jnp.zeros(2)}, []
+    state = tx.init(params)
+    for gradient in gradients:
+        updates, state = tx.update({'w': jnp.asarray(gradient, jnp.float32)}, state, params)
+        found.append(np.asarray(updates['w']) / 1e-3)
+    return found
 
 
 def first_update(step, **optim):
     """The size of an update by a constant gradient, which Adam makes the learning rate."""
-    config = small_config()
-    with config.unlocked():
-        config.optim.update(optim)
-    tx = make_optimizer(config, 100)
+    tx = make_optimizer(make_config(**optim), 100)
     params = {'w': jnp.ones(3)}
     state = tx.init(params)
     for _ in range(step):
@@ -24,6 +39,62 @@ def test_schedules():
     cosine = {'schedule': 'cosine', 'learning_rate': 1e-2, 'warmup_steps': 10}
     sizes = [first_update(step, **cosine) for step in (1, 6, 11, 56, 101)]
     np.testing.assert_allclose(sizes, [0, 5e-3, 1e-2, 5e-3, 0], rtol=1e-2, atol=1e-7)
+    warm = {'schedule': 'constant', 'learning_rate': 1e-2, 'warmup_steps': 10}
+    np.testing.assert_allclose(
+        [first_update(step, **warm) for step in (1, 6, 11, 50)], [0, 5e-3, 1e-2, 1e-2], rtol=1e-3
+    )
+
+
+@pytest.mark.parametrize('schedule, halfway', [('step', 1e-2), ('exponential', 1e-2 * 0.25**0.5)])
+def test_a_learning_rate_that_decays(schedule, halfway):
+    """By a quarter in every 20 steps after the warm-up."""
+    config = make_config(schedule=schedule, learning_rate=1e-2, warmup_steps=4, decay_steps=20, decay_factor=0.25)
+    rates = [learning_rate_of(config, step) for step in (1, 3, 5, 15, 25, 45)]
+    np.testing.assert_allclose(rates, [0, 5e-3, 1e-2, halfway, 0.25e-2, 0.25**2 * 1e-2], rtol=1e-5)
+    assert first_update(25, **config.optim.to_dict()) == pytest.approx(0.25e-2, rel=1e-3)
+
+
+def test_a_gradient_is_clipped_by_its_norm():
+    """[3, 4] to [0.6, 0.8], while [0.3, 0.4] stays: Adam's second update, from its moments of 0.6 and 0.3."""
+    _, update = updates_by([[3, 4], [0.3, 0.4]], clip_norm=1.0)
+    first, second = (0.9 * 0.1 * 0.6 + 0.1 * 0.3) / (1 - 0.9**2), (0.999 * 0.36 + 0.09) * 1e-3 / (1 - 0.999**2)
+    np.testing.assert_allclose(update, -first / second**0.5, rtol=1e-4)
+    assert -update[0] == pytest.approx(0.9322, rel=1e-3)
+    _, unclipped = updates_by([[3, 4], [0.3, 0.4]])
+    assert -unclipped[0] == pytest.approx(0.7408, rel=1e-3)
+
+
+def test_gradients_of_several_batches_make_one_update():
+    """The mean of [1, -3] and [3, 1] is [2, -1], that of the next two, clipped as one, [0.6, 0.8]."""
+    found = updates_by([[1, -3], [3, 1], [9, 8], [-3, 0]], accumulate_steps=2, clip_norm=1.0)
+    mean = np.array([2, -1]) / 5**0.5
+    first = (0.9 * 0.1 * mean + 0.1 * np.array([0.6, 0.8])) / (1 - 0.9**2)
+    second = (0.999 * mean**2 + np.array([0.36, 0.64])) * 1e-3 / (1 - 0.999**2)
+    np.testing.assert_allclose(found, [[0, 0], [-1, 1], [0, 0], -first / second**0.5], rtol=1e-4, atol=1e-7)
+
+
+def test_a_schedule_counts_steps_whatever_number_of_them_makes_an_update():
+    decay = {'schedule': 'step', 'decay_steps': 4, 'decay_factor': 0.5, 'accumulate_steps': 2}
+    np.testing.assert_allclose(
+        updates_by([[1, 1]] * 10, **decay)[1::2], [[-r] * 2 for r in (1, 1, 0.5, 0.5, 0.25)], rtol=1e-3
+    )
+    config = make_config(learning_rate=1.0, **decay)
+    assert [learning_rate_of(config, step) for step in range(1, 8)] == [1, 1, 1, 1, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    'optim, message',
+    [
+        ({'clip_norm': -1.0}, 'clip_norm: expected a norm, or 0 for none, found -1.0'),
+        ({'accumulate_steps': 0}, 'accumulate_steps: expected at least 1, found 0'),
+        ({'ema_decay': 1.0}, 'ema_decay: expected 0 for none, or more and less than 1, found 1.0'),
+        ({'schedule': 'step', 'decay_steps': 0}, 'decay_steps of at least 1 .* found 0 and 0.3'),
+        ({'schedule': 'exponential', 'decay_factor': 1.0}, 'a decay_factor between 0 and 1, found 100000 and 1.0'),
+    ],
+)
+def test_numbers_that_make_no_optimiser_are_refused(optim, message):
+    with pytest.raises(ValueError, match=rf'config\.optim.*{message}'):
+        first_update(1, **optim)
 
 
 def make_muon():
@@ -64,7 +135,7 @@ def test_muon_reads_a_convolution_as_a_matrix_of_its_patches_and_leaves_codes_to
 
 
 def test_settings_that_make_no_schedule_are_refused():
-    with pytest.raises(ValueError, match=r"config.optim.schedule: expected 'constant' or 'cosine', found 'linear'"):
+    with pytest.raises(ValueError, match=r"config.optim.schedule: expected 'constant', 'cosine', .* found 'linear'"):
         first_update(1, schedule='linear')
     with pytest.raises(ValueError, match=r"config.optim.name: expected 'adam' or 'muon', found 'sgd'"):
         first_update(1, name='sgd', schedule='constant')

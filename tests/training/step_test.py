@@ -6,7 +6,7 @@ from model_configs import small_config
 
 from onet_jax import models
 from onet_jax.parallel import make_parallel
-from onet_jax.training.state import create_state
+from onet_jax.training.state import chosen_params, create_state
 from onet_jax.training.step import make_train_step
 
 
@@ -53,6 +53,23 @@ def test_two_devices_equal_one_on_the_whole_batch(backend, latent_size):
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state, expected)
     assert all(x.shape == y.shape for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True))
+
+
+def test_a_state_averages_its_weights_and_statistics_over_the_steps():
+    """With a decay of 1/2 the last three steps count 1/4, 1/2 and 1."""
+    method, tx, rng = models.build(small_config()), optax.sgd(1e-3), np.random.default_rng(0)
+    parallel, batch = make_parallel('pmap', 8), make_batch(rng)
+    step = parallel.compile(make_train_step(method, tx, add_noise, parallel.axis_name, 0.5))
+    state, seen = parallel.replicate(create_state(jax.random.key(0), method, tx, batch, 0.5)), []
+    for _ in range(3):
+        state, _ = step(state, parallel.shard(batch), parallel.replicate(jax.random.key(1)))
+        seen.append(jax.device_get(state.params))
+    expected = jax.tree.map(lambda a, b, c: (0.25 * a + 0.5 * b + c) / 1.75, *seen)
+    assert set(expected) == {'params', 'batch_stats'}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.average, expected)
+    assert chosen_params(state) is state.average
+    last = seen[-1]['params']['decoder']['fc_out']['bias']
+    assert not np.allclose(state.average['params']['decoder']['fc_out']['bias'], last, rtol=1e-5)
 
 
 def test_an_uneven_batch_and_an_unknown_backend_are_refused():

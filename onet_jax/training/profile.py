@@ -1,0 +1,43 @@
+"""Where the time of a step goes: a trace of a few steps of a run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+NUM_SKIPPED, NUM_TRACED = 10, 5  # the first steps compile and fill queues
+
+
+def traced(step_fn: Callable, folder: Path, num_steps: int) -> Callable:
+    """`step_fn`, of whose first `num_steps` calls a few are traced into `folder`: 11 to 15, or the last ones of fewer.
+
+    The trace covers whatever happens between the calls too, such as the wait for data, and needs no network.
+    """
+    first = max(1, min(NUM_SKIPPED, num_steps - NUM_TRACED) + 1)
+    last, count = min(first + NUM_TRACED - 1, num_steps), 0
+
+    def call(state, raw, key):
+        nonlocal count
+        count += 1
+        if count == first:
+            jax.block_until_ready(state)
+            jax.profiler.start_trace(folder, create_perfetto_trace=True)
+        with jax.profiler.StepTraceAnnotation('train', step_num=count):
+            result = step_fn(state, raw, key)
+        if count == last:
+            jax.block_until_ready(result)
+            jax.profiler.stop_trace()
+            (found,) = {path.parent for path in folder.rglob('*.xplane.pb')} - before
+            print(describe_trace(found, last - first + 1), flush=True)
+        return result
+
+    before = {path.parent for path in folder.rglob('*.xplane.pb')}
+    return call
+
+
+def describe_trace(folder: Path, num_steps: int) -> str:
+    """Where a trace of so many steps is, and what opens it."""
+    return (
+        f'{folder}: a trace of {num_steps} steps. Drag perfetto_trace.json.gz onto https://ui.perfetto.dev, or '
+        f'`pip install xprof` and run `xprof --logdir={folder.parents[2]}`'
+    )
