@@ -15,7 +15,7 @@ every array with its unit and frame.
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -221,6 +221,14 @@ def decode_view(jpeg: bytes) -> np.ndarray:
     return pixels
 
 
+def decode_views(path: str | Path, jpegs: tuple[bytes, ...]) -> np.ndarray:
+    """The views of the shape file `path` as pixels [V, 137, 137, 3] uint8. Raises ValueError, naming it, as `decode_view`."""
+    try:
+        return np.stack([decode_view(jpeg) for jpeg in jpegs])
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}; delete the file and run the preparation of the dataset again') from error
+
+
 def write_index(data_dir: str | Path, index: Index) -> None:
     """Write DATA_DIR/dataset.json; the file appears whole or not at all."""
     write_json(Path(data_dir) / 'dataset.json', {'version': VERSION, **index._asdict()})
@@ -311,9 +319,17 @@ def split_chunks(shape: Shape) -> Chunks:
 
 
 def evaluation_batches(
-    data_dir: str | Path, split: str, batch_size: int, *, every: int = 1, view: int = 0
+    data_dir: str | Path,
+    split: str,
+    batch_size: int,
+    *,
+    every: int = 1,
+    view: int = 0,
+    left_out: Collection[tuple[str, str]] = (),
 ) -> Iterator[tuple[dict[str, np.ndarray], tuple[tuple[str, str], ...]]]:
     """Every whole shape of a split once, in its order, or one of `every` few: (raw batch, (category, name) of the real rows).
+
+    Those that `left_out` names are not read.
 
     raw: 'points' f16 [B, N, 3], 'occ' uint8 [B, ceil(N / 8)], 'surface' and 'normals' f16 [B, M, 3], 'voxels' uint8
     [B, 4096], 'row' and 'index' int32 [B] the shape's position in the split (its noise does not depend on B), 'mask' bool
@@ -323,7 +339,8 @@ def evaluation_batches(
     if batch_size < 1:
         raise ValueError(f'batch_size: expected at least 1, found {batch_size}')
     index = read_index(data_dir)
-    shapes = split_shapes(data_dir, index, split)[::every]
+    named = [(i, name) for i, name in enumerate(split_shapes(data_dir, index, split)) if name not in left_out][::every]
+    positions, shapes = np.array([i for i, _ in named], np.int32), tuple(name for _, name in named)
 
     def batches():
         for start in range(0, len(shapes), batch_size):
@@ -340,7 +357,7 @@ def evaluation_batches(
             if index.num_views:
                 fields['view'] = [decode_view(shape.views.jpegs[view]) for shape in rows]
             raw = {key: np.stack([values[i] for i in repeated]) for key, values in fields.items()}
-            raw['row'] = raw['index'] = (every * (start + repeated)).astype(np.int32)
+            raw['row'] = raw['index'] = positions[start + repeated]
             raw['mask'] = np.arange(batch_size) < len(rows)
             yield raw, names
 

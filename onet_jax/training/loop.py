@@ -11,14 +11,15 @@ from ml_collections import ConfigDict
 from onet_jax import models
 from onet_jax.convert import official
 from onet_jax.convert.torch_file import read_torch_file
+from onet_jax.data.bad_examples import BadExamples
 from onet_jax.data.pipeline import tfds_feed
 from onet_jax.data.prepare import embedded_dataset
 from onet_jax.data.records import read_index, split_shapes
 from onet_jax.data.resident import resident_feed
 from onet_jax.data.transforms import make_transform
-from onet_jax.evaluation.validate import validate, validation_batches
+from onet_jax.evaluation.validate import unreadable_shapes, validate, validation_batches
 from onet_jax.parallel import make_parallel
-from onet_jax.training import checkpoints
+from onet_jax.training import checkpoints, faults
 from onet_jax.training.log import RunLog, banner
 from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import TrainState, create_state
@@ -27,17 +28,27 @@ from onet_jax.training.step import make_train_step
 FEEDS = {'tfds': tfds_feed, 'resident': resident_feed}
 
 
-def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None = None) -> TrainState:
+def train(
+    config: ConfigDict,
+    workdir: str | Path,
+    data_dir: str | Path | None = None,
+    *,
+    accept_changes: bool = False,
+    max_bad_examples: int = 0,
+) -> TrainState:
     """Train `config` in `workdir`, going on from the latest checkpoint where there is one; returns the last state.
 
     Without `data_dir` the embedded dataset of `config.data` is built once and cached. Batches, noise and initial
     weights are functions of config.seed and the step alone: on a CPU a resumed run equals an uninterrupted one bit for
-    bit. Raises FloatingPointError when the loss is not finite, ValueError for a workdir of another config.
+    bit. SIGTERM and control-C save once and raise SystemExit(faults.EXIT_STOPPED). At most `max_bad_examples` shapes that
+    cannot be read are left out. Raises FloatingPointError when the loss is not finite; ValueError for a workdir of another
+    config, unless told to accept the changes, and for one in which another run trains; OSError where a checkpoint cannot be
+    written.
     """
     print(banner(), flush=True)
     workdir = Path(workdir)
     # Whatever can be wrong is found before the first step, and before the workdir is touched.
-    checkpoints.check_workdir(workdir, config)
+    checkpoints.check_workdir(workdir, config, accept_changes=accept_changes)
     _check_settings(config)
     method, transform = models.build(config), make_transform(config.data)
     tx = make_optimizer(config, config.train.num_steps)
@@ -46,8 +57,11 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
     trunk = _read_trunk(config) if not checkpoints.has_checkpoints(workdir) else None
     data_dir = Path(data_dir or embedded_dataset(config.data)).absolute()
     _check_dataset(config, data_dir)
-    feed = FEEDS[config.data.feed](data_dir, batch_size=config.train.batch_size, seed=config.seed)
-    checkpoints.claim_workdir(workdir, config, data_dir)
+    bad_examples = BadExamples(max_bad_examples)
+    feed = FEEDS[config.data.feed](
+        data_dir, batch_size=config.train.batch_size, seed=config.seed, bad_examples=bad_examples
+    )
+    left_out = unreadable_shapes(data_dir, config.eval.split, bad_examples)
     step_fn = parallel.compile(make_train_step(method, tx, transform, parallel.axis_name))
     metrics = jax.jit(method.metrics)
 
@@ -59,11 +73,17 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
     state = parallel.replicate(state)
     train_key = parallel.replicate(train_key)
 
-    with checkpoints.open_checkpoints(workdir) as checkpointer, closing(RunLog(workdir, config.train.num_steps)) as log:
+    with (
+        faults.locked(workdir),
+        faults.stop_requests() as stop_asked,
+        checkpoints.open_checkpoints(workdir) as checkpointer,
+        closing(RunLog(workdir, config.train.num_steps)) as log,
+    ):
         saved = checkpointer.latest
         if saved is not None:
             state = checkpoints.restore(checkpointer, state, saved.step)
             print(f'resuming at step {saved.step} of {workdir}', flush=True)
+        checkpoints.claim_workdir(workdir, config, data_dir, bad_examples.reasons)
         start, stop = int(state.step), config.train.num_steps
         if start >= stop:
             print(f'nothing to do: step {start} of config.train.num_steps={stop}', flush=True)
@@ -79,19 +99,20 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
             state, scalars = step_fn(state, raw, train_key)
             losses.append(scalars['loss'])
 
-            last = step == stop
+            last, stops = step == stop, stop_asked()
             logs = last or step % config.train.log_every_steps == 0
             validates = last or step % config.train.eval_every_steps == 0
-            saves = last or validates or step % config.train.checkpoint_every_steps == 0
+            saves = last or stops or validates or step % config.train.checkpoint_every_steps == 0
             if logs or saves:
-                _check_finite(losses, state, step, checkpointer, workdir)
+                faults.check_finite(losses, state, step, checkpointer, workdir, feed, data_dir)
                 if logs:
                     log.train(step, {**jax.tree.map(float, scalars), 'loss': float(np.mean(jax.device_get(losses)))})
                 losses = []
             began = time.monotonic()
             means = None
             if validates:
-                means = validate(metrics, state.params, validation_batches(config, data_dir, config.eval.split))
+                examples = validation_batches(config, data_dir, config.eval.split, left_out)
+                means = validate(metrics, state.params, examples)
                 means['score'] = checkpoints.score(config, means)
                 log.validation(step, means)
                 print(
@@ -99,7 +120,10 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
                     flush=True,
                 )
             if saves:
-                checkpointer.save(step, state, metrics=means, force=True)
+                checkpointer.save(step, state, metrics=means)
+            if stops and not last:
+                print(f'stopped and saved at step {step}; the same command goes on', flush=True)
+                raise SystemExit(faults.EXIT_STOPPED)
             log.resume_clock(time.monotonic() - began)
     return state
 
@@ -147,24 +171,3 @@ def _read_trunk(config: ConfigDict) -> dict | None:
     except ValueError as error:
         raise ValueError(f'config.model.encoder_init: {path}: {error}') from error
     return trunk
-
-
-@jax.jit
-def _all_finite(tree) -> jax.Array:
-    return jax.tree.reduce(lambda ok, x: ok & jax.numpy.isfinite(x).all(), tree, True)
-
-
-def _check_finite(losses: list[jax.Array], state: TrainState, step: int, checkpointer, workdir: Path) -> None:
-    """The loss of every step since the last check, and the weights: a run that diverged must not replace a good
-    checkpoint."""
-    finite = np.isfinite(jax.device_get(losses))
-    if finite.all() and _all_finite(state.params):
-        return
-    what = f'the weights of step {step} are'
-    if not finite.all():
-        what = f'the loss of step {step - len(losses) + 1 + int(np.argmin(finite))} is'
-    good = checkpointer.latest
-    place = (
-        f'the last good checkpoint is step {good.step} in {workdir}' if good else f'{workdir} holds no checkpoint yet'
-    )
-    raise FloatingPointError(f'{what} not finite; {place}. Try a lower config.optim.learning_rate in another workdir.')
