@@ -31,7 +31,7 @@ def locked(workdir: Path) -> Iterator[None]:
     path = workdir / 'lock'
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = path.open('a+')
+        file = path.open('a+b', buffering=0)
     except OSError as error:
         raise OSError(
             f'{workdir}: expected a folder that can be written to, found: {error.strerror} ({error.filename}); make it '
@@ -40,14 +40,16 @@ def locked(workdir: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            file.write(f'process {os.getpid()} on {platform.node()}'.encode())
         except BlockingIOError:
             file.seek(0)
             raise ValueError(
-                f'{path}: expected a workdir in which no run is training, found {file.read().strip()}; wait for that run, '
+                f'{path}: expected a workdir in which no run is training, found {file.read().decode()}; wait for that run, '
                 'stop it, or use another --workdir'
             ) from None
-        file.truncate(0)
-        print(f'process {os.getpid()} on {platform.node()}', file=file, flush=True)
+        except OSError as error:
+            raise OSError(f'{path}: expected to lock the workdir, found: {error.strerror}; make room there') from error
         yield
 
 

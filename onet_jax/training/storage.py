@@ -63,7 +63,8 @@ class Checkpointer:
         return self
 
     def __exit__(self, *_) -> None:
-        self._tidy()
+        # After a failed save a thread of orbax may still be writing there; what it leaves goes at the next start.
+        self._tidy(ignore_errors=True)
 
     @property
     def latest(self) -> Checkpoint | None:
@@ -113,12 +114,12 @@ class Checkpointer:
         """The arrays of a checkpoint with the structure, types and placement of `abstract`."""
         return ocp.load(self.directory / str(step), abstract)
 
-    def _tidy(self) -> None:
+    def _tidy(self, *, ignore_errors: bool = False) -> None:
         """Remove what interrupted saves and removals have left, so that a full disk is not filled by it."""
         if self._writes:
             for pattern in (f'[0-9]*{UNFINISHED}*', f'[0-9]*{DELETED}'):
                 for path in self.directory.glob(pattern):
-                    shutil.rmtree(path)
+                    shutil.rmtree(path, ignore_errors=ignore_errors)
 
 
 def find_steps(directory: Path) -> list[int]:
