@@ -92,9 +92,8 @@ class Checkpointer:
                 _delete(path)
             unfinished.rename(path)
         except (OSError, ValueError) as error:
-            if isinstance(error, ValueError) and 'os_error_code' not in str(
-                error
-            ):  # how tensorstore reports the system's
+            # tensorstore reports the errors of the system as ValueError.
+            if isinstance(error, ValueError) and 'os_error_code' not in str(error):
                 raise
             left = f'step {self.latest.step} is the latest checkpoint, and intact' if self.latest else 'it is the first'
             raise OSError(
