@@ -73,9 +73,9 @@ class Checkpointer:
 
     @property
     def best(self) -> Checkpoint | None:
-        """The sound one with the highest 'score'; the latest where none was validated, None where there is none."""
+        """The sound one with the highest 'score', of equal ones the later; the latest where none was validated, if any."""
         validated = [c for c in self.checkpoints if c.metrics]
-        return max(validated, key=lambda c: c.metrics['score']) if validated else self.latest
+        return max(validated, key=lambda c: (c.metrics['score'], c.step)) if validated else self.latest
 
     def save(self, step: int, state: Any, *, metrics: dict | None = None) -> None:
         """Write a checkpoint, then remove all but it, the one before and the best one.

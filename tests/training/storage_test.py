@@ -101,6 +101,9 @@ def test_the_two_latest_and_the_best_are_kept(tmp_path):
     again = storage.Checkpointer(tmp_path, writes=False)
     assert [c.step for c in again.checkpoints] == [2, 4, 5]
     assert (again.best.step, again.latest.step) == (2, 5)
+    with storage.Checkpointer(tmp_path, writes=True) as checkpointer:
+        checkpointer.save(6, make_state(6), metrics={'score': 0.5})
+        assert checkpointer.best.step == 6, 'of equal ones the later'
 
 
 def test_what_an_interrupted_save_leaves_is_no_checkpoint_and_is_removed_by_the_next_run(own):
