@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onet_jax.data.bad_examples import BadExamples
 from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS, VIEW_SIZE, Feed, read_index, split_shapes
 
 PREFETCHED_BATCHES = 4
@@ -17,19 +18,20 @@ PREFETCHED_BATCHES = 4
 SHARD_STREAM, RECORD_STREAM = 1, 2
 
 
-def tfds_feed(data_dir: str | Path, *, batch_size: int, seed: int) -> Feed:
+def tfds_feed(data_dir: str | Path, *, batch_size: int, seed: int, bad_examples: BadExamples | None = None) -> Feed:
     """Batches in which every epoch has each record (a chunk of a shape) once, in an order of its own.
 
     An epoch takes the shards in an order drawn from (seed, epoch), and the records of a shard in one drawn from (seed,
     epoch, shard). Nothing is dropped: a batch may span shards and epochs. A later start reads no shard before its own.
-    The records are made on first use. Raises ModuleNotFoundError without TensorFlow.
+    The records are made on first use, without the shapes that cannot be read as far as `bad_examples` allows. Raises
+    ModuleNotFoundError without TensorFlow; a batch raises ValueError, naming the file, when a shard is damaged.
     """
     index = read_index(data_dir)
     shapes = split_shapes(data_dir, index, 'train')
     tf = _import_tensorflow()
     from onet_jax.data.builder import prepare_tfds
 
-    train = prepare_tfds(data_dir).info.splits['train']
+    train = prepare_tfds(data_dir, bad_examples).info.splits['train']
     files, lengths = [str(path) for path in train.filepaths], np.asarray(train.shard_lengths)
 
     def pieces(start_step: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -77,7 +79,23 @@ def tfds_feed(data_dir: str | Path, *, batch_size: int, seed: int) -> Feed:
         signature = (tf.TensorSpec((), tf.string), tf.TensorSpec((None,), tf.int64))
         dataset = tf.data.Dataset.from_generator(lambda: pieces(start_step), output_signature=signature)
         dataset = dataset.flat_map(read).batch(batch_size, drop_remainder=True).map(decode)
-        yield from dataset.prefetch(PREFETCHED_BATCHES).as_numpy_iterator()
+        try:
+            yield from dataset.prefetch(PREFETCHED_BATCHES).as_numpy_iterator()
+        except tf.errors.OpError as error:
+            damaged = [file for file, length in zip(files, lengths, strict=True) if not is_sound(file, length)]
+            if not damaged:
+                raise
+            raise ValueError(
+                f'{", ".join(damaged)}: expected the records that were written, found a damaged file; delete '
+                f'{Path(data_dir) / "tfds"}: the same command makes it again, with the same records in the same order'
+            ) from error
+
+    def is_sound(file: str, length: int) -> bool:
+        """Whether a shard has all its records; each has a checksum."""
+        try:
+            return sum(1 for _ in tf.data.TFRecordDataset(file)) == length
+        except tf.errors.OpError:
+            return False
 
     return Feed(len(shapes), batches)
 

@@ -120,3 +120,22 @@ except ModuleNotFoundError as error:
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True)
     assert "pip install -e '.[data]'" in done.stdout
     assert '--config.data.feed=resident' in done.stdout
+
+
+@pytest.mark.parametrize('change', ['flip', 'truncate', 'remove'])
+def test_a_damaged_shard_is_named(dataset, stored, tmp_path, change):
+    copy = shutil.copytree(dataset, tmp_path / 'copy')
+    feed = tfds_feed(copy, batch_size=9, seed=0)
+    (path,) = (copy / 'tfds').rglob('*-train.tfrecord*')
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    if change != 'remove':
+        path.write_bytes(content if change == 'flip' else content[: len(content) // 2])
+    with pytest.raises(
+        ValueError, match=rf'{path}: expected the records that were written, found a damaged file; delete'
+    ):
+        list(islice(feed.batches(0), 4))
+    shutil.rmtree(copy / 'tfds')
+    again = islice(tfds_feed(copy, batch_size=9, seed=0).batches(0), 2)
+    assert identify(stored, again) == identify(stored, islice(tfds_feed(dataset, batch_size=9, seed=0).batches(0), 2))
