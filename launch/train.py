@@ -2,6 +2,9 @@
 
 Any value of the config can be overridden, as in --config.optim.learning_rate=3e-4. A workdir that holds checkpoints is
 resumed. Without --data_dir the embedded dataset is built and cached.
+
+All devices of this machine take part. Over several processes or hosts (docs/tpu_pod.md) the same command runs in each of
+them, on a TPU slice, under SLURM, Open MPI or Kubernetes with --distributed, elsewhere with the three other flags.
 """
 
 from absl import flags
@@ -12,10 +15,17 @@ import launch
 CONFIG = config_flags.DEFINE_config_file('config', None, 'File of the config, optionally with a variant: FILE.py:tiny.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of checkpoints and logs.', required=True)
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Dataset written by launch.prepare; the embedded one by default.')
+COORDINATOR = flags.DEFINE_string('coordinator_address', None, 'HOST:PORT that process 0 listens on.')
+NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Processes of the run.', lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.', lower_bound=0)
+DISTRIBUTED = flags.DEFINE_bool('distributed', False, 'Take these three from the cluster.')
 flags.mark_flag_as_required('config')
 
 
 def main(_):
+    from onet_jax.parallel import start_processes
+
+    start_processes(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, detect=DISTRIBUTED.value)
     from onet_jax.training.loop import train
 
     train(CONFIG.value, WORKDIR.value, DATA_DIR.value)

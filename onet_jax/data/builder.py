@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from onet_jax.data.records import count_chunks, digest, read_index, read_shape, shape_path, split_chunks
+from onet_jax.files import one_at_a_time
 
 # The arrays of a record: dtype and shape of one row; None is CHUNK_POINTS in 'train' and all points elsewhere.
 ARRAYS = {
@@ -93,13 +94,21 @@ def _as_array(content: bytes) -> np.ndarray:
 def prepare_tfds(data_dir: str | Path) -> OccupancyShapes:
     """The TFDS builder of DATA_DIR with its records in DATA_DIR/tfds.
 
-    They are made on first use and made again when `dataset.json` has changed. Raises ValueError for shapes too small to
-    train on.
+    They are made on first use, by one process while the others wait, and made again when `dataset.json` has changed. Raises
+    ValueError for shapes too small to train on.
     """
     builder = OccupancyShapes(source=str(data_dir))
-    if builder.is_prepared() and builder.info.metadata['source'] != digest(data_dir):
-        shutil.rmtree(builder.data_path)
+    if _is_up_to_date(builder, data_dir):
+        return builder
+    with one_at_a_time(Path(data_dir) / 'tfds' / '.lock'):
         builder = OccupancyShapes(source=str(data_dir))
-    if not builder.is_prepared():
-        builder.download_and_prepare(file_format='tfrecord')
+        if builder.is_prepared() and not _is_up_to_date(builder, data_dir):
+            shutil.rmtree(builder.data_path)
+            builder = OccupancyShapes(source=str(data_dir))
+        if not builder.is_prepared():
+            builder.download_and_prepare(file_format='tfrecord')
     return builder
+
+
+def _is_up_to_date(builder: OccupancyShapes, data_dir: str | Path) -> bool:
+    return builder.is_prepared() and builder.info.metadata['source'] == digest(data_dir)

@@ -19,7 +19,7 @@ from onet_jax.data import procedural, records, solids
 from onet_jax.data.records import Index, Shape
 from onet_jax.data.runners import Outcome, Runner, processes
 from onet_jax.data.sampling import Solid, check_sampling, sample_solid
-from onet_jax.files import write_json
+from onet_jax.files import one_at_a_time, write_json
 
 # Other generators make other shapes under the same settings.
 CODE = (Path(procedural.__file__), Path(solids.__file__))
@@ -46,7 +46,9 @@ def embedded_dataset(data_config: ConfigDict) -> Path:
     cache = Path(os.environ.get('ONET_JAX_CACHE') or Path.home() / '.cache' / 'onet_jax')
     data_dir = cache / f'procedural-{digest}'
     if not (data_dir / 'dataset.json').exists():
-        prepare_procedural(data_dir, **settings)
+        with one_at_a_time(data_dir.with_suffix('.lock')):  # processes of one run ask for it at once
+            if not (data_dir / 'dataset.json').exists():
+                prepare_procedural(data_dir, **settings)
     return data_dir
 
 

@@ -30,10 +30,13 @@ from onet_jax.data.records import (
 SHAPE_STREAM, CHUNK_STREAM = 1, 2
 
 
-def resident_feed(data_dir: str | Path, *, batch_size: int, seed: int, split: str = 'train') -> Feed:
+def resident_feed(
+    data_dir: str | Path, *, batch_size: int, seed: int, rows: range | None = None, split: str = 'train'
+) -> Feed:
     """Batches in which every epoch has each shape once, in an order of its own, with a random chunk of its points.
 
-    A batch may span two epochs. Raises ValueError when the split does not fit into the memory of the device.
+    A batch may span two epochs. rows: those of each batch to deliver, all by default. Raises ValueError when the split does
+    not fit into the memory of the device.
     """
     index = read_index(data_dir)
     names = split_shapes(data_dir, index, split)
@@ -41,36 +44,37 @@ def resident_feed(data_dir: str | Path, *, batch_size: int, seed: int, split: st
     _check_memory(data_dir, index, len(names))
     stored = _load(data_dir, index, names)
     num_chunks = stored['points'].shape[1]
+    kept = np.asarray(range(batch_size) if rows is None else rows, np.int32)
 
     @lru_cache(maxsize=2)  # a batch spans two epochs at most, unless it is larger than the dataset
     def order(epoch: int) -> np.ndarray:
         return np.random.default_rng([seed, epoch, SHAPE_STREAM]).permutation(len(names))
 
     def choose(step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which shape and which of its chunks each row of batch `step` is: int32 [B], [B]."""
+        """Which shape and which of its chunks each row of batch `step` is: int32 [B], [B], of the rows to deliver."""
         epochs, places = np.divmod(step * batch_size + np.arange(batch_size), len(names))
         shapes = np.concatenate([order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
         chunks = np.random.default_rng([seed, step, CHUNK_STREAM]).integers(num_chunks, size=batch_size)
-        return shapes.astype(np.int32), chunks.astype(np.int32)
+        return shapes[kept].astype(np.int32), chunks[kept].astype(np.int32)
 
     def batches(start_step: int) -> Iterator[dict]:
         step = start_step
         while True:
-            yield _gather(stored, *choose(step))
+            yield _gather(stored, *choose(step), kept)
             step += 1
 
     return Feed(len(names), batches)
 
 
 @jax.jit
-def _gather(stored: dict, shapes: jax.Array, chunks: jax.Array) -> dict:
+def _gather(stored: dict, shapes: jax.Array, chunks: jax.Array, rows: jax.Array) -> dict:
     batch = {
         'points': stored['points'][shapes, chunks],
         'occ': stored['occ'][shapes, chunks],
         'surface': stored['surface'][shapes, chunks % stored['surface'].shape[1]],
         'voxels': stored['voxels'][shapes],
         'index': shapes,
-        'row': jax.numpy.arange(len(shapes), dtype=np.int32),
+        'row': rows,
     }
     if 'views' in stored:
         batch['view'] = stored['views'][shapes, chunks % stored['views'].shape[1]]

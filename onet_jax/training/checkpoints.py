@@ -22,6 +22,7 @@ from onet_jax.convert.torch_file import read_torch_file
 from onet_jax.data import records
 from onet_jax.evaluation.calibrate import Calibration, calibrate
 from onet_jax.files import write_json
+from onet_jax.parallel import is_first_process, wait_for_all
 from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import TrainState
 
@@ -103,7 +104,10 @@ def check_workdir(workdir: Path, config: ConfigDict) -> None:
 
 
 def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path) -> None:
-    """Store config and dataset in the workdir. Raises ValueError where a run on another dataset is to be resumed."""
+    """Store config and dataset in the workdir; of several processes the first one does, and all find it there.
+
+    Raises ValueError where a run on another dataset is to be resumed, FileNotFoundError where processes share no workdir.
+    """
     path, dataset = workdir / 'run.json', records.digest(data_dir)
     if path.exists() and has_checkpoints(workdir):
         old = json.loads(path.read_text())
@@ -112,8 +116,16 @@ def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path) -> None:
                 f'{path}: this run was trained on another dataset, {old["data_dir"]}; found {data_dir}. '
                 'Give that --data_dir, or another --workdir.'
             )
-    write_json(workdir / 'config.json', config.to_dict())
-    write_json(path, {'data_dir': str(data_dir), 'dataset': dataset})
+    wait_for_all('the workdir is checked')
+    if is_first_process():
+        write_json(workdir / 'config.json', config.to_dict())
+        write_json(path, {'data_dir': str(data_dir), 'dataset': dataset})
+    wait_for_all('the workdir is claimed')
+    if not path.exists():
+        raise FileNotFoundError(
+            f'{path}: expected what process 0 has just written, found nothing in process {jax.process_index()}; '
+            'give a --workdir on a file system that all hosts share'
+        )
 
 
 def read_config(workdir: str | Path) -> ConfigDict:

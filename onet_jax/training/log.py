@@ -6,6 +6,7 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from onet_jax import __version__
 def banner() -> str:
     """Devices, versions and precision; a loud warning where a GPU of the machine stays unused."""
     devices = jax.devices()
+    processes = f' in {jax.process_count()} processes' if jax.process_count() > 1 else ''
     lines = [
         f'onet_jax {__version__}, jax {jax.__version__}, flax {version("flax")}, Python {platform.python_version()}',
-        f'devices: {len(devices)} x {devices[0].device_kind} ({devices[0].platform}), '
+        f'devices: {len(devices)} x {devices[0].device_kind} ({devices[0].platform}){processes}, '
         f'float32, matrix products in {jax.config.jax_default_matmul_precision or "the default"} precision',
     ]
     if devices[0].platform == 'cpu' and gpu_present():
@@ -94,6 +96,13 @@ class RunLog:
     def close(self) -> None:
         self._file.close()
         self._board.close()
+
+
+class NoLog:
+    """The log of processes other than the first: takes what a `RunLog` takes and keeps nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args: None
 
 
 def read_log(workdir: Path, name: str) -> list[tuple[int, float]]:

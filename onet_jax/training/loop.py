@@ -2,6 +2,7 @@
 
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,9 +18,9 @@ from onet_jax.data.records import read_index, split_shapes
 from onet_jax.data.resident import resident_feed
 from onet_jax.data.transforms import make_transform
 from onet_jax.evaluation.validate import validate, validation_batches
-from onet_jax.parallel import make_parallel
+from onet_jax.parallel import is_first_process, make_parallel
 from onet_jax.training import checkpoints
-from onet_jax.training.log import RunLog, banner
+from onet_jax.training.log import NoLog, RunLog, banner
 from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import TrainState, create_state
 from onet_jax.training.step import make_train_step
@@ -33,8 +34,12 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
     Without `data_dir` the embedded dataset of `config.data` is built once and cached. Batches, noise and initial
     weights are functions of config.seed and the step alone: on a CPU a resumed run equals an uninterrupted one bit for
     bit. Raises FloatingPointError when the loss is not finite, ValueError for a workdir of another config.
+
+    Where there are several processes (`parallel.start_processes`), each calls this with the same arguments, a workdir that
+    all share, and the same dataset. The first one writes and tells.
     """
-    print(banner(), flush=True)
+    tell = partial(print, flush=True) if is_first_process() else _tell_nobody
+    tell(banner())
     workdir = Path(workdir)
     # Whatever can be wrong is found before the first step, and before the workdir is touched.
     checkpoints.check_workdir(workdir, config)
@@ -46,7 +51,7 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
     trunk = _read_trunk(config) if not checkpoints.has_checkpoints(workdir) else None
     data_dir = Path(data_dir or embedded_dataset(config.data)).absolute()
     _check_dataset(config, data_dir)
-    feed = FEEDS[config.data.feed](data_dir, batch_size=config.train.batch_size, seed=config.seed)
+    feed = FEEDS[config.data.feed](data_dir, batch_size=config.train.batch_size, seed=config.seed, rows=parallel.rows)
     checkpoints.claim_workdir(workdir, config, data_dir)
     step_fn = parallel.compile(make_train_step(method, tx, transform, parallel.axis_name))
     metrics = jax.jit(method.metrics)
@@ -59,14 +64,15 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
     state = parallel.replicate(state)
     train_key = parallel.replicate(train_key)
 
-    with checkpoints.open_checkpoints(workdir) as checkpointer, closing(RunLog(workdir, config.train.num_steps)) as log:
+    run_log = RunLog(workdir, config.train.num_steps) if is_first_process() else NoLog()
+    with checkpoints.open_checkpoints(workdir) as checkpointer, closing(run_log) as log:
         saved = checkpointer.latest
         if saved is not None:
             state = checkpoints.restore(checkpointer, state, saved.step)
-            print(f'resuming at step {saved.step} of {workdir}', flush=True)
+            tell(f'resuming at step {saved.step} of {workdir}')
         start, stop = int(state.step), config.train.num_steps
         if start >= stop:
-            print(f'nothing to do: step {start} of config.train.num_steps={stop}', flush=True)
+            tell(f'nothing to do: step {start} of config.train.num_steps={stop}')
         batches, losses = feed.batches(start), []
         log.start(start)
         for step in range(start + 1, stop + 1):
@@ -91,17 +97,20 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
             began = time.monotonic()
             means = None
             if validates:
-                means = validate(metrics, state.params, validation_batches(config, data_dir, config.eval.split))
+                means = validate(
+                    metrics, parallel.local(state.params), validation_batches(config, data_dir, config.eval.split)
+                )
                 means['score'] = checkpoints.score(config, means)
                 log.validation(step, means)
-                print(
-                    f'step {step}/{stop}  validation: ' + '  '.join(f'{k} {v:.4f}' for k, v in means.items()),
-                    flush=True,
-                )
+                tell(f'step {step}/{stop}  validation: ' + '  '.join(f'{k} {v:.4f}' for k, v in means.items()))
             if saves:
                 checkpointer.save(step, state, metrics=means, force=True)
             log.resume_clock(time.monotonic() - began)
     return state
+
+
+def _tell_nobody(message: str) -> None:
+    """What processes other than the first print."""
 
 
 def _check_settings(config: ConfigDict) -> None:
