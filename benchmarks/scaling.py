@@ -1,0 +1,197 @@
+"""Bytes that a training step all-reduces, read from what XLA compiled, and the efficiency to expect of 1 to 256 chips.
+
+python -m benchmarks.scaling [--configs=onet_points,onet_image,onet_voxels] [--backend=pmap] [--step_seconds=0.05]
+
+Nothing is run: the step of each config at full size is compiled for eight devices that XLA makes of this machine's CPU, and
+the collectives are counted in its HLO. The efficiency is a model: the batch grows with the chips (8 shapes each), a ring
+moves 2 (n - 1) / n of the bytes over the slowest link of a chip, and every collective costs 2 ceil(log2 n) latencies. A
+step on one chip takes --step_seconds or, without it, the operations that XLA counts at SHARE_OF_PEAK of the chip's peak.
+"""
+
+import importlib
+import math
+import re
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from benchmarks import report
+from onet_jax import models
+from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS, VIEW_SIZE
+from onet_jax.data.transforms import make_transform
+from onet_jax.parallel import BACKENDS, make_parallel
+from onet_jax.training.optim import make_optimizer
+from onet_jax.training.state import create_state
+from onet_jax.training.step import make_train_step
+
+CONFIGS = flags.DEFINE_list('configs', ['onet_points', 'onet_image', 'onet_voxels'], 'Names of files in configs/.')
+BACKEND = flags.DEFINE_enum('backend', 'pmap', BACKENDS, 'As config.train.backend.')
+STEP_SECONDS = flags.DEFINE_float('step_seconds', None, 'Of one chip on its share of the batch, where it was measured.')
+
+NUM_DEVICES = 8  # of the compiled step; its bytes do not depend on it
+NUM_CHIPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SHARE_OF_PEAK = 0.3  # what a network of products of 256 columns may reach; assumed, not measured
+BACKWARD = 2 / 3  # of a step: the time behind which gradients can be reduced
+
+FLOAT32 = 4  # bytes
+WIDTHS = {'pred': 1, 's8': 1, 'u8': 1, 'bf16': 2, 'f16': 2, 's32': 4, 'u32': 4, 'f32': 4, 's64': 8, 'u64': 8, 'f64': 8}
+COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute', 'collective-broadcast')
+
+
+class Chip(NamedTuple):
+    """Public figures of the vendors (docs/tpu_pod.md says where from)."""
+
+    flops: float  # a second, of matrix products as JAX runs them on float32 arrays by default
+    group: int  # chips that the fast links join
+    fast: float  # bytes a second, one way, that a ring has within a group
+    slow: float  # and a chip's share between groups
+    latency: float  # s, of one message
+
+
+CHIPS = {
+    'TPU v4, one ICI link': Chip(275e12, 4096, 50e9, 50e9, 1e-6),
+    'TPU v5e, one ICI link': Chip(197e12, 256, 50e9, 50e9, 1e-6),
+    'A100, NVLink 3 + HDR InfiniBand': Chip(156e12, 8, 300e9, 25e9, 5e-6),
+    'H100, NVLink 4 + NDR InfiniBand': Chip(495e12, 8, 450e9, 50e9, 5e-6),
+}
+
+
+class Traffic(NamedTuple):
+    """What one step moves between devices."""
+
+    counts: dict[str, int]  # collectives in the compiled step, by kind
+    moved: dict[str, int]  # their bytes, by kind
+    gradients: int  # bytes to expect: the weights in float32
+    statistics: int  # means and variances of the normalised layers, forward and back
+    scalars: int  # the loss and its terms
+    flops: float  # of one device's share, counted by XLA; 0 where it does not say
+
+    @property
+    def expected(self) -> int:
+        return self.gradients + self.statistics + self.scalars
+
+
+def read_collectives(hlo: str) -> list[tuple[str, int]]:
+    """(kind, bytes of its result) of every collective in the text of a compiled module."""
+    pattern = re.compile(rf'= (.+?) ({"|".join(COLLECTIVES)})(?:-start)?\(')
+    found = []
+    for line in hlo.splitlines():
+        if match := pattern.search(line):
+            arrays = re.findall(r'(\w+)\[([\d,]*)\]', match[1])
+            found.append(
+                (
+                    match[2],
+                    sum(WIDTHS[kind] * math.prod(map(int, filter(None, shape.split(',')))) for kind, shape in arrays),
+                )
+            )
+    return found
+
+
+def measure_traffic(config, backend: str, devices: list) -> Traffic:
+    """Compile the step of a config for `devices`, without running it or making weights, and count."""
+    method, transform, key = (
+        models.build(config),
+        make_transform(config.data),
+        jax.eval_shape(partial(jax.random.key, 0)),
+    )
+    tx = make_optimizer(config, config.train.num_steps)
+    parallel = make_parallel(backend, config.train.batch_size, devices)
+    raw = abstract_batch(config.train.batch_size, with_views=config.data.input == 'image')
+    state = jax.eval_shape(lambda key, raw: create_state(key, method, tx, transform(key, raw)), key, raw)
+    if backend == 'pmap':
+        raw = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((len(devices), x.shape[0] // len(devices), *x.shape[1:]), x.dtype), raw
+        )
+    step = parallel.compile(make_train_step(method, tx, transform, parallel.axis_name))
+    compiled = step.lower(state, raw, key).compile()
+    counts, moved = {}, {}
+    for kind, size in read_collectives(compiled.as_text()):
+        counts[kind] = counts.get(kind, 0) + 1
+        moved[kind] = moved.get(kind, 0) + size
+    sizes = jax.tree.map(
+        lambda tree: sum(x.size for x in jax.tree.leaves(tree)),
+        state.params,
+        is_leaf=lambda tree: tree is not state.params,
+    )
+    _, scalars = jax.eval_shape(make_train_step(method, tx, transform), state, abstract_batch(2, 'view' in raw), key)
+    return Traffic(
+        counts,
+        moved,
+        FLOAT32 * sizes['params'],
+        2 * FLOAT32 * sizes['batch_stats'],
+        FLOAT32 * len(scalars),
+        float((compiled.cost_analysis() or {}).get('flops', 0)),
+    )
+
+
+def abstract_batch(batch_size: int, with_views: bool) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a raw batch (`data.records.Feed`)."""
+    shapes = {
+        'points': ((CHUNK_POINTS, 3), np.float16),
+        'occ': ((CHUNK_POINTS // 8,), np.uint8),
+        'surface': ((CHUNK_POINTS, 3), np.float16),
+        'voxels': ((NUM_VOXELS**3 // 8,), np.uint8),
+        'index': ((), np.int32),
+        'row': ((), np.int32),
+    }
+    if with_views:
+        shapes['view'] = ((VIEW_SIZE, VIEW_SIZE, 3), np.uint8)
+    return {name: jax.ShapeDtypeStruct((batch_size, *shape), dtype) for name, (shape, dtype) in shapes.items()}
+
+
+def efficiency(chip: Chip, num_chips: int, seconds: float, traffic: Traffic, *, overlap: bool) -> float:
+    """Share of `num_chips` times one chip's speed, 0 to 1, for steps of `seconds` on one chip.
+
+    With `overlap` the gradients of one layer are reduced while those of the layers before it are computed; statistics
+    are needed at once and never hidden.
+    """
+    bandwidth = chip.fast if num_chips <= chip.group else chip.slow
+    ring = 2 * (num_chips - 1) / num_chips / bandwidth
+    waits = sum(traffic.counts.values()) * 2 * math.ceil(math.log2(num_chips)) * chip.latency
+    gradients = ring * traffic.gradients
+    if overlap:
+        gradients = max(0.0, gradients - BACKWARD * seconds)
+    return seconds / (seconds + gradients + ring * (traffic.expected - traffic.gradients) + waits)
+
+
+def main(_):
+    jax.config.update('jax_platforms', 'cpu')
+    jax.config.update('jax_num_cpu_devices', NUM_DEVICES)
+    for name in CONFIGS.value:
+        config = importlib.import_module(f'configs.{name}').get_config()
+        traffic = measure_traffic(config, BACKEND.value, jax.devices())
+        rows = [
+            (
+                'expected: gradients, statistics, scalars',
+                f'{traffic.gradients:,} + {traffic.statistics:,} + {traffic.scalars:,}',
+            ),
+            ('expected bytes', f'{traffic.expected:,}'),
+            *(
+                (f'{kind}, {traffic.counts[kind]} in the HLO', f'{size:,} bytes')
+                for kind, size in traffic.moved.items()
+            ),
+            ('operations of a device', f'{traffic.flops:.3g}'),
+        ]
+        figures = traffic._asdict()
+        for label, chip in CHIPS.items():
+            seconds = STEP_SECONDS.value or traffic.flops / (SHARE_OF_PEAK * chip.flops)
+            rows.append((f'{label}: a step', f'{1000 * seconds:.1f} ms'))
+            for overlap in (False, True):
+                shares = [efficiency(chip, n, seconds, traffic, overlap=overlap) for n in NUM_CHIPS]
+                figures[f'{label}, {"with" if overlap else "no"} overlap'] = dict(zip(NUM_CHIPS, shares, strict=True))
+                rows.append(
+                    (
+                        f'  {"with" if overlap else "no"} overlap, {NUM_CHIPS} chips',
+                        '  '.join(f'{s:.3f}' for s in shares),
+                    )
+                )
+        settings = {'backend': BACKEND.value, 'devices': NUM_DEVICES, 'batch_size': config.train.batch_size}
+        report(f'configs/{name}.py: one step, compiled and not run', settings, rows, figures)
+
+
+if __name__ == '__main__':
+    app.run(main)
