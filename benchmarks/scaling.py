@@ -15,7 +15,6 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
@@ -82,54 +81,42 @@ def read_collectives(hlo: str) -> list[tuple[str, int]]:
     for line in hlo.splitlines():
         if match := pattern.search(line):
             arrays = re.findall(r'(\w+)\[([\d,]*)\]', match[1])
-            found.append(
-                (
-                    match[2],
-                    sum(WIDTHS[kind] * math.prod(map(int, filter(None, shape.split(',')))) for kind, shape in arrays),
-                )
-            )
+            sizes = [WIDTHS[kind] * math.prod(int(n) for n in shape.split(',') if n) for kind, shape in arrays]
+            found.append((match[2], sum(sizes)))
     return found
 
 
 def measure_traffic(config, backend: str, devices: list) -> Traffic:
     """Compile the step of a config for `devices`, without running it or making weights, and count."""
-    method, transform, key = (
-        models.build(config),
-        make_transform(config.data),
-        jax.eval_shape(partial(jax.random.key, 0)),
-    )
+    method, transform = models.build(config), make_transform(config.data)
     tx = make_optimizer(config, config.train.num_steps)
     parallel = make_parallel(backend, config.train.batch_size, devices)
-    raw = abstract_batch(config.train.batch_size, with_views=config.data.input == 'image')
+    with_views, num_rows = config.data.input == 'image', config.train.batch_size
+    rows = (len(devices), num_rows // len(devices)) if backend == 'pmap' else (num_rows,)
+    key, raw = jax.eval_shape(partial(jax.random.key, 0)), abstract_batch((num_rows,), with_views)
     state = jax.eval_shape(lambda key, raw: create_state(key, method, tx, transform(key, raw)), key, raw)
-    if backend == 'pmap':
-        raw = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((len(devices), x.shape[0] // len(devices), *x.shape[1:]), x.dtype), raw
-        )
+    _, scalars = jax.eval_shape(make_train_step(method, tx, transform), state, raw, key)
     step = parallel.compile(make_train_step(method, tx, transform, parallel.axis_name))
-    compiled = step.lower(state, raw, key).compile()
+    compiled = step.lower(state, abstract_batch(rows, with_views), key).compile()
     counts, moved = {}, {}
     for kind, size in read_collectives(compiled.as_text()):
         counts[kind] = counts.get(kind, 0) + 1
         moved[kind] = moved.get(kind, 0) + size
-    sizes = jax.tree.map(
-        lambda tree: sum(x.size for x in jax.tree.leaves(tree)),
-        state.params,
-        is_leaf=lambda tree: tree is not state.params,
+    num_weights, num_statistics = (
+        sum(x.size for x in jax.tree.leaves(state.params[group])) for group in ('params', 'batch_stats')
     )
-    _, scalars = jax.eval_shape(make_train_step(method, tx, transform), state, abstract_batch(2, 'view' in raw), key)
     return Traffic(
         counts,
         moved,
-        FLOAT32 * sizes['params'],
-        2 * FLOAT32 * sizes['batch_stats'],
+        FLOAT32 * num_weights,
+        2 * FLOAT32 * num_statistics,
         FLOAT32 * len(scalars),
         float((compiled.cost_analysis() or {}).get('flops', 0)),
     )
 
 
-def abstract_batch(batch_size: int, with_views: bool) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of a raw batch (`data.records.Feed`)."""
+def abstract_batch(rows: tuple[int, ...], with_views: bool) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a raw batch (`data.records.Feed`) with these leading axes."""
     shapes = {
         'points': ((CHUNK_POINTS, 3), np.float16),
         'occ': ((CHUNK_POINTS // 8,), np.uint8),
@@ -140,7 +127,7 @@ def abstract_batch(batch_size: int, with_views: bool) -> dict[str, jax.ShapeDtyp
     }
     if with_views:
         shapes['view'] = ((VIEW_SIZE, VIEW_SIZE, 3), np.uint8)
-    return {name: jax.ShapeDtypeStruct((batch_size, *shape), dtype) for name, (shape, dtype) in shapes.items()}
+    return {name: jax.ShapeDtypeStruct((*rows, *shape), dtype) for name, (shape, dtype) in shapes.items()}
 
 
 def efficiency(chip: Chip, num_chips: int, seconds: float, traffic: Traffic, *, overlap: bool) -> float:

@@ -23,12 +23,13 @@ flags.mark_flag_as_required('config')
 
 
 def main(_):
-    from onet_jax.parallel import start_processes
+    from onet_jax.parallel import leaving_at_once, start_processes
 
     start_processes(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, detect=DISTRIBUTED.value)
     from onet_jax.training.loop import train
 
-    train(CONFIG.value, WORKDIR.value, DATA_DIR.value)
+    with leaving_at_once():
+        train(CONFIG.value, WORKDIR.value, DATA_DIR.value)
 
 
 if __name__ == '__main__':

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
 
@@ -67,6 +70,24 @@ def test_processes_with_different_numbers_of_devices_are_refused():
     devices = [SimpleNamespace(process_index=p, id=i) for i, p in enumerate([0, 0, 1])]
     with pytest.raises(ValueError, match=r'expected as many in each process, found \{0: 2, 1: 1\}'):
         make_parallel('pmap', 6, devices)
+
+
+def test_a_process_that_fails_does_not_wait_for_the_others():
+    program = """
+import atexit
+import jax
+from onet_jax.parallel import leaving_at_once
+atexit.register(print, 'waited')
+jax.process_count = lambda: COUNT
+with leaving_at_once():
+    raise ValueError('a bad file')
+"""
+    for count, waited in ((2, ''), (1, 'waited\n')):
+        command = [sys.executable, '-c', program.replace('COUNT', str(count))]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+        assert done.returncode == 1
+        assert done.stdout == waited
+        assert 'ValueError: a bad file' in done.stderr
 
 
 def test_a_workdir_that_is_not_shared_is_refused(dataset, tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import jax
 import pytest
@@ -40,7 +41,7 @@ def test_efficiency_falls_with_the_chips_and_overlap_helps(traffic, chip):
     for overlap in (False, True):
         shares = [efficiency(chip, n, 1e-3, large, overlap=overlap) for n in NUM_CHIPS]
         assert shares[0] == 1
-        assert all(a > b > 0 for a, b in zip(shares, shares[1:], strict=False))
+        assert all(a > b > 0 for a, b in pairwise(shares))
     assert efficiency(chip, 64, 1e-3, large, overlap=True) > efficiency(chip, 64, 1e-3, large, overlap=False)
 
 
