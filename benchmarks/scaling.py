@@ -4,8 +4,8 @@ python -m benchmarks.scaling [--configs=onet_points,onet_image,onet_voxels] [--b
 
 Nothing is run: the step of each config at full size is compiled for eight devices that XLA makes of this machine's CPU, and
 the collectives are counted in its HLO. The efficiency is a model: the batch grows with the chips (8 shapes each), a ring
-moves 2 (n - 1) / n of the bytes over the slowest link of a chip, and every collective costs 2 ceil(log2 n) latencies. A
-step on one chip takes --step_seconds or, without it, the operations that XLA counts at SHARE_OF_PEAK of the chip's peak.
+moves 2 (n - 1) / n of the bytes over the links of a chip, and every collective costs 2 ceil(log2 n) latencies. A step on
+one chip takes --step_seconds or, without it, the operations that XLA counts at SHARE_OF_PEAK of the chip's peak.
 """
 
 import importlib
@@ -46,16 +46,16 @@ class Chip(NamedTuple):
 
     flops: float  # a second, of matrix products as JAX runs them on float32 arrays by default
     group: int  # chips that the fast links join
-    fast: float  # bytes a second, one way, that a ring has within a group
-    slow: float  # and a chip's share between groups
+    fast: float  # bytes a second, one way, that the rings through a chip have together within a group
+    slow: float  # and between groups
     latency: float  # s, of one message
 
 
 CHIPS = {
-    'TPU v4, one ICI link': Chip(275e12, 4096, 50e9, 50e9, 1e-6),
-    'TPU v5e, one ICI link': Chip(197e12, 256, 50e9, 50e9, 1e-6),
-    'A100, NVLink 3 + HDR InfiniBand': Chip(156e12, 8, 300e9, 25e9, 5e-6),
-    'H100, NVLink 4 + NDR InfiniBand': Chip(495e12, 8, 450e9, 50e9, 5e-6),
+    'TPU v4, one axis of the torus': Chip(275e12, 4096, 100e9, 100e9, 1e-6),
+    'TPU v5e, one axis of the torus': Chip(197e12, 256, 100e9, 100e9, 1e-6),
+    'A100, NVLink 3 and 8 x HDR InfiniBand': Chip(156e12, 8, 300e9, 200e9, 3e-6),
+    'H100, NVLink 4 and 8 x NDR InfiniBand': Chip(495e12, 8, 450e9, 400e9, 3e-6),
 }
 
 
