@@ -3,12 +3,13 @@
 python -m benchmarks.scaling [--configs=onet_points,onet_image,onet_voxels] [--backend=pmap] [--step_seconds=0.05]
 
 Nothing is run: the step of each config at full size is compiled for eight devices that XLA makes of this machine's CPU, and
-the collectives are counted in its HLO. The efficiency is a model: the batch grows with the chips (8 shapes each), a ring
+the collectives are counted in its HLO. The efficiency is a model: the batch grows with the chips (8 or 64 shapes each), a ring
 moves 2 (n - 1) / n of the bytes over the links of a chip, and every collective costs 2 ceil(log2 n) latencies. A step on
 one chip takes --step_seconds or, without it, the operations that XLA counts at SHARE_OF_PEAK of the chip's peak.
 """
 
 import importlib
+import itertools
 import math
 import re
 from functools import partial
@@ -29,9 +30,10 @@ from onet_jax.training.step import make_train_step
 
 CONFIGS = flags.DEFINE_list('configs', ['onet_points', 'onet_image', 'onet_voxels'], 'Names of files in configs/.')
 BACKEND = flags.DEFINE_enum('backend', 'pmap', BACKENDS, 'As config.train.backend.')
-STEP_SECONDS = flags.DEFINE_float('step_seconds', None, 'Of one chip on its share of the batch, where it was measured.')
+STEP_SECONDS = flags.DEFINE_float('step_seconds', None, 'Of one chip on 8 shapes, where it was measured.')
 
 NUM_DEVICES = 8  # of the compiled step; its bytes do not depend on it
+SHAPES_PER_CHIP = (8, 64)
 NUM_CHIPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SHARE_OF_PEAK = 0.3  # what a network of products of 256 columns may reach; assumed, not measured
 BACKWARD = 2 / 3  # of a step: the time behind which gradients can be reduced
@@ -151,31 +153,20 @@ def main(_):
     for name in CONFIGS.value:
         config = importlib.import_module(f'configs.{name}').get_config()
         traffic = measure_traffic(config, BACKEND.value, jax.devices())
-        rows = [
-            (
-                'expected: gradients, statistics, scalars',
-                f'{traffic.gradients:,} + {traffic.statistics:,} + {traffic.scalars:,}',
-            ),
-            ('expected bytes', f'{traffic.expected:,}'),
-            *(
-                (f'{kind}, {traffic.counts[kind]} in the HLO', f'{size:,} bytes')
-                for kind, size in traffic.moved.items()
-            ),
-            ('operations of a device', f'{traffic.flops:.3g}'),
-        ]
-        figures = traffic._asdict()
-        for label, chip in CHIPS.items():
-            seconds = STEP_SECONDS.value or traffic.flops / (SHARE_OF_PEAK * chip.flops)
-            rows.append((f'{label}: a step', f'{1000 * seconds:.1f} ms'))
-            for overlap in (False, True):
-                shares = [efficiency(chip, n, seconds, traffic, overlap=overlap) for n in NUM_CHIPS]
-                figures[f'{label}, {"with" if overlap else "no"} overlap'] = dict(zip(NUM_CHIPS, shares, strict=True))
-                rows.append(
-                    (
-                        f'  {"with" if overlap else "no"} overlap, {NUM_CHIPS} chips',
-                        '  '.join(f'{s:.3f}' for s in shares),
-                    )
-                )
+        parts = f'{traffic.gradients:,} + {traffic.statistics:,} + {traffic.scalars:,}'
+        rows = [('gradients + statistics + scalars, expected', f'{parts} = {traffic.expected:,} bytes')]
+        for kind, size in traffic.moved.items():
+            rows.append((f'{kind}, {traffic.counts[kind]} in the HLO', f'{size:,} bytes'))
+        rows.append(('operations of a device', f'{traffic.flops:.3g}'))
+        rows.append(('share of the ideal speed on', '  '.join(f'{n:4d}' for n in NUM_CHIPS)))
+        figures = traffic._asdict() | {'num_chips': NUM_CHIPS}
+        for (label, chip), shapes, overlap in itertools.product(CHIPS.items(), SHAPES_PER_CHIP, (False, True)):
+            compiled = config.train.batch_size // NUM_DEVICES
+            seconds = (STEP_SECONDS.value or traffic.flops / (SHARE_OF_PEAK * chip.flops)) * shapes / compiled
+            shares = [efficiency(chip, n, seconds, traffic, overlap=overlap) for n in NUM_CHIPS]
+            line = f'{label}, {shapes} shapes in {1000 * seconds:.1f} ms, {"" if overlap else "no "}overlap'
+            figures[line] = shares
+            rows.append((line, '  '.join(f'{share:.2f}' for share in shares)))
         settings = {'backend': BACKEND.value, 'devices': NUM_DEVICES, 'batch_size': config.train.batch_size}
         report(f'configs/{name}.py: one step, compiled and not run', settings, rows, figures)
 
