@@ -17,6 +17,7 @@ from model_configs import small_config
 
 from onet_jax.data.records import read_index
 from onet_jax.data.resident import resident_feed
+from onet_jax.evaluation.validate import validate, validation_batches
 from onet_jax.training import checkpoints, loop
 from onet_jax.training.faults import EXIT_STOPPED
 from onet_jax.training.log import read_log
@@ -35,14 +36,23 @@ def get_config(variant=''):
 SETTINGS = {'num_steps': 4, 'batch_size': 8}
 
 
-def train_on(num_processes, num_devices, folder, data_dir, *, feed='resident', by='flags', stop_at=None, **train):
+def train_on(
+    num_processes, num_devices, folder, data_dir, *, feed='resident', by='flags', flags=(), stop_at=None, **train
+):
     """Run `launch.train` in each of the processes, on `num_devices` devices each, in folder/w; what each printed.
 
     stop_at: what the first process prints when the last one is to be sent SIGTERM.
     """
     (folder / 'config.py').write_text(CONFIG.format(train=SETTINGS | train, feed=feed))
     port = free_port()
-    command = ['-m', 'launch.train', f'--config={folder}/config.py', f'--workdir={folder}/w', f'--data_dir={data_dir}']
+    command = [
+        '-m',
+        'launch.train',
+        f'--config={folder}/config.py',
+        f'--workdir={folder}/w',
+        f'--data_dir={data_dir}',
+        *flags,
+    ]
     commands, variables = [], []
     for process in range(num_processes):
         arguments, variable = [], {}
@@ -106,10 +116,11 @@ def one_device(monkeypatch):
     """Training in this process, on one device."""
     monkeypatch.setattr(loop, 'make_parallel', partial(loop.make_parallel, devices=jax.devices()[:1]))
 
-    def train(workdir, dataset, *, feed='resident', **settings):
+    def train(workdir, dataset, *, feed='resident', ema_decay=0.0, **settings):
         config = small_config(**SETTINGS | settings)
         with config.unlocked():
             config.data.feed = feed
+            config.optim.ema_decay = ema_decay
         return loop.train(config, workdir, dataset)
 
     return train
@@ -117,16 +128,21 @@ def one_device(monkeypatch):
 
 @pytest.mark.slow
 def test_what_two_processes_saved_one_goes_on_with(dataset, tmp_path, one_device):
-    """pmap, started by flags. Losses as on one device; the first process alone writes and tells."""
-    told, silent = train_on(2, 2, tmp_path, dataset, backend='pmap')
+    """pmap, started by flags. Losses as on one device; the first process alone writes, draws and tells."""
+    flags = ['--config.optim.ema_decay=0.5', '--config.eval.render_every_steps=4']
+    told, silent = train_on(2, 2, tmp_path, dataset, flags=flags, backend='pmap')
     assert 'devices: 4 x cpu (cpu) in 2 processes' in told
     assert 'step 4/4' in told
     assert 'step' not in silent
-    whole = one_device(tmp_path / 'one', dataset, num_steps=6)
+    assert [path.name for path in (tmp_path / 'w' / 'images').iterdir()] == ['00000004.png']
+    whole = one_device(tmp_path / 'one', dataset, ema_decay=0.5, num_steps=6)
     np.testing.assert_allclose(losses(tmp_path / 'w'), losses(tmp_path / 'one')[:4], rtol=1e-5)
 
-    assert checkpoints.load_run(tmp_path / 'w').step in (2, 4)
-    resumed = one_device(tmp_path / 'w', dataset, num_steps=6, backend='pmap')
+    run = checkpoints.load_run(tmp_path / 'w')  # its parameters are the average
+    batches = validation_batches(run.config, dataset, run.config.eval.split)
+    loss = dict(read_log(tmp_path / 'w', 'val/loss'))[run.step]
+    assert validate(jax.jit(run.method.metrics), run.params, batches)['loss'] == pytest.approx(loss, rel=1e-5)
+    resumed = one_device(tmp_path / 'w', dataset, ema_decay=0.5, num_steps=6, backend='pmap')
     assert int(resumed.step) == 6
     assert len(losses(tmp_path / 'w')) == 6
     np.testing.assert_allclose(losses(tmp_path / 'w'), losses(tmp_path / 'one'), rtol=1e-5)
