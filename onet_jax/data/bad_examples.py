@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from onet_jax.parallel import tell
+
 
 class BadExamples:
     """The examples of a dataset that a run leaves out. Which ones depends on the files alone, not on when they are read."""
@@ -36,4 +38,4 @@ class BadExamples:
                 + f'\nThese are more bad examples than --max_bad_examples={self.limit}; '
                 'repair them (`python -m launch.check` finds all), or leave them out by a higher number.'
             )
-        print(f'left out {name}, number {len(self.reasons)} of at most {self.limit}: {reason}', flush=True)
+        tell(f'left out {name}, number {len(self.reasons)} of at most {self.limit}: {reason}')

@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 
 from onet_jax.data.bad_examples import BadExamples
 from onet_jax.data.records import count_chunks, digest, read_index, read_shape, shape_path, split_chunks
+from onet_jax.files import one_at_a_time
 
 # The arrays of a record: dtype and shape of one row; None is CHUNK_POINTS in 'train' and all points elsewhere.
 ARRAYS = {
@@ -99,23 +100,27 @@ def _as_array(content: bytes) -> np.ndarray:
 def prepare_tfds(data_dir: str | Path, bad_examples: BadExamples | None = None) -> OccupancyShapes:
     """The TFDS builder of DATA_DIR with its records in DATA_DIR/tfds.
 
-    They are made on first use, and made again when `dataset.json` has changed or a shape that was left out can be read now.
-    Raises ValueError for shapes too small to train on, and for more bad ones, of all splits, than `bad_examples` allows.
+    They are made on first use, by one process while the others wait, and made again when `dataset.json` has changed or a shape
+    that was left out can be read now. Raises ValueError for shapes too small to train on, and for more bad ones, of all
+    splits, than `bad_examples` allows.
     """
     bad_examples = bad_examples or BadExamples()
     builder = OccupancyShapes(source=str(data_dir), bad_examples=bad_examples)
-    if builder.is_prepared() and not _is_up_to_date(builder, Path(data_dir)):
-        shutil.rmtree(builder.data_path)
-        builder = OccupancyShapes(source=str(data_dir), bad_examples=bad_examples)
-    if not builder.is_prepared():
-        builder.download_and_prepare(file_format='tfrecord')
+    if not _is_up_to_date(builder, Path(data_dir)):
+        with one_at_a_time(Path(data_dir) / 'tfds' / '.lock'):
+            builder = OccupancyShapes(source=str(data_dir), bad_examples=bad_examples)
+            if builder.is_prepared() and not _is_up_to_date(builder, Path(data_dir)):
+                shutil.rmtree(builder.data_path)
+                builder = OccupancyShapes(source=str(data_dir), bad_examples=bad_examples)
+            if not builder.is_prepared():
+                builder.download_and_prepare(file_format='tfrecord')
     for name, reason in _left_out(builder).items():
         bad_examples.add(name, reason)
     return builder
 
 
 def _is_up_to_date(builder: OccupancyShapes, data_dir: Path) -> bool:
-    if builder.info.metadata['source'] != digest(data_dir):
+    if not builder.is_prepared() or builder.info.metadata['source'] != digest(data_dir):
         return False
     index, left_out = read_index(data_dir), _left_out(builder)
     still_bad = BadExamples(len(left_out))

@@ -36,13 +36,15 @@ def resident_feed(
     *,
     batch_size: int,
     seed: int,
+    rows: range | None = None,
     split: str = 'train',
     bad_examples: BadExamples | None = None,
 ) -> Feed:
     """Batches in which every epoch has each shape once, in an order of its own, with a random chunk of its points.
 
-    A batch may span two epochs. Shapes that cannot be read are left out as far as `bad_examples` allows, by default never.
-    Raises ValueError beyond that, and when the split does not fit into the memory of the device.
+    A batch may span two epochs. rows: those of each batch to deliver, all by default. Shapes that cannot be read are left out
+    as far as `bad_examples` allows, by default never. Raises ValueError beyond that, and when the split does not fit into
+    the memory of the device.
     """
     index = read_index(data_dir)
     names = split_shapes(data_dir, index, split)
@@ -50,36 +52,37 @@ def resident_feed(
     _check_memory(data_dir, index, len(names))
     stored = _load(data_dir, index, names, bad_examples or BadExamples())
     num_shapes, num_chunks = stored['points'].shape[:2]
+    kept = np.asarray(range(batch_size) if rows is None else rows, np.int32)
 
     @lru_cache(maxsize=2)  # a batch spans two epochs at most, unless it is larger than the dataset
     def order(epoch: int) -> np.ndarray:
         return np.random.default_rng([seed, epoch, SHAPE_STREAM]).permutation(num_shapes)
 
     def choose(step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which loaded shape and which of its chunks each row of batch `step` is: int32 [B], [B]."""
+        """Which loaded shape and which of its chunks each row of batch `step` is: int32 [B], [B], of the rows to deliver."""
         epochs, places = np.divmod(step * batch_size + np.arange(batch_size), num_shapes)
         shapes = np.concatenate([order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
         chunks = np.random.default_rng([seed, step, CHUNK_STREAM]).integers(num_chunks, size=batch_size)
-        return shapes.astype(np.int32), chunks.astype(np.int32)
+        return shapes[kept].astype(np.int32), chunks[kept].astype(np.int32)
 
     def batches(start_step: int) -> Iterator[dict]:
         step = start_step
         while True:
-            yield _gather(stored, *choose(step))
+            yield _gather(stored, *choose(step), kept)
             step += 1
 
     return Feed(len(names), batches)
 
 
 @jax.jit
-def _gather(stored: dict, shapes: jax.Array, chunks: jax.Array) -> dict:
+def _gather(stored: dict, shapes: jax.Array, chunks: jax.Array, rows: jax.Array) -> dict:
     batch = {
         'points': stored['points'][shapes, chunks],
         'occ': stored['occ'][shapes, chunks],
         'surface': stored['surface'][shapes, chunks % stored['surface'].shape[1]],
         'voxels': stored['voxels'][shapes],
         'index': stored['index'][shapes],
-        'row': jax.numpy.arange(len(shapes), dtype=np.int32),
+        'row': rows,
     }
     if 'views' in stored:
         batch['view'] = stored['views'][shapes, chunks % stored['views'].shape[1]]

@@ -25,6 +25,7 @@ from onet_jax.data import records
 from onet_jax.evaluation.calibrate import Calibration, calibrate
 from onet_jax.files import write_json
 from onet_jax.models.occupancy import OccupancyNetwork
+from onet_jax.parallel import from_first_process, is_first_process, tell
 from onet_jax.training import storage
 from onet_jax.training.optim import ENDING_SCHEDULES, make_optimizer
 from onet_jax.training.state import TrainState, begin_average
@@ -121,7 +122,7 @@ def check_workdir(workdir: Path, config: ConfigDict, *, accept_changes: bool = F
         if old.get(key) != new.get(key) and key not in free
     ]
     if changed and accept_changes:
-        print(f'{path}: going on with another config:\n' + '\n'.join(changed), flush=True)
+        tell(f'{path}: going on with another config:\n' + '\n'.join(changed))
     elif changed:
         raise ValueError(
             f'{path}: this workdir belongs to another config:\n' + '\n'.join(changed) + '\n'
@@ -130,11 +131,20 @@ def check_workdir(workdir: Path, config: ConfigDict, *, accept_changes: bool = F
 
 
 def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path, left_out: Iterable[str] = ()) -> None:
-    """Store config, dataset and the shapes that are left out of it in the workdir.
+    """Store config, dataset and the shapes that are left out of it in the workdir; of several processes the first one does.
 
-    Raises ValueError where a run on another dataset is to be resumed. Prints a line where it left out other shapes.
+    Raises ValueError where a run on another dataset is to be resumed, and where the processes differ in what they have of
+    it. Prints a line where the run left out other shapes.
     """
     path, dataset, left_out = workdir / 'run.json', records.digest(data_dir), sorted(left_out)
+    first = from_first_process([dataset, left_out])
+    if first != [dataset, left_out]:
+        raise ValueError(
+            f'{data_dir}: expected the dataset of process 0, {first[0]} without {first[1]}, found in process '
+            f'{jax.process_index()} {dataset} without {left_out}; give all hosts the same files'
+        )
+    if not is_first_process():
+        return
     if path.exists() and has_checkpoints(workdir):
         old = json.loads(path.read_text())
         if old['dataset'] not in (dataset, None):
@@ -144,7 +154,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path, left_out: I
             )
         before = old.get('left_out', [])
         if before != left_out:
-            print(f'{path}: until now the run left out {before}, from now on {left_out}: other batches', flush=True)
+            tell(f'{path}: until now the run left out {before}, from now on {left_out}: other batches')
     write_json(workdir / 'config.json', config.to_dict())
     write_json(path, {'data_dir': str(data_dir), 'dataset': dataset, 'left_out': left_out})
 

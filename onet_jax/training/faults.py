@@ -7,7 +7,7 @@ import platform
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 
 from onet_jax.data.records import Feed, read_index
 from onet_jax.files import write_atomically
+from onet_jax.parallel import gather_rows, is_first_process, make_vote, wait_for_all
 from onet_jax.training.state import TrainState
 from onet_jax.training.storage import Checkpointer
 
@@ -26,9 +27,25 @@ NUM_NAMED = 8  # examples of a batch that a message names
 def locked(workdir: Path) -> Iterator[None]:
     """Hold WORKDIR/lock, which the system gives back when the process ends in whatever way. Makes the workdir.
 
-    Raises ValueError, with the process that holds it, where another run does; OSError where nothing can be written.
+    Of several processes the first one holds it for all, and the others wait until it does.
+    Raises ValueError, with the process that holds it, where another run does; OSError where nothing can be written;
+    FileNotFoundError where processes share no workdir.
     """
     path = workdir / 'lock'
+    with _held(path) if is_first_process() else nullcontext():
+        wait_for_all('the workdir is locked')
+        # Nobody has asked for it before: file systems of a network may remember for a while that there was nothing.
+        if not path.exists():
+            raise FileNotFoundError(
+                f'{path}: expected what process 0 has just made, found nothing in process {jax.process_index()}; '
+                'give a --workdir on a file system that all hosts share'
+            )
+        yield
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    workdir = path.parent
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         file = path.open('a+b', buffering=0)
@@ -57,12 +74,12 @@ def locked(workdir: Path) -> Iterator[None]:
 def stop_requests() -> Iterator[Callable[[], bool]]:
     """A function that says whether SIGTERM or SIGINT (control-C) has come; the second one acts at once, as usual.
 
-    Asked once after every step. With several processes this is the place for them to agree on the step after which
-    they stop. Outside the main thread, where Python delivers no signals, the answer is always no.
+    Asked once after every step. Of several processes all stop after the same step, the one that follows a signal to any of
+    them. A thread other than the main one, to which Python delivers no signals, notices none.
     """
-    received = []
+    received, vote = [], make_vote()
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+        yield lambda: vote(False)
         return
 
     def notice(number: int, _) -> None:
@@ -72,7 +89,7 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
     previous = {number: signal.signal(number, notice) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda: bool(received)
+        yield lambda: vote(bool(received))
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -91,7 +108,8 @@ def check_finite(
     checkpoint.
 
     Raises FloatingPointError with the first bad step and the examples of its batch, which is written to
-    WORKDIR/bad_batch_STEP.npz as the feed delivered it.
+    WORKDIR/bad_batch_STEP.npz as the feed delivered it; of several processes, which all call this and raise, the first one
+    writes the rows of all.
     """
     finite = np.isfinite(jax.device_get(losses))
     if finite.all() and _all_finite(state.params):
@@ -117,12 +135,14 @@ def _all_finite(tree) -> jax.Array:
 
 def _dump_batch(feed: Feed, step: int, data_dir: Path, workdir: Path) -> str:
     """Write the batch of a step, made again by the feed, with the names of its examples; returns what to say about it."""
-    raw = jax.tree.map(np.asarray, next(feed.batches(step - 1)))
+    raw = gather_rows(jax.tree.map(np.asarray, next(feed.batches(step - 1))))
     shapes = read_index(data_dir).splits['train']
     names = ['/'.join(shapes[i]) for i in raw['index']]
     path, stream = workdir / f'bad_batch_{step}.npz', io.BytesIO()
-    np.savez(stream, **raw, name=np.array(names))
-    write_atomically(path, stream.getvalue())
+    if is_first_process():
+        np.savez(stream, **raw, name=np.array(names))
+        write_atomically(path, stream.getvalue())
+    wait_for_all('the batch is written')  # before the first of them fails and takes the others along
 
     rest = f' and {len(names) - NUM_NAMED} more' if len(names) > NUM_NAMED else ''
     spoilt = [

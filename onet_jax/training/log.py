@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from onet_jax.training.machine import describe_precision, gpu_present
 def banner() -> str:
     """Devices, versions and precision; a loud warning where a GPU of the machine stays unused."""
     devices = jax.devices()
+    processes = f' in {jax.process_count()} processes' if jax.process_count() > 1 else ''
     lines = [
         f'onet_jax {__version__}, jax {jax.__version__}, flax {version("flax")}, Python {platform.python_version()}',
-        f'devices: {len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {describe_precision()}',
+        f'devices: {len(devices)} x {devices[0].device_kind} ({devices[0].platform}){processes}, {describe_precision()}',
     ]
     if devices[0].platform == 'cpu' and gpu_present():
         lines += [
@@ -110,6 +112,13 @@ class RunLog:
         except OSError as error:
             # Nothing depends on it, and the error that ended the run must not be lost behind it.
             print(f'WARNING: {self._board.logdir}: the curves are incomplete: {error}', flush=True)
+
+
+class NoLog:
+    """The log of processes other than the first: takes what a `RunLog` takes and keeps nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args: None
 
 
 def read_log(workdir: Path, name: str) -> list[tuple[int, float]]:

@@ -18,9 +18,9 @@ from onet_jax.data.records import read_index, split_shapes
 from onet_jax.data.resident import resident_feed
 from onet_jax.data.transforms import make_transform
 from onet_jax.evaluation.validate import unreadable_shapes, validate, validation_batches
-from onet_jax.parallel import make_parallel
+from onet_jax.parallel import is_first_process, make_parallel, tell
 from onet_jax.training import checkpoints, faults
-from onet_jax.training.log import RunLog, banner
+from onet_jax.training.log import NoLog, RunLog, banner
 from onet_jax.training.optim import learning_rate_of, make_optimizer
 from onet_jax.training.preview import make_preview
 from onet_jax.training.profile import traced
@@ -47,8 +47,11 @@ def train(
     SystemExit(faults.EXIT_STOPPED). At most `max_bad_examples` shapes that cannot be read are left out. Raises
     FloatingPointError when the loss is not finite; ValueError for a workdir of another config, unless told to accept the
     changes, and for one in which another run trains; OSError where a checkpoint cannot be written.
+
+    Where there are several processes (`parallel.start_processes`), each calls this with the same arguments, a workdir that
+    all share, and the same dataset. All stop and fail together; the first one writes, draws and tells.
     """
-    print(banner(), flush=True)
+    tell(banner())
     workdir = Path(workdir)
     # Whatever can be wrong is found before the first step, and before the workdir is touched.
     checkpoints.check_workdir(workdir, config, accept_changes=accept_changes)
@@ -62,10 +65,15 @@ def train(
     _check_dataset(config, data_dir)
     bad_examples = BadExamples(max_bad_examples)
     feed = FEEDS[config.data.feed](
-        data_dir, batch_size=config.train.batch_size, seed=config.seed, bad_examples=bad_examples
+        data_dir,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        rows=parallel.rows,
+        bad_examples=bad_examples,
     )
     left_out = unreadable_shapes(data_dir, config.eval.split, bad_examples)
-    draw = make_preview(method, config, data_dir, left_out) if config.eval.render_every_steps else None
+    render_every_steps = config.eval.render_every_steps
+    draw = make_preview(method, config, data_dir, left_out) if render_every_steps and is_first_process() else None
     ema_decay = config.optim.ema_decay
     step_fn = parallel.compile(make_train_step(method, tx, transform, parallel.axis_name, ema_decay))
     metrics = jax.jit(method.metrics)
@@ -82,17 +90,17 @@ def train(
         faults.locked(workdir),
         faults.stop_requests() as stop_asked,
         checkpoints.open_checkpoints(workdir) as checkpointer,
-        closing(RunLog(workdir, config.train.num_steps)) as log,
+        closing(RunLog(workdir, config.train.num_steps) if is_first_process() else NoLog()) as log,
     ):
         saved = checkpointer.latest
         if saved is not None:
             state = checkpoints.restore(checkpointer, state, saved.step)
-            print(f'resuming at step {saved.step} of {workdir}', flush=True)
+            tell(f'resuming at step {saved.step} of {workdir}')
         checkpoints.claim_workdir(workdir, config, data_dir, bad_examples.reasons)
         start, stop = int(state.step), config.train.num_steps
         if start >= stop:
-            print(f'nothing to do: step {start} of config.train.num_steps={stop}', flush=True)
-        if profile:
+            tell(f'nothing to do: step {start} of config.train.num_steps={stop}')
+        if profile and is_first_process():
             step_fn = traced(step_fn, workdir / 'profile', stop - start)
         batches, losses = feed.batches(start), []
         log.start(start)
@@ -110,7 +118,7 @@ def train(
             logs = last or step % config.train.log_every_steps == 0
             validates = last or step % config.train.eval_every_steps == 0
             saves = last or stops or validates or step % config.train.checkpoint_every_steps == 0
-            renders = draw is not None and (last or step % config.eval.render_every_steps == 0)
+            renders = render_every_steps > 0 and (last or step % render_every_steps == 0)
             if logs or saves or renders:
                 faults.check_finite(losses, state, step, checkpointer, workdir, feed, data_dir)
                 if logs:
@@ -125,21 +133,18 @@ def train(
             means = None
             if validates:
                 examples = validation_batches(config, data_dir, config.eval.split, left_out)
-                means = validate(metrics, chosen_params(state), examples)
+                means = validate(metrics, parallel.local(chosen_params(state)), examples)
                 means['score'] = checkpoints.score(config, means)
                 log.validation(step, means)
-                print(
-                    f'step {step}/{stop}  validation: ' + '  '.join(f'{k} {v:.4f}' for k, v in means.items()),
-                    flush=True,
-                )
+                tell(f'step {step}/{stop}  validation: ' + '  '.join(f'{k} {v:.4f}' for k, v in means.items()))
             if saves:
                 checkpointer.save(step, state, metrics=means)
-            if renders:
+            if renders and draw is not None:
                 picture = workdir / 'images' / f'{step:08d}.png'
-                draw(chosen_params(state), picture)
+                draw(parallel.local(chosen_params(state)), picture)
                 log.picture(step, picture)
             if stops and not last:
-                print(f'stopped and saved at step {step}; the same command goes on', flush=True)
+                tell(f'stopped and saved at step {step}; the same command goes on')
                 raise SystemExit(faults.EXIT_STOPPED)
             log.resume_clock(time.monotonic() - began)
     return state

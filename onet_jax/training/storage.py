@@ -6,7 +6,8 @@ DIR/STEP/digest.json        JSON: name of each file in DIR/STEP -> its SHA-256
 DIR/STEP.unfinished*        a save that goes on or was cut off; DIR/STEP.deleted one that is being removed
 
 A folder gets its bare number last, by one rename, when all of it is written: a process killed at any moment leaves complete
-checkpoints only. The digests are there because orbax does not notice changes of the arrays: of 200 single bits flipped in
+checkpoints only. Of several processes all write the arrays and the first one does the rest, on a file system that they
+share. The digests are there because orbax does not notice changes of the arrays: of 200 single bits flipped in
 their file, 199 came back as other weights without an error.
 """
 
@@ -20,6 +21,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from onet_jax.files import write_json
+from onet_jax.parallel import from_first_process, is_first_process, tell, wait_for_all
 
 NUM_LATEST = 2  # kept: the one before is what is left when the latest is damaged
 DIGEST, UNFINISHED, DELETED = 'digest.json', '.unfinished', '.deleted'
@@ -34,29 +36,39 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpointer:
-    """The sound checkpoints of a folder. One that writes also tidies up what was cut off; readers change nothing."""
+    """The sound checkpoints of a folder. One that writes also tidies up what was cut off; readers change nothing.
+
+    Where several processes write, each makes one and calls `save` and `load` alike.
+    """
 
     def __init__(self, directory: Path, *, writes: bool):
-        """Prints a line for each damaged checkpoint, which is then left alone.
+        """Prints a line for each damaged checkpoint, which is then left alone. Processes that write find what the first finds.
 
         Raises ValueError, with the damage of each, where there are checkpoints but none is sound.
         """
         self.directory, self._writes = directory, writes
-        self.checkpoints, damages = [], []
+        found = self._find() if is_first_process() or not writes else None
+        found = from_first_process(found) if writes else found
+        self.checkpoints = [Checkpoint(step, directory / str(step), metrics) for step, metrics in found]
+
+    def _find(self) -> list[tuple[int, dict]]:
+        """Step and metrics of each sound checkpoint."""
+        sound, damages, directory = [], [], self.directory
         for step in find_steps(directory):
             path = directory / str(step)
             damage = find_damage(path)
             if damage is None:
-                self.checkpoints.append(Checkpoint(step, path, _read_metrics(path)))
+                sound.append((step, _read_metrics(path)))
             elif path.exists():  # a run that is writing may just have removed it
                 damages.append(damage)
-        if damages and not self.checkpoints:
+        if damages and not sound:
             raise ValueError(
                 f'{directory}: expected a sound checkpoint, found damaged ones only:\n  ' + '\n  '.join(damages) + '\n'
                 'Restore the folder from a copy, or train anew in another --workdir.'
             )
         for damage in damages:
-            print(f'WARNING: {damage}: this checkpoint is not used, another one is', flush=True)
+            tell(f'WARNING: {damage}: this checkpoint is not used, another one is')
+        return sound
 
     def __enter__(self) -> 'Checkpointer':
         self._tidy()
@@ -86,11 +98,14 @@ class Checkpointer:
         path, unfinished = self.directory / str(step), self.directory / f'{step}{UNFINISHED}'
         try:
             ocp.save(unfinished, state)
-            write_json(unfinished / 'metrics' / 'metrics', metrics or {})
-            write_json(unfinished / DIGEST, digest_files(unfinished))
-            if path.exists():
-                _delete(path)
-            unfinished.rename(path)
+            wait_for_all(f'the arrays of step {step} are written')
+            if is_first_process():
+                write_json(unfinished / 'metrics' / 'metrics', metrics or {})
+                write_json(unfinished / DIGEST, digest_files(unfinished))
+                if path.exists():
+                    _delete(path)
+                unfinished.rename(path)
+            wait_for_all(f'checkpoint {step} is complete')
         except (OSError, ValueError) as error:
             # tensorstore reports the errors of the system as ValueError.
             if isinstance(error, ValueError) and 'os_error_code' not in str(error):
@@ -102,8 +117,9 @@ class Checkpointer:
             ) from error
         self.checkpoints.append(Checkpoint(step, path, metrics or {}))
         self.checkpoints = [c for c in self.checkpoints if c in self.checkpoints[-NUM_LATEST:] or c == self.best]
-        for other in set(find_steps(self.directory)) - {c.step for c in self.checkpoints}:
-            _delete(self.directory / str(other))
+        if is_first_process():
+            for other in set(find_steps(self.directory)) - {c.step for c in self.checkpoints}:
+                _delete(self.directory / str(other))
 
     def metadata(self, step: int) -> Any:
         """What orbax knows of a checkpoint: `.metadata` is the tree of shapes and types, of plain dicts and lists."""
@@ -115,7 +131,7 @@ class Checkpointer:
 
     def _tidy(self, *, ignore_errors: bool = False) -> None:
         """Remove what interrupted saves and removals have left, so that a full disk is not filled by it."""
-        if self._writes:
+        if self._writes and is_first_process():
             for pattern in (f'[0-9]*{UNFINISHED}*', f'[0-9]*{DELETED}'):
                 for path in self.directory.glob(pattern):
                     shutil.rmtree(path, ignore_errors=ignore_errors)

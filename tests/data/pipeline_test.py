@@ -75,6 +75,19 @@ def test_a_batch_is_a_function_of_seed_and_step(dataset, stored):
     np.testing.assert_array_equal(whole[0]['row'], np.arange(4))
 
 
+@pytest.mark.parametrize('start', [0, 5])
+def test_the_parts_of_a_batch_make_the_whole(dataset, stored, start):
+    """What each of three processes is given of batches that span epochs."""
+    whole = list(islice(tfds_feed(dataset, batch_size=6, seed=1).batches(start), 7))
+    feeds = [tfds_feed(dataset, batch_size=6, seed=1, rows=range(first, first + 2)) for first in (0, 2, 4)]
+    parts = [list(islice(feed.batches(start), 7)) for feed in feeds]
+    for raw, *pieces in zip(whole, *parts, strict=True):
+        assert [piece['row'].tolist() for piece in pieces] == [[0, 1], [2, 3], [4, 5]]
+        assert [len(piece['view']) for piece in pieces] == [2, 2, 2]
+        joined = jax.tree.map(lambda *arrays: np.concatenate(arrays), *pieces)
+        jax.tree.map(np.testing.assert_array_equal, raw, joined)
+
+
 def test_evaluation_records_hold_whole_shapes(dataset, stored):
     source = prepare_tfds(dataset).as_dataset(split='test')
     shapes = {(r['category'].decode(), r['name'].decode()): r for r in tfds.as_numpy(source)}

@@ -48,6 +48,18 @@ def test_an_epoch_has_every_shape_once_and_content_as_stored(dataset, batch_size
     assert {chunk for _, chunk in found} == {0, 1}
 
 
+def test_the_parts_of_a_batch_make_the_whole(dataset):
+    """What each of three processes is given of batches that span epochs."""
+    whole = take(resident_feed(dataset, batch_size=12, seed=1), 2, 3)
+    parts = [
+        take(resident_feed(dataset, batch_size=12, seed=1, rows=range(start, start + 4)), 2, 3) for start in (0, 4, 8)
+    ]
+    for raw, *pieces in zip(whole, *parts, strict=True):
+        assert [piece['row'].tolist() for piece in pieces] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+        joined = jax.tree.map(lambda *arrays: np.concatenate(arrays), *pieces)
+        jax.tree.map(np.testing.assert_array_equal, raw, joined)
+
+
 def test_an_index_is_the_position_in_the_split(dataset):
     names = records.read_index(dataset).splits['train']
     for raw in take(resident_feed(dataset, batch_size=4, seed=0), 0, 3):
