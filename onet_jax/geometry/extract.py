@@ -86,13 +86,14 @@ def marching_cubes(values: np.ndarray, level: float) -> trimesh.Trimesh:
     part = _bounds(inside)
     inside = np.pad(inside[part], 1)
     crossed = _crossed_cells(inside)
-    corners = _corners(crossed)[1:-1, 1:-1, 1:-1]
+    corners = _corners(crossed[1:-1, 1:-1, 1:-1])
     # Shifted and scaled to [-1, 1] before scikit-image casts to float32, so that no value changes its side; a value on the
-    # level counts as outside, by the least amount, or faces would collapse to points of the lattice.
+    # level counts as outside, by the least amount, or faces would collapse to points of the lattice. Where the inside reaches
+    # the box, but no surface the cells in it, only the side of the values has a meaning.
     shifted = values[part][corners] - np.float64(level)
-    shifted /= np.abs(shifted).max()
+    shifted /= np.abs(shifted).max(initial=0)
     shifted = np.where(shifted > 0, np.maximum(shifted, LEAST), np.minimum(shifted, -LEAST))
-    padded = np.full(inside.shape, OUTSIDE, np.float32)
+    padded = np.where(inside, np.float32(1), np.float32(OUTSIDE))
     padded[1:-1, 1:-1, 1:-1][corners] = shifted
     # A mask of cells, each at its last corner: the others are skipped.
     vertices, faces, _, _ = lewiner_marching_cubes(

@@ -24,7 +24,7 @@ BLOCK = 1 << 20  # points whose coordinates are in memory at a time
 class Grid(NamedTuple):
     """Values on the finest lattice and what they cost."""
 
-    values: np.ndarray  # [R + 1, R + 1, R + 1], float32 of a float32 field; unqueried points hold that of a neighbour
+    values: np.ndarray  # [R + 1, R + 1, R + 1], not rounded; unqueried points hold the value of a known neighbour
     queried_per_round: tuple[int, ...]
 
 

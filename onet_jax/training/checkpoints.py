@@ -51,14 +51,16 @@ def score(config: ConfigDict, means: dict[str, float]) -> float:
     return value if SELECTORS[config.eval.select_by] else -value
 
 
-# Keys that the config.json of an older workdir lacks, with the values that mean what was done then; None where any does,
-# for there was nothing that read them.
+# Keys that the config.json of an older workdir lacks, with values that mean what was done then.
 LATER_KEYS = {
-    'optim.decay_steps': None,
-    'optim.decay_factor': None,
-    'optim.clip_norm': 0.0,
-    'optim.accumulate_steps': 1,
-    'optim.ema_decay': 0.0,
+    'optim': {
+        'decay_steps': 100_000,
+        'decay_factor': 0.3,
+        'clip_norm': 0.0,
+        'accumulate_steps': 1,
+        'ema_decay': 0.0,
+    },
+    'eval': {'render_every_steps': 0},
 }
 # Keys on which no number of a run depends.
 FREE_KEYS = ('eval.render_every_steps',)
@@ -107,14 +109,12 @@ def best_step(checkpointer: storage.Checkpointer) -> int:
 def check_workdir(workdir: Path, config: ConfigDict, *, accept_changes: bool = False) -> None:
     """Raises ValueError, with the differences, for a workdir of another config; with `accept_changes` prints them.
 
-    The number of steps may differ where the learning rate does not depend on it: a run may be made longer. A key that the
-    workdir does not know yet counts as switched off there.
+    The number of steps may differ where the learning rate does not depend on it: a run may be made longer.
     """
     path = workdir / 'config.json'
     if not path.exists():
         return
     old, new = _flatten(read_config(workdir).to_dict()), _flatten(config.to_dict())
-    old = {key: new.get(key) if off is None else off for key, off in LATER_KEYS.items()} | old
     free = FREE_KEYS if config.optim.schedule in ENDING_SCHEDULES else (*FREE_KEYS, 'train.num_steps')
     changed = [
         f'  config.{key}: {old.get(key, "(absent)")!r} in the workdir, {new.get(key, "(absent)")!r} asked for'
@@ -160,13 +160,16 @@ def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path, left_out: I
 
 
 def read_config(workdir: str | Path) -> ConfigDict:
-    """The config that a workdir was trained with."""
+    """The config that a workdir was trained with; a key that is younger than the workdir is switched off."""
     path = Path(workdir) / 'config.json'
     if not path.exists():
         raise FileNotFoundError(
             f'{path}: expected a workdir written by `python -m launch.train --workdir={workdir}`, found no config.json'
         )
-    return ConfigDict(_tuples(json.loads(path.read_text())))
+    stored = _tuples(json.loads(path.read_text()))
+    return ConfigDict(
+        stored | {group: values | stored[group] for group, values in LATER_KEYS.items() if group in stored}
+    )
 
 
 def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path, *, optimizer: bool = True) -> int:

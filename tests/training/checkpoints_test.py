@@ -120,7 +120,7 @@ def test_a_workdir_that_is_older_than_a_key_is_gone_on_with_as_before(own_workdi
     for key in ('decay_steps', 'decay_factor', 'clip_norm', 'accumulate_steps', 'ema_decay'):
         del old['optim'][key]
     write_json(path, old)
-    checkpoints.load_run(own_workdir)
+    assert checkpoints.load_run(own_workdir).config.to_dict() == small_config().to_dict()
     for key, value in (('clip_norm', 1.0), ('accumulate_steps', 2), ('ema_decay', 0.9), ('schedule', 'step')):
         config = small_config()
         with config.unlocked():

@@ -13,7 +13,7 @@ def test_steps_after_the_first_ones_are_traced(tmp_path, monkeypatch, num_steps,
         (tmp_path / 'plugins' / 'profile' / 'now').mkdir(parents=True)
         (tmp_path / 'plugins' / 'profile' / 'now' / 'host.xplane.pb').touch()
 
-    monkeypatch.setattr(jax.profiler, 'start_trace', lambda folder, create_perfetto_trace: events.append('start'))
+    monkeypatch.setattr(jax.profiler, 'start_trace', lambda folder, **options: events.append('start'))
     monkeypatch.setattr(jax.profiler, 'stop_trace', stop_trace)
     step_fn = traced(lambda state, raw, key: events.append(raw) or (state, {}), tmp_path, num_steps)
     for step in range(1, num_steps + 1):
