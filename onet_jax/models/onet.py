@@ -29,6 +29,7 @@ from onet_jax.networks.encoders.voxels import VoxelEncoder
 # Queries are decoded in pieces of this many points: the activations of one piece stay in the cache, and the memory
 # that a query takes does not grow with the number of points.
 CHUNK = 2048
+DTYPES = ('float32', 'bfloat16')  # in which a training step may compute
 MAX_LATTICE_POINTS = 1 << 28  # of the grids of one batch of meshes on an accelerator: 4.6 GB there
 
 
@@ -85,18 +86,20 @@ class Encoder(NamedTuple):
     """One of the encoders that a config can name."""
 
     input: str  # what it sees, in the words of `config.data.input`
-    build: Callable[[ConfigDict], nn.Module | None]  # from `config.model`, of which it reads its own keys
+    build: Callable[[ConfigDict, jnp.dtype], nn.Module | None]  # from `config.model`, of which it reads its own keys
 
 
 # By their official names.
 ENCODERS = {
-    'none': Encoder('none', lambda c: None),
-    'pointnet_resnet': Encoder('points', lambda c: Pointnet(c.cond_size, c.encoder_hidden_size)),
-    'pointnet_simple': Encoder('points', lambda c: Pointnet(c.cond_size, c.encoder_hidden_size, residual=False)),
-    'simple_conv': Encoder('image', lambda c: ConvEncoder(c.cond_size, c.get('encoder_hidden_size', 32))),
-    **{f'resnet{n}': Encoder('image', lambda c, n=n: ResNet(c.cond_size, n)) for n in STAGES},
-    'voxel_simple': Encoder('voxels', lambda c: VoxelEncoder(c.cond_size, c.get('encoder_hidden_size', 32))),
-    'idx': Encoder('index', lambda c: IndexEmbedding(c.cond_size, c.num_shapes, c.get('code_std', 1.0))),
+    'none': Encoder('none', lambda c, dtype: None),
+    'pointnet_resnet': Encoder('points', lambda c, dtype: Pointnet(c.cond_size, c.encoder_hidden_size, dtype=dtype)),
+    'pointnet_simple': Encoder('points', lambda c, dtype: Pointnet(c.cond_size, c.encoder_hidden_size, False, dtype)),
+    'simple_conv': Encoder('image', lambda c, dtype: ConvEncoder(c.cond_size, c.get('encoder_hidden_size', 32), dtype)),
+    **{f'resnet{n}': Encoder('image', lambda c, dtype, n=n: ResNet(c.cond_size, n, dtype)) for n in STAGES},
+    'voxel_simple': Encoder(
+        'voxels', lambda c, dtype: VoxelEncoder(c.cond_size, c.get('encoder_hidden_size', 32), dtype)
+    ),
+    'idx': Encoder('index', lambda c, dtype: IndexEmbedding(c.cond_size, c.num_shapes, c.get('code_std', 1.0))),
 }
 # Shape and type of a small input of each kind.
 EXAMPLES = {
@@ -108,21 +111,22 @@ EXAMPLES = {
 }
 
 
-def build_module(config: ConfigDict) -> OccupancyModule:
+def build_module(config: ConfigDict, dtype: jnp.dtype = jnp.float32) -> OccupancyModule:
     """The network of `config.model`.
 
     `encoder` and `decoder` are official names; `cond_size`, `latent_size`, `decoder_hidden_size` and, of the encoders of points
     and voxels and of `simple_conv`, `encoder_hidden_size` are widths. `num_shapes` is the number of codes of the encoder
     `idx`, `code_std` their spread at first. `leaky` is an option of the decoder and of the latent encoder.
+    dtype: of features and their products; parameters, statistics, condition and logits are float32.
     """
     for key, known in (('encoder', ENCODERS), ('decoder', DECODERS)):
         if config[key] not in known:
             raise ValueError(f'config.model.{key}: expected one of {sorted(known)}, found {config[key]!r}')
-    latent_size = config.latent_size
+    latent_size, options = config.latent_size, {'leaky': config.leaky, 'dtype': dtype}
     return OccupancyModule(
-        decoder=Decoder(config.decoder_hidden_size, latent_size, leaky=config.leaky, **DECODERS[config.decoder]),
-        encoder=ENCODERS[config.encoder].build(config),
-        encoder_latent=LatentEncoder(latent_size, leaky=config.leaky) if latent_size else None,
+        decoder=Decoder(config.decoder_hidden_size, latent_size, **options, **DECODERS[config.decoder]),
+        encoder=ENCODERS[config.encoder].build(config, dtype),
+        encoder_latent=LatentEncoder(latent_size, **options) if latent_size else None,
     )
 
 
@@ -253,13 +257,16 @@ def method(config: ConfigDict) -> Method:
         raise ValueError(
             f'config.eval.threshold: expected a probability between 0 and 1, found {config.eval.threshold}'
         )
-    model = occupancy_network(config.model)
+    dtype = config.train.get('dtype', 'float32')
+    if dtype not in DTYPES:
+        raise ValueError(f'config.train.dtype: expected one of {DTYPES}, found {dtype!r}')
+    trained, model = build_module(config.model, jnp.dtype(dtype)), occupancy_network(config.model)
     threshold, latent_size = config.eval.threshold, config.model.latent_size
 
     def loss(params, batch, key, axis_name):
         """Negative evidence lower bound averaged over the shapes; without latent code the paper's eq. 2."""
         noise = sample_prior(key, batch['row'], latent_size)
-        (reconstruction, divergence), updated = module.apply(
+        (reconstruction, divergence), updated = trained.apply(
             params,
             *(batch[name] for name in ('points', 'occ', 'inputs')),
             noise,

@@ -11,10 +11,9 @@ from ml_collections import ConfigDict
 from onet_jax import models
 from onet_jax.convert import official
 from onet_jax.convert.torch_file import read_torch_file
-from onet_jax.data.pipeline import tfds_feed
+from onet_jax.data.feeds import FEEDS, open_feed
 from onet_jax.data.prepare import embedded_dataset
 from onet_jax.data.records import read_index, split_shapes
-from onet_jax.data.resident import resident_feed
 from onet_jax.data.transforms import make_transform
 from onet_jax.evaluation.validate import validate, validation_batches
 from onet_jax.parallel import make_parallel
@@ -23,8 +22,6 @@ from onet_jax.training.log import RunLog, banner
 from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import TrainState, create_state
 from onet_jax.training.step import make_train_step
-
-FEEDS = {'tfds': tfds_feed, 'resident': resident_feed}
 
 
 def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None = None) -> TrainState:
@@ -46,7 +43,7 @@ def train(config: ConfigDict, workdir: str | Path, data_dir: str | Path | None =
     trunk = _read_trunk(config) if not checkpoints.has_checkpoints(workdir) else None
     data_dir = Path(data_dir or embedded_dataset(config.data)).absolute()
     _check_dataset(config, data_dir)
-    feed = FEEDS[config.data.feed](data_dir, batch_size=config.train.batch_size, seed=config.seed)
+    feed = open_feed(config.data.feed, data_dir, batch_size=config.train.batch_size, seed=config.seed)
     checkpoints.claim_workdir(workdir, config, data_dir)
     step_fn = parallel.compile(make_train_step(method, tx, transform, parallel.axis_name))
     metrics = jax.jit(method.metrics)

@@ -24,14 +24,15 @@ class ConvEncoder(nn.Module):
 
     cond_size: int = 128
     hidden_size: int = 32  # features of the first convolution; the others double them
+    dtype: jnp.dtype = jnp.float32  # of the convolutions
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
         """images [B, H, W, 3] in [0, 1] -> cond [B, C]. No layer depends on the mode."""
-        net = Conv(self.hidden_size, stride=2, name='conv0')(images)
+        net = Conv(self.hidden_size, stride=2, name='conv0')(images.astype(self.dtype))
         for i in range(1, 5):
             net = Conv(self.hidden_size << i, stride=2, name=f'conv{i}')(nn.relu(net))
-        return Linear(self.cond_size, name='fc_out')(nn.relu(net.mean(axis=(1, 2))))
+        return Linear(self.cond_size, name='fc_out')(nn.relu(net.mean(axis=(1, 2), dtype=images.dtype)))
 
 
 class ResNet(nn.Module):
@@ -43,12 +44,13 @@ class ResNet(nn.Module):
 
     cond_size: int = 256
     depth: int = 18
+    dtype: jnp.dtype = jnp.float32  # of the trunk
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
         """images [B, H, W, 3] in [0, 1] -> cond [B, C]."""
         net = (images - jnp.asarray(IMAGENET_MEAN, images.dtype)) / jnp.asarray(IMAGENET_STD, images.dtype)
-        net = ResNetTrunk(self.depth, name='features')(net, train=train, axis_name=axis_name)
+        net = ResNetTrunk(self.depth, name='features')(net.astype(self.dtype), train=train, axis_name=axis_name)
         return Linear(self.cond_size, name='fc')(net)
 
 
@@ -59,7 +61,7 @@ class ResNetTrunk(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, axis_name: str | None) -> jax.Array:
-        """x [B, H, W, 3], normalised -> [B, 512], or [B, 2048] with bottlenecks."""
+        """x [B, H, W, 3], normalised -> float32 [B, 512], or [B, 2048] with bottlenecks."""
         mode = {'train': train, 'axis_name': axis_name}
         stages, bottleneck = STAGES[self.depth]
         net = Conv(64, 7, stride=2, padding=3, use_bias=False, kernel_init=he_normal, name='conv1')(x)
@@ -70,7 +72,7 @@ class ResNetTrunk(nn.Module):
                 stride = 2 if stage > 0 and i == 0 else 1
                 block = ResNetBlock(64 << stage, stride, bottleneck, name=f'layer{stage + 1}_{i}')
                 net = block(net, **mode)
-        return net.mean(axis=(1, 2))
+        return net.mean(axis=(1, 2), dtype=jnp.float32)
 
 
 class ResNetBlock(nn.Module):
