@@ -184,15 +184,6 @@ def _sum_like(x: jax.Array, like: jax.Array) -> jax.Array:
     return x.sum(axes).reshape(like.shape)
 
 
-@jax.custom_vjp
-def _settle(x: jax.Array) -> jax.Array:
-    """x, whose gradient is computed once. XLA would sum it up anew, block by block, in each of its uses."""
-    return x
-
-
-_settle.defvjp(lambda x: (x, None), lambda _, grad: (jax.lax.optimization_barrier(grad),))
-
-
 class ResnetBlock(nn.Module):
     """Pre-activation ResNet block, x -> s(x) + fc_1(relu(n_1(fc_0(relu(n_0(x)))))) (supplementary, figures 1 and 2).
 
@@ -215,7 +206,6 @@ class ResnetBlock(nn.Module):
                 x = self.norm(name=name)(x, cond, train=train, axis_name=axis_name)
             return nn.relu(x)
 
-        inputs = tuple(map(_settle, inputs))
         fan_in = sum(x.shape[-1] for x in inputs)
         hidden_size = self.hidden_size or min(fan_in, self.features)
         net = Linear(hidden_size, name='fc_0')(*(activate(x, 'bn_0') for x in inputs))
