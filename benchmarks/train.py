@@ -179,6 +179,9 @@ def main(_):
     unknown = set(NETWORKS.value) - set(CONFIGS)
     if unknown:
         raise ValueError(f'--networks: expected some of {list(CONFIGS)}, found {sorted(unknown)}')
+    if TORCH.value and importlib.util.find_spec('torch') is not None:
+        # PyTorch's compiler brings an LLVM that refuses to be loaded after that of TensorFlow.
+        importlib.import_module('torch._dynamo')
     figures, rows = {}, []
     with tempfile.TemporaryDirectory() as data_dir:
         build_dataset(data_dir)

@@ -111,13 +111,13 @@ EXAMPLES = {
 }
 
 
-def build_module(config: ConfigDict, dtype: jnp.dtype = jnp.float32) -> OccupancyModule:
+def build_module(config: ConfigDict, dtype: jnp.dtype | None = None) -> OccupancyModule:
     """The network of `config.model`.
 
     `encoder` and `decoder` are official names; `cond_size`, `latent_size`, `decoder_hidden_size` and, of the encoders of points
     and voxels and of `simple_conv`, `encoder_hidden_size` are widths. `num_shapes` is the number of codes of the encoder
     `idx`, `code_std` their spread at first. `leaky` is an option of the decoder and of the latent encoder.
-    dtype: of features and their products; parameters, statistics, condition and logits are float32.
+    dtype: of features and their products, None for that of the inputs; all else, from parameters to logits, stays as it is.
     """
     for key, known in (('encoder', ENCODERS), ('decoder', DECODERS)):
         if config[key] not in known:
@@ -260,7 +260,8 @@ def method(config: ConfigDict) -> Method:
     dtype = config.train.get('dtype', 'float32')
     if dtype not in DTYPES:
         raise ValueError(f'config.train.dtype: expected one of {DTYPES}, found {dtype!r}')
-    trained, model = build_module(config.model, jnp.dtype(dtype)), occupancy_network(config.model)
+    trained = build_module(config.model, jnp.bfloat16 if dtype == 'bfloat16' else None)
+    model = occupancy_network(config.model)
     threshold, latent_size = config.eval.threshold, config.model.latent_size
 
     def loss(params, batch, key, axis_name):

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from onet_jax.networks.layers import BatchNorm, ConditionalBatchNorm, Linear, ResnetBlock
+from onet_jax.networks.layers import BatchNorm, ConditionalBatchNorm, Linear, ResnetBlock, lower
 
 
 class Decoder(nn.Module):
@@ -25,7 +25,7 @@ class Decoder(nn.Module):
     latent_steers: bool = False
     leaky: bool = False
     num_blocks: int = 5
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(
@@ -53,7 +53,7 @@ class Decoder(nn.Module):
             net = net + Linear(self.hidden_size, name='fc_z')(latent)[:, None]
         if cond.shape[-1] and self.norm is not ConditionalBatchNorm:
             net = net + Linear(self.hidden_size, name='fc_c')(cond)[:, None]
-        net = net.astype(self.dtype)
+        net = lower(net, self.dtype)
 
         for i in range(self.num_blocks):
             if self.residual:

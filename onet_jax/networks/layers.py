@@ -19,6 +19,11 @@ MOMENTUM = 0.9  # of the running statistics: new = 0.9 old + 0.1 batch
 torch_uniform = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
+def lower(x: jax.Array, dtype: jnp.dtype | None) -> jax.Array:
+    """x in the precision in which the layers after it are to compute; None is that of x."""
+    return x if dtype is None else x.astype(dtype)
+
+
 class Linear(nn.Module):
     """Affine map of the last axis.
 

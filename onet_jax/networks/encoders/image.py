@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from onet_jax.networks.layers import BatchNorm, Conv, Linear
+from onet_jax.networks.layers import BatchNorm, Conv, Linear, lower
 
 # Of ImageNet, by channel (RGB): the weights that people start from were trained on images normalised by these.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -24,12 +24,12 @@ class ConvEncoder(nn.Module):
 
     cond_size: int = 128
     hidden_size: int = 32  # features of the first convolution; the others double them
-    dtype: jnp.dtype = jnp.float32  # of the convolutions
+    dtype: jnp.dtype | None = None  # of the convolutions
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
         """images [B, H, W, 3] in [0, 1] -> cond [B, C]. No layer depends on the mode."""
-        net = Conv(self.hidden_size, stride=2, name='conv0')(images.astype(self.dtype))
+        net = Conv(self.hidden_size, stride=2, name='conv0')(lower(images, self.dtype))
         for i in range(1, 5):
             net = Conv(self.hidden_size << i, stride=2, name=f'conv{i}')(nn.relu(net))
         return Linear(self.cond_size, name='fc_out')(nn.relu(net.mean(axis=(1, 2), dtype=images.dtype)))
@@ -44,13 +44,13 @@ class ResNet(nn.Module):
 
     cond_size: int = 256
     depth: int = 18
-    dtype: jnp.dtype = jnp.float32  # of the trunk
+    dtype: jnp.dtype | None = None  # of the trunk
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
         """images [B, H, W, 3] in [0, 1] -> cond [B, C]."""
         net = (images - jnp.asarray(IMAGENET_MEAN, images.dtype)) / jnp.asarray(IMAGENET_STD, images.dtype)
-        net = ResNetTrunk(self.depth, name='features')(net.astype(self.dtype), train=train, axis_name=axis_name)
+        net = ResNetTrunk(self.depth, name='features')(lower(net, self.dtype), train=train, axis_name=axis_name)
         return Linear(self.cond_size, name='fc')(net)
 
 
@@ -72,7 +72,7 @@ class ResNetTrunk(nn.Module):
                 stride = 2 if stage > 0 and i == 0 else 1
                 block = ResNetBlock(64 << stage, stride, bottleneck, name=f'layer{stage + 1}_{i}')
                 net = block(net, **mode)
-        return net.mean(axis=(1, 2), dtype=jnp.float32)
+        return net.mean(axis=(1, 2), dtype=jnp.promote_types(net.dtype, jnp.float32))
 
 
 class ResNetBlock(nn.Module):

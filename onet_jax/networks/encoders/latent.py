@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from onet_jax.networks.layers import Linear
+from onet_jax.networks.layers import Linear, lower
 
 
 class LatentEncoder(nn.Module):
@@ -20,7 +20,7 @@ class LatentEncoder(nn.Module):
     latent_size: int
     hidden_size: int = 128
     leaky: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, points: jax.Array, occ: jax.Array, cond: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -38,7 +38,7 @@ class LatentEncoder(nn.Module):
         net = Linear(self.hidden_size, name='fc_0')(occ[..., None]) + Linear(self.hidden_size, name='fc_pos')(points)
         if cond.shape[-1]:
             net = net + Linear(self.hidden_size, name='fc_c')(cond)[:, None]
-        net = layer(self.hidden_size, 'fc_1', net.astype(self.dtype))
+        net = layer(self.hidden_size, 'fc_1', lower(net, self.dtype))
         net = layer(self.hidden_size, 'fc_2', net, pool(net))
         net = layer(self.hidden_size, 'fc_3', net, pool(net))
         net = pool(net)[:, 0].astype(cond.dtype)

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from onet_jax.networks.layers import Linear, ResnetBlock
+from onet_jax.networks.layers import Linear, ResnetBlock, lower
 
 
 class Pointnet(nn.Module):
@@ -17,12 +17,12 @@ class Pointnet(nn.Module):
     cond_size: int = 512
     hidden_size: int = 512
     residual: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, points: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
         """points [B, N, 3] in object coordinates -> cond [B, C]. No layer depends on the mode."""
-        features = (Linear(2 * self.hidden_size, name='fc_pos')(points).astype(self.dtype),)
+        features = (lower(Linear(2 * self.hidden_size, name='fc_pos')(points), self.dtype),)
         for i in range(5 if self.residual else 4):
             if self.residual:
                 net = ResnetBlock(self.hidden_size, name=f'block_{i}')(*features)
