@@ -31,6 +31,10 @@ from onet_jax.data.records import (
 SHAPE_STREAM, CHUNK_STREAM = 1, 2
 
 
+class DoesNotFitError(ValueError):
+    """A split is larger than the free memory of the device."""
+
+
 def resident_feed(
     data_dir: str | Path,
     *,
@@ -43,8 +47,8 @@ def resident_feed(
     """Batches in which every epoch has each shape once, in an order of its own, with a random chunk of its points.
 
     A batch may span two epochs. rows: those of each batch to deliver, all by default. Shapes that cannot be read are left out
-    as far as `bad_examples` allows, by default never. Raises ValueError beyond that, and when the split does not fit into
-    the memory of the device.
+    as far as `bad_examples` allows, by default never. Raises ValueError beyond that, and DoesNotFitError when the split does
+    not fit into the memory of the device.
     """
     index = read_index(data_dir)
     names = split_shapes(data_dir, index, split)
@@ -127,7 +131,7 @@ def _check_memory(data_dir: str | Path, index: Index, num_shapes: int) -> None:
     needed = num_shapes * (points + CHUNK_POINTS * num_chunks // 8 + NUM_VOXELS**3 // 8 + views)
     free = _free_bytes()
     if needed > free:
-        raise ValueError(
+        raise DoesNotFitError(
             f'{data_dir}: expected a split that fits into the memory of the device ({free / 1e9:.2f} GB free), '
             f'found {needed / 1e9:.2f} GB; use --config.data.feed=tfds or a dataset with fewer points or shapes'
         )

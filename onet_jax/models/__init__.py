@@ -5,12 +5,14 @@ What they share is in `occupancy.py`; here the paper is found that `config.model
 
 from types import ModuleType
 
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from onet_jax.models import conv_onet, occupancy, onet
 from onet_jax.models.method import Aux, Method
 
+DTYPES = ('float32', 'bfloat16')  # in which a training step may compute
 PAPERS = {'onet': onet, 'conv_onet': conv_onet}
 # Shape and type of a small input of each kind.
 EXAMPLES = {
@@ -24,8 +26,13 @@ EXAMPLES = {
 
 def build(config: ConfigDict) -> Method:
     """The method that `config.model.name` names, with its widths and thresholds taken from the config."""
-    paper = _find_paper(config.model)
-    return occupancy.method(config, paper.build_module(config.model), paper.ENCODERS[config.model.encoder].input)
+    paper, dtype = _find_paper(config.model), config.train.get('dtype', 'float32')
+    if dtype not in DTYPES:
+        raise ValueError(f'config.train.dtype: expected one of {DTYPES}, found {dtype!r}')
+    module, trained = (
+        paper.build_module(config.model, kind) for kind in (None, jnp.bfloat16 if dtype == 'bfloat16' else None)
+    )
+    return occupancy.method(config, module, trained, paper.ENCODERS[config.model.encoder].input)
 
 
 def occupancy_network(config: ConfigDict) -> occupancy.OccupancyNetwork:

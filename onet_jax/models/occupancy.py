@@ -44,7 +44,8 @@ class Encoder(NamedTuple):
     """One of the encoders that a config can name."""
 
     input: str  # what it sees, in the words of `config.data.input`
-    build: Callable[[ConfigDict], nn.Module | None]  # from `config.model`, of which it reads its own keys
+    # From `config.model`, of which it reads its own keys, and the precision to compute in.
+    build: Callable[[ConfigDict, jnp.dtype | None], nn.Module | None]
 
 
 class OccupancyModule(nn.Module):
@@ -194,9 +195,11 @@ def decode_meshes(
     return meshes
 
 
-def method(config: ConfigDict, module: OccupancyModule, seen: str) -> Method:
-    """What the trainer needs of a network, by the groups `model`, `eval` and `mesh` of a config; `seen` is what its encoder
-    reads, in the words of `config.data.input`.
+def method(config: ConfigDict, module: OccupancyModule, trained: OccupancyModule, seen: str) -> Method:
+    """What the trainer needs of a network, by the groups `eval` and `mesh` of a config.
+
+    trained: the same network in the precision of the training step; seen: what its encoder reads, in the words of
+    `config.data.input`.
 
     Raises ValueError for a threshold that is no probability and for an encoder that cannot read `config.data.input`.
     """
@@ -215,7 +218,7 @@ def method(config: ConfigDict, module: OccupancyModule, seen: str) -> Method:
     def loss(params, batch, key, axis_name):
         """Negative evidence lower bound averaged over the shapes; without latent code the paper's eq. 2."""
         noise = sample_prior(key, batch['row'], latent_size)
-        (reconstruction, divergence), updated = module.apply(
+        (reconstruction, divergence), updated = trained.apply(
             params,
             *(batch[name] for name in ('points', 'occ', 'inputs')),
             noise,

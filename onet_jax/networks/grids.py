@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from onet_jax.geometry.grid import PADDING
-from onet_jax.networks.layers import Conv, Linear, ResnetBlock
+from onet_jax.networks.layers import Conv, Linear, ResnetBlock, lower
 
 # The axes of a map, in the order in which the features of several are summed.
 MAPS = {'grid': (0, 1, 2), 'xz': (0, 2), 'xy': (0, 1), 'yz': (1, 2)}
@@ -208,7 +208,7 @@ class UNet3D(nn.Module):
         def convolve(net, size, name):
             groups = 8 if net.shape[-1] >= 8 else 1
             norm = nn.GroupNorm(groups, epsilon=1e-5, use_fast_variance=False, name=f'{name}_groupnorm')
-            return nn.relu(Conv(size, padding=1, use_bias=False, name=f'{name}_conv')(norm(net)))
+            return nn.relu(Conv(size, padding=1, use_bias=False, name=f'{name}_conv')(norm(net).astype(net.dtype)))
 
         skips = []
         for i in range(self.num_levels):
@@ -263,12 +263,13 @@ class Maps(nn.Module):
         unet = UNet(features.shape[-1], self.unet_depth, self.unet_size, name='unet')
         unet3d = UNet3D(features.shape[-1], self.unet3d_levels, self.unet3d_size, name='unet3d')
         maps = {name: make_map(features, points, name, self.resolution_of(name)) for name in self.names}
-        return {
+        maps = {
             name: (unet3d(net) if self.unet3d_levels else net)
             if name == 'grid'
             else (unet(net) if self.unet_depth else net)
             for name, net in maps.items()
         }
+        return {name: net.astype(points.dtype) for name, net in maps.items()}
 
     def resolution_of(self, name: str) -> int:
         return self.grid_resolution if name == 'grid' else self.resolution
@@ -283,16 +284,17 @@ class LocalPointnet(nn.Module):
     cond_size: int
     hidden_size: int
     maps: Maps
+    dtype: jnp.dtype | None = None  # of features and their products
 
     @nn.compact
     def __call__(self, points: jax.Array, *, train: bool = False, axis_name: str | None = None) -> dict[str, jax.Array]:
         """points [B, N, 3] in object coordinates -> by name [B, *space, C]. No layer depends on the mode."""
         cells = [find_cells(points, name, self.maps.resolution_of(name)) for name in self.maps.names]
         net = Linear(2 * self.hidden_size, name='fc_pos')(points)
-        net = ResnetBlock(self.hidden_size, name='blocks_0')(net)
+        net = ResnetBlock(self.hidden_size, name='blocks_0')(lower(net, self.dtype), train=train)
         for i in range(1, NUM_BLOCKS):
             pooled = sum(jax.vmap(pool_cells)(net, of_map) for of_map in cells)
-            net = ResnetBlock(self.hidden_size, name=f'blocks_{i}')(net, pooled)
+            net = ResnetBlock(self.hidden_size, name=f'blocks_{i}')(net, pooled, train=train)
         return self.maps(Linear(self.cond_size, name='fc_c')(net), points)
 
 
@@ -301,13 +303,14 @@ class LocalVoxelEncoder(nn.Module):
 
     cond_size: int
     maps: Maps
+    dtype: jnp.dtype | None = None  # of features and their products
 
     @nn.compact
     def __call__(self, voxels: jax.Array, *, train: bool = False, axis_name: str | None = None) -> dict[str, jax.Array]:
         """voxels [B, D, D, D] in {0, 1}, x slowest -> by name [B, *space, C]. No layer depends on the mode."""
-        net = nn.relu(Conv(self.cond_size, padding=1, name='conv_in')(voxels[..., None]))
+        net = nn.relu(Conv(self.cond_size, padding=1, name='conv_in')(lower(voxels[..., None], self.dtype)))
         # From face to face of the unit cube, as the official code places them; it is half a voxel off at the faces.
-        axis = jnp.linspace(-0.5, 0.5, voxels.shape[1], dtype=net.dtype)
+        axis = jnp.linspace(-0.5, 0.5, voxels.shape[1], dtype=voxels.dtype)
         centres = jnp.stack(jnp.meshgrid(axis, axis, axis, indexing='ij'), axis=-1).reshape(-1, 3)
         net = net.reshape(len(net), -1, self.cond_size)
         return self.maps(net, jnp.broadcast_to(centres, (*net.shape[:2], 3)))
@@ -319,6 +322,7 @@ class LocalDecoder(nn.Module):
     hidden_size: int = 32
     leaky: bool = False  # slope 0.2 for negative values in the activation before the output
     num_blocks: int = NUM_BLOCKS
+    dtype: jnp.dtype | None = None
     latent_size = 0
 
     @nn.compact
@@ -333,12 +337,12 @@ class LocalDecoder(nn.Module):
     ) -> jax.Array:
         """points [B, T, 3] in object coordinates, cond: by name [B, *space, C] -> logits [B, T]."""
         features = sum(sample(cond[name], normalise(points, name)) for name in MAPS if name in cond)
-        net = Linear(self.hidden_size, name='fc_p')(points)
+        net, features = (lower(x, self.dtype) for x in (Linear(self.hidden_size, name='fc_p')(points), features))
         for i in range(self.num_blocks):
             net = net + Linear(self.hidden_size, name=f'fc_c_{i}')(features)
-            net = ResnetBlock(self.hidden_size, name=f'blocks_{i}')(net)
+            net = ResnetBlock(self.hidden_size, name=f'blocks_{i}')(net, train=train)
         net = nn.leaky_relu(net, 0.2) if self.leaky else nn.relu(net)
-        return Linear(1, name='fc_out')(net)[..., 0]
+        return Linear(1, name='fc_out')(net.astype(points.dtype))[..., 0]
 
     @nn.nowrap
     def bind(self, variables: dict, cond: dict, latent: None = None, dtype: Any = jnp.float32) -> 'BoundLocalDecoder':

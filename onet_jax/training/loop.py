@@ -12,10 +12,9 @@ from onet_jax import models
 from onet_jax.convert import official
 from onet_jax.convert.torch_file import read_torch_file
 from onet_jax.data.bad_examples import BadExamples
-from onet_jax.data.pipeline import tfds_feed
+from onet_jax.data.feeds import FEEDS, open_feed
 from onet_jax.data.prepare import embedded_dataset
 from onet_jax.data.records import read_index, split_shapes
-from onet_jax.data.resident import resident_feed
 from onet_jax.data.transforms import make_transform
 from onet_jax.evaluation.validate import unreadable_shapes, validate, validation_batches
 from onet_jax.parallel import is_first_process, make_parallel, tell
@@ -26,8 +25,6 @@ from onet_jax.training.preview import make_preview
 from onet_jax.training.profile import traced
 from onet_jax.training.state import AveragedState, TrainState, chosen_params, create_state
 from onet_jax.training.step import make_train_step
-
-FEEDS = {'tfds': tfds_feed, 'resident': resident_feed}
 
 
 def train(
@@ -64,7 +61,8 @@ def train(
     data_dir = Path(data_dir or embedded_dataset(config.data)).absolute()
     _check_dataset(config, data_dir)
     bad_examples = BadExamples(max_bad_examples)
-    feed = FEEDS[config.data.feed](
+    feed = open_feed(
+        config.data.feed,
         data_dir,
         batch_size=config.train.batch_size,
         seed=config.seed,
