@@ -122,6 +122,11 @@ def wait_for_all(what: str) -> None:
         multihost_utils.sync_global_devices(what)
 
 
+def any_process(flag: bool) -> bool:
+    """Whether it is set in any process. Every process calls it, and waits for all."""
+    return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
+
+
 def from_first_process(value: Any) -> Any:
     """What the first process gives, in all of them: None, or anything else that JSON holds. Every process calls it."""
     if jax.process_count() == 1:

@@ -193,7 +193,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
-from onet_jax.parallel import from_first_process, make_parallel, make_vote, start_processes
+from onet_jax.parallel import any_process, from_first_process, make_parallel, make_vote, start_processes
 
 port, process, data_dir, workdir = sys.argv[1], int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
 start_processes(f'localhost:{port}', 2, process)
@@ -202,6 +202,8 @@ from onet_jax.training import faults
 
 first = {'steps': [1, 20], 'of': 'H\u00fctte', 'score': None}
 assert from_first_process(None if process else first) == first
+assert any_process(process == 1)
+assert not any_process(False)
 vote = make_vote()
 assert [vote(process == 1 and i == 2) for i in range(5)] == [False, False, False, True, False]
 
