@@ -188,6 +188,7 @@ def main(_):
         for name in NETWORKS.value:
             more, more_rows = measure(name, data_dir)
             figures, rows = figures | more, rows + more_rows
+            print(f'{name}: {more[f"{name}_onet_jax_ms"]:.0f} ms a step', flush=True)
     settings = {'batch': BATCH_SIZE.value, 'points': NUM_POINTS.value, 'dtype': DTYPE.value, 'backend': BACKEND.value}
     report('a training step', {**settings, 'steps': STEPS.value}, rows, figures)
 
