@@ -31,4 +31,4 @@ def report(title: str, settings: dict, rows: list[tuple[str, str]], figures: dic
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f'  {name.ljust(width)}  {value}')
-    print(json.dumps({'machine': machine, **settings, **figures}))
+    print(json.dumps({'machine': machine, **settings, **figures}), flush=True)

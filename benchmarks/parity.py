@@ -24,6 +24,7 @@ from absl import app
 from ml_collections import ConfigDict
 
 from benchmarks import report
+from benchmarks.conv_parity import LEFT_OUT, conv_deviations
 from benchmarks.golden import find_golden, golden_names, read_golden
 from benchmarks.module_parity import (
     ZERO_GRADIENT,
@@ -39,9 +40,10 @@ from benchmarks.module_parity import (
     under,
 )
 from configs import onet_points
+from onet_jax import models
 from onet_jax.convert import official
 from onet_jax.convert.torch_file import read_torch_file
-from onet_jax.models import onet
+from onet_jax.models import occupancy, onet
 from onet_jax.training.state import TrainState
 from onet_jax.training.step import make_train_step
 
@@ -76,11 +78,11 @@ def golden_model_config(data: dict) -> ConfigDict:
 @contextmanager
 def noise_for_rows():
     """Within it a batch carries the noise of the latent codes [B, Z] where it has the positions of its rows."""
-    original, onet.sample_prior = onet.sample_prior, lambda key, rows, latent_size: rows
+    original, occupancy.sample_prior = occupancy.sample_prior, lambda key, rows, latent_size: rows
     try:
         yield
     finally:
-        onet.sample_prior = original
+        occupancy.sample_prior = original
 
 
 def model_batch(data: dict, prefix: str, dtype) -> dict:
@@ -102,7 +104,7 @@ def model_deviations(name: str, data: dict, dtype) -> Deviations:
     config, state = golden_model_config(data), under(data, 'param/')
     params = jax.tree.map(lambda x: jnp.asarray(x, dtype), official.from_state_dict(state, config))
     layouts = official.layouts_of(config, official.is_legacy(state))
-    module, model = onet.build_module(config.model), onet.occupancy_network(config.model)
+    module, model = onet.build_module(config.model), models.occupancy_network(config.model)
     batch = model_batch(data, 'in/', dtype)
     noise = batch['row']
     cond = model.encode(params, batch['inputs'])
@@ -128,7 +130,7 @@ def model_deviations(name: str, data: dict, dtype) -> Deviations:
             (mean + jnp.exp(log_std) * noise, expected['z']),
         )
 
-    method = onet.method(config)
+    method = models.build(config)
     voxels = {'voxels': jnp.asarray(data['in/eval_step/voxels'], dtype)}
     with noise_for_rows():
         values = jax.jit(method.metrics)(params, {**batch, **voxels})
@@ -154,7 +156,7 @@ def adam_deviations(data: dict, config: ConfigDict, params: dict, layouts: dict,
     """Losses of three steps of Adam, and the weights and statistics after them; always against the float64 run."""
     tx = optax.adam(1e-4)
     train_state, values = TrainState(jnp.int32(0), params, tx.init(params['params'])), []
-    step = jax.jit(make_train_step(onet.method(config), tx, lambda key, raw: raw))
+    step = jax.jit(make_train_step(models.build(config), tx, lambda key, raw: raw))
     for i in range(3):
         with noise_for_rows():
             train_state, scalars = step(train_state, model_batch(data, f'in/step{i}/', dtype), jax.random.key(0))
@@ -174,7 +176,7 @@ def checkpoint_deviations(name: str, data: dict, dtype) -> Deviations:
     state = stored['model']
     config = checkpoint_config(name, state)
     params = jax.tree.map(lambda x: jnp.asarray(x, dtype), official.from_state_dict(state, config))
-    model, inputs = onet.occupancy_network(config.model), jnp.asarray(data['in/inputs'], dtype)
+    model, inputs = models.occupancy_network(config.model), jnp.asarray(data['in/inputs'], dtype)
     cond = model.encode(params, jnp.moveaxis(inputs, 1, -1) if inputs.ndim == 4 else inputs)
     logits = model.occupancy(params, jnp.asarray(data['in/points'], dtype), cond)
     deviations = {
@@ -186,7 +188,7 @@ def checkpoint_deviations(name: str, data: dict, dtype) -> Deviations:
         tx = optax.adam(config.optim.learning_rate)
         opt_state = official.from_adam(stored['optimizer'], state, tx.init(params['params']), config)
         opt_state = jax.tree.map(lambda x: jnp.asarray(x, dtype) if x.dtype == np.float32 else x, opt_state)
-        step = jax.jit(make_train_step(onet.method(config), tx, lambda key, raw: raw))
+        step = jax.jit(make_train_step(models.build(config), tx, lambda key, raw: raw))
         train_state = TrainState(jnp.int32(stored['it']), params, opt_state)
         with noise_for_rows():
             train_state, scalars = step(train_state, model_batch(data, 'in/next/', dtype), jax.random.key(0))
@@ -229,6 +231,7 @@ FOLDERS: dict[str, Callable[[str, dict, type], Deviations]] = {
     'mesh': mesh_deviations,
     'trained': trained_deviations,
     'checkpoints': checkpoint_deviations,
+    'conv': conv_deviations,
 }
 OLD_FORMAT = '_legacyformat'
 PATTERNS = (
@@ -240,12 +243,14 @@ PATTERNS = (
     'mesh/refine*',
     'trained/*',
     'checkpoints/*',
+    *(f'conv/conv_onet/{kind}_*' for kind in ('unet', 'unet3d', 'enc', 'dec', 'model')),
 )
 
 
 def compared_files() -> list[str]:
     """The files that are compared, such as 'decoders/simple_z.npz'."""
     names = [name for pattern in PATTERNS for name in golden_names(f'{pattern}.npz')]
+    names = [name for name in names if not name.startswith('conv/') or not any(word in name for word in LEFT_OUT)]
     # The same content in the older format: its results are those of the other file.
     return names + [name.replace('.pt', '.npz') for name in golden_names(f'checkpoints/*{OLD_FORMAT}.pt')]
 

@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 from benchmarks import report, time_alternately
 from benchmarks.golden import SHARED
 from configs import onet_points
-from onet_jax import metrics
+from onet_jax import metrics, models
 from onet_jax.convert.official import layouts_of, read_weights, variable_shapes
 from onet_jax.geometry.device import extract_meshes
 from onet_jax.geometry.extract import extract_mesh, marching_cubes, threshold_to_logit
@@ -29,7 +29,6 @@ from onet_jax.geometry.mise import dense_grid, multiresolution_grid
 from onet_jax.geometry.refine import refine_mesh
 from onet_jax.geometry.sampling import sample_surface
 from onet_jax.geometry.simplify import simplify_mesh
-from onet_jax.models import onet
 
 GOLDEN = SHARED / 'golden'
 WEIGHTS = flags.DEFINE_string('weights', str(GOLDEN / 'trained' / 'chair_h256_c128.npz'), 'Trained decoder.')
@@ -38,6 +37,7 @@ REPEATS = flags.DEFINE_integer('repeats', 7, 'Meshes to take the median of.')
 GUARANTEED = flags.DEFINE_bool('guaranteed', False, 'Also measure guaranteed extraction.')
 BATCH = flags.DEFINE_integer('batch', 0, 'Also mesh this many shapes at once, on the device.', lower_bound=0)
 THRESHOLD, NUM_FACES, STEPS, NUM_SAMPLES = 0.2, 5000, 30, 100_000
+GENTLE = 1e-5  # learning rate, for meshes that are close to the surface
 LEVEL = threshold_to_logit(THRESHOLD)
 
 
@@ -52,7 +52,7 @@ def load_field(path: str, dtype=jnp.float32):
     # The encoder is not at hand.
     shapes = {name: {'decoder': tree['decoder']} for name, tree in variable_shapes(config).items()}
     params = jax.device_put(read_weights(state, shapes, layouts_of(config, legacy=False)))
-    return onet.occupancy_network(config.model).bind(params, cond, None, dtype)
+    return models.occupancy_network(config.model).bind(params, cond, None, dtype)
 
 
 def time_mesh(field: Callable, upsampling_steps: int):
@@ -124,7 +124,7 @@ def measure_seeds(field) -> tuple[dict, list]:
 
 
 def measure_refinement(field) -> tuple[dict, list]:
-    """Steps a second, and distances to the surface of the grid of 512 cells before and after."""
+    """Steps a second, and distances to the surface of the grid of 512 cells before and after, and of its own second sample."""
     fine = extract_mesh(field, resolution=32, upsampling_steps=4, threshold=THRESHOLD)
     coarse = simplify_mesh(time_mesh(field, 2)[0], NUM_FACES)
     key = jax.random.key(0)
@@ -137,10 +137,17 @@ def measure_refinement(field) -> tuple[dict, list]:
         {'refine_steps_per_second': speed},
         [(f'refinement, {len(coarse.faces)} faces: steps/s', f'{speed:.2f}')],
     )
-    for name, mesh in (('before', coarse), ('after', refined)):
+    gently = refine_mesh(coarse, field, key, steps=STEPS, threshold=THRESHOLD, learning_rate=GENTLE)
+    for name, mesh in (
+        ('of_the_target_itself', fine),
+        ('before', coarse),
+        ('after', refined),
+        ('after_gently', gently),
+    ):
         scores = metrics.surface_metrics(*sample_surface(mesh, NUM_SAMPLES, 1), *target)
         chamfer, normals = scores['chamfer_l1'], scores['normal_consistency']
         figures |= {f'chamfer_l1_{name}': chamfer, f'normal_consistency_{name}': normals}
+        name = name.replace('_', ' ')
         rows.append((f'  {name}: Chamfer-L1 (x10), normal consistency', f'{10 * chamfer:.5f}, {normals:.4f}'))
     return figures, rows
 
@@ -165,22 +172,29 @@ def measure_bfloat16(field) -> tuple[dict, list]:
 
 
 def measure_guaranteed(field) -> tuple[dict, list]:
-    """The extraction that equals the dense grid of 129^3 points, and that grid, one after the other."""
+    """The extraction that equals the dense grid, and that grid, one after the other; for 257^3 points that grid is scaled."""
     points = np.zeros((4096, 3), np.float32)
     jax.block_until_ready(field(points))
     field.keeps_sign(points, 0.01, LEVEL)
     start = time.perf_counter()
     dense = dense_grid(field, num_points=129)
-    middle = time.perf_counter()
-    grid = guaranteed_grid(field, resolution=32, upsampling_steps=2, level=LEVEL)
-    stop = time.perf_counter()
-    if ((grid.values > LEVEL) != (dense > LEVEL)).any():
-        raise AssertionError('guaranteed extraction and the dense grid differ')
-    share = (stop - middle) / (middle - start)
-    rows = [
-        ('dense grid 128, guaranteed extraction (s)', f'{middle - start:.1f}, {stop - middle:.1f} (share {share:.2f})')
-    ]
-    return {'seconds_dense_128': middle - start, 'guaranteed_share_of_dense': share}, rows
+    seconds_dense = time.perf_counter() - start
+    figures, rows = {'seconds_dense_128': seconds_dense}, []
+    for upsampling_steps in (2, 3):
+        start = time.perf_counter()
+        grid = guaranteed_grid(field, resolution=32, upsampling_steps=upsampling_steps, level=LEVEL)
+        seconds = time.perf_counter() - start
+        if upsampling_steps == 2:
+            found, expected = (marching_cubes(values, LEVEL) for values in (grid.values, dense))
+            if not (np.array_equal(found.faces, expected.faces) and np.array_equal(found.vertices, expected.vertices)):
+                raise AssertionError('guaranteed extraction and the dense grid differ')
+        of_dense = seconds_dense * grid.values.size / dense.size
+        cells = 32 << upsampling_steps
+        figures |= {f'seconds_guaranteed_{cells}': seconds, f'guaranteed_share_of_dense_{cells}': seconds / of_dense}
+        scaled = '' if grid.values.size == dense.size else ' scaled'
+        name = f'{cells}: dense grid{scaled}, guaranteed extraction (s)'
+        rows.append((name, f'{of_dense:.1f}, {seconds:.1f} (share {seconds / of_dense:.2f})'))
+    return figures, rows
 
 
 def measure_batch(field, num_shapes: int) -> tuple[dict, list]:

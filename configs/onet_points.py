@@ -69,6 +69,7 @@ def get_config(variant: str = '') -> ConfigDict:
                 'num_steps': 300_000,
                 'batch_size': 64,
                 'backend': 'pmap',
+                'dtype': 'float32',  # or 'bfloat16' for features and products; weights, statistics and loss stay float32
                 'log_every_steps': 10,
                 'eval_every_steps': 2000,
                 'checkpoint_every_steps': 1000,

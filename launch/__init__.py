@@ -1,6 +1,7 @@
 """Entry points, run from the root of the repository as `python -m launch.NAME`: flags in, one function called."""
 
 import ctypes
+import os
 import platform
 import sys
 from pathlib import Path
@@ -13,6 +14,10 @@ if platform.libc_ver()[0] == 'glibc':
         ctypes.CDLL(None).mallopt(option, value)
 
 from absl import app, flags, logging
+
+# Compiled programs of earlier runs; JAX reads this when it is imported.
+CACHE = Path(os.environ.get('ONET_JAX_CACHE') or Path.home() / '.cache' / 'onet_jax')
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE / 'compiled'))
 
 TRACEBACK = flags.DEFINE_bool('traceback', False, 'Show the full traceback of an error.')
 

@@ -3,6 +3,13 @@
 Any value of the config can be overridden, as in --config.optim.learning_rate=3e-4. A workdir that holds checkpoints is
 resumed. Without --data_dir the embedded dataset is built and cached. --profile writes a trace of a few steps into the
 workdir.
+
+All devices of this machine take part. Over several processes or hosts (docs/tpu_pod.md) the same command runs in each of
+them, on a TPU slice, under SLURM, Open MPI or Kubernetes with --distributed, elsewhere with the three other flags.
+
+Exit codes: 0 when the last step is done; 75 when SIGTERM or control-C stopped the run, which saves after the step it is in,
+so that the same command goes on there; 1 with a message for anything that is wrong with input, workdir or loss. After a
+crash, kill -9 included, the same command goes on from the last checkpoint.
 """
 
 from absl import flags
@@ -14,13 +21,30 @@ CONFIG = config_flags.DEFINE_config_file('config', None, 'File of the config, op
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of checkpoints and logs.', required=True)
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Dataset written by launch.prepare; the embedded one by default.')
 PROFILE = flags.DEFINE_bool('profile', False, 'Write a trace of a few steps, to see where the time goes.')
+ACCEPT_CHANGES = flags.DEFINE_bool('accept_changes', False, 'Resume a run with a config that differs from its own.')
+MAX_BAD_EXAMPLES = flags.DEFINE_integer('max_bad_examples', 0, 'How many shapes that cannot be read may be left out.')
+COORDINATOR = flags.DEFINE_string('coordinator_address', None, 'HOST:PORT that process 0 listens on.')
+NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Processes of the run.', lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.', lower_bound=0)
+DISTRIBUTED = flags.DEFINE_bool('distributed', False, 'Take these three from the cluster.')
 flags.mark_flag_as_required('config')
 
 
 def main(_):
+    from onet_jax.parallel import leaving_at_once, start_processes
+
+    start_processes(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, detect=DISTRIBUTED.value)
     from onet_jax.training.loop import train
 
-    train(CONFIG.value, WORKDIR.value, DATA_DIR.value, profile=PROFILE.value)
+    with leaving_at_once():
+        train(
+            CONFIG.value,
+            WORKDIR.value,
+            DATA_DIR.value,
+            profile=PROFILE.value,
+            accept_changes=ACCEPT_CHANGES.value,
+            max_bad_examples=MAX_BAD_EXAMPLES.value,
+        )
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ _HOME = {
     'extract_mesh': 'onet_jax.geometry.extract',
     'refine_mesh': 'onet_jax.geometry.refine',
     'Method': 'onet_jax.models',
-    'OccupancyNetwork': 'onet_jax.models.onet',
+    'OccupancyNetwork': 'onet_jax.models.occupancy',
 }
 __all__ = sorted(_HOME)
 

@@ -1,7 +1,10 @@
 """Where files lie, and writing them so that a reader finds the old content or the new one, never a part."""
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -18,6 +21,9 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     try:
         temporary.write_bytes(content)
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say whose
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -25,3 +31,13 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 def write_json(path: str | Path, content: dict) -> None:
     """Write a JSON file, readable by people, whole or not at all."""
     write_atomically(path, (json.dumps(content, indent=1) + '\n').encode())
+
+
+@contextmanager
+def one_at_a_time(path: str | Path) -> Iterator[None]:
+    """What processes that share a file system do one after the other; `path` is the lock, made where it is missing."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('w') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed, also by a process that is killed
+        yield

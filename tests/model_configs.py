@@ -1,8 +1,11 @@
 """Small networks for the tests."""
 
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from configs import onet_points
+from onet_jax.models.method import Aux, Method
 
 
 def small_config(**train) -> ConfigDict:
@@ -17,3 +20,22 @@ def small_config(**train) -> ConfigDict:
         config.train.update(train)
         config.eval.batch_size = 2
     return config
+
+
+def tiny_method(config: ConfigDict) -> Method:
+    """No network of anything, and next to nothing to compile: arrays that depend on all batches and on all random numbers."""
+
+    def init(key, batch):
+        return {'params': {name: jax.random.normal(key, (100, config.model.cond_size)) for name in 'abcdefgh'}}
+
+    def predict(params, batch):
+        return sum((batch['points'] @ array[:3, :1])[..., 0] + array.mean() for array in params['params'].values())
+
+    def loss(params, batch, key, axis_name):
+        noise = jax.random.normal(key, batch['occ'].shape) * batch['inputs'].mean()
+        return jnp.square(predict(params, batch) - batch['occ'] + noise).mean(), Aux(params['batch_stats'], {})
+
+    def metrics(params, batch):
+        return {'iou': jnp.square(predict(params, batch) - batch['occ']).mean(-1)}
+
+    return Method(init, loss, metrics, None)

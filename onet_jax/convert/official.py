@@ -14,7 +14,8 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from onet_jax.models import onet
+from onet_jax import models
+from onet_jax.models import conv_onet, onet
 
 
 class Layout(NamedTuple):
@@ -37,7 +38,17 @@ DECODERS = {
     ),
 }
 RESNET = Layout(renames=((r'layer(\d)_(\d+)\.', r'layer\1.\2.'), (r'downsample_(\d)\.', r'downsample.\1.')))
+LOCAL = Layout(
+    renames=(
+        (r'^maps\.', ''),
+        (r'(blocks|fc_c)_(\d)\.', r'\1.\2.'),
+        (r'(down_convs|up_convs)_(\d)_', r'\1.\2.'),
+        (r'(encoders|decoders)_(\d)_(SingleConv\d)_', r'\1.\2.basic_module.\3.'),
+    )
+)
+DECODERS |= {'simple_local': LOCAL}
 ENCODERS = {name: RESNET if name.startswith('resnet') else Layout() for name in onet.ENCODERS}
+ENCODERS |= dict.fromkeys(conv_onet.ENCODERS, LOCAL)
 
 LEAVES = {'kernel': 'weight', 'scale': 'weight', 'embedding': 'weight'}  # others have the same name
 ADAM = {'betas': (0.9, 0.999), 'eps': 1e-8, 'weight_decay': 0, 'amsgrad': False}  # as `optim.make_optimizer` makes it
@@ -149,8 +160,8 @@ def init_trunk(params: dict, state: Mapping[str, np.ndarray], config: ConfigDict
 
 def variable_shapes(config: ConfigDict) -> dict:
     """{'params': ..., 'batch_stats': ...} of the network of `config.model`, as shapes; nothing is computed."""
-    init = onet.occupancy_network(config.model).init
-    shapes = jax.eval_shape(init, jax.random.key(0), onet.example_batch(config.model))
+    init = models.occupancy_network(config.model).init
+    shapes = jax.eval_shape(init, jax.random.key(0), models.example_batch(config.model))
     return {'params': shapes['params'], 'batch_stats': shapes.get('batch_stats', {})}
 
 

@@ -7,12 +7,15 @@ the records by a hash of their keys, hence each shard is a mixture of all shapes
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from onet_jax.data.bad_examples import BadExamples
 from onet_jax.data.records import count_chunks, digest, read_index, read_shape, shape_path, split_chunks
+from onet_jax.files import one_at_a_time
 
 # The arrays of a record: dtype and shape of one row; None is CHUNK_POINTS in 'train' and all points elsewhere.
 ARRAYS = {
@@ -30,9 +33,9 @@ class OccupancyShapes(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version('1.2.0')
 
-    def __init__(self, *, source: str):
-        """source: a folder with a `dataset.json` (see `records.py`)."""
-        self._source = Path(source)
+    def __init__(self, *, source: str, bad_examples: BadExamples | None = None):
+        """source: a folder with a `dataset.json` (see `records.py`); bad_examples: how many may be left out."""
+        self._source, self._bad_examples = Path(source), bad_examples or BadExamples()
         self._index = read_index(self._source)
         count_chunks(self._source, self._index)
         super().__init__(data_dir=str(self._source / 'tfds'))
@@ -52,7 +55,7 @@ class OccupancyShapes(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description='Points in the padded cube with their occupancy, surface points and voxels of solid shapes.',
             features=tfds.features.FeaturesDict(features),
-            metadata=tfds.core.MetadataDict(source=digest(self._source)),
+            metadata=tfds.core.MetadataDict(source=digest(self._source), left_out={}),
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
@@ -60,7 +63,11 @@ class OccupancyShapes(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
         for index, (category, name) in enumerate(self._index.splits[split]):
-            shape = read_shape(shape_path(self._source, category, name), self._index)
+            path = shape_path(self._source, category, name)
+            shape = self._bad_examples.attempt(f'{category}/{name}', partial(read_shape, path, self._index))
+            if shape is None:
+                self.info.metadata['left_out'] = dict(self._bad_examples.reasons)
+                continue
             labels = {'category': category, 'name': name, 'index': index}
             voxels = np.packbits(shape.voxels)
             if split != 'train':
@@ -90,16 +97,38 @@ def _as_array(content: bytes) -> np.ndarray:
     return np.frombuffer(content, np.uint8)
 
 
-def prepare_tfds(data_dir: str | Path) -> OccupancyShapes:
+def prepare_tfds(data_dir: str | Path, bad_examples: BadExamples | None = None) -> OccupancyShapes:
     """The TFDS builder of DATA_DIR with its records in DATA_DIR/tfds.
 
-    They are made on first use and made again when `dataset.json` has changed. Raises ValueError for shapes too small to
-    train on.
+    They are made on first use, by one process while the others wait, and made again when `dataset.json` has changed or a shape
+    that was left out can be read now. Raises ValueError for shapes too small to train on, and for more bad ones, of all
+    splits, than `bad_examples` allows.
     """
-    builder = OccupancyShapes(source=str(data_dir))
-    if builder.is_prepared() and builder.info.metadata['source'] != digest(data_dir):
-        shutil.rmtree(builder.data_path)
-        builder = OccupancyShapes(source=str(data_dir))
-    if not builder.is_prepared():
-        builder.download_and_prepare(file_format='tfrecord')
+    bad_examples = bad_examples or BadExamples()
+    builder = OccupancyShapes(source=str(data_dir), bad_examples=bad_examples)
+    if not _is_up_to_date(builder, Path(data_dir)):
+        with one_at_a_time(Path(data_dir) / 'tfds' / '.lock'):
+            builder = OccupancyShapes(source=str(data_dir), bad_examples=bad_examples)
+            if builder.is_prepared() and not _is_up_to_date(builder, Path(data_dir)):
+                shutil.rmtree(builder.data_path)
+                builder = OccupancyShapes(source=str(data_dir), bad_examples=bad_examples)
+            if not builder.is_prepared():
+                builder.download_and_prepare(file_format='tfrecord')
+    for name, reason in _left_out(builder).items():
+        bad_examples.add(name, reason)
     return builder
+
+
+def _is_up_to_date(builder: OccupancyShapes, data_dir: Path) -> bool:
+    if not builder.is_prepared() or builder.info.metadata['source'] != digest(data_dir):
+        return False
+    index, left_out = read_index(data_dir), _left_out(builder)
+    still_bad = BadExamples(len(left_out))
+    for name in left_out:
+        still_bad.attempt(name, partial(read_shape, shape_path(data_dir, *name.split('/', 1)), index))
+    return still_bad.reasons.keys() == left_out.keys()
+
+
+def _left_out(builder: OccupancyShapes) -> dict[str, str]:
+    """'category/name' of the shapes that are in no record -> why."""
+    return builder.info.metadata.get('left_out') or {}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onet_jax.data.bad_examples import BadExamples
 from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS, VIEW_SIZE, Feed, read_index, split_shapes
 
 PREFETCHED_BATCHES = 4
@@ -17,32 +18,48 @@ PREFETCHED_BATCHES = 4
 SHARD_STREAM, RECORD_STREAM = 1, 2
 
 
-def tfds_feed(data_dir: str | Path, *, batch_size: int, seed: int) -> Feed:
+def tfds_feed(
+    data_dir: str | Path,
+    *,
+    batch_size: int,
+    seed: int,
+    rows: range | None = None,
+    bad_examples: BadExamples | None = None,
+) -> Feed:
     """Batches in which every epoch has each record (a chunk of a shape) once, in an order of its own.
 
     An epoch takes the shards in an order drawn from (seed, epoch), and the records of a shard in one drawn from (seed,
     epoch, shard). Nothing is dropped: a batch may span shards and epochs. A later start reads no shard before its own.
-    The records are made on first use. Raises ModuleNotFoundError without TensorFlow.
+    rows: those of each batch to deliver, all by default; the records of the others are skipped before they are decoded. The
+    records are made on first use, without the shapes that cannot be read as far as `bad_examples` allows. Raises
+    ModuleNotFoundError without TensorFlow; a batch raises ValueError, naming the file, when a shard is damaged.
     """
     index = read_index(data_dir)
     shapes = split_shapes(data_dir, index, 'train')
+    rows = range(batch_size) if rows is None else rows
     tf = _import_tensorflow()
     from onet_jax.data.builder import prepare_tfds
 
-    train = prepare_tfds(data_dir).info.splits['train']
+    train = prepare_tfds(data_dir, bad_examples).info.splits['train']
     files, lengths = [str(path) for path in train.filepaths], np.asarray(train.shard_lengths)
 
     def pieces(start_step: int) -> Iterator[tuple[str, np.ndarray]]:
-        """From the record at which batch `start_step` starts: files and the order [n] in which to take their records."""
-        epoch, skipped = divmod(start_step * batch_size, int(lengths.sum()))
+        """From the record at which batch `start_step` starts: files and the order [n] in which to take their records.
+
+        Of a batch, which is `batch_size` records in a row, those of `rows` only.
+        """
+        taken = start_step * batch_size  # records since the start of the run, also those of other rows
+        epoch, skipped = divmod(taken, int(lengths.sum()))
         while True:
             for shard in np.random.default_rng([seed, epoch, SHARD_STREAM]).permutation(len(files)):
                 if skipped >= lengths[shard]:
                     skipped -= int(lengths[shard])
                     continue
                 rng = np.random.default_rng([seed, epoch, int(shard), RECORD_STREAM])
-                yield files[shard], rng.permutation(int(lengths[shard]))[skipped:]
-                skipped = 0
+                order = rng.permutation(int(lengths[shard]))[skipped:]
+                places = (taken + np.arange(len(order))) % batch_size
+                yield files[shard], order[(places >= rows.start) & (places < rows.stop)]
+                taken, skipped = taken + len(order), 0
             epoch += 1
 
     def read(file, order):
@@ -61,7 +78,7 @@ def tfds_feed(data_dir: str | Path, *, batch_size: int, seed: int) -> Feed:
             'surface': tf.reshape(tf.io.decode_raw(fields['surface'], tf.float16), (-1, CHUNK_POINTS, 3)),
             'voxels': tf.reshape(tf.io.decode_raw(fields['voxels'], tf.uint8), (-1, NUM_VOXELS**3 // 8)),
             'index': tf.cast(fields['index'], tf.int32),
-            'row': tf.range(batch_size, dtype=tf.int32),
+            'row': tf.range(rows.start, rows.stop, dtype=tf.int32),
             **views,
         }
 
@@ -76,8 +93,24 @@ def tfds_feed(data_dir: str | Path, *, batch_size: int, seed: int) -> Feed:
     def batches(start_step: int) -> Iterator[dict[str, np.ndarray]]:
         signature = (tf.TensorSpec((), tf.string), tf.TensorSpec((None,), tf.int64))
         dataset = tf.data.Dataset.from_generator(lambda: pieces(start_step), output_signature=signature)
-        dataset = dataset.flat_map(read).batch(batch_size, drop_remainder=True).map(decode)
-        yield from dataset.prefetch(PREFETCHED_BATCHES).as_numpy_iterator()
+        dataset = dataset.flat_map(read).batch(len(rows), drop_remainder=True).map(decode)
+        try:
+            yield from dataset.prefetch(PREFETCHED_BATCHES).as_numpy_iterator()
+        except tf.errors.OpError as error:
+            damaged = [file for file, length in zip(files, lengths, strict=True) if not is_sound(file, length)]
+            if not damaged:
+                raise
+            raise ValueError(
+                f'{", ".join(damaged)}: expected the records that were written, found a damaged file; delete '
+                f'{Path(data_dir) / "tfds"}: the same command makes it again, with the same records in the same order'
+            ) from error
+
+    def is_sound(file: str, length: int) -> bool:
+        """Whether a shard has all its records; each has a checksum."""
+        try:
+            return sum(1 for _ in tf.data.TFRecordDataset(file)) == length
+        except tf.errors.OpError:
+            return False
 
     return Feed(len(shapes), batches)
 

@@ -18,7 +18,7 @@ from onet_jax.data import procedural, records, solids
 from onet_jax.data.records import Index, Shape
 from onet_jax.data.runners import Outcome, Runner, processes
 from onet_jax.data.sampling import Solid, check_sampling, sample_solid
-from onet_jax.files import cache_folder, write_json
+from onet_jax.files import cache_folder, one_at_a_time, write_json
 
 # Other generators make other shapes under the same settings.
 CODE = (Path(procedural.__file__), Path(solids.__file__))
@@ -44,7 +44,9 @@ def embedded_dataset(data_config: ConfigDict) -> Path:
     digest = recipe(settings, *CODE).hex()[:12]
     data_dir = cache_folder() / f'procedural-{digest}'
     if not (data_dir / 'dataset.json').exists():
-        prepare_procedural(data_dir, **settings)
+        with one_at_a_time(data_dir.with_suffix('.lock')):  # processes of one run ask for it at once
+            if not (data_dir / 'dataset.json').exists():
+                prepare_procedural(data_dir, **settings)
     return data_dir
 
 

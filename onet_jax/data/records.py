@@ -15,7 +15,7 @@ every array with its unit and frame.
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -109,7 +109,8 @@ class Feed(NamedTuple):
 
     A raw batch is {'points' f16 [B, 2048, 3], 'occ' uint8 [B, 256], 'surface' f16 [B, 2048, 3], 'voxels' uint8
     [B, 4096], 'index' int32 [B] the shape's position in the split, 'row' int32 [B] = arange(B)}, and with views 'view'
-    uint8 [B, 137, 137, 3]: stored bytes, to be unpacked by `transforms.make_transform`.
+    uint8 [B, 137, 137, 3]: stored bytes, to be unpacked by `transforms.make_transform`. A feed of some `rows` delivers these
+    rows of the same batch and no others.
     """
 
     num_shapes: int
@@ -221,6 +222,14 @@ def decode_view(jpeg: bytes) -> np.ndarray:
     return pixels
 
 
+def decode_views(path: str | Path, jpegs: tuple[bytes, ...]) -> np.ndarray:
+    """The views of the shape file `path` as pixels [V, 137, 137, 3] uint8. Raises ValueError, naming it, as `decode_view`."""
+    try:
+        return np.stack([decode_view(jpeg) for jpeg in jpegs])
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}; delete the file and run the preparation of the dataset again') from error
+
+
 def write_index(data_dir: str | Path, index: Index) -> None:
     """Write DATA_DIR/dataset.json; the file appears whole or not at all."""
     write_json(Path(data_dir) / 'dataset.json', {'version': VERSION, **index._asdict()})
@@ -318,9 +327,12 @@ def evaluation_batches(
     every: int = 1,
     positions: Sequence[int] | None = None,
     view: int = 0,
+    left_out: Collection[tuple[str, str]] = (),
 ) -> Iterator[tuple[dict[str, np.ndarray], tuple[tuple[str, str], ...]]]:
     """Every whole shape of a split once, in its order, or one of `every` few, or those at `positions`:
     (raw batch, (category, name) of the real rows).
+
+    Those that `left_out` names are not read.
 
     raw: 'points' f16 [B, N, 3], 'occ' uint8 [B, ceil(N / 8)], 'surface' and 'normals' f16 [B, M, 3], 'voxels' uint8
     [B, 4096], 'row' and 'index' int32 [B] the shape's position in the split (its noise does not depend on B), 'mask' bool
@@ -331,7 +343,8 @@ def evaluation_batches(
         raise ValueError(f'batch_size: expected at least 1, found {batch_size}')
     index = read_index(data_dir)
     shapes = split_shapes(data_dir, index, split)
-    read = np.arange(0, len(shapes), every) if positions is None else np.asarray(positions)
+    read = range(0, len(shapes), every) if positions is None else positions
+    read = np.array([i for i in read if shapes[i] not in left_out], int)
 
     def batches():
         for start in range(0, len(read), batch_size):

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from onet_jax.data.records import digest, evaluation_batches
 from onet_jax.data.transforms import evaluation_key, make_evaluation_transform
 from onet_jax.geometry.extract import threshold_to_logit
-from onet_jax.models.onet import occupancy_network, sample_prior
+from onet_jax.models import occupancy_network
+from onet_jax.models.occupancy import sample_prior
 
 THRESHOLDS = np.arange(2, 99) / 100  # probabilities
 

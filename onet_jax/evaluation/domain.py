@@ -21,7 +21,7 @@ from onet_jax.data.archives import read_arrays
 from onet_jax.data.records import evaluation_batches, read_index, split_shapes
 from onet_jax.data.transforms import evaluation_key, make_evaluation_transform
 from onet_jax.files import write_atomically
-from onet_jax.models.onet import occupancy_network
+from onet_jax.models import occupancy_network
 
 MAX_SHAPES = 640  # of a split
 NUM_VIEWS = 4  # of a shape, where inputs are pictures

@@ -20,8 +20,10 @@ from onet_jax import losses
 from onet_jax.data.collection import make_solid
 from onet_jax.data.sampling import draw_points
 from onet_jax.geometry.meshes import Frame
+from onet_jax.models import occupancy_network
 from onet_jax.models.method import Method
-from onet_jax.models.onet import OccupancyModule, build_module, decode_mesh
+from onet_jax.models.occupancy import OccupancyModule, decode_mesh
+from onet_jax.models.onet import build_module
 
 NUM_POINTS = 16_384  # labelled points that a mesh is turned into
 NUM_STEPS, LEARNING_RATE = 400, 0.05
@@ -70,7 +72,9 @@ def fitting(method: Method, config: ConfigDict) -> Method:
     """The method of an embedding whose `reconstruct` takes labelled points [B, T, 4] of any shapes instead of numbers."""
 
     def reconstruct(params, labelled, key):
-        return [decode_mesh(config, params, code[None]) for code in fit_codes(key, params, config, labelled)]
+        model = occupancy_network(config.model)
+        codes = fit_codes(key, params, config, labelled)
+        return [decode_mesh(model.bind(params, code[None]), config) for code in codes]
 
     return method._replace(reconstruct=reconstruct)
 

@@ -18,7 +18,8 @@ from onet_jax.data.sources import Source
 from onet_jax.data.transforms import evaluation_key, make_evaluation_transform
 from onet_jax.evaluation.inputs import READERS
 from onet_jax.geometry.meshes import MESH_FORMATS, save_mesh
-from onet_jax.models.onet import decode_mesh, occupancy_network, sample_prior
+from onet_jax.models import occupancy_network
+from onet_jax.models.occupancy import decode_mesh, sample_prior
 from onet_jax.viz.pictures import Item, animation, contact_sheet, render
 
 SENSED = ('points', 'image', 'voxels')  # inputs of which c is a function; the others are numbers of shapes, or nothing
@@ -180,8 +181,9 @@ def _decode_files(
 ) -> dict[Path, trimesh.Trimesh]:
     """The mesh of each code, by the file it has where it is not empty."""
     meshes = {}
+    model = occupancy_network(config.model)
     for code, target in zip(codes, targets, strict=True):
-        mesh = decode_mesh(config, params, *code)
+        mesh = decode_mesh(model.bind(params, *code), config)
         if len(mesh.faces):
             save_mesh(mesh, target)
             print(f'{target}: {len(mesh.vertices)} vertices, {len(mesh.faces)} faces', flush=True)

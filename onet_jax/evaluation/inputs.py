@@ -15,7 +15,8 @@ from onet_jax.data.sources import Source, find_files, find_photos
 from onet_jax.evaluation import fit
 from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_FORMATS, Frame, load_cloud, load_mesh, normalise
 from onet_jax.geometry.voxels import read_binvox
-from onet_jax.models.onet import occupancy_network, sample_prior
+from onet_jax.models import occupancy_network
+from onet_jax.models.occupancy import sample_prior
 
 OBJECT_FRAME = Frame(np.zeros(3), 1.0)
 

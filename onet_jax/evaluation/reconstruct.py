@@ -19,8 +19,8 @@ from onet_jax.evaluation.report import show_input
 from onet_jax.files import write_json
 from onet_jax.geometry.meshes import MESH_FORMATS, load_mesh, save_mesh
 from onet_jax.geometry.mise import dense_grid
+from onet_jax.models import occupancy_network
 from onet_jax.models.method import Method
-from onet_jax.models.onet import occupancy_network
 from onet_jax.viz.page import write_page
 from onet_jax.viz.pictures import SIZE, Item
 

@@ -11,21 +11,32 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+# Points at a time. On a CPU the activations of a chunk stay in the cache: with 256 features 4,096 points are the fastest,
+# half and twice as many cost 2 % and 6 % more, four times as many 30 %. An accelerator needs more of them: its products of
+# matrices are cut into tiles of some 128 x 128, and this many points have several for each of its multiprocessors.
 CHUNK = 4096
+ACCELERATOR_CHUNK = 65536
 
 
-def evaluate(field: Callable, points: np.ndarray, *, chunk_size: int = CHUNK) -> np.ndarray:
+def for_backend(cpu: int, accelerator: int) -> int:
+    """Which of two sizes the default backend of JAX takes."""
+    return cpu if jax.default_backend() == 'cpu' else accelerator
+
+
+def evaluate(field: Callable, points: np.ndarray, *, chunk_size: int | None = None) -> np.ndarray:
     """points [T, 3] -> values [T] in the dtype that the field returns (float64 where T is 0); [T, ...] if it returns that.
 
-    The field only ever sees [chunk_size, 3], the last chunk being filled up: one compilation serves any T, and the
-    activations of a chunk fit the cache. All chunks are dispatched before the first result is waited for. Where the device
-    runs out of memory the chunks are halved, and it goes on.
+    The field only ever sees [chunk_size, 3], the last chunk being filled up: one compilation serves any T. The size is by
+    default CHUNK on a CPU and ACCELERATOR_CHUNK elsewhere. All chunks are dispatched before the first result is waited for.
+    Where the device runs out of memory the chunks are halved, and it goes on.
     """
     if not len(points):
         return np.zeros(0)
-    filled = np.resize(points, (-(-len(points) // chunk_size) * chunk_size, 3))
+    chunk_size = chunk_size or for_backend(CHUNK, ACCELERATOR_CHUNK)
+    chunks = [points[start : start + chunk_size] for start in range(0, len(points), chunk_size)]
+    chunks[-1] = np.resize(chunks[-1], (chunk_size, 3))
     try:
-        pieces = [field(chunk) for chunk in np.split(filled, len(filled) // chunk_size)]
+        pieces = [field(chunk) for chunk in chunks]
         return np.concatenate([np.asarray(piece) for piece in pieces])[: len(points)]
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error) or chunk_size == 1:

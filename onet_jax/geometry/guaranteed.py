@@ -30,7 +30,7 @@ def guaranteed_grid(field: Callable, *, resolution: int = 32, upsampling_steps: 
     """Values on R = resolution * 2^upsampling_steps cells: at every point on the side of `level` where the dense grid's is.
 
     `level` is in the field's own unit. A finest cell that the surface crosses has the field's values at all corners, so that
-    marching cubes finds the surface of the dense grid, to its float32 roundings. Elsewhere the value may be that of the centre
+    marching cubes gives the mesh of the dense grid, number by number. Elsewhere the value may be that of the centre
     of a proven cell around.
 
     `resolution`^3 cells are tried first, then the eight parts of every cell that is not proven, as long as a cell has more

@@ -9,21 +9,22 @@ nodes"): a coarse cell may be split in a later round, so the rounds go on until 
 """
 
 from collections.abc import Callable
-from itertools import product
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import numpy as np
 
 from onet_jax.geometry.field import evaluate
-from onet_jax.geometry.grid import corner_points, lattice_to_world, world_to_lattice
+from onet_jax.geometry.grid import lattice_to_world, world_to_lattice
 
 CORNERS = tuple(product((0, 1), repeat=3))
+BLOCK = 1 << 20  # points whose coordinates are in memory at a time
 
 
 class Grid(NamedTuple):
     """Values on the finest lattice and what they cost."""
 
-    values: np.ndarray  # [R + 1, R + 1, R + 1] float64; unqueried points hold the value of a known neighbour
+    values: np.ndarray  # [R + 1, R + 1, R + 1], not rounded; unqueried points hold the value of a known neighbour
     queried_per_round: tuple[int, ...]
 
 
@@ -47,76 +48,112 @@ def multiresolution_grid(
             f'expected resolution >= 1 and upsampling_steps >= 0, found {resolution} and {upsampling_steps}'
         )
     finest = resolution << upsampling_steps
+    shape = (finest + 1,) * 3
     seeded = _find_cells(np.zeros((0, 3)) if seeds is None else np.asarray(seeds), resolution, upsampling_steps)
-    values = np.full((finest + 1,) * 3, np.nan)
-    step = 1 << upsampling_steps
-    leaves = [np.zeros((resolution << i,) * 3, bool) for i in range(upsampling_steps + 1)]
-    leaves[0][:] = True
-    wanted = np.zeros(values.shape, bool)
-    wanted[::step, ::step, ::step] = True
+    # Of the levels that can be split. A round costs what its points cost, and a few passes over these cells.
+    leaves = [np.full((resolution << i,) * 3, i == 0) for i in range(upsampling_steps)]
+    above, below = (np.zeros(leaves[-1].shape if leaves else 0, bool) for _ in range(2))
+    asked = np.zeros(np.prod(shape), bool)
+    coarse = np.arange(0, finest + 1, 1 << upsampling_steps)
+    points = np.ravel_multi_index(np.ix_(coarse, coarse, coarse), shape).ravel()
 
-    queried = []
-    while wanted.any():
-        points = np.argwhere(wanted)
-        found = evaluate(field, lattice_to_world(points, finest))
+    rounds = []
+    while len(points):
+        asked[points] = True
+        found = _ask(field, points, shape)
         if not np.isfinite(found).all():
             raise ValueError(
                 f'field: expected finite values, found {(~np.isfinite(found)).sum()} of {found.size} not finite'
             )
-        values[wanted] = found
-        queried.append(len(points))
-        wanted = _split(leaves, _touched(values >= level), _touched(values <= level), seeded)
-        wanted &= np.isnan(values)
-    _fill_forward(values)
-    return Grid(values, tuple(queried))
+        rounds.append((points, found))
+        exact = found.astype(np.float64)  # or the level would be rounded to the precision of the values
+        _mark_touched(above, points[exact >= level], shape)
+        _mark_touched(below, points[exact <= level], shape)
+        points = _split(leaves, above, below, seeded, shape)
+        points = np.sort(points[~asked[points]])
+        points = points[np.diff(points, prepend=-1) > 0]
+    points, found = (np.concatenate(pieces) for pieces in zip(*rounds, strict=True))
+    order = np.argsort(points, kind='stable')  # of sorted runs: they are merged
+    return Grid(_fill_forward(points[order], found[order], shape), tuple(len(points) for points, _ in rounds))
 
 
 def dense_grid(field: Callable, *, num_points: int) -> np.ndarray:
     """`field` on the inclusive lattice of num_points^3 points: [n, n, n] float64."""
-    points = corner_points(num_points)
-    return evaluate(field, points.reshape(-1, 3)).astype(np.float64).reshape(points.shape[:3])
+    found = _ask(field, np.arange(num_points**3), (num_points,) * 3)
+    return found.astype(np.float64).reshape((num_points,) * 3)
 
 
-def _touched(points: np.ndarray) -> np.ndarray:
-    """Marked points [R + 1]^3 -> finest cells [R]^3 that have one at a corner."""
-    points = points[1:] | points[:-1]
-    points = points[:, 1:] | points[:, :-1]
-    return points[:, :, 1:] | points[:, :, :-1]
+def _ask(field: Callable, points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The values [N] of the field at points [N] of the lattice, by number."""
+    world = lattice_to_world(np.arange(shape[0]), shape[0] - 1)
+    pieces = []
+    for start in range(0, len(points), BLOCK):
+        lattice = np.unravel_index(points[start : start + BLOCK], shape)
+        pieces.append(evaluate(field, np.stack([world[axis] for axis in lattice], axis=1)))
+    return np.concatenate(pieces)
+
+
+def _mark_touched(cells: np.ndarray, points: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Mark, in place, the cells [n]^3 that have one of the points [N] on their boundary or in them.
+
+    points: by number, of a lattice [2n + 1]^3, with two of its edges along an edge of these cells.
+    """
+    if not cells.size:
+        return
+    n = len(cells)
+    # Along an axis a point lies in the cell of the edge before it and in that of the edge after it; the box ends with both.
+    x, y, z = ([np.maximum(axis - 1, 0) // 2, np.minimum(axis // 2, n - 1)] for axis in np.unravel_index(points, shape))
+    marks = cells.reshape(-1)
+    for i, j in product(x, y):
+        line = (i * n + j) * n
+        for k in z:
+            marks[line + k] = True
 
 
 def _find_cells(points: np.ndarray, resolution: int, upsampling_steps: int) -> list[np.ndarray]:
-    """The cells of every level that hold a point [N, 3]: indices [K, 3] each. Points outside the box are in none."""
+    """The cells of every level but the finest that hold a point [N, 3]: indices [K, 3] each; none outside the box."""
     if not np.isfinite(points).all():
         raise ValueError(f'seeds: expected finite numbers, found {(~np.isfinite(points)).sum()} not finite')
     finest = resolution << upsampling_steps
     cells = np.floor(world_to_lattice(points, finest)).astype(int)
     cells = cells[((cells >= 0) & (cells < finest)).all(axis=1)]
-    return [np.unique(cells >> (upsampling_steps - i), axis=0) for i in range(upsampling_steps + 1)]
+    return [np.unique(cells >> (upsampling_steps - i), axis=0) for i in range(upsampling_steps)]
 
 
-def _split(leaves: list[np.ndarray], above: np.ndarray, below: np.ndarray, seeded: list[np.ndarray]) -> np.ndarray:
-    """Split, in place, all leaves that touch both sides or hold a seed; returns the points [R + 1]^3 of the new cells.
+def _split(
+    leaves: list[np.ndarray],
+    above: np.ndarray,
+    below: np.ndarray,
+    seeded: list[np.ndarray],
+    shape: tuple[int, ...],
+) -> np.ndarray:
+    """Split, in place, all leaves that touch both sides or hold a seed; returns the points that new cells may have.
 
-    All leaves are judged as they were before the round. above, below: finest cells [R]^3 that touch either side. seeded: of
-    every level the cells that hold a seed.
+    All leaves are judged as they were before the round. above, below: cells of the last of the levels that touch either side.
+    seeded: of every level the cells that hold a seed. Points are numbers in the lattice of this shape, some of them several
+    times.
     """
-    wanted = np.zeros(tuple(n + 1 for n in above.shape), bool)
-    for i in range(len(leaves) - 2, -1, -1):
-        # From finest cells to the cells of level i, one halving at a time.
-        above, below = _any_of_eight(above), _any_of_eight(below)
+    strides = shape[1] * shape[2], shape[2], 1
+    points = [np.zeros(0, int)]
+    for i in range(len(leaves) - 1, -1, -1):
+        if i < len(leaves) - 1:
+            above, below = _any_of_eight(above), _any_of_eight(below)
         split = above & below
         split[tuple(seeded[i].T)] = True
         split &= leaves[i]
+        cells = np.flatnonzero(split)
+        if not len(cells):
+            continue
         leaves[i] &= ~split
-        for corner in CORNERS:
-            leaves[i + 1][_every_other(corner)] |= split
-        # The 3 x 3 x 3 points of a split cell, on the lattice of half its edge.
-        half = 1 << (len(leaves) - 2 - i)
-        points = wanted[::half, ::half, ::half]
-        for offset in product((0, 1, 2), repeat=3):
-            stop = tuple(2 * n - 1 + o for n, o in zip(split.shape, offset, strict=True))
-            points[tuple(slice(o, s, 2) for o, s in zip(offset, stop, strict=True))] |= split
-    return wanted
+        if i + 1 < len(leaves):
+            for corner in CORNERS:
+                leaves[i + 1][_every_other(corner)] |= split
+        # The 3 x 3 x 3 points of a split cell, on the lattice of half its edge, but for its corners: they are known.
+        half = 1 << (len(leaves) - 1 - i)
+        firsts = np.ravel_multi_index([2 * half * axis for axis in np.unravel_index(cells, split.shape)], shape)
+        offsets = [half * np.dot(offset, strides) for offset in product((0, 1, 2), repeat=3) if 1 in offset]
+        points.append(np.add.outer(firsts, offsets).ravel())
+    return np.concatenate(points)
 
 
 def _every_other(start: tuple[int, ...]) -> tuple[slice, ...]:
@@ -130,9 +167,30 @@ def _any_of_eight(cells: np.ndarray) -> np.ndarray:
     return cells[:, :, ::2] | cells[:, :, 1::2]
 
 
-def _fill_forward(values: np.ndarray) -> None:
-    """Give unqueried points, in place, the value of the nearest known one before them: along x, then y, then z."""
-    for axis in range(3):
-        lines = np.moveaxis(values, axis, 0)
-        for i in range(1, len(lines)):
-            np.copyto(lines[i], lines[i - 1], where=np.isnan(lines[i]))
+def _fill_forward(points: np.ndarray, found: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Known values [N] at sorted points [N], numbers in the lattice -> values at all of it: unqueried points get the value of
+    the nearest known one before them, along x, then y, then z.
+
+    Along x each line keeps the last value it met, a plane of them moves through the lattice. From which line of the plane the
+    others take theirs depends on the lines that have met one, not on x; so every value is written once.
+    """
+    size = shape[1] * shape[2]
+    values = np.empty(shape, found.dtype)
+    plane, known = np.zeros(size, found.dtype), np.zeros(size, bool)
+    starts = np.searchsorted(points, np.arange(shape[0] + 1) * size)
+    for x, (start, stop) in enumerate(pairwise(starts)):
+        lines = points[start:stop] - x * size
+        plane[lines] = found[start:stop]
+        if not known[lines].all():
+            known[lines] = True
+            source = _last_known(known.reshape(shape[1:]))
+        np.take(plane, source, out=values[x], mode='clip')
+    return values
+
+
+def _last_known(known: np.ndarray) -> np.ndarray:
+    """Marks [n, n], with one at [0, 0] -> numbers [n, n]: the place that each gets its value from, along y, then z."""
+    index = np.arange(len(known))
+    y = np.maximum.accumulate(np.where(known, index[:, None], -1), axis=0)
+    z = np.maximum.accumulate(np.where(y >= 0, index, -1), axis=1)
+    return np.take_along_axis(y, z, axis=1) * len(known) + z

@@ -9,12 +9,12 @@ T points, H features.
 
 from typing import Any
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from onet_jax.networks.decoders import Decoder
 from onet_jax.networks.ranges import bound_range
 
 
@@ -77,9 +77,9 @@ class BoundDecoder(flax.struct.PyTreeNode):
 
 
 def bind_decoder(
-    decoder: Decoder, variables: dict, cond: jax.Array, latent: jax.Array | None = None, dtype: Any = jnp.float32
+    decoder: nn.Module, variables: dict, cond: jax.Array, latent: jax.Array | None = None, dtype: Any = jnp.float32
 ) -> BoundDecoder:
-    """The decoder for one shape: cond [C], latent [Z] or None for the mean of the prior.
+    """A `Decoder` for one shape: cond [C], latent [Z] or None for the mean of the prior.
 
     dtype: of the H x H matrices, which are products of this precision with sums in float32; jnp.bfloat16 is for devices that
     multiply it faster.

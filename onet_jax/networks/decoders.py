@@ -1,10 +1,13 @@
 """Decoders: points and a condition to logits of occupancy. B batch, T points, C condition, Z latent."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from onet_jax.networks.layers import BatchNorm, ConditionalBatchNorm, Linear, ResnetBlock
+from onet_jax.networks.bound import BoundDecoder, bind_decoder
+from onet_jax.networks.layers import BatchNorm, ConditionalBatchNorm, Linear, ResnetBlock, lower
 
 
 class Decoder(nn.Module):
@@ -15,6 +18,7 @@ class Decoder(nn.Module):
     residual         five ResNet blocks, or five plain layers
     latent_steers    the latent code is added to the condition, or else once to the features of the points
     leaky            slope 0.2 for negative values in the activation before the output; those of the blocks stay as they are
+    dtype            of the features of the points and of their products; points, condition and logits are float32
     """
 
     hidden_size: int = 256
@@ -24,6 +28,7 @@ class Decoder(nn.Module):
     latent_steers: bool = False
     leaky: bool = False
     num_blocks: int = 5
+    dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(
@@ -51,6 +56,7 @@ class Decoder(nn.Module):
             net = net + Linear(self.hidden_size, name='fc_z')(latent)[:, None]
         if cond.shape[-1] and self.norm is not ConditionalBatchNorm:
             net = net + Linear(self.hidden_size, name='fc_c')(cond)[:, None]
+        net = lower(net, self.dtype)
 
         for i in range(self.num_blocks):
             if self.residual:
@@ -61,7 +67,14 @@ class Decoder(nn.Module):
         if self.norm is not None:
             net = self.norm(name='bn' if self.residual else f'bn_{self.num_blocks}')(net, cond, **mode)
         net = nn.leaky_relu(net, 0.2) if self.leaky else nn.relu(net)
-        return Linear(1, name='fc_out')(net)[..., 0]
+        return Linear(1, name='fc_out')(net.astype(points.dtype))[..., 0]
+
+    @nn.nowrap
+    def bind(
+        self, variables: dict, cond: jax.Array, latent: jax.Array | None, dtype: Any = jnp.float32
+    ) -> BoundDecoder:
+        """The decoder for one shape, cond [C] and latent [Z], with what depends on the shape alone computed."""
+        return bind_decoder(self, variables, cond, latent, dtype)
 
 
 # The official names, as options of the one decoder.

@@ -29,12 +29,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from onet_jax.geometry.field import evaluate
+from onet_jax.geometry.field import evaluate, for_backend
 
 if TYPE_CHECKING:
     from onet_jax.networks.bound import Affine, BoundDecoder
 
-CHUNK = 256  # cubes at a time: five rows of features each
+# Cubes at a time, with five rows of features each (see `field.py`).
+CHUNK = 256
+ACCELERATOR_CHUNK = 2048
 SLACK = 8  # eps of the magnitude, more than anything but a sum of products rounds away in the network and both passes
 
 
@@ -77,7 +79,7 @@ def bound_range(decoder: 'BoundDecoder', centres: np.ndarray, half_edge: float) 
     if not len(centres):
         return np.zeros(0), np.zeros(0)
     bounds = partial(_bound_range, decoder, np.asarray(half_edge, decoder.scale.dtype))
-    low, high = evaluate(bounds, centres, chunk_size=CHUNK).T
+    low, high = evaluate(bounds, centres, chunk_size=for_backend(CHUNK, ACCELERATOR_CHUNK)).T
     return low, high
 
 

@@ -1,13 +1,15 @@
-"""Checkpoints of a workdir (orbax): the latest one and the best one in validation.
+"""Checkpoints of a workdir: the two latest ones and the best one in validation (`storage.py` writes and checks them).
 
-WORKDIR/config.json     the resolved config          WORKDIR/run.json     data_dir, and which dataset it is
+WORKDIR/config.json     the resolved config          WORKDIR/run.json     data_dir, which dataset it is, what is left out
 WORKDIR/checkpoints/STEP                             WORKDIR/log.jsonl, WORKDIR/tensorboard
+WORKDIR/lock                held while a run trains  WORKDIR/bad_batch_STEP.npz    where the loss was not finite
 WORKDIR/calibration.json    the threshold chosen for a checkpoint (see `evaluation/calibrate.py`), where one was
 WORKDIR/domain.npz          what the network has seen (see `evaluation/domain.py`), where that was asked for
 WORKDIR/images/STEP.png     reconstructions on the way, and WORKDIR/profile a trace, where they were asked for
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +17,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
-from orbax.checkpoint import v1 as ocp
 
 from onet_jax import models
 from onet_jax.convert import official
@@ -23,21 +24,21 @@ from onet_jax.convert.torch_file import read_torch_file
 from onet_jax.data import records
 from onet_jax.evaluation.calibrate import Calibration, calibrate
 from onet_jax.files import write_json
+from onet_jax.models.occupancy import OccupancyNetwork
+from onet_jax.parallel import from_first_process, is_first_process, tell
+from onet_jax.training import storage
 from onet_jax.training.optim import ENDING_SCHEDULES, make_optimizer
 from onet_jax.training.state import TrainState, begin_average
 
 
-def open_checkpoints(workdir: str | Path) -> ocp.training.Checkpointer:
-    """The checkpoints of a workdir, to write: keeps the latest and the one with the highest 'score' (see `score`)."""
-    policies = ocp.training.preservation_policies
-    best = policies.BestN(get_metric_fn=lambda m: m['score'], n=1, keep_checkpoints_without_metrics=False)
+def open_checkpoints(workdir: str | Path) -> storage.Checkpointer:
+    """The checkpoints of a workdir, to write: keeps the two latest and the one with the highest 'score' (see `score`).
+
+    A damaged one is named and not used. Raises ValueError where there are some but none is sound.
+    """
     directory = Path(workdir).absolute() / 'checkpoints'
     directory.mkdir(parents=True, exist_ok=True)
-    return ocp.training.Checkpointer(
-        directory,
-        preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(1), best]),
-        cleanup_tmp_directories=True,
-    )
+    return storage.Checkpointer(directory, writes=True)
 
 
 # `config.eval.select_by` -> whether more of it is better.
@@ -67,13 +68,13 @@ FREE_KEYS = ('eval.render_every_steps',)
 
 def has_checkpoints(workdir: str | Path) -> bool:
     """Whether a run has saved something there."""
-    return any((Path(workdir) / 'checkpoints').glob('[0-9]*'))
+    return bool(storage.find_steps(Path(workdir) / 'checkpoints'))
 
 
-def read_checkpoints(workdir: str | Path) -> ocp.training.Checkpointer:
+def read_checkpoints(workdir: str | Path) -> storage.Checkpointer:
     """The checkpoints of a workdir, to read only: a run that is writing there is not disturbed.
 
-    Raises FileNotFoundError where there is none.
+    A damaged one is named and not used. Raises FileNotFoundError where there is none, ValueError where none is sound.
     """
     directory = Path(workdir).absolute() / 'checkpoints'
     if not has_checkpoints(workdir):
@@ -81,24 +82,32 @@ def read_checkpoints(workdir: str | Path) -> ocp.training.Checkpointer:
             f'{directory}: expected at least one checkpoint, found none; train first with '
             f'`python -m launch.train --config=... --workdir={workdir}`'
         )
-    return ocp.training.Checkpointer(directory)
+    return storage.Checkpointer(directory, writes=False)
 
 
-def restore(checkpointer: ocp.training.Checkpointer, like: TrainState, step: int) -> TrainState:
-    """The state of checkpoint `step`, with the shapes, types and placement of `like`."""
+def restore(checkpointer: storage.Checkpointer, like: TrainState, step: int) -> TrainState:
+    """The state of checkpoint `step`, with the shapes, types and placement of `like`.
+
+    Raises ValueError, with the differences, for a checkpoint of another network or optimiser.
+    """
+    differences = storage.describe_differences(checkpointer.metadata(step).metadata, like)
+    if differences:
+        raise ValueError(
+            f'{checkpointer.directory / str(step)}: expected the arrays of this config, found others:\n'
+            + '\n'.join(differences)
+            + '\nUse another --workdir, or give the old values of config.model and config.optim.'
+        )
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
     return checkpointer.load(step, abstract)
 
 
-def best_step(checkpointer: ocp.training.Checkpointer) -> int:
+def best_step(checkpointer: storage.Checkpointer) -> int:
     """The step of the best checkpoint in validation; the latest where none was validated."""
-    found = list(checkpointer.checkpoints)
-    validated = [c for c in found if c.metrics]
-    return max(validated, key=lambda c: c.metrics['score']).step if validated else found[-1].step
+    return checkpointer.best.step
 
 
-def check_workdir(workdir: Path, config: ConfigDict) -> None:
-    """Raises ValueError, with the differences, for a workdir of another config.
+def check_workdir(workdir: Path, config: ConfigDict, *, accept_changes: bool = False) -> None:
+    """Raises ValueError, with the differences, for a workdir of another config; with `accept_changes` prints them.
 
     The number of steps may differ where the learning rate does not depend on it: a run may be made longer.
     """
@@ -112,16 +121,30 @@ def check_workdir(workdir: Path, config: ConfigDict) -> None:
         for key in sorted(old | new)
         if old.get(key) != new.get(key) and key not in free
     ]
-    if changed:
+    if changed and accept_changes:
+        tell(f'{path}: going on with another config:\n' + '\n'.join(changed))
+    elif changed:
         raise ValueError(
             f'{path}: this workdir belongs to another config:\n' + '\n'.join(changed) + '\n'
-            'Use another --workdir, or give the old values to go on with this run.'
+            'Use another --workdir, or give the old values to go on with this run; --accept_changes goes on with the new ones.'
         )
 
 
-def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path) -> None:
-    """Store config and dataset in the workdir. Raises ValueError where a run on another dataset is to be resumed."""
-    path, dataset = workdir / 'run.json', records.digest(data_dir)
+def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path, left_out: Iterable[str] = ()) -> None:
+    """Store config, dataset and the shapes that are left out of it in the workdir; of several processes the first one does.
+
+    Raises ValueError where a run on another dataset is to be resumed, and where the processes differ in what they have of
+    it. Prints a line where the run left out other shapes.
+    """
+    path, dataset, left_out = workdir / 'run.json', records.digest(data_dir), sorted(left_out)
+    first = from_first_process([dataset, left_out])
+    if first != [dataset, left_out]:
+        raise ValueError(
+            f'{data_dir}: expected the dataset of process 0, {first[0]} without {first[1]}, found in process '
+            f'{jax.process_index()} {dataset} without {left_out}; give all hosts the same files'
+        )
+    if not is_first_process():
+        return
     if path.exists() and has_checkpoints(workdir):
         old = json.loads(path.read_text())
         if old['dataset'] not in (dataset, None):
@@ -129,8 +152,11 @@ def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path) -> None:
                 f'{path}: this run was trained on another dataset, {old["data_dir"]}; found {data_dir}. '
                 'Give that --data_dir, or another --workdir.'
             )
+        before = old.get('left_out', [])
+        if before != left_out:
+            tell(f'{path}: until now the run left out {before}, from now on {left_out}: other batches')
     write_json(workdir / 'config.json', config.to_dict())
-    write_json(path, {'data_dir': str(data_dir), 'dataset': dataset})
+    write_json(path, {'data_dir': str(data_dir), 'dataset': dataset, 'left_out': left_out})
 
 
 def read_config(workdir: str | Path) -> ConfigDict:
@@ -175,7 +201,7 @@ def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path,
     train_state = begin_average(train_state, config.optim.ema_decay)
     write_json(workdir / 'config.json', config.to_dict())
     with open_checkpoints(workdir) as checkpointer:
-        checkpointer.save(step, train_state, force=True)
+        checkpointer.save(step, train_state)
     return step
 
 
@@ -193,7 +219,8 @@ class Run(NamedTuple):
 def load_run(workdir: str | Path) -> Run:
     """Everything that evaluation and reconstruction need, at the threshold that was chosen for the checkpoint, if any.
 
-    Raises FileNotFoundError without config or checkpoint, ValueError for a damaged calibration.
+    Raises FileNotFoundError without config or checkpoint, ValueError for a damaged calibration and where every checkpoint is
+    damaged.
     """
     workdir = Path(workdir)
     config = read_config(workdir)
@@ -265,13 +292,13 @@ def read_calibration(workdir: str | Path) -> Calibration | None:
         ) from error
 
 
-def load(workdir: str | Path) -> tuple[models.onet.OccupancyNetwork, dict]:
+def load(workdir: str | Path) -> tuple[OccupancyNetwork, dict]:
     """The trained network of a workdir: functions and weights are two values.
 
     Example: `model, params = onet_jax.load('runs/points')`. Raises FileNotFoundError as `load_run`.
     """
     run = load_run(workdir)
-    return models.onet.occupancy_network(run.config.model), run.params
+    return models.occupancy_network(run.config.model), run.params
 
 
 def _flatten(tree: dict, prefix: str = '') -> dict:

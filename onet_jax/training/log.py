@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from onet_jax.training.machine import describe_precision, gpu_present
 def banner() -> str:
     """Devices, versions and precision; a loud warning where a GPU of the machine stays unused."""
     devices = jax.devices()
+    processes = f' in {jax.process_count()} processes' if jax.process_count() > 1 else ''
     lines = [
         f'onet_jax {__version__}, jax {jax.__version__}, flax {version("flax")}, Python {platform.python_version()}',
-        f'devices: {len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {describe_precision()}',
+        f'devices: {len(devices)} x {devices[0].device_kind} ({devices[0].platform}){processes}, {describe_precision()}',
     ]
     if devices[0].platform == 'cpu' and gpu_present():
         lines += [
@@ -34,6 +36,9 @@ def banner() -> str:
     return '\n'.join(lines)
 
 
+STILL_THERE = 'the checkpoints are intact. Make room there and give the same command again.'
+
+
 class RunLog:
     """Appends scalars to WORKDIR/log.jsonl and WORKDIR/tensorboard, and prints one line for each record."""
 
@@ -42,8 +47,9 @@ class RunLog:
         if path.exists():
             # A run that was killed may have left half a line.
             os.truncate(path, path.read_bytes().rfind(b'\n') + 1)
-        self._file = path.open('a', buffering=1)
-        self._board = SummaryWriter(str(workdir / 'tensorboard'))
+        self._file = path.open('ab', buffering=0)
+        # A queue without a limit: where the disk is full its reader has ended, and a full queue would wait for it for ever.
+        self._board = SummaryWriter(str(workdir / 'tensorboard'), max_queue=0)
         self._num_steps, self._iou = num_steps, None
         self.start(0)
 
@@ -87,13 +93,32 @@ class RunLog:
         self._last_time += seconds
 
     def _write(self, step: int, scalars: dict[str, float]) -> None:
-        self._file.write(json.dumps({'step': step, **scalars}) + '\n')
+        line = (json.dumps({'step': step, **scalars}) + '\n').encode()
+        try:
+            written = self._file.write(line)
+        except OSError as error:
+            raise OSError(
+                f'{self._file.name}: expected to write the log, found: {error.strerror}; {STILL_THERE}'
+            ) from error
+        if written < len(line):
+            raise OSError(f'{self._file.name}: expected to write the log, found room for a part of it; {STILL_THERE}')
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         self._file.close()
-        self._board.close()
+        try:
+            self._board.close()
+        except OSError as error:
+            # Nothing depends on it, and the error that ended the run must not be lost behind it.
+            print(f'WARNING: {self._board.logdir}: the curves are incomplete: {error}', flush=True)
+
+
+class NoLog:
+    """The log of processes other than the first: takes what a `RunLog` takes and keeps nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args: None
 
 
 def read_log(workdir: Path, name: str) -> list[tuple[int, float]]:

@@ -11,38 +11,47 @@ from ml_collections import ConfigDict
 from onet_jax import models
 from onet_jax.convert import official
 from onet_jax.convert.torch_file import read_torch_file
-from onet_jax.data.pipeline import tfds_feed
+from onet_jax.data.bad_examples import BadExamples
+from onet_jax.data.feeds import FEEDS, open_feed
 from onet_jax.data.prepare import embedded_dataset
 from onet_jax.data.records import read_index, split_shapes
-from onet_jax.data.resident import resident_feed
 from onet_jax.data.transforms import make_transform
-from onet_jax.evaluation.validate import validate, validation_batches
-from onet_jax.parallel import make_parallel
-from onet_jax.training import checkpoints
-from onet_jax.training.log import RunLog, banner
+from onet_jax.evaluation.validate import unreadable_shapes, validate, validation_batches
+from onet_jax.parallel import is_first_process, make_parallel, tell
+from onet_jax.training import checkpoints, faults
+from onet_jax.training.log import NoLog, RunLog, banner
 from onet_jax.training.optim import learning_rate_of, make_optimizer
 from onet_jax.training.preview import make_preview
 from onet_jax.training.profile import traced
 from onet_jax.training.state import AveragedState, TrainState, chosen_params, create_state
 from onet_jax.training.step import make_train_step
 
-FEEDS = {'tfds': tfds_feed, 'resident': resident_feed}
-
 
 def train(
-    config: ConfigDict, workdir: str | Path, data_dir: str | Path | None = None, *, profile: bool = False
+    config: ConfigDict,
+    workdir: str | Path,
+    data_dir: str | Path | None = None,
+    *,
+    profile: bool = False,
+    accept_changes: bool = False,
+    max_bad_examples: int = 0,
 ) -> TrainState | AveragedState:
     """Train `config` in `workdir`, going on from the latest checkpoint where there is one; returns the last state.
 
     Without `data_dir` the embedded dataset of `config.data` is built once and cached. Batches, noise and initial
     weights are functions of config.seed and the step alone: on a CPU a resumed run equals an uninterrupted one bit for
-    bit. With `profile` a trace of a few steps is written to the workdir. Raises FloatingPointError when the loss is not
-    finite, ValueError for a workdir of another config.
+    bit. With `profile` a trace of a few steps is written to the workdir. SIGTERM and control-C save once and raise
+    SystemExit(faults.EXIT_STOPPED). At most `max_bad_examples` shapes that cannot be read are left out. Raises
+    FloatingPointError when the loss is not finite; ValueError for a workdir of another config, unless told to accept the
+    changes, and for one in which another run trains; OSError where a checkpoint cannot be written.
+
+    Where there are several processes (`parallel.start_processes`), each calls this with the same arguments, a workdir that
+    all share, and the same dataset. All stop and fail together; the first one writes, draws and tells.
     """
-    print(banner(), flush=True)
+    tell(banner())
     workdir = Path(workdir)
     # Whatever can be wrong is found before the first step, and before the workdir is touched.
-    checkpoints.check_workdir(workdir, config)
+    checkpoints.check_workdir(workdir, config, accept_changes=accept_changes)
     _check_settings(config)
     method, transform = models.build(config), make_transform(config.data)
     tx = make_optimizer(config, config.train.num_steps)
@@ -51,9 +60,18 @@ def train(
     trunk = _read_trunk(config) if not checkpoints.has_checkpoints(workdir) else None
     data_dir = Path(data_dir or embedded_dataset(config.data)).absolute()
     _check_dataset(config, data_dir)
-    feed = FEEDS[config.data.feed](data_dir, batch_size=config.train.batch_size, seed=config.seed)
-    draw = make_preview(method, config, data_dir) if config.eval.render_every_steps else None
-    checkpoints.claim_workdir(workdir, config, data_dir)
+    bad_examples = BadExamples(max_bad_examples)
+    feed = open_feed(
+        config.data.feed,
+        data_dir,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        rows=parallel.rows,
+        bad_examples=bad_examples,
+    )
+    left_out = unreadable_shapes(data_dir, config.eval.split, bad_examples)
+    render_every_steps = config.eval.render_every_steps
+    draw = make_preview(method, config, data_dir, left_out) if render_every_steps and is_first_process() else None
     ema_decay = config.optim.ema_decay
     step_fn = parallel.compile(make_train_step(method, tx, transform, parallel.axis_name, ema_decay))
     metrics = jax.jit(method.metrics)
@@ -66,15 +84,21 @@ def train(
     state = parallel.replicate(state)
     train_key = parallel.replicate(train_key)
 
-    with checkpoints.open_checkpoints(workdir) as checkpointer, closing(RunLog(workdir, config.train.num_steps)) as log:
+    with (
+        faults.locked(workdir),
+        faults.stop_requests() as stop_asked,
+        checkpoints.open_checkpoints(workdir) as checkpointer,
+        closing(RunLog(workdir, config.train.num_steps) if is_first_process() else NoLog()) as log,
+    ):
         saved = checkpointer.latest
         if saved is not None:
             state = checkpoints.restore(checkpointer, state, saved.step)
-            print(f'resuming at step {saved.step} of {workdir}', flush=True)
+            tell(f'resuming at step {saved.step} of {workdir}')
+        checkpoints.claim_workdir(workdir, config, data_dir, bad_examples.reasons)
         start, stop = int(state.step), config.train.num_steps
         if start >= stop:
-            print(f'nothing to do: step {start} of config.train.num_steps={stop}', flush=True)
-        if profile:
+            tell(f'nothing to do: step {start} of config.train.num_steps={stop}')
+        if profile and is_first_process():
             step_fn = traced(step_fn, workdir / 'profile', stop - start)
         batches, losses = feed.batches(start), []
         log.start(start)
@@ -88,13 +112,13 @@ def train(
             state, scalars = step_fn(state, raw, train_key)
             losses.append(scalars['loss'])
 
-            last = step == stop
+            last, stops = step == stop, stop_asked()
             logs = last or step % config.train.log_every_steps == 0
             validates = last or step % config.train.eval_every_steps == 0
-            saves = last or validates or step % config.train.checkpoint_every_steps == 0
-            renders = draw is not None and (last or step % config.eval.render_every_steps == 0)
+            saves = last or stops or validates or step % config.train.checkpoint_every_steps == 0
+            renders = render_every_steps > 0 and (last or step % render_every_steps == 0)
             if logs or saves or renders:
-                _check_finite(losses, state, step, checkpointer, workdir)
+                faults.check_finite(losses, state, step, checkpointer, workdir, feed, data_dir)
                 if logs:
                     means = {
                         'loss': float(np.mean(jax.device_get(losses))),
@@ -106,19 +130,20 @@ def train(
             began = time.monotonic()
             means = None
             if validates:
-                means = validate(metrics, chosen_params(state), validation_batches(config, data_dir, config.eval.split))
+                examples = validation_batches(config, data_dir, config.eval.split, left_out)
+                means = validate(metrics, parallel.local(chosen_params(state)), examples)
                 means['score'] = checkpoints.score(config, means)
                 log.validation(step, means)
-                print(
-                    f'step {step}/{stop}  validation: ' + '  '.join(f'{k} {v:.4f}' for k, v in means.items()),
-                    flush=True,
-                )
+                tell(f'step {step}/{stop}  validation: ' + '  '.join(f'{k} {v:.4f}' for k, v in means.items()))
             if saves:
-                checkpointer.save(step, state, metrics=means, force=True)
-            if renders:
+                checkpointer.save(step, state, metrics=means)
+            if renders and draw is not None:
                 picture = workdir / 'images' / f'{step:08d}.png'
-                draw(chosen_params(state), picture)
+                draw(parallel.local(chosen_params(state)), picture)
                 log.picture(step, picture)
+            if stops and not last:
+                tell(f'stopped and saved at step {step}; the same command goes on')
+                raise SystemExit(faults.EXIT_STOPPED)
             log.resume_clock(time.monotonic() - began)
     return state
 
@@ -169,24 +194,3 @@ def _read_trunk(config: ConfigDict) -> dict | None:
     except ValueError as error:
         raise ValueError(f'config.model.encoder_init: {path}: {error}') from error
     return trunk
-
-
-@jax.jit
-def _all_finite(tree) -> jax.Array:
-    return jax.tree.reduce(lambda ok, x: ok & jax.numpy.isfinite(x).all(), tree, True)
-
-
-def _check_finite(losses: list[jax.Array], state: TrainState, step: int, checkpointer, workdir: Path) -> None:
-    """The loss of every step since the last check, and the weights: a run that diverged must not replace a good
-    checkpoint."""
-    finite = np.isfinite(jax.device_get(losses))
-    if finite.all() and _all_finite(state.params):
-        return
-    what = f'the weights of step {step} are'
-    if not finite.all():
-        what = f'the loss of step {step - len(losses) + 1 + int(np.argmin(finite))} is'
-    good = checkpointer.latest
-    place = (
-        f'the last good checkpoint is step {good.step} in {workdir}' if good else f'{workdir} holds no checkpoint yet'
-    )
-    raise FloatingPointError(f'{what} not finite; {place}. Try a lower config.optim.learning_rate in another workdir.')

@@ -1,6 +1,6 @@
 """What a run looks like on the way: the same few shapes of the validation split, by the network of the moment."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import jax
@@ -21,17 +21,20 @@ NUM_SHOWN = 4  # the first shape of so many categories
 SIZE = 160  # px of one picture
 
 
-def make_preview(method: Method, config: ConfigDict, data_dir: str | Path) -> Callable[[dict, Path], None]:
+def make_preview(
+    method: Method, config: ConfigDict, data_dir: str | Path, left_out: Collection[tuple[str, str]] = ()
+) -> Callable[[dict, Path], None]:
     """draw(params, path): writes a PNG of the shapes with input, reconstruction and ground truth side by side.
 
     The meshes are those that `evaluate` scores. Of a model whose input is nothing to see there is no input, and of one
     without input no truth either. The truth is the mesh that a shape was made from, or its surface points where that is
-    not at hand. Raises ValueError for a split that is unknown or empty.
+    not at hand. None of the shapes that `left_out` names is shown. Raises ValueError for a split that is unknown or empty.
     """
     split, index = config.eval.split, read_index(data_dir)
     first: dict[str, int] = {}
-    for position, (category, _) in enumerate(split_shapes(data_dir, index, split)):
-        first.setdefault(category, position)
+    for position, name in enumerate(split_shapes(data_dir, index, split)):
+        if name not in left_out:
+            first.setdefault(name[0], position)
     positions = list(first.values())[:NUM_SHOWN]
     ((raw, names),) = evaluation_batches(data_dir, split, len(positions), positions=positions)
     key = evaluation_key(config.seed)

@@ -118,7 +118,7 @@ def test_a_trunk_of_torchvision_starts_the_encoder():
     config = onet_image.get_config()
     with config.unlocked():
         config.model.update(cond_size=4, decoder_hidden_size=4)
-    params = models.build(config).init(jax.random.key(0), onet.example_batch(config.model))
+    params = models.build(config).init(jax.random.key(0), models.example_batch(config.model))
     donor = official.to_state_dict(random_params(config), config)
     prefix = 'encoder.features.'
     state = {name.removeprefix(prefix): array for name, array in donor.items() if name.startswith(prefix)}

@@ -75,6 +75,19 @@ def test_a_batch_is_a_function_of_seed_and_step(dataset, stored):
     np.testing.assert_array_equal(whole[0]['row'], np.arange(4))
 
 
+@pytest.mark.parametrize('start', [0, 5])
+def test_the_parts_of_a_batch_make_the_whole(dataset, stored, start):
+    """What each of three processes is given of batches that span epochs."""
+    whole = list(islice(tfds_feed(dataset, batch_size=6, seed=1).batches(start), 7))
+    feeds = [tfds_feed(dataset, batch_size=6, seed=1, rows=range(first, first + 2)) for first in (0, 2, 4)]
+    parts = [list(islice(feed.batches(start), 7)) for feed in feeds]
+    for raw, *pieces in zip(whole, *parts, strict=True):
+        assert [piece['row'].tolist() for piece in pieces] == [[0, 1], [2, 3], [4, 5]]
+        assert [len(piece['view']) for piece in pieces] == [2, 2, 2]
+        joined = jax.tree.map(lambda *arrays: np.concatenate(arrays), *pieces)
+        jax.tree.map(np.testing.assert_array_equal, raw, joined)
+
+
 def test_evaluation_records_hold_whole_shapes(dataset, stored):
     source = prepare_tfds(dataset).as_dataset(split='test')
     shapes = {(r['category'].decode(), r['name'].decode()): r for r in tfds.as_numpy(source)}
@@ -120,3 +133,22 @@ except ModuleNotFoundError as error:
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True)
     assert "pip install -e '.[data]'" in done.stdout
     assert '--config.data.feed=resident' in done.stdout
+
+
+@pytest.mark.parametrize('change', ['flip', 'truncate', 'remove'])
+def test_a_damaged_shard_is_named(dataset, stored, tmp_path, change):
+    copy = shutil.copytree(dataset, tmp_path / 'copy')
+    feed = tfds_feed(copy, batch_size=9, seed=0)
+    (path,) = (copy / 'tfds').rglob('*-train.tfrecord*')
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    if change != 'remove':
+        path.write_bytes(content if change == 'flip' else content[: len(content) // 2])
+    with pytest.raises(
+        ValueError, match=rf'{path}: expected the records that were written, found a damaged file; delete'
+    ):
+        list(islice(feed.batches(0), 4))
+    shutil.rmtree(copy / 'tfds')
+    again = islice(tfds_feed(copy, batch_size=9, seed=0).batches(0), 2)
+    assert identify(stored, again) == identify(stored, islice(tfds_feed(dataset, batch_size=9, seed=0).batches(0), 2))

@@ -1,3 +1,4 @@
+import shutil
 from itertools import islice
 
 import jax
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 
 from onet_jax.data import records, resident
+from onet_jax.data.bad_examples import BadExamples
 from onet_jax.data.resident import resident_feed
 
 
@@ -46,6 +48,18 @@ def test_an_epoch_has_every_shape_once_and_content_as_stored(dataset, batch_size
     assert {chunk for _, chunk in found} == {0, 1}
 
 
+def test_the_parts_of_a_batch_make_the_whole(dataset):
+    """What each of three processes is given of batches that span epochs."""
+    whole = take(resident_feed(dataset, batch_size=12, seed=1), 2, 3)
+    parts = [
+        take(resident_feed(dataset, batch_size=12, seed=1, rows=range(start, start + 4)), 2, 3) for start in (0, 4, 8)
+    ]
+    for raw, *pieces in zip(whole, *parts, strict=True):
+        assert [piece['row'].tolist() for piece in pieces] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+        joined = jax.tree.map(lambda *arrays: np.concatenate(arrays), *pieces)
+        jax.tree.map(np.testing.assert_array_equal, raw, joined)
+
+
 def test_an_index_is_the_position_in_the_split(dataset):
     names = records.read_index(dataset).splits['train']
     for raw in take(resident_feed(dataset, batch_size=4, seed=0), 0, 3):
@@ -74,4 +88,25 @@ def test_a_split_that_does_not_fit_is_refused(dataset, monkeypatch):
     monkeypatch.setattr(resident, '_free_bytes', lambda: needed)
     resident_feed(dataset, batch_size=4, seed=0)
     index = records.read_index(dataset)
-    assert sum(array.nbytes for array in resident._load(dataset, index, index.splits['train']).values()) == needed
+    loaded = resident._load(dataset, index, index.splits['train'], BadExamples())
+    assert sum(array.nbytes for key, array in loaded.items() if key != 'index') == needed
+
+
+def test_a_shape_that_cannot_be_read_is_in_no_batch(dataset, tmp_path):
+    """The others keep their position in the split; with none left there is nothing to train on."""
+    copy = shutil.copytree(dataset, tmp_path / 'copy', ignore=shutil.ignore_patterns('tfds'))
+    names = records.read_index(copy).splits['train']
+    records.shape_path(copy, *names[0]).write_bytes(b'')
+    records.shape_path(copy, *names[5]).unlink()
+    bad = BadExamples(2)
+    batches = take(resident_feed(copy, batch_size=7, seed=0, bad_examples=bad), 0, 2)
+    assert set(bad.reasons) == {'/'.join(names[i]) for i in (0, 5)}
+    for raw in batches:
+        assert sorted(raw['index']) == [1, 2, 3, 4, 6, 7, 8]
+        assert [names[i] for i in raw['index']] == [name for name, _ in find_shapes(dataset, [raw])]
+    with pytest.raises(ValueError, match=r'more bad examples than --max_bad_examples=1'):
+        resident_feed(copy, batch_size=7, seed=0, bad_examples=BadExamples(1))
+    for name in names:
+        records.shape_path(copy, *name).write_bytes(b'')
+    with pytest.raises(ValueError, match='expected shapes to train on, found none that can be read'):
+        resident_feed(copy, batch_size=7, seed=0, bad_examples=BadExamples(9))

@@ -36,7 +36,7 @@ def test_the_best_threshold_is_that_of_a_search(workdir, dataset, tmp_path):
     """As the tables: the mean of the class means, over whole shapes."""
     run, data_dir = load_run(workdir), uneven_dataset(dataset, tmp_path / 'data')
     found = calibrate(run.params, run.config, data_dir, step=7)
-    model = models.onet.occupancy_network(run.config.model)
+    model = models.occupancy_network(run.config.model)
     ious = {'chair': [], 'mug': []}
     names = [category for category, _ in records.read_index(data_dir).splits['val']]
     for batch in validation_batches(run.config, data_dir, 'val'):
@@ -63,7 +63,7 @@ def test_every_model_is_measured_as_validation_does(dataset, experiment):
         config.model.update(cond_size=min(config.model.cond_size, 8), decoder_hidden_size=8)
         config.eval.update(batch_size=2, threshold=0.435)  # between those that are tried
     method = models.build(config)
-    params = method.init(jax.random.key(0), models.onet.example_batch(config.model))
+    params = method.init(jax.random.key(0), models.example_batch(config.model))
     decoder = params['params']['decoder']
     moved = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(1), x.shape), decoder)
     params['params']['decoder'] = moved
@@ -77,7 +77,7 @@ def test_every_model_is_measured_as_validation_does(dataset, experiment):
 def test_equally_good_thresholds_do_not_move_it(workdir, monkeypatch):
     """A network that knows all points says the same at any threshold."""
     run = load_run(workdir)
-    sure = models.onet.occupancy_network(run.config.model)._replace(occupancy=lambda *_: np.full((2, 5000), 9.0))
+    sure = models.occupancy_network(run.config.model)._replace(occupancy=lambda *_: np.full((2, 5000), 9.0))
     monkeypatch.setattr('onet_jax.evaluation.calibrate.occupancy_network', lambda config: sure)
     found = calibrate(run.params, run.config, run.data_dir, 1)
     assert (found.threshold, found.iou) == (0.4, found.default_iou)

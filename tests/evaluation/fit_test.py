@@ -28,7 +28,7 @@ def embedding_config(num_shapes, **train):
 def network():
     """A network of random weights with five learned codes, of which each is another shape."""
     config = embedding_config(5)
-    params = models.build(config).init(jax.random.key(0), models.onet.example_batch(config.model))
+    params = models.build(config).init(jax.random.key(0), models.example_batch(config.model))
     rng = np.random.default_rng(3)
     moved = jax.tree.map(lambda x: x + 0.5 * rng.normal(size=x.shape).astype(np.float32), params['params'])
     return config, {**params, 'params': moved}
@@ -37,7 +37,7 @@ def network():
 def label(config, params, code, num_points=1200):
     """Points with the labels that the network itself gives them for a code."""
     points = np.random.default_rng(0).uniform(-0.55, 0.55, (num_points, 3)).astype(np.float32)
-    logits = models.onet.occupancy_network(config.model).occupancy(params, points[None], code[None])
+    logits = models.occupancy_network(config.model).occupancy(params, points[None], code[None])
     return np.column_stack([points, logits[0] > 0])
 
 
@@ -47,7 +47,7 @@ def test_a_fit_begins_at_the_learned_code_that_explains_the_points_best(network,
     monkeypatch.setattr(fit, 'LEARNING_RATE', 0.0)
     learned = params['params']['encoder']['embedding']
     labelled = np.stack([label(config, params, learned[i], 1024) for i in (3, 1)])
-    occupancy = models.onet.occupancy_network(config.model).occupancy
+    occupancy = models.occupancy_network(config.model).occupancy
 
     def misfit(code, rows):
         return float(losses.occupancy_bce(occupancy(params, rows[None, :, :3], code[None])[0], rows[:, 3]).sum())

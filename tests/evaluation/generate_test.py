@@ -22,7 +22,7 @@ from onet_jax.evaluation.generate import (
 )
 from onet_jax.evaluation.inputs import READERS
 from onet_jax.geometry.meshes import save_mesh
-from onet_jax.models.onet import decode_mesh
+from onet_jax.models.occupancy import decode_mesh
 
 DEFAULTS = {'num_steps': 4, 'seed': 5, 'data_dir': None, 'file_format': 'off'}
 
@@ -32,7 +32,7 @@ def random_weights(config, seed):
     with config.unlocked():
         config.mesh.update(resolution=8, upsampling_steps=0)
     rng = np.random.default_rng(seed)
-    params = models.build(config).init(jax.random.key(0), models.onet.example_batch(config.model))
+    params = models.build(config).init(jax.random.key(0), models.example_batch(config.model))
     moved = jax.tree.map(lambda x: x + rng.normal(size=x.shape) / np.sqrt(len(x)), params['params'])
     return {**params, 'params': moved}, config
 
@@ -67,8 +67,9 @@ def test_samples_are_functions_of_the_seed_and_their_number(vae, tmp_path):
 def test_the_method_reconstructs_the_same_samples(vae):
     params, config = vae
     meshes = models.build(config).reconstruct(params, np.zeros((3, 0), np.float32), jax.random.key(5))
+    model = models.occupancy_network(config.model)
     for number, mesh in enumerate(meshes):
-        vertices = decode_mesh(config, params, *sample_code(params, config, number, seed=5)).vertices
+        vertices = decode_mesh(model.bind(params, *sample_code(params, config, number, seed=5)), config).vertices
         np.testing.assert_allclose(vertices, mesh.vertices, atol=1e-5)
 
 
@@ -105,14 +106,14 @@ def test_a_shape_of_a_dataset_has_the_mean_of_its_posterior(vae, dataset, tmp_pa
     shape = records.read_shape(records.shape_path(dataset, 'mug', '000002'))
     code = infer_code(params, config, shape)
     assert code.cond.shape == (1, config.model.cond_size)
-    model = models.onet.occupancy_network(config.model)
+    model = models.occupancy_network(config.model)
     points, occ = shape.points[None, :2048].astype(np.float32), shape.occ[None, :2048].astype(np.float32)
     mean, _ = model.posterior(params, points, occ, code.cond)
     np.testing.assert_array_equal(code.latent, mean)
 
     names = ('mug/000002', 'chair/000000')
     way = interpolate_files(params, config, *names, output=tmp_path / 'way', **DEFAULTS | {'data_dir': dataset})
-    save_mesh(decode_mesh(config, params, *code), tmp_path / 'start.off')
+    save_mesh(decode_mesh(model.bind(params, *code), config), tmp_path / 'start.off')
     assert way[0].read_bytes() == (tmp_path / 'start.off').read_bytes()
 
 
@@ -126,7 +127,8 @@ def test_without_latent_code_the_condition_moves_between_two_files(clouds, tmp_p
         save_mesh(mesh, tmp_path / 'expected.off')
         assert target.read_bytes() == (tmp_path / 'expected.off').read_bytes()
     box, rod = (encode_file(params, config, path) for path in clouds)
-    middle = decode_mesh(config, params, *interpolate(box, rod, 3)[1])
+    model = models.occupancy_network(config.model)
+    middle = decode_mesh(model.bind(params, *interpolate(box, rod, 3)[1]), config)
     assert not np.array_equal(middle.vertices, trimesh.load(way[0], process=False).vertices)
 
 

@@ -13,9 +13,8 @@ from onet_jax.evaluation.inputs import READERS, bind_input, cloud_input, draw_po
 from onet_jax.evaluation.reconstruct import reconstruct_files
 from onet_jax.geometry.mise import dense_grid
 from onet_jax.geometry.voxels import Voxels, write_binvox
-from onet_jax.models import onet
+from onet_jax.models import occupancy_network, onet
 from onet_jax.models.method import Method
-from onet_jax.models.onet import occupancy_network
 from onet_jax.networks.bound import BoundDecoder
 from onet_jax.training.checkpoints import load_run
 

@@ -2,9 +2,17 @@ import numpy as np
 import pytest
 from conftest import golden_names
 from scipy.spatial import cKDTree
+from skimage.measure import marching_cubes as lewiner_marching_cubes
 
-from onet_jax.geometry.extract import check_memory, extract_mesh, marching_cubes, threshold_to_logit
-from onet_jax.geometry.grid import BOX, corner_points
+from onet_jax.geometry.extract import (
+    LEAST,
+    OUTSIDE,
+    check_memory,
+    extract_mesh,
+    marching_cubes,
+    threshold_to_logit,
+)
+from onet_jax.geometry.grid import BOX, corner_points, lattice_to_world
 
 
 def sphere(points, radius=0.35):
@@ -65,15 +73,54 @@ def test_no_lattice_shifts_the_surface(field, euler_number, num_points):
     assert np.abs(field(mesh.vertices)).max() / 10 < 0.35 * BOX / (num_points - 1)
 
 
-def test_nasty_grids_stay_closed():
+def nasty_grids():
     """Noise up to the box, values exactly on the level, tiny and huge values."""
     rng = np.random.default_rng(0)
-    for grid in (
+    return (
         rng.normal(size=(12, 12, 12)),
         rng.integers(-1, 2, (12, 12, 12)).astype(float),
         rng.normal(size=(9, 9, 9)) * 10.0 ** rng.integers(-30, 30, (9, 9, 9)),
         np.where(rng.random((8, 8, 8)) < 0.5, 1e-12, -1e12),
-    ):
+    )
+
+
+def march_through_all(values, level):
+    """Vertices and faces from the whole lattice, no cell left out; the largest value is at a cell that is crossed."""
+    shifted = (values - level) / np.abs(values - level).max()
+    shifted = np.where(shifted > 0, np.maximum(shifted, LEAST), np.minimum(shifted, -LEAST))
+    padded = np.pad(shifted, 1, constant_values=OUTSIDE).astype(np.float32)
+    vertices, faces, _, _ = lewiner_marching_cubes(padded, 0.0, gradient_direction='ascent', allow_degenerate=False)
+    return lattice_to_world(vertices - 1.0, len(values) - 1), faces
+
+
+def test_what_the_surface_does_not_cross_may_be_left_out():
+    small = np.full((14, 15, 16), -1.0)
+    small[4:7, 5:9, 8:10] = np.random.default_rng(1).normal(size=(3, 4, 2))
+    for grid in (*nasty_grids(), small[:14, :14, :14], 1 - small[:14, :14, :14]):
+        mesh = marching_cubes(grid, 0.0)
+        vertices, faces = march_through_all(grid, 0.0)
+        np.testing.assert_array_equal(mesh.faces, faces)
+        np.testing.assert_allclose(mesh.vertices, vertices, atol=1e-6)
+
+
+def test_values_far_from_the_surface_have_no_influence():
+    values = sphere(corner_points(33)) - 0.7
+    clipped = np.clip(values, -1.0, 1.0)  # an edge of a cell is 0.34 long
+    assert (clipped != values).mean() > 0.5
+    mesh, expected = marching_cubes(clipped, 0.0), marching_cubes(values, 0.0)
+    np.testing.assert_array_equal(mesh.faces, expected.faces)
+    np.testing.assert_array_equal(mesh.vertices, expected.vertices)
+
+
+def test_the_level_is_not_rounded_to_the_precision_of_the_values():
+    values = np.full((3, 3, 3), 0.1, np.float32)
+    assert values[0, 0, 0].astype(float) > 0.1
+    assert len(marching_cubes(values, 0.1).faces)
+    assert marching_cubes(values, float(values[0, 0, 0])).is_empty
+
+
+def test_nasty_grids_stay_closed():
+    for grid in nasty_grids():
         mesh = marching_cubes(grid, 0.0)
         # Cells that touch at an edge share it fourfold: closed means that every edge is crossed evenly often.
         edges = np.sort(mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
@@ -103,9 +150,9 @@ def test_bad_arguments():
 
 def test_a_grid_that_does_not_fit_is_refused():
     check_memory(128)
-    check_memory(512, max_memory_gb=6.2)
+    check_memory(512, max_memory_gb=3)
     with pytest.raises(
-        ValueError, match=r'--resolution: expected a grid of at most 2.0 GB, found 6.1 GB for 512 cells'
+        ValueError, match=r'--resolution: expected a grid of at most 2.0 GB, found 3.0 GB for 512 cells'
     ):
         check_memory(512, max_memory_gb=2)
     with pytest.raises(ValueError, match=r'--resolution: .* for 8192 cells'):

@@ -5,7 +5,7 @@ import pytest
 from jax.tree_util import Partial
 
 from benchmarks.module_parity import load_field
-from onet_jax.geometry.field import CHUNK, evaluate, field_normals
+from onet_jax.geometry.field import ACCELERATOR_CHUNK, CHUNK, evaluate, field_normals
 
 
 def decoder_field(weights, cond, latent=None):
@@ -24,6 +24,20 @@ def test_the_field_sees_one_size_only(num_points):
     values = evaluate(field, points, chunk_size=64)
     np.testing.assert_array_equal(values, points[:, 0] + 2 * points[:, 1])
     assert sizes <= {(64, 3)}
+
+
+@pytest.mark.parametrize('backend, size', [('cpu', CHUNK), ('gpu', ACCELERATOR_CHUNK), ('tpu', ACCELERATOR_CHUNK)])
+def test_an_accelerator_gets_larger_chunks(backend, size, monkeypatch):
+    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+    sizes = []
+
+    def field(points):
+        sizes.append(len(points))
+        return points[:, 0]
+
+    points = np.random.default_rng(0).normal(size=(size + 1, 3))
+    np.testing.assert_array_equal(evaluate(field, points), points[:, 0])
+    assert sizes == [size, size]
 
 
 @pytest.mark.parametrize('x64', [False, True])

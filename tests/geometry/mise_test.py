@@ -117,6 +117,13 @@ def test_every_round_and_the_grid_equal_the_golden_files(golden, file, monkeypat
     assert hashlib.sha256(grid.values.tobytes()).hexdigest() == str(data['out/dense_sha256'])
 
 
+def test_the_level_is_not_rounded_to_the_precision_of_the_field():
+    """float32(0.1) is above 0.1, so no cell has two sides."""
+    grid = multiresolution_grid(lambda p: np.full(len(p), 0.1, np.float32), resolution=2, upsampling_steps=2, level=0.1)
+    assert grid.queried_per_round == (27,)
+    assert grid.values.dtype == np.float32
+
+
 def test_senseless_arguments_are_refused():
     with pytest.raises(ValueError, match='resolution >= 1'):
         multiresolution_grid(sphere(0.3), resolution=0)

@@ -160,6 +160,14 @@ def test_the_key_decides_the_result():
     assert np.abs(a.vertices - c.vertices).max() > 1e-5
 
 
+def test_the_first_step_moves_coordinates_by_ten_learning_rates():
+    mesh = noisy_sphere(1)
+    for learning_rate in (1e-4, 1e-5):
+        refined = refine_mesh(mesh, Partial(sphere, 0.3), jax.random.key(0), steps=1, learning_rate=learning_rate)
+        moved = np.abs(refined.vertices - mesh.vertices)
+        np.testing.assert_allclose([np.median(moved), moved.max()], 10 * learning_rate, rtol=0.01)
+
+
 def test_face_weights_are_dirichlet():
     weights = np.asarray(face_weights(jax.random.key(0), 3, 20000), np.float64).reshape(-1, 3)
     assert weights.min() >= 0
@@ -216,6 +224,9 @@ def test_bad_arguments():
     for threshold in (0, 1, -0.5, float('nan')):
         with pytest.raises(ValueError, match='threshold: expected a probability'):
             refine_mesh(mesh, field, key, threshold=threshold)
+    for rate in (0, -1e-4, float('nan')):
+        with pytest.raises(ValueError, match='learning_rate: expected a number > 0'):
+            refine_mesh(mesh, field, key, learning_rate=rate)
     with pytest.raises(ValueError, match='field: expected values of shape'):
         refine_mesh(mesh, lambda points: points[:, :1], key)
     vertices = np.array(mesh.vertices)

@@ -6,12 +6,13 @@ from model_configs import small_config
 
 from onet_jax import models
 from onet_jax.geometry.mise import dense_grid
-from onet_jax.models import onet
+from onet_jax.models import occupancy
+from onet_jax.models.onet import build_module
 
 
 def random_model(config):
     """Network, weights of which none is the initial one, and the codes of two clouds."""
-    model = onet.occupancy_network(config.model)
+    model = models.occupancy_network(config.model)
     batch = {'points': jnp.zeros((2, 4, 3)), 'inputs': jax.random.normal(jax.random.key(0), (2, 30, 3))}
     params = model.init(jax.random.key(1), batch)
     # Zero-initialised layers would hide mistakes: make everything random.
@@ -29,7 +30,7 @@ def model_and_params():
 def test_pieces_and_whole_agree(model_and_params):
     """More points than one chunk, and not a multiple of it."""
     model, params, cond = model_and_params
-    points = jax.random.uniform(jax.random.key(3), (2, onet.CHUNK * 2 + 77, 3), minval=-0.5, maxval=0.5)
+    points = jax.random.uniform(jax.random.key(3), (2, occupancy.CHUNK * 2 + 77, 3), minval=-0.5, maxval=0.5)
     logits = model.occupancy(params, points, cond)
     assert logits.shape == points.shape[:2]
     few = model.occupancy(params, points[:, -100:], cond)
@@ -83,7 +84,7 @@ def test_validation_samples_the_prior_where_the_config_says_so():
         'row': jnp.arange(4),
         'subset': jnp.broadcast_to(jnp.arange(20), (4, 20)),
     }
-    params = onet.occupancy_network(config.model).init(jax.random.key(2), batch)
+    params = models.occupancy_network(config.model).init(jax.random.key(2), batch)
     params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(3), x.shape), params)
     decoder = params['params']['decoder']
     decoder['fc_z']['kernel'] *= 20  # the code decides
@@ -114,13 +115,27 @@ def test_a_batch_of_meshes_on_an_accelerator_is_that_of_the_host(monkeypatch, la
     with config.unlocked():
         config.eval.threshold = float(jax.nn.sigmoid(np.median(logits)))
     seeds = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 30, 3)).astype(np.float32) if seeded else None
-    host = onet.decode_meshes(config, params, *codes, seeds)
+    host = occupancy.decode_meshes(model, config, params, *codes, seeds)
     assert len(host[0].faces) > 100
     monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-    monkeypatch.setattr(onet, 'MAX_LATTICE_POINTS', 17**3)  # one shape at a time
-    device = onet.decode_meshes(config, params, *codes, seeds)
+    monkeypatch.setattr(occupancy, 'MAX_LATTICE_POINTS', 17**3)  # one shape at a time
+    device = occupancy.decode_meshes(model, config, params, *codes, seeds)
     assert len(device) == len(host) == 2
     for ours, theirs in zip(device, host, strict=True):
         assert ours.is_watertight
         np.testing.assert_allclose(ours.volume, theirs.volume, rtol=1e-3)
         np.testing.assert_allclose(ours.bounds, theirs.bounds, atol=1e-3)
+
+
+def test_free_nats_count_in_training_only():
+    config = small_config()
+    with config.unlocked():
+        config.model.update(latent_size=3, free_nats=0.25)
+    batch = {'points': jnp.zeros((2, 4, 3)), 'inputs': jnp.zeros((2, 30, 3))}
+    params = models.occupancy_network(config.model).init(jax.random.key(0), batch)
+    params['params']['encoder_latent'] = jax.tree.map(jnp.zeros_like, params['params']['encoder_latent'])
+    arguments = batch['points'], jnp.zeros((2, 4)), batch['inputs'], jnp.zeros((2, 3))
+    module = build_module(config.model)
+    for train, expected in ((True, 0.75), (False, 0.0)):
+        (_, divergence), _ = module.apply(params, *arguments, train=train, mutable=['batch_stats'])
+        np.testing.assert_allclose(divergence, [expected] * 2, atol=1e-6, err_msg='the posterior is the prior')

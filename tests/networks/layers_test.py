@@ -116,3 +116,16 @@ def test_convolutions_by_rows_and_their_gradients_are_those_of_volumes(size, ker
         *(jax.grad(value(f), (0, 1))(x, kernel) for f in (_convolve_by_rows, _convolve)), strict=True
     ):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_products_of_bfloat16_keep_statistics_and_parameters_in_float32():
+    x, cond = jax.random.normal(jax.random.key(0), (2, 50, 3)) + 3, jnp.ones((2, 2))
+    layer = ConditionalBatchNorm()
+    variables = layer.init(jax.random.key(1), x, cond, train=False)
+    rough, updated = layer.apply(variables, x.astype(jnp.bfloat16), cond, train=True, mutable=['batch_stats'])
+    exact, expected = layer.apply(variables, x, cond, train=True, mutable=['batch_stats'])
+    assert rough.dtype == jnp.bfloat16
+    np.testing.assert_allclose(rough.astype(jnp.float32), exact, atol=0.05)
+    for ours, theirs in zip(jax.tree.leaves(updated), jax.tree.leaves(expected), strict=True):
+        assert ours.dtype == jnp.float32
+        np.testing.assert_allclose(ours, theirs, atol=2e-3)

@@ -150,7 +150,7 @@ def test_an_official_checkpoint_becomes_a_workdir(official_file, tmp_path):
     cond = model.encode(params, data['in/inputs'])
     np.testing.assert_allclose(model.occupancy(params, data['in/points'], cond), data['out/logits_eval'], atol=1e-4)
     method, tx = models.build(config), make_optimizer(config, 1)
-    like = create_state(jax.random.key(0), method, tx, models.onet.example_batch(config.model))
+    like = create_state(jax.random.key(0), method, tx, models.example_batch(config.model))
     with checkpoints.read_checkpoints(tmp_path / 'w') as checkpointer:
         state = checkpoints.restore(checkpointer, like, 1234)
     assert int(state.step) == 1234

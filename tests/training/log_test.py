@@ -1,3 +1,6 @@
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 
 from onet_jax.training import log
@@ -48,3 +51,12 @@ def test_repeated_steps_keep_the_newest_value(tmp_path):
     assert read_log(tmp_path, 'c') == []
     with pytest.raises(FileNotFoundError):
         read_log(tmp_path / 'nowhere', 'a')
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='a device of Linux')
+def test_a_log_for_which_there_is_no_room_is_named(tmp_path):
+    with closing(RunLog(tmp_path, 10)) as log, open('/dev/full', 'ab', buffering=0) as full:
+        log._file.close()
+        log._file = full
+        with pytest.raises(OSError, match=r'/dev/full: expected to write the log, found: No space left .* are intact'):
+            log.train(1, {'loss': 1.0})

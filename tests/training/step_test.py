@@ -77,3 +77,39 @@ def test_an_uneven_batch_and_an_unknown_backend_are_refused():
         make_parallel('pmap', 7)
     with pytest.raises(ValueError, match=r"backend.*'pmap', 'jit'.*shard_map"):
         make_parallel('shard_map', 8)
+
+
+@pytest.mark.parametrize(
+    ('encoder', 'shape'), [('pointnet_resnet', (30, 3)), ('resnet18', (32, 32, 3)), ('voxel_simple', (32, 32, 32))]
+)
+def test_bfloat16_changes_the_products_and_not_what_is_learned(encoder, shape):
+    """Loss and gradient stay close to those of float32, are not the same, and parameters and statistics stay float32."""
+    rng, config = np.random.default_rng(0), small_config()
+    seen = {'pointnet_resnet': 'points', 'resnet18': 'image', 'voxel_simple': 'voxels'}[encoder]
+    batch = {**make_batch(rng), 'inputs': rng.uniform(0, 1, (8, *shape)).astype(np.float32)}
+    losses, gradients = [], []
+    for dtype in ('float32', 'bfloat16'):
+        with config.unlocked():
+            config.model.encoder, config.data.input, config.train.dtype = encoder, seen, dtype
+        method = models.build(config)
+        params = method.init(jax.random.key(0), batch)
+
+        def loss_of(weights, method=method, stats=params['batch_stats']):
+            return method.loss({'params': weights, 'batch_stats': stats}, batch, jax.random.key(1), None)
+
+        (loss, aux), grads = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(params['params'])
+        assert {x.dtype for x in jax.tree.leaves((loss, grads, aux, params))} == {np.dtype(np.float32)}
+        losses.append(float(loss))
+        gradients.append(np.concatenate([np.ravel(x) for x in jax.tree.leaves(grads)]))
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    exact, rough = gradients
+    assert np.linalg.norm(rough - exact) < 0.1 * np.linalg.norm(exact)
+
+
+def test_another_precision_is_refused():
+    config = small_config(dtype='float16')
+    with pytest.raises(
+        ValueError, match=r"config.train.dtype: expected one of \('float32', 'bfloat16'\), found 'float16'"
+    ):
+        models.build(config)

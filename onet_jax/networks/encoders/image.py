@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from onet_jax.networks.layers import BatchNorm, Conv, Linear
+from onet_jax.networks.layers import BatchNorm, Conv, Linear, lower
 
 # Of ImageNet, by channel (RGB): the weights that people start from were trained on images normalised by these.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -24,14 +24,15 @@ class ConvEncoder(nn.Module):
 
     cond_size: int = 128
     hidden_size: int = 32  # features of the first convolution; the others double them
+    dtype: jnp.dtype | None = None  # of the convolutions
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
         """images [B, H, W, 3] in [0, 1] -> cond [B, C]. No layer depends on the mode."""
-        net = Conv(self.hidden_size, stride=2, name='conv0')(images)
+        net = Conv(self.hidden_size, stride=2, name='conv0')(lower(images, self.dtype))
         for i in range(1, 5):
             net = Conv(self.hidden_size << i, stride=2, name=f'conv{i}')(nn.relu(net))
-        return Linear(self.cond_size, name='fc_out')(nn.relu(net.mean(axis=(1, 2))))
+        return Linear(self.cond_size, name='fc_out')(nn.relu(net.mean(axis=(1, 2), dtype=images.dtype)))
 
 
 class ResNet(nn.Module):
@@ -43,12 +44,13 @@ class ResNet(nn.Module):
 
     cond_size: int = 256
     depth: int = 18
+    dtype: jnp.dtype | None = None  # of the trunk
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
         """images [B, H, W, 3] in [0, 1] -> cond [B, C]."""
         net = (images - jnp.asarray(IMAGENET_MEAN, images.dtype)) / jnp.asarray(IMAGENET_STD, images.dtype)
-        net = ResNetTrunk(self.depth, name='features')(net, train=train, axis_name=axis_name)
+        net = ResNetTrunk(self.depth, name='features')(lower(net, self.dtype), train=train, axis_name=axis_name)
         return Linear(self.cond_size, name='fc')(net)
 
 
@@ -59,18 +61,18 @@ class ResNetTrunk(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, axis_name: str | None) -> jax.Array:
-        """x [B, H, W, 3], normalised -> [B, 512], or [B, 2048] with bottlenecks."""
+        """x [B, H, W, 3], normalised -> float32 [B, 512], or [B, 2048] with bottlenecks."""
         mode = {'train': train, 'axis_name': axis_name}
         stages, bottleneck = STAGES[self.depth]
         net = Conv(64, 7, stride=2, padding=3, use_bias=False, kernel_init=he_normal, name='conv1')(x)
         net = nn.relu(BatchNorm(name='bn1')(net, **mode))
-        net = nn.max_pool(net, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        net = _max_pool(net)
         for stage, num_blocks in enumerate(stages):
             for i in range(num_blocks):
                 stride = 2 if stage > 0 and i == 0 else 1
                 block = ResNetBlock(64 << stage, stride, bottleneck, name=f'layer{stage + 1}_{i}')
                 net = block(net, **mode)
-        return net.mean(axis=(1, 2))
+        return net.mean(axis=(1, 2), dtype=jnp.promote_types(net.dtype, jnp.float32))
 
 
 class ResNetBlock(nn.Module):
@@ -98,3 +100,17 @@ class ResNetBlock(nn.Module):
         if x.shape != net.shape:
             x = conv_bn(x, net.shape[-1], 1, self.stride, ('downsample_0', 'downsample_1'))
         return nn.relu(x + net)
+
+
+def _max_pool(x: jax.Array) -> jax.Array:
+    """Maxima of windows of 3 x 3 at every second pixel, one pixel of padding: [B, H, W, F] -> [B, H / 2, W / 2, F].
+
+    One axis after the other, for XLA's gradient of a window's maximum takes a tenth of the training step on a CPU. Equal
+    maxima share the gradient; after a ReLU these are zeros, which have none.
+    """
+    for axis in (1, 2):
+        padding = [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)]
+        padded, last = jnp.pad(x, padding, constant_values=-jnp.inf), (x.shape[axis] - 1) // 2 * 2
+        first, second, third = (jax.lax.slice_in_dim(padded, i, i + last + 1, 2, axis) for i in range(3))
+        x = jnp.maximum(jnp.maximum(first, second), third)
+    return x

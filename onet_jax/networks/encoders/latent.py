@@ -5,19 +5,22 @@ B batch, T points, C condition, Z latent.
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
-from onet_jax.networks.layers import Linear
+from onet_jax.networks.layers import Linear, lower
 
 
 class LatentEncoder(nn.Module):
     """q(z | points, occupancies, condition), a diagonal Gaussian (paper, section 3.2). Official name `simple`.
 
-    leaky: slope 0.2 for negative values, and means instead of maxima over the points.
+    leaky: slope 0.2 for negative values, and means instead of maxima over the points. dtype: of the features and their
+    products; what comes in and goes out is float32.
     """
 
     latent_size: int
     hidden_size: int = 128
     leaky: bool = False
+    dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, points: jax.Array, occ: jax.Array, cond: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -35,10 +38,10 @@ class LatentEncoder(nn.Module):
         net = Linear(self.hidden_size, name='fc_0')(occ[..., None]) + Linear(self.hidden_size, name='fc_pos')(points)
         if cond.shape[-1]:
             net = net + Linear(self.hidden_size, name='fc_c')(cond)[:, None]
-        net = layer(self.hidden_size, 'fc_1', net)
+        net = layer(self.hidden_size, 'fc_1', lower(net, self.dtype))
         net = layer(self.hidden_size, 'fc_2', net, pool(net))
         net = layer(self.hidden_size, 'fc_3', net, pool(net))
-        net = pool(net)[:, 0]
+        net = pool(net)[:, 0].astype(cond.dtype)
         return Linear(self.latent_size, name='fc_mean')(net), Linear(self.latent_size, name='fc_logstd')(net)
 
 

@@ -2,30 +2,32 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
-from onet_jax.networks.layers import Linear, ResnetBlock
+from onet_jax.networks.layers import Linear, ResnetBlock, lower
 
 
 class Pointnet(nn.Module):
     """PointNet in which each layer sees, beside the features of a point, their maximum over all points.
 
     Official names `pointnet_resnet` (five ResNet blocks) and `pointnet_simple` (residual=False: four plain layers).
-    Invariant to the order of the points.
+    Invariant to the order of the points. dtype: of the features and their products; points and condition are float32.
     """
 
     cond_size: int = 512
     hidden_size: int = 512
     residual: bool = True
+    dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, points: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
         """points [B, N, 3] in object coordinates -> cond [B, C]. No layer depends on the mode."""
-        features = (Linear(2 * self.hidden_size, name='fc_pos')(points),)
+        features = (lower(Linear(2 * self.hidden_size, name='fc_pos')(points), self.dtype),)
         for i in range(5 if self.residual else 4):
             if self.residual:
-                net = ResnetBlock(self.hidden_size, name=f'block_{i}')(*features)
+                net = ResnetBlock(self.hidden_size, name=f'block_{i}')(*features, train=train)
             else:
                 net = Linear(self.hidden_size, name=f'fc_{i}')(*map(nn.relu, features))
             features = (net, net.max(axis=1, keepdims=True))
-        pooled = features[1][:, 0]
+        pooled = features[1][:, 0].astype(points.dtype)
         return Linear(self.cond_size, name='fc_c')(nn.relu(pooled))

@@ -1,9 +1,10 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from onet_jax.networks.encoders.image import ConvEncoder, ResNet, ResNetTrunk
+from onet_jax.networks.encoders.image import ConvEncoder, ResNet, ResNetTrunk, _max_pool
 
 
 @pytest.mark.parametrize(
@@ -62,3 +63,13 @@ def test_a_bottleneck_strides_in_its_middle():
     block = jax.eval_shape(shapes)['intermediates']['layer2_0']
     assert block['conv1']['__call__'][0].shape[1] == 16
     assert block['conv2']['__call__'][0].shape[1] == 8
+
+
+@pytest.mark.parametrize('size', [(4, 6), (5, 7), (1, 2)])
+def test_maxima_of_windows_and_their_gradients_are_those_of_flax(size):
+    """For distinct values; odd and even sides, and pictures smaller than a window, of negative values too."""
+    x = jax.random.normal(jax.random.key(0), (2, *size, 3)) - 1
+    pools = _max_pool, lambda x: nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    ours, theirs = (jax.value_and_grad(lambda x, pool=pool: jnp.sin(pool(x)).sum())(x) for pool in pools)
+    assert _max_pool(x).shape == pools[1](x).shape
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs)

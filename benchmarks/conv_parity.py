@@ -1,0 +1,171 @@
+"""Deviations of Convolutional Occupancy Networks from the official implementation: U-Nets, encoders, decoders, models."""
+
+import ast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from benchmarks.module_parity import Bare, Deviation, Deviations, compare, compare_by_name, load_bare, under
+from configs import conv_onet
+from onet_jax import losses, models
+from onet_jax.convert import official
+from onet_jax.models.conv_onet import build_module
+from onet_jax.networks.grids import MAPS, LocalDecoder, UNet, UNet3D
+from onet_jax.training.state import TrainState
+from onet_jax.training.step import make_train_step
+
+# Files of options that no published network has: pooling by means, sums in place of concatenations, nearest features,
+# a convolution of width 1, crops, PointNet++.
+LEFT_OUT = ('scattermean', '_add', 'nearest', 'voxel_k1', 'crop', 'pointconv')
+
+
+def conv_deviations(name: str, data: dict, dtype) -> Deviations:
+    """conv/conv_onet/*, by the first word of the name."""
+    kinds = {'unet': unet, 'unet3d': unet, 'enc': encoder, 'dec': decoder, 'model': model}
+    return kinds[name.split('_')[0]](data, dtype, 'out64' if dtype == np.float64 else 'out')
+
+
+def golden_config(cfg: dict) -> ConfigDict:
+    """The network of a file, from the settings in it."""
+    kind, kwargs = cfg['encoder'], cfg.get('encoder_kwargs', cfg)
+    planes, unet, unet3d = kwargs['plane_type'], kwargs.get('unet_kwargs', {}), kwargs.get('unet3d_kwargs', {})
+    config = conv_onet.get_config('voxels' if kind.startswith('voxel') else '')
+    with config.unlocked():
+        config.model.update(
+            maps=(planes,) if isinstance(planes, str) else tuple(planes),
+            cond_size=cfg['c_dim'],
+            encoder_hidden_size=kwargs.get('hidden_dim', 32),
+            decoder_hidden_size=cfg.get('decoder_kwargs', {}).get('hidden_size', 32),
+            plane_resolution=kwargs['plane_resolution'],
+            grid_resolution=kwargs.get('grid_resolution', 32),
+            unet_depth=unet.get('depth', 1),
+            unet_size=unet.get('start_filts', 32),
+            unet3d_levels=unet3d.get('num_levels', 1),
+            unet3d_size=unet3d.get('f_maps', 32),
+        )
+    return config
+
+
+def unet(data: dict, dtype, out: str) -> Deviations:
+    """unet*: outputs, loss and gradients."""
+    cfg = ast.literal_eval(str(data['meta/cfg']))
+    if 'depth' in cfg:
+        module = UNet(cfg['num_classes'], cfg['depth'], cfg['start_filts'])
+    else:
+        module = UNet3D(cfg['out_channels'], cfg['num_levels'], cfg['f_maps'])
+    x, weights = (jnp.moveaxis(jnp.asarray(data[f'in/{key}'], dtype), 1, -1) for key in 'xw')
+    net = load_bare(module, official.LOCAL, under(data, 'param/'), dtype, x)
+
+    def loss(trainable, x):
+        y = module.apply({'params': trainable}, x)
+        return (y * weights).mean(), y
+
+    (value, y), (by_weights, by_x) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(
+        net.variables['params'], x
+    )
+    return {
+        'outputs': compare((jnp.moveaxis(y, -1, 1), data[f'{out}/y'])),
+        'loss': compare((value, data[f'{out}/loss'])),
+        'gradient of the input': compare((jnp.moveaxis(by_x, -1, 1), data['out/grad_in/x'])),
+        **gradients(net.by_name('params', by_weights), data, ''),
+    }
+
+
+def gradients(found: dict, data: dict, run: str) -> Deviations:
+    """Gradients by the weights, the large ones at every few values, and their norms in float64."""
+    strides = under(data, 'meta/gradstride/')
+    some = {name: np.ravel(found[name])[:: int(stride)] for name, stride in strides.items()}
+    norms = {name: np.linalg.norm(gradient) for name, gradient in found.items()}
+    return {
+        'gradients': compare_by_name(found, under(data, f'out/{run}grad/')),
+        'gradients of large weights': compare_by_name(some, under(data, f'out/{run}gradsub/')),
+        'norms of gradients': compare_by_name(norms, under(data, f'out64/{run}gradnorm/')),
+    }
+
+
+def encoder(data: dict, dtype, out: str) -> Deviations:
+    """enc_*: feature maps."""
+    cfg = ast.literal_eval(str(data['meta/cfg']))
+    inputs = jnp.asarray(data['in/inputs'], dtype)
+    module = build_module(golden_config(cfg).model).encoder
+    found, _ = load_bare(module, official.LOCAL, under(data, 'param/'), dtype, inputs).run(inputs)
+    expected = under(data, f'{out}/feature/')
+    if set(found) != set(expected):
+        raise ValueError(f'expected the maps {sorted(expected)}, found {sorted(found)}')
+    return {'outputs': compare(*((jnp.moveaxis(found[name], -1, 1), expected[name]) for name in expected))}
+
+
+def decoder(data: dict, dtype, out: str) -> Deviations:
+    """dec_*: logits, loss and gradients."""
+    cfg = ast.literal_eval(str(data['meta/cfg']))
+    points, occ = (jnp.asarray(data[f'in/{key}'], dtype) for key in ('p', 'occ'))
+    cond = {name: jnp.moveaxis(jnp.asarray(x, dtype), 1, -1) for name, x in under(data, 'in/c/').items()}
+    module = LocalDecoder(cfg['hidden_size'], num_blocks=cfg['n_blocks'])
+    net: Bare = load_bare(module, official.LOCAL, under(data, 'param/'), dtype, points, cond)
+
+    def loss(trainable, points, cond):
+        logits = module.apply({'params': trainable}, points, cond)
+        return losses.occupancy_bce(logits, occ).sum(axis=1).mean(), logits
+
+    (value, logits), (by_weights, by_points, by_cond) = jax.jit(
+        jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
+    )(net.variables['params'], points, cond)
+    by_map = [(jnp.moveaxis(by_cond[name], -1, 1), data[f'{out}/grad_in/c/{name}']) for name in MAPS if name in cond]
+    bound = module.bind({'params': net.variables['params']}, {name: x[0] for name, x in cond.items()})
+    return {
+        'logits': compare((logits, data[f'{out}/logits']), (bound(points[0]), data[f'{out}/logits'][0])),
+        'loss': compare((value, data[f'{out}/loss'])),
+        'input gradients': compare((by_points, data[f'{out}/grad_in/p']), *by_map),
+        'gradients': compare_by_name(net.by_name('params', by_weights), under(data, 'out/grad/')),
+    }
+
+
+def model(data: dict, dtype, out: str) -> Deviations:
+    """model_*: logits, loss, gradients and, where they are there, two steps of Adam (always against the float64 run)."""
+    cfg, state = ast.literal_eval(str(data['meta/cfg'])), under(data, 'param/')
+    config = golden_config(cfg['model'])
+    params = jax.tree.map(lambda x: jnp.asarray(x, dtype), official.from_state_dict(state, config))
+    network, method, layouts = (
+        models.occupancy_network(config.model),
+        models.build(config),
+        official.layouts_of(config, False),
+    )
+
+    def batch(number):
+        arrays = {key: jnp.asarray(x, dtype) for key, x in under(data, f'in/batch{number}/').items()}
+        return {'occ': arrays.pop('points.occ'), 'row': jnp.arange(len(arrays['points'])), **arrays}
+
+    first = batch(0)
+    logits = network.occupancy(params, first['points'], network.encode(params, first['inputs']))
+
+    def loss(trainable):
+        return method.loss({'params': trainable}, first, jax.random.key(0), None)[0]
+
+    value, by_weights = jax.jit(jax.value_and_grad(loss))(params['params'])
+    deviations = {
+        'logits': compare((logits, data[f'{out}/eval/logits'])),
+        'loss': compare((value, data[f'{out}/train/loss'])),
+        **gradients(official.write_weights({'params': by_weights}, layouts), data, 'train/'),
+        'round trip': compare_by_name(official.to_state_dict(params, config), state),
+    }
+    tx, values = optax.adam(1e-4), []
+    train_state = TrainState(jnp.int32(0), {**params, 'batch_stats': {}}, tx.init(params['params']))
+    step = jax.jit(make_train_step(method, tx, lambda key, raw: raw))
+    for number in (0, 1):
+        train_state, scalars = step(train_state, batch(number), jax.random.key(0))
+        values.append(scalars['loss'])
+    after = official.write_weights({'params': train_state.params['params']}, layouts)
+    expected = under(data, 'out64/adam/after_step2/')
+    deviations['losses of 2 Adam steps'] = compare((jnp.stack(values), data['out64/adam/losses']))
+    # Adam makes steps of its full rate also of rounding noise.
+    deviations['weights after 2 Adam steps'] = (
+        compare_by_name(after, expected) if dtype == np.float64 else Deviation(largest_step(after, expected))
+    )
+    return deviations
+
+
+def largest_step(found: dict, expected: dict) -> float:
+    return max((float(np.abs(found[name] - array).max()) for name, array in expected.items()), default=0.0)

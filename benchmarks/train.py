@@ -1,0 +1,197 @@
+"""Milliseconds of a training step of the full-size networks, beside a twin in plain PyTorch where that is installed.
+
+    python -m benchmarks.train [--batch_size=8] [--dtype=float32] [--networks=points,image,voxels]
+
+The step is the one of `launch.train`, on a batch of a small dataset that is built for it; the share of time spent waiting for
+data is that of a loop over the streaming feed where TensorFlow is installed, else over the resident one. The steps of all
+implementations alternate, so that a busy machine slows them alike. For a GPU: --batch_size=64 --dtype=bfloat16.
+"""
+
+import importlib.util
+import tempfile
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+import launch
+from benchmarks import report, time_alternately
+from configs import onet_image, onet_points, onet_voxels
+from onet_jax import models
+from onet_jax.convert import official
+from onet_jax.data.pipeline import tfds_feed
+from onet_jax.data.prepare import prepare_procedural
+from onet_jax.data.resident import resident_feed
+from onet_jax.data.runners import in_this_process
+from onet_jax.data.transforms import make_transform
+from onet_jax.models import onet
+from onet_jax.parallel import make_parallel
+from onet_jax.training.optim import make_optimizer
+from onet_jax.training.state import create_state
+from onet_jax.training.step import make_train_step
+
+CONFIGS = {'points': onet_points, 'image': onet_image, 'voxels': onet_voxels}
+NETWORKS = flags.DEFINE_list('networks', list(CONFIGS), 'Which of the networks.')
+BATCH_SIZE = flags.DEFINE_integer('batch_size', 8, 'Shapes in a batch.', lower_bound=1)
+NUM_POINTS = flags.DEFINE_integer('num_points', 2048, 'Points of a shape.', lower_bound=1, upper_bound=2048)
+DTYPE = flags.DEFINE_enum('dtype', 'float32', onet.DTYPES, 'config.train.dtype.')
+BACKEND = flags.DEFINE_enum('backend', 'pmap', ['pmap', 'jit'], 'config.train.backend.')
+STEPS = flags.DEFINE_integer('steps', 12, 'Steps to take the median of.', lower_bound=1)
+TORCH = flags.DEFINE_bool('torch', True, 'Also time the twin, where PyTorch is installed.')
+
+
+def get_config(name: str) -> ConfigDict:
+    config = CONFIGS[name].get_config()
+    with config.unlocked():
+        config.data.num_points_per_step = NUM_POINTS.value
+        config.train.update(batch_size=BATCH_SIZE.value, dtype=DTYPE.value, backend=BACKEND.value)
+    return config
+
+
+def build_dataset(data_dir: str) -> None:
+    """Thirty shapes with four chunks of points and four views: enough for any feed to be itself."""
+    prepare_procedural(
+        data_dir,
+        families=('chair', 'mug', 'table'),
+        num_shapes_per_family=12,
+        num_points=8192,
+        num_views=4,
+        seed=0,
+        val_fraction=0.1,
+        test_fraction=0.1,
+        run=in_this_process,
+    )
+
+
+def make_product(dtype: str) -> tuple[Callable[[], list], float]:
+    """Large matrix products, the most that a step can hope for, and their floating-point operations."""
+    rows, size, repeats = (4096, 512, 20) if jax.default_backend() == 'cpu' else (8192, 8192, 5)
+    left, right = jnp.ones((rows, size), dtype), jnp.ones((size, size), dtype)
+    product = jax.jit(lambda a, b: a @ b)
+    return lambda: [product(left, right) for _ in range(repeats)], repeats * 2 * rows * size * size
+
+
+def count_operations(method, state, batch) -> float:
+    """Floating-point operations of a step: three times those of its forward pass, as XLA counts them before it optimises."""
+    stats = state.params['batch_stats']
+
+    def forward(trainable):
+        return method.loss({'params': trainable, 'batch_stats': stats}, batch, jax.random.key(0), None)[0]
+
+    return 3 * jax.jit(forward).lower(state.params['params']).cost_analysis()['flops']
+
+
+def make_twin(config: ConfigDict, params: dict, batch: dict, compiled: bool) -> Callable[[], float]:
+    """A step of the PyTorch twin with the same weights on the same batch."""
+    import torch
+
+    from benchmarks.torch_twin import Twin, make_step
+
+    # As JAX does on a GPU by default.
+    torch.set_float32_matmul_precision('high')
+    device = 'cuda' if jax.default_backend() == 'gpu' else 'cpu'
+    twin = Twin(config.model)
+    state = official.to_state_dict(params, config)
+    twin.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.items()})
+    step = make_step(twin.train().to(device), config.optim.learning_rate, config.train.dtype, compiled)
+    tensors = [torch.from_numpy(np.array(batch[key])).to(device) for key in ('points', 'occ', 'inputs')]
+    return lambda: step(*tensors)
+
+
+def measure_wait(step: Callable, state, parallel, feed, key) -> float:
+    """The share of time for which the training loop waits for the next batch and its transfer."""
+    batches, waited, losses = feed.batches(0), 0.0, []
+    for i in range(STEPS.value + 2):
+        if i == 2:  # the pipeline is filled
+            start, waited = time.perf_counter(), 0.0
+        if len(losses) > 1:
+            losses[-2].block_until_ready()
+        began = time.perf_counter()
+        raw = parallel.shard(next(batches))
+        waited += time.perf_counter() - began
+        state, scalars = step(state, raw, key)
+        losses.append(scalars['loss'])
+    jax.block_until_ready(state)
+    return waited / (time.perf_counter() - start)
+
+
+def measure(name: str, data_dir: str) -> tuple[dict, list]:
+    config = get_config(name)
+    method, transform, tx = models.build(config), make_transform(config.data), make_optimizer(config, 1000)
+    parallel = make_parallel(config.train.backend, config.train.batch_size)
+    streams = importlib.util.find_spec('tensorflow') is not None
+    feed = (tfds_feed if streams else resident_feed)(data_dir, batch_size=config.train.batch_size, seed=0)
+    raw, key = next(feed.batches(0)), jax.random.key(0)
+    batch = jax.jit(transform)(key, raw)
+    state = create_state(key, method, tx, batch)
+    operations, weights = count_operations(method, state, batch), jax.device_get(state.params)
+
+    state, raw, key = parallel.replicate(state), parallel.shard(raw), parallel.replicate(key)
+    compiled = (
+        parallel.compile(make_train_step(method, tx, transform, parallel.axis_name)).lower(state, raw, key).compile()
+    )
+    memory = compiled.memory_analysis()
+    needed = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+    last = [state]
+
+    def step():
+        last[0], scalars = compiled(last[0], raw, key)
+        jax.block_until_ready(last[0])
+        return scalars
+
+    product, product_operations = make_product(config.train.dtype)
+    works = {'product': product, 'onet_jax': step}
+    if TORCH.value and importlib.util.find_spec('torch') is not None:
+        for title, compile_twin in (('torch', False), ('torch_compile', True)):
+            works[title] = make_twin(config, weights, batch, compile_twin)
+    seconds = time_alternately(works, STEPS.value)
+    peak = product_operations / float(np.median(seconds.pop('product')))
+    ours = float(np.median(seconds['onet_jax']))
+    waiting = measure_wait(compiled, last[0], parallel, feed, key)
+    figures = {
+        'gflop': operations / 1e9,
+        'product_gflops': peak / 1e9,
+        'share_of_product': operations / ours / peak,
+        'waiting_for_data': waiting,
+        'memory_gigabytes': (needed - memory.alias_size_in_bytes) / 1e9,
+    }
+    rows = []
+    for title, values in seconds.items():
+        figures |= {f'{title}_ms': 1e3 * float(np.median(values)), f'{title}_min_ms': 1e3 * float(values.min())}
+        ratio = '' if title == 'onet_jax' else f', {np.median(values / seconds["onet_jax"]):.2f} times ours'
+        rows.append(
+            (f'{name}: ms a step, {title}', f'{figures[f"{title}_ms"]:.1f} (least {1e3 * values.min():.1f}){ratio}')
+        )
+    rows += [
+        ('  GFLOP a step', f'{operations / 1e9:.0f}'),
+        ('  share of a matrix product', f'{figures["share_of_product"]:.2f} of {peak / 1e9:.0f} GFLOP/s'),
+        (f'  waiting for data ({"streaming" if streams else "resident"})', f'{waiting:.1%}'),
+        ('  memory of the step (GB)', f'{figures["memory_gigabytes"]:.2f}'),
+    ]
+    return {f'{name}_{key}': value for key, value in figures.items()}, rows
+
+
+def main(_):
+    unknown = set(NETWORKS.value) - set(CONFIGS)
+    if unknown:
+        raise ValueError(f'--networks: expected some of {list(CONFIGS)}, found {sorted(unknown)}')
+    if TORCH.value and importlib.util.find_spec('torch') is not None:
+        # PyTorch's compiler brings an LLVM that refuses to be loaded after that of TensorFlow.
+        importlib.import_module('torch._dynamo')
+    figures, rows = {}, []
+    with tempfile.TemporaryDirectory() as data_dir:
+        build_dataset(data_dir)
+        for name in NETWORKS.value:
+            more, more_rows = measure(name, data_dir)
+            figures, rows = figures | more, rows + more_rows
+            print(f'{name}: {more[f"{name}_onet_jax_ms"]:.0f} ms a step', flush=True)
+    settings = {'batch': BATCH_SIZE.value, 'points': NUM_POINTS.value, 'dtype': DTYPE.value, 'backend': BACKEND.value}
+    report('a training step', {**settings, 'steps': STEPS.value}, rows, figures)
+
+
+if __name__ == '__main__':
+    launch.run(main)

@@ -1,0 +1,51 @@
+"""Convolutional Occupancy Networks (Peng et al., ECCV 2020): a mesh from 3,000 noisy points or from voxels.
+
+    python -m launch.train --config=configs/conv_onet.py --workdir=runs/planes
+
+Published on ShapeNet (13 classes), from point clouds:
+
+    variant            IoU    Chamfer-L1 (x10)  normal consistency  F-score (1 %)
+    maps=xz            0.833  0.059             0.914               0.887
+    maps=planes        0.884  0.044             0.938               0.942    (the default)
+    maps=grid          0.870  0.048             0.937               0.933
+    voxels,maps=xz     0.652  0.145             0.861               0.592
+    voxels,maps=planes 0.752  0.092             0.905               0.735
+    voxels,maps=grid   0.752  0.091             0.912               0.729
+
+The variant `tiny` has small networks for two CPU cores and sees 300 points, as `onet_points.py:tiny` does.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import choose, onet_points
+
+PLANES = ('xz', 'xy', 'yz')
+MAPS = {'maps=xz': PLANES[:1], 'maps=planes': PLANES, 'maps=grid': ('grid',), 'maps=all': (*PLANES, 'grid')}
+INPUTS = ('points', 'voxels')
+VARIANTS = ('', *onet_points.SIZES, *INPUTS, *MAPS)
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    chosen = choose('conv_onet', variant, onet_points.SIZES, INPUTS, MAPS)
+    config = onet_points.get_config('tiny' if 'tiny' in chosen else '').unlock()
+    del config.model.latent_size, config.model.leaky
+    maps = next((MAPS[word] for word in chosen if word in MAPS), PLANES)
+    config.model.update(
+        name='conv_onet', encoder='pointnet_local_pool', decoder='simple_local', cond_size=32, decoder_hidden_size=32
+    )
+    config.model.update(encoder_hidden_size=32, maps=maps, plane_resolution=64, unet_depth=4, unet_size=32)
+    config.model.update(grid_resolution=32, unet3d_levels=3, unet3d_size=32)
+    config.data.num_input_points = 3000
+    config.train.batch_size = 32
+    if 'voxels' in chosen:
+        del config.data.num_input_points, config.data.noise_std
+        config.model.encoder = 'voxel_simple_local'
+        config.data.update(input='voxels', num_points_per_step=1024)
+        config.train.batch_size = 64
+    if 'tiny' in chosen:
+        config.model.update(plane_resolution=32, unet_depth=3, unet_size=16, grid_resolution=16, unet3d_levels=2)
+        config.model.update(unet3d_size=16)
+        config.train.batch_size = 16
+        if 'voxels' not in chosen:
+            config.data.num_input_points = 300
+    return config.lock()

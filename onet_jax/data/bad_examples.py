@@ -1,0 +1,41 @@
+"""Examples that cannot be used: named, counted, and left out up to a limit."""
+
+from collections.abc import Callable
+from typing import Any
+
+from onet_jax.parallel import tell
+
+
+class BadExamples:
+    """The examples of a dataset that a run leaves out. Which ones depends on the files alone, not on when they are read."""
+
+    def __init__(self, limit: int = 0):
+        """limit: how many may be left out. Raises ValueError for a negative number."""
+        if limit < 0:
+            raise ValueError(f'--max_bad_examples: expected a number of at least 0, found {limit}')
+        self.limit = limit
+        self.reasons: dict[str, str] = {}  # 'category/name' -> what is wrong, with the name of the file
+
+    def attempt(self, name: str, read: Callable[[], Any]) -> Any:
+        """read(), or None for an example of which it raises FileNotFoundError or ValueError.
+
+        Raises ValueError beyond the limit.
+        """
+        try:
+            return read()
+        except (FileNotFoundError, ValueError) as error:
+            self.add(name, str(error))
+            return None
+
+    def add(self, name: str, reason: str) -> None:
+        """Count a bad example and print a line, once for each. Raises ValueError, naming all, beyond the limit."""
+        if name in self.reasons:
+            return
+        self.reasons[name] = reason
+        if len(self.reasons) > self.limit:
+            raise ValueError(
+                '\n'.join(self.reasons.values())
+                + f'\nThese are more bad examples than --max_bad_examples={self.limit}; '
+                'repair them (`python -m launch.check` finds all), or leave them out by a higher number.'
+            )
+        tell(f'left out {name}, number {len(self.reasons)} of at most {self.limit}: {reason}')

@@ -1,0 +1,33 @@
+"""The training feeds by name, and what happens where a dataset does not fit into memory."""
+
+import importlib.util
+from pathlib import Path
+
+from onet_jax.data.pipeline import tfds_feed
+from onet_jax.data.records import Feed
+from onet_jax.data.resident import DoesNotFitError, resident_feed
+from onet_jax.parallel import any_process, tell
+
+FEEDS = {'tfds': tfds_feed, 'resident': resident_feed}
+
+
+def open_feed(name: str, data_dir: str | Path, **options) -> Feed:
+    """The feed `config.data.feed` = name of the train split.
+
+    Where TensorFlow is installed a split too large for the resident feed is streamed instead, and a message says so; without
+    it DoesNotFitError, a ValueError, is raised. The two draw their batches in different orders, so that of several processes
+    all stream what is too large for one; each calls this. options: what both take, `batch_size`, `seed`, `rows` and
+    `bad_examples`.
+    """
+    feed, too_large = None, None
+    try:
+        feed = FEEDS[name](data_dir, **options)
+    except DoesNotFitError as error:
+        too_large = error
+    if not any_process(too_large is not None):
+        return feed
+    too_large = too_large or DoesNotFitError(f'{data_dir}: the split does not fit into the memory of another process')
+    if any(importlib.util.find_spec(package) is None for package in ('tensorflow', 'tensorflow_datasets')):
+        raise too_large
+    tell(f'{too_large}\nIt is streamed instead, as with --config.data.feed=tfds.')
+    return tfds_feed(data_dir, **options)

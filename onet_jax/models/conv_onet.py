@@ -1,0 +1,56 @@
+"""Convolutional Occupancy Networks (Peng et al., ECCV 2020): features of places, on planes or in a grid, steer the points.
+
+What is known of a shape is kept where it is, so that detail survives and a network serves shapes larger than it has seen.
+"""
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from onet_jax.models.occupancy import Encoder, OccupancyModule
+from onet_jax.networks.grids import MAPS, LocalDecoder, LocalPointnet, LocalVoxelEncoder, Maps
+
+
+def _build_maps(config: ConfigDict) -> Maps:
+    unknown = [name for name in config.maps if name not in MAPS]
+    if unknown or not config.maps:
+        raise ValueError(f'config.model.maps: expected some of {tuple(MAPS)}, found {tuple(config.maps)}')
+    return Maps(
+        tuple(config.maps),
+        config.plane_resolution,
+        config.grid_resolution,
+        config.unet_depth,
+        config.unet_size,
+        config.unet3d_levels,
+        config.unet3d_size,
+    )
+
+
+# By their official names.
+ENCODERS = {
+    'pointnet_local_pool': Encoder(
+        'points', lambda c, dtype: LocalPointnet(c.cond_size, c.encoder_hidden_size, _build_maps(c), dtype)
+    ),
+    'voxel_simple_local': Encoder('voxels', lambda c, dtype: LocalVoxelEncoder(c.cond_size, _build_maps(c), dtype)),
+}
+
+
+def build_module(config: ConfigDict, dtype: jnp.dtype | None = None) -> OccupancyModule:
+    """The network of `config.model`.
+
+    `encoder` is an official name. `maps` are the names of feature maps, of 'xz', 'xy', 'yz' and 'grid', with `cond_size`
+    channels; planes have `plane_resolution`^2 cells and a U-Net of `unet_depth` levels, the first of `unet_size` channels,
+    the grid has `grid_resolution`^3 and one of `unet3d_levels` and `unet3d_size`. Others are widths.
+    dtype: of features and their products, as in `onet.build_module`. Raises ValueError for a
+    resolution that a U-Net cannot halve as often.
+    """
+    if config.encoder not in ENCODERS:
+        raise ValueError(f'config.model.encoder: expected one of {sorted(ENCODERS)}, found {config.encoder!r}')
+    if config.plane_resolution % (1 << config.unet_depth - 1):
+        raise ValueError(
+            f'config.model.plane_resolution: expected a multiple of {1 << config.unet_depth - 1}, which '
+            f'config.model.unet_depth = {config.unet_depth} asks for, found {config.plane_resolution}'
+        )
+    return OccupancyModule(
+        decoder=LocalDecoder(config.decoder_hidden_size, dtype=dtype),
+        encoder=ENCODERS[config.encoder].build(config, dtype),
+    )

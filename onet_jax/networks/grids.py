@@ -1,0 +1,364 @@
+"""Features on planes and in a grid (Peng et al., ECCV 2020): points write into cells, networks spread, queries read.
+
+A feature map is named after the axes that it keeps: a plane [B, R, R, C] or the grid [B, R, R, R, C]. The first of these
+axes is the LAST of the map, the order of the official weights. Points are written to the cell of R that they lie in but
+read as if the R values were spread from edge to edge: half a cell of inconsistency that the official weights depend on.
+
+B batch, N input points, T query points, C features.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from onet_jax.geometry.grid import PADDING
+from onet_jax.networks.layers import Conv, Linear, ResnetBlock, lower
+
+# The axes of a map, in the order in which the features of several are summed.
+MAPS = {'grid': (0, 1, 2), 'xz': (0, 2), 'xy': (0, 1), 'yz': (1, 2)}
+NUM_BLOCKS = 5
+
+
+def normalise(points: jax.Array, name: str) -> jax.Array:
+    """points [..., 3] in object coordinates -> their coordinates in a map, [..., 2 or 3] in [0, 1).
+
+    What lies outside of the padded cube is put to its border. The margins are those of the official code: 1e-5 in planes,
+    1e-3 in the grid.
+    """
+    margin = 1e-3 if name == 'grid' else 1e-5
+    unit = points[..., MAPS[name]] / (1 + PADDING + margin) + 0.5
+    return jnp.where(unit >= 1, 1 - margin, jnp.where(unit < 0, 0, unit))
+
+
+def find_cells(points: jax.Array, name: str, resolution: int) -> jax.Array:
+    """points [..., 3] -> the number of the cell of the map that each lies in: [...] int32, the first axis fastest."""
+    cells = (normalise(points, name) * resolution).astype(jnp.int32)
+    return (cells * resolution ** jnp.arange(cells.shape[-1], dtype=jnp.int32)).sum(axis=-1)
+
+
+def sample(features: jax.Array, unit: jax.Array) -> jax.Array:
+    """A map [B, *space, C] between its values, at coordinates [B, T, d] in [0, 1) -> [B, T, C], multilinear."""
+    num_axes, resolution, size = unit.shape[-1], features.shape[1], features.shape[-1]
+    place = unit * (resolution - 1)
+    lower = jnp.floor(place).astype(jnp.int32)
+    share = place - lower
+    flat, total = features.reshape(len(features), -1, size), 0.0
+    for corner in product((0, 1), repeat=num_axes):
+        weight = jnp.where(jnp.asarray(corner, bool), share, 1 - share).prod(axis=-1)
+        cell = ((lower + jnp.asarray(corner)) * resolution ** jnp.arange(num_axes)).sum(axis=-1)
+        total += weight[..., None] * jnp.take_along_axis(flat, cell[..., None], axis=1)
+    return total
+
+
+def reduce_cells(values: jax.Array, cells: jax.Array, operation: str) -> jax.Array:
+    """For every point the 'sum' or 'max' of values [N, C] over all points of its cell [N] int: [N, C].
+
+    The same numbers in every run: a CPU adds in the order of the points, and elsewhere, where a scatter would add in any
+    order, the points are sorted by cell and added along a tree.
+    """
+    in_order = partial(_reduce_in_order, operation=operation)
+    return jax.lax.platform_dependent(values, cells, cpu=in_order, default=partial(_reduce_sorted, operation=operation))
+
+
+def _reduce_in_order(values, cells, operation):
+    # By the first point of each cell in place of the cells, of which there are many more.
+    order = jnp.argsort(cells)
+    ranks = jnp.zeros_like(cells).at[order].set(_count_starts(cells[order]), unique_indices=True)
+    reduce = {'sum': jax.ops.segment_sum, 'max': jax.ops.segment_max}[operation]
+    return reduce(values, ranks, len(cells))[ranks]
+
+
+def _reduce_sorted(values, cells, operation):
+    combine = {'sum': jnp.add, 'max': jnp.maximum}[operation]
+    order = jnp.argsort(cells)
+    ranks = _count_starts(cells[order])
+
+    def merge(left, right):
+        """Of two runs of points: the cell where the right one ends, and what its last cell has so far."""
+        same = (left[0] == right[0])[:, None]
+        return right[0], jnp.where(same, combine(left[1], right[1]), right[1])
+
+    _, running = jax.lax.associative_scan(merge, (ranks, values[order]))
+    last = jnp.searchsorted(ranks, ranks, side='right') - 1
+    return jnp.zeros_like(values).at[order].set(running[last], unique_indices=True)
+
+
+def _count_starts(cells):
+    """Sorted cells [N] -> 0 for all points of the first, 1 for those of the second, ..."""
+    return jnp.cumsum(jnp.concatenate([jnp.zeros(1, cells.dtype), (cells[1:] != cells[:-1]).astype(cells.dtype)]))
+
+
+@jax.custom_vjp
+def pool_cells(values: jax.Array, cells: jax.Array) -> jax.Array:
+    """For every point the largest of values [N, C] in its cell [N] int: [N, C]. Of several that are equal the first one
+    has the gradient."""
+    return reduce_cells(values, cells, 'max')
+
+
+def _pool_forwards(values, cells):
+    pooled = reduce_cells(values, cells, 'max')
+    # The first point that has the maximum is the one with the highest -number.
+    numbers = jnp.broadcast_to(-jnp.arange(len(values))[:, None], values.shape)
+    first = reduce_cells(jnp.where(values == pooled, numbers, -len(values)), cells, 'max')
+    return pooled, (first == numbers, cells)
+
+
+def _pool_backwards(kept, gradient):
+    chosen, cells = kept
+    return jnp.where(chosen, reduce_cells(gradient, cells, 'sum'), 0), None
+
+
+pool_cells.defvjp(_pool_forwards, _pool_backwards)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def write_means(values: jax.Array, cells: jax.Array, num_cells: int) -> jax.Array:
+    """The mean of values [N, C] in every cell: [num_cells, C], 0 where there is no point."""
+    means = reduce_cells(values, cells, 'sum') / _count(values, cells)
+    # All points of a cell write the same, so that their order does not matter.
+    return jnp.zeros((num_cells, values.shape[1]), values.dtype).at[cells].set(means)
+
+
+def _count(values, cells):
+    return reduce_cells(jnp.ones_like(values[:, :1]), cells, 'sum')
+
+
+def _write_forwards(values, cells, num_cells):
+    return write_means(values, cells, num_cells), (_count(values, cells), cells)
+
+
+def _write_backwards(num_cells, kept, gradient):
+    counts, cells = kept
+    return gradient[cells] / counts, None
+
+
+write_means.defvjp(_write_forwards, _write_backwards)
+
+
+def make_map(values: jax.Array, points: jax.Array, name: str, resolution: int) -> jax.Array:
+    """Features [B, N, C] of points [B, N, 3] -> the map of their means, [B, *space, C]."""
+    num_axes = len(MAPS[name])
+    means = jax.vmap(write_means, in_axes=(0, 0, None))(
+        values, find_cells(points, name, resolution), resolution**num_axes
+    )
+    return means.reshape(len(values), *(resolution,) * num_axes, -1)
+
+
+class UNet(nn.Module):
+    """U-Net of images: [B, H, W, F] -> [B, H, W, features]. Two convolutions a level, each halving doubles the channels."""
+
+    features: int
+    depth: int = 4
+    first_size: int = 32
+
+    @nn.compact
+    def __call__(self, net: jax.Array) -> jax.Array:
+        conv = partial(Conv, kernel_init=nn.initializers.xavier_normal(), bias_init=nn.initializers.zeros)
+
+        def convolve_twice(net, size, name):
+            for i in (1, 2):
+                net = nn.relu(conv(size, padding=1, name=f'{name}_conv{i}')(net))
+            return net
+
+        skips = []
+        for i in range(self.depth):
+            net = convolve_twice(_halve(net) if i else net, self.first_size << i, f'down_convs_{i}')
+            skips.append(net)
+        for i, skip in enumerate(reversed(skips[:-1])):
+            net = Doubling(skip.shape[-1], name=f'up_convs_{i}_upconv')(net)
+            net = convolve_twice(jnp.concatenate([net, skip], axis=-1), skip.shape[-1], f'up_convs_{i}')
+        return conv(self.features, kernel_size=1, name='conv_final')(net)
+
+
+class Doubling(nn.Module):
+    """Transposed convolution of width and stride 2: every pixel becomes 2 x 2. [B, H, W, F] -> [B, 2H, 2W, features]."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, height, width, size = x.shape
+        bound = (4 * self.features) ** -0.5
+
+        def uniform(key, shape, dtype=jnp.float32):
+            return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+        # As that of the convolution which it is the transpose of, from `features` to `size` channels.
+        kernel = self.param('kernel', uniform, (2, 2, self.features, size))
+        y = x.reshape(-1, size) @ kernel.reshape(-1, size).T
+        y = y.reshape(batch, height, width, 2, 2, self.features).swapaxes(2, 3)
+        return y.reshape(batch, 2 * height, 2 * width, -1) + self.param('bias', uniform, (self.features,))
+
+
+class UNet3D(nn.Module):
+    """U-Net of volumes: [B, D, H, W, F] -> [B, D, H, W, features]; group normalisation before every convolution."""
+
+    features: int
+    num_levels: int = 3
+    first_size: int = 32
+
+    @nn.compact
+    def __call__(self, net: jax.Array) -> jax.Array:
+        def convolve(net, size, name):
+            groups = 8 if net.shape[-1] >= 8 else 1
+            norm = nn.GroupNorm(groups, epsilon=1e-5, use_fast_variance=False, name=f'{name}_groupnorm')
+            return nn.relu(Conv(size, padding=1, use_bias=False, name=f'{name}_conv')(norm(net).astype(net.dtype)))
+
+        skips = []
+        for i in range(self.num_levels):
+            size = self.first_size << i
+            net = _halve(net) if i else net
+            net = convolve(net, max(net.shape[-1], size // 2), f'encoders_{i}_SingleConv1')
+            net = convolve(net, size, f'encoders_{i}_SingleConv2')
+            skips.append(net)
+        for i, skip in enumerate(reversed(skips[:-1])):
+            net = jnp.concatenate([skip, _resize(net, skip.shape[1:-1])], axis=-1)
+            for j in (1, 2):
+                net = convolve(net, skip.shape[-1], f'decoders_{i}_SingleConv{j}')
+        return Conv(self.features, kernel_size=1, name='final_conv')(net)
+
+
+def _halve(x: jax.Array) -> jax.Array:
+    """The largest of every 2 x 2 (x 2) values; an odd one at the end is dropped.
+
+    Equal ones share the gradient: behind a ReLU only zeros are equal, which have none.
+    """
+    for axis in range(1, x.ndim - 1):
+        half = x.shape[axis] // 2
+        x = jax.lax.slice_in_dim(x, 0, 2 * half, axis=axis)
+        x = x.reshape(*x.shape[:axis], half, 2, *x.shape[axis + 1 :]).max(axis=axis + 1)
+    return x
+
+
+def _resize(x: jax.Array, space: Sequence[int]) -> jax.Array:
+    """[B, *space, F] to another size, each value that of the nearest old one before it."""
+    for axis, size in enumerate(space, start=1):
+        if size == 2 * x.shape[axis]:
+            x = jnp.repeat(x, 2, axis=axis)  # its gradient is a sum, not a scatter
+        else:
+            x = jnp.take(x, jnp.arange(size) * x.shape[axis] // size, axis=axis)
+    return x
+
+
+class Maps(nn.Module):
+    """Features of points to maps that U-Nets have spread: one for all planes, one for the grid; none of depth 0."""
+
+    names: Sequence[str]  # of MAPS
+    resolution: int = 64  # of planes
+    grid_resolution: int = 32
+    unet_depth: int = 4
+    unet_size: int = 32
+    unet3d_levels: int = 3
+    unet3d_size: int = 32
+
+    @nn.compact
+    def __call__(self, features: jax.Array, points: jax.Array) -> dict[str, jax.Array]:
+        """features [B, N, C], points [B, N, 3] in object coordinates -> by name [B, *space, C]."""
+        unet = UNet(features.shape[-1], self.unet_depth, self.unet_size, name='unet')
+        unet3d = UNet3D(features.shape[-1], self.unet3d_levels, self.unet3d_size, name='unet3d')
+        maps = {name: make_map(features, points, name, self.resolution_of(name)) for name in self.names}
+        maps = {
+            name: (unet3d(net) if self.unet3d_levels else net)
+            if name == 'grid'
+            else (unet(net) if self.unet_depth else net)
+            for name, net in maps.items()
+        }
+        return {name: net.astype(points.dtype) for name, net in maps.items()}
+
+    def resolution_of(self, name: str) -> int:
+        return self.grid_resolution if name == 'grid' else self.resolution
+
+
+class LocalPointnet(nn.Module):
+    """PointNet in which each block sees, beside the features of a point, their maximum over its cells of all maps.
+
+    Official name `pointnet_local_pool`.
+    """
+
+    cond_size: int
+    hidden_size: int
+    maps: Maps
+    dtype: jnp.dtype | None = None  # of features and their products
+
+    @nn.compact
+    def __call__(self, points: jax.Array, *, train: bool = False, axis_name: str | None = None) -> dict[str, jax.Array]:
+        """points [B, N, 3] in object coordinates -> by name [B, *space, C]. No layer depends on the mode."""
+        cells = [find_cells(points, name, self.maps.resolution_of(name)) for name in self.maps.names]
+        net = Linear(2 * self.hidden_size, name='fc_pos')(points)
+        net = ResnetBlock(self.hidden_size, name='blocks_0')(lower(net, self.dtype), train=train)
+        for i in range(1, NUM_BLOCKS):
+            pooled = sum(jax.vmap(pool_cells)(net, of_map) for of_map in cells)
+            net = ResnetBlock(self.hidden_size, name=f'blocks_{i}')(net, pooled, train=train)
+        return self.maps(Linear(self.cond_size, name='fc_c')(net), points)
+
+
+class LocalVoxelEncoder(nn.Module):
+    """One convolution of the voxels, whose centres are then points. Official name `voxel_simple_local`."""
+
+    cond_size: int
+    maps: Maps
+    dtype: jnp.dtype | None = None  # of features and their products
+
+    @nn.compact
+    def __call__(self, voxels: jax.Array, *, train: bool = False, axis_name: str | None = None) -> dict[str, jax.Array]:
+        """voxels [B, D, D, D] in {0, 1}, x slowest -> by name [B, *space, C]. No layer depends on the mode."""
+        net = nn.relu(Conv(self.cond_size, padding=1, name='conv_in')(lower(voxels[..., None], self.dtype)))
+        # From face to face of the unit cube, as the official code places them; it is half a voxel off at the faces.
+        axis = jnp.linspace(-0.5, 0.5, voxels.shape[1], dtype=voxels.dtype)
+        centres = jnp.stack(jnp.meshgrid(axis, axis, axis, indexing='ij'), axis=-1).reshape(-1, 3)
+        net = net.reshape(len(net), -1, self.cond_size)
+        return self.maps(net, jnp.broadcast_to(centres, (*net.shape[:2], 3)))
+
+
+class LocalDecoder(nn.Module):
+    """Points and what the maps hold where they are to logits of occupancy. Official name `simple_local`."""
+
+    hidden_size: int = 32
+    leaky: bool = False  # slope 0.2 for negative values in the activation before the output
+    num_blocks: int = NUM_BLOCKS
+    dtype: jnp.dtype | None = None
+    latent_size = 0
+
+    @nn.compact
+    def __call__(
+        self,
+        points: jax.Array,
+        cond: dict[str, jax.Array],
+        latent: None = None,
+        *,
+        train: bool = False,
+        axis_name: str | None = None,
+    ) -> jax.Array:
+        """points [B, T, 3] in object coordinates, cond: by name [B, *space, C] -> logits [B, T]."""
+        features = sum(sample(cond[name], normalise(points, name)) for name in MAPS if name in cond)
+        net, features = (lower(x, self.dtype) for x in (Linear(self.hidden_size, name='fc_p')(points), features))
+        for i in range(self.num_blocks):
+            net = net + Linear(self.hidden_size, name=f'fc_c_{i}')(features)
+            net = ResnetBlock(self.hidden_size, name=f'blocks_{i}')(net, train=train)
+        net = nn.leaky_relu(net, 0.2) if self.leaky else nn.relu(net)
+        return Linear(1, name='fc_out')(net.astype(points.dtype))[..., 0]
+
+    @nn.nowrap
+    def bind(self, variables: dict, cond: dict, latent: None = None, dtype: Any = jnp.float32) -> 'BoundLocalDecoder':
+        """The decoder for one shape, cond: by name [*space, C]; its matrices and features in `dtype`."""
+        variables, cond = jax.tree.map(lambda array: array.astype(dtype), (variables, cond))
+        return BoundLocalDecoder(self, variables, cond)
+
+
+class BoundLocalDecoder(flax.struct.PyTreeNode):
+    """A field: points [T, 3] -> logits [T]."""
+
+    decoder: LocalDecoder = flax.struct.field(pytree_node=False)
+    variables: dict
+    cond: dict
+
+    @jax.jit
+    def __call__(self, points: jax.Array) -> jax.Array:
+        cond = jax.tree.map(lambda array: array[None], self.cond)
+        return self.decoder.apply(self.variables, points[None], cond)[0]

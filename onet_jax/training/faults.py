@@ -1,0 +1,155 @@
+"""What a run does when something goes wrong: two runs in one workdir, a signal to stop, a loss that is not finite."""
+
+import fcntl
+import io
+import os
+import platform
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from onet_jax.data.records import Feed, read_index
+from onet_jax.files import write_atomically
+from onet_jax.parallel import gather_rows, is_first_process, make_vote, wait_for_all
+from onet_jax.training.state import TrainState
+from onet_jax.training.storage import Checkpointer
+
+EXIT_STOPPED = 75  # EX_TEMPFAIL of <sysexits.h>: stopped by a signal and saved, the same command goes on
+NUM_NAMED = 8  # examples of a batch that a message names
+
+
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Hold WORKDIR/lock, which the system gives back when the process ends in whatever way. Makes the workdir.
+
+    Of several processes the first one holds it for all, and the others wait until it does.
+    Raises ValueError, with the process that holds it, where another run does; OSError where nothing can be written;
+    FileNotFoundError where processes share no workdir.
+    """
+    path = workdir / 'lock'
+    with _held(path) if is_first_process() else nullcontext():
+        wait_for_all('the workdir is locked')
+        # Nobody has asked for it before: file systems of a network may remember for a while that there was nothing.
+        if not path.exists():
+            raise FileNotFoundError(
+                f'{path}: expected what process 0 has just made, found nothing in process {jax.process_index()}; '
+                'give a --workdir on a file system that all hosts share'
+            )
+        yield
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    workdir = path.parent
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = path.open('a+b', buffering=0)
+    except OSError as error:
+        raise OSError(
+            f'{workdir}: expected a folder that can be written to, found: {error.strerror} ({error.filename}); make it '
+            'writable or use another --workdir'
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            file.write(f'process {os.getpid()} on {platform.node()}'.encode())
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f'{path}: expected a workdir in which no run is training, found {file.read().decode()}; wait for that run, '
+                'stop it, or use another --workdir'
+            ) from None
+        except OSError as error:
+            raise OSError(f'{path}: expected to lock the workdir, found: {error.strerror}; make room there') from error
+        yield
+
+
+@contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """A function that says whether SIGTERM or SIGINT (control-C) has come; the second one acts at once, as usual.
+
+    Asked once after every step. Of several processes all stop after the same step, the one that follows a signal to any of
+    them. A thread other than the main one, to which Python delivers no signals, notices none.
+    """
+    received, vote = [], make_vote()
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: vote(False)
+        return
+
+    def notice(number: int, _) -> None:
+        received.append(number)
+        signal.signal(number, previous[number])
+        os.write(2, f'{signal.Signals(number).name}: the run saves after this step and stops\n'.encode())
+
+    previous = {number: signal.signal(number, notice) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: vote(bool(received))
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def check_finite(
+    losses: list[jax.Array],
+    state: TrainState,
+    step: int,
+    checkpointer: Checkpointer,
+    workdir: Path,
+    feed: Feed,
+    data_dir: Path,
+) -> None:
+    """The loss of every step since the last check, and the weights: a run that diverged must not replace a good
+    checkpoint.
+
+    Raises FloatingPointError with the first bad step and the examples of its batch, which is written to
+    WORKDIR/bad_batch_STEP.npz as the feed delivered it; of several processes, which all call this and raise, the first one
+    writes the rows of all.
+    """
+    finite = np.isfinite(jax.device_get(losses))
+    if finite.all() and _all_finite(state.params):
+        return
+    bad, what = step, f'the weights of step {step} are'
+    if not finite.all():
+        bad = step - len(losses) + 1 + int(np.argmin(finite))
+        what = f'the loss of step {bad} is'
+    good = checkpointer.latest
+    place = (
+        f'the last good checkpoint is step {good.step} in {workdir}' if good else f'{workdir} holds no checkpoint yet'
+    )
+    raise FloatingPointError(
+        f'{what} not finite; {place}. {_dump_batch(feed, bad, data_dir, workdir)} Try a lower config.optim.learning_rate '
+        'in another workdir.'
+    )
+
+
+@jax.jit
+def _all_finite(tree) -> jax.Array:
+    return jax.tree.reduce(lambda ok, x: ok & jax.numpy.isfinite(x).all(), tree, True)
+
+
+def _dump_batch(feed: Feed, step: int, data_dir: Path, workdir: Path) -> str:
+    """Write the batch of a step, made again by the feed, with the names of its examples; returns what to say about it."""
+    raw = gather_rows(jax.tree.map(np.asarray, next(feed.batches(step - 1))))
+    shapes = read_index(data_dir).splits['train']
+    names = ['/'.join(shapes[i]) for i in raw['index']]
+    path, stream = workdir / f'bad_batch_{step}.npz', io.BytesIO()
+    if is_first_process():
+        np.savez(stream, **raw, name=np.array(names))
+        write_atomically(path, stream.getvalue())
+    wait_for_all('the batch is written')  # before the first of them fails and takes the others along
+
+    rest = f' and {len(names) - NUM_NAMED} more' if len(names) > NUM_NAMED else ''
+    spoilt = [
+        f'{key} of row {row} ({names[row]})'
+        for key, value in raw.items()
+        if value.dtype.kind == 'f'
+        for row in np.flatnonzero(~np.isfinite(value).reshape(len(value), -1).all(1))
+    ]
+    stored = f'not finite in it: {", ".join(spoilt[:NUM_NAMED])}' if spoilt else 'all of it is finite'
+    return f'Its batch, rows {", ".join(names[:NUM_NAMED])}{rest}, is in {path}; {stored}.'

@@ -1,0 +1,206 @@
+"""Checkpoints on disk: written whole or not at all, and checked before they are read.
+
+DIR/STEP/state              the arrays, as orbax writes them
+DIR/STEP/metrics/metrics    JSON: the means over the validation split, {} where there was no validation
+DIR/STEP/digest.json        JSON: name of each file in DIR/STEP -> its SHA-256
+DIR/STEP.unfinished*        a save that goes on or was cut off; DIR/STEP.deleted one that is being removed
+
+A folder gets its bare number last, by one rename, when all of it is written: a process killed at any moment leaves complete
+checkpoints only. Of several processes all write the arrays and the first one does the rest, on a file system that they
+share. The digests are there because orbax does not notice changes of the arrays: of 200 single bits flipped in
+their file, 199 came back as other weights without an error.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from onet_jax.files import write_json
+from onet_jax.parallel import from_first_process, is_first_process, tell, wait_for_all
+
+NUM_LATEST = 2  # kept: the one before is what is left when the latest is damaged
+DIGEST, UNFINISHED, DELETED = 'digest.json', '.unfinished', '.deleted'
+
+
+class Checkpoint(NamedTuple):
+    """A complete and sound checkpoint."""
+
+    step: int
+    path: Path
+    metrics: dict  # means over the validation split with the 'score', more is better; {} where there was no validation
+
+
+class Checkpointer:
+    """The sound checkpoints of a folder. One that writes also tidies up what was cut off; readers change nothing.
+
+    Where several processes write, each makes one and calls `save` and `load` alike.
+    """
+
+    def __init__(self, directory: Path, *, writes: bool):
+        """Prints a line for each damaged checkpoint, which is then left alone. Processes that write find what the first finds.
+
+        Raises ValueError, with the damage of each, where there are checkpoints but none is sound.
+        """
+        self.directory, self._writes = directory, writes
+        found = self._find() if is_first_process() or not writes else None
+        found = from_first_process(found) if writes else found
+        self.checkpoints = [Checkpoint(step, directory / str(step), metrics) for step, metrics in found]
+
+    def _find(self) -> list[tuple[int, dict]]:
+        """Step and metrics of each sound checkpoint."""
+        sound, damages, directory = [], [], self.directory
+        for step in find_steps(directory):
+            path = directory / str(step)
+            damage = find_damage(path)
+            if damage is None:
+                sound.append((step, _read_metrics(path)))
+            elif path.exists():  # a run that is writing may just have removed it
+                damages.append(damage)
+        if damages and not sound:
+            raise ValueError(
+                f'{directory}: expected a sound checkpoint, found damaged ones only:\n  ' + '\n  '.join(damages) + '\n'
+                'Restore the folder from a copy, or train anew in another --workdir.'
+            )
+        for damage in damages:
+            tell(f'WARNING: {damage}: this checkpoint is not used, another one is')
+        return sound
+
+    def __enter__(self) -> 'Checkpointer':
+        self._tidy()
+        return self
+
+    def __exit__(self, *_) -> None:
+        # After a failed save a thread of orbax may still be writing there; what it leaves goes at the next start.
+        self._tidy(ignore_errors=True)
+
+    @property
+    def latest(self) -> Checkpoint | None:
+        """The sound checkpoint of the highest step; None where there is none."""
+        return self.checkpoints[-1] if self.checkpoints else None
+
+    @property
+    def best(self) -> Checkpoint | None:
+        """The sound one with the highest 'score', of equal ones the later; the latest where none was validated, if any."""
+        validated = [c for c in self.checkpoints if c.metrics]
+        return max(validated, key=lambda c: (c.metrics['score'], c.step)) if validated else self.latest
+
+    def save(self, step: int, state: Any, *, metrics: dict | None = None) -> None:
+        """Write a checkpoint, then remove all but it, the one before and the best one.
+
+        A damaged checkpoint of the same step is replaced. Raises OSError where it cannot be written: all that was there
+        before is there still.
+        """
+        path, unfinished = self.directory / str(step), self.directory / f'{step}{UNFINISHED}'
+        try:
+            ocp.save(unfinished, state)
+            wait_for_all(f'the arrays of step {step} are written')
+            if is_first_process():
+                write_json(unfinished / 'metrics' / 'metrics', metrics or {})
+                write_json(unfinished / DIGEST, digest_files(unfinished))
+                if path.exists():
+                    _delete(path)
+                unfinished.rename(path)
+            wait_for_all(f'checkpoint {step} is complete')
+        except (OSError, ValueError) as error:
+            # tensorstore reports the errors of the system as ValueError.
+            if isinstance(error, ValueError) and 'os_error_code' not in str(error):
+                raise
+            left = f'step {self.latest.step} is the latest checkpoint, and intact' if self.latest else 'it is the first'
+            raise OSError(
+                f'{path}: expected to write a checkpoint, found: {str(error).split(" [", maxsplit=1)[0]}; {left}. Make room '
+                'there and give the same command again.'
+            ) from error
+        self.checkpoints.append(Checkpoint(step, path, metrics or {}))
+        self.checkpoints = [c for c in self.checkpoints if c in self.checkpoints[-NUM_LATEST:] or c == self.best]
+        if is_first_process():
+            for other in set(find_steps(self.directory)) - {c.step for c in self.checkpoints}:
+                _delete(self.directory / str(other))
+
+    def metadata(self, step: int) -> Any:
+        """What orbax knows of a checkpoint: `.metadata` is the tree of shapes and types, of plain dicts and lists."""
+        return ocp.metadata(self.directory / str(step))
+
+    def load(self, step: int, abstract: Any) -> Any:
+        """The arrays of a checkpoint with the structure, types and placement of `abstract`."""
+        return ocp.load(self.directory / str(step), abstract)
+
+    def _tidy(self, *, ignore_errors: bool = False) -> None:
+        """Remove what interrupted saves and removals have left, so that a full disk is not filled by it."""
+        if self._writes and is_first_process():
+            for pattern in (f'[0-9]*{UNFINISHED}*', f'[0-9]*{DELETED}'):
+                for path in self.directory.glob(pattern):
+                    shutil.rmtree(path, ignore_errors=ignore_errors)
+
+
+def find_steps(directory: Path) -> list[int]:
+    """Steps of the complete checkpoints of a folder, in order, sound or not; none where there is no folder."""
+    return sorted(int(path.name) for path in directory.glob('[0-9]*') if path.name.isdecimal())
+
+
+def digest_files(path: Path) -> dict[str, str]:
+    """Name of each file below a folder -> its SHA-256, in hexadecimal digits."""
+    files = sorted(file for file in path.rglob('*') if file.is_file() and file.name != DIGEST)
+    return {str(file.relative_to(path)): _digest(file) for file in files}
+
+
+def find_damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint, beginning with the name of the file; None for a sound one.
+
+    One without digests, of an earlier version, counts as sound: it cannot have been cut off, but is not checked further.
+    """
+    listing = path / DIGEST
+    if not listing.exists():
+        return None
+    try:
+        expected = json.loads(listing.read_text())
+        items = list(expected.items())
+    except (ValueError, AttributeError):
+        return f'{listing}: expected the digests of a checkpoint, found a damaged file'
+    for name, digest in items:
+        file = path / name
+        if not file.is_file():
+            return f'{file}: expected a file of a checkpoint, found none'
+        if _digest(file) != digest:
+            return f'{file}: expected the content that was saved, found another ({file.stat().st_size} bytes)'
+    return None
+
+
+def describe_differences(stored: Any, like: Any) -> list[str]:
+    """Lines on the arrays that two states do not share or that differ in shape; none where one fits the other.
+
+    stored: the tree of `Checkpointer.metadata`; like: the state that is to be restored.
+    """
+    old, new = _shapes(stored), _shapes(like)
+    return [
+        f'  {name}: {old.get(name, "(absent)")} in the checkpoint, {new.get(name, "(absent)")} asked for'
+        for name in sorted(old | new)
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _shapes(tree: Any) -> dict[str, list[int]]:
+    """Name of each array -> its shape; a field of a tuple and a key of a dict have the same name."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator='/'): list(leaf.shape) for path, leaf in leaves}
+
+
+def _read_metrics(path: Path) -> dict:
+    file = path / 'metrics' / 'metrics'
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def _delete(path: Path) -> None:
+    """By a rename first: a removal that is cut off leaves no checkpoint that lacks a part."""
+    doomed = path.with_name(path.name + DELETED)
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _digest(file: Path) -> str:
+    with file.open('rb') as stream:
+        return hashlib.file_digest(stream, 'sha256').hexdigest()

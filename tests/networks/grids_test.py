@@ -1,0 +1,91 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.golden import find_golden, read_golden
+from onet_jax.networks import grids
+
+
+@pytest.fixture
+def rows():
+    """Values of 50 points in 7 cells, some of them equal."""
+    rng = np.random.default_rng(0)
+    return rng.integers(-3, 4, (50, 3)).astype(np.float32), rng.integers(0, 7, 50).astype(np.int32) * 100
+
+
+@pytest.mark.parametrize('operation', ['sum', 'max'])
+@pytest.mark.parametrize('way', [grids._reduce_in_order, grids._reduce_sorted])
+def test_both_ways_of_reducing_cells_are_the_slow_one(rows, operation, way):
+    values, cells = rows
+    slow = np.stack([getattr(values[cells == cell], operation)(axis=0) for cell in cells])
+    np.testing.assert_array_equal(way(values, cells, operation), slow)
+
+
+def test_the_first_of_equal_maxima_has_the_gradient(rows):
+    values, cells = rows
+    weights = np.random.default_rng(1).normal(size=values.shape).astype(np.float32)
+    found = jax.grad(lambda v: (grids.pool_cells(v, cells) * weights).sum())(values)
+    expected = np.zeros_like(values)
+    for cell in np.unique(cells):
+        members = np.flatnonzero(cells == cell)
+        for channel in range(3):
+            winner = members[np.argmax(values[members, channel])]
+            expected[winner, channel] = weights[members, channel].sum()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_means_are_written_to_their_cells_and_have_their_gradient(rows):
+    values, cells = rows
+    found = grids.write_means(values, cells, 1000)
+    for cell in range(1000):
+        expected = values[cells == cell].mean(axis=0) if cell in cells else np.zeros(3)
+        np.testing.assert_allclose(found[cell], expected, rtol=1e-6)
+    weights = np.random.default_rng(1).normal(size=found.shape).astype(np.float32)
+    gradient = jax.grad(lambda v: (grids.write_means(v, cells, 1000) * weights).sum())(values)
+    counts = (cells[:, None] == cells).sum(axis=1)
+    np.testing.assert_allclose(gradient, weights[cells] / counts[:, None], rtol=1e-6)
+
+
+def test_features_between_the_values_of_a_map_are_linear():
+    """A linear function is read as it is; the first axis of a map is the last axis of its array."""
+    resolution = 5
+    axis = np.linspace(0, 1, resolution, dtype=np.float32)
+    third, second, first = np.meshgrid(axis, axis, axis, indexing='ij')
+    unit = np.random.default_rng(0).uniform(0, 0.99, (1, 40, 3)).astype(np.float32)
+    volume = (first + 10 * second + 100 * third)[None, ..., None]
+    np.testing.assert_allclose(grids.sample(volume, unit)[0, :, 0], unit[0] @ [1, 10, 100], rtol=1e-5)
+    plane = (first + 10 * second)[None, 0, ..., None]
+    np.testing.assert_allclose(grids.sample(plane, unit[..., :2])[0, :, 0], unit[0, :, :2] @ [1, 10], rtol=1e-5)
+
+
+def test_points_outside_of_the_cube_are_put_to_its_border():
+    points = np.array([[-9, 0.1, 9], [0.2, 0.3, 0.4]], np.float32)
+    for name in grids.MAPS:
+        unit = grids.normalise(points, name)
+        assert (unit >= 0).all()
+        assert (unit < 1).all()
+        assert grids.find_cells(points, name, 8).max() < 8 ** unit.shape[-1]
+
+
+@pytest.mark.skipif(find_golden('conv/conv_onet/helpers.npz') is None, reason='the official outputs are not here')
+@pytest.mark.parametrize('name', grids.MAPS)
+def test_coordinates_and_cells_are_the_official_ones(name):
+    data = read_golden('conv/conv_onet/helpers.npz')
+    kind = 'normalize_3d_coordinate/pad0.1' if name == 'grid' else f'normalize_coordinate/pad0.1/{name}'
+    np.testing.assert_allclose(grids.normalise(data['in/p'], name), data[f'out/{kind}'], atol=1e-7)
+    for resolution in (8, 64):
+        cells = grids.find_cells(data['in/p'], name, resolution)
+        np.testing.assert_array_equal(cells, data[f'out/coordinate2index/pad0.1/{name}/r{resolution}'][:, 0])
+
+
+@pytest.mark.parametrize('module, total', [(grids.UNet(32, 4), 1_934_976), (grids.UNet(32, 5), 7_769_472)])
+def test_unets_have_the_official_number_of_parameters(module, total):
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 64, 64, 32)))
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == total
+
+
+@pytest.mark.parametrize('levels, total', [(3, 1_025_312), (4, 4_123_424)])
+def test_unets_of_volumes_have_the_official_number_of_parameters(levels, total):
+    shapes = jax.eval_shape(grids.UNet3D(32, levels).init, jax.random.key(0), jnp.zeros((1, 16, 16, 16, 32)))
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == total
