@@ -22,16 +22,16 @@ def make_transform(data_config: ConfigDict) -> Callable[[jax.Array, dict], dict]
 
     T is `num_points_per_step`: the `num_near_points` of the record's 2048 that are nearest to the surface, which decide
     where the boundary lies, and one from each of T - num_near_points equal shells of the others. num_near_points = 0 takes
-    the points as the dataset draws them, in the paper uniformly (section 3.1). With `augment` a picture is a random square
-    crop of 75 to 100 % of the area of its view. 'inputs' as in `make_evaluation_transform`. Raises ValueError for a config
-    that a record cannot satisfy.
+    the points as the dataset draws them, in the paper uniformly (section 3.1). An input of more points than a record has
+    repeats some of them, each time with other noise. With `augment` a picture is a random square crop of 75 to 100 % of the
+    area of its view. 'inputs' as in `make_evaluation_transform`. Raises ValueError for a config that a record cannot satisfy.
     """
     num_points, num_near = data_config.num_points_per_step, data_config.num_near_points
-    draw_inputs = _make_inputs(data_config, augment=data_config.get('augment', False))
-    for name in ('num_points_per_step', 'num_input_points'):
-        if not 1 <= data_config.get(name, 1) <= CHUNK_POINTS:
+    draw_inputs = _make_inputs(data_config, training=True)
+    for name, most in (('num_points_per_step', CHUNK_POINTS), ('num_input_points', 8 * CHUNK_POINTS)):
+        if not 1 <= data_config.get(name, 1) <= most:
             raise ValueError(
-                f'config.data.{name}: expected 1 to {CHUNK_POINTS}, the points of one training record, '
+                f'config.data.{name}: expected 1 to {most}, of the {CHUNK_POINTS} points of one training record, '
                 f'found {data_config[name]}'
             )
     if not 0 <= num_near <= num_points:
@@ -99,14 +99,17 @@ def _for_each_row(transform_row: Callable) -> Callable:
     return transform
 
 
-def _make_inputs(data_config: ConfigDict, augment: bool = False) -> Callable:
+def _make_inputs(data_config: ConfigDict, training: bool = False) -> Callable:
     """(key, row of a raw batch) -> what the encoder sees of it."""
 
     def draw_points(key, row):
         num_points, noise_std = data_config.num_input_points, data_config.noise_std
         window_key, noise_key = jax.random.split(key)
-        start = _window_start(window_key, len(row['surface']), num_points)
-        points = jax.lax.dynamic_slice_in_dim(row['surface'], start, num_points).astype(jnp.float32)
+        surface = row['surface']
+        if training:
+            surface = jnp.tile(surface, (-(-num_points // len(surface)), 1))
+        start = _window_start(window_key, len(surface), num_points)
+        points = jax.lax.dynamic_slice_in_dim(surface, start, num_points).astype(jnp.float32)
         return points + noise_std * jax.random.normal(noise_key, points.shape)
 
     def resize_view(key, row):
@@ -117,7 +120,7 @@ def _make_inputs(data_config: ConfigDict, augment: bool = False) -> Callable:
             )
         view, size = row['view'].astype(jnp.float32) / 255, data_config.image_size
         side, corner = 1.0, jnp.zeros(2)  # of the part that is seen, as shares of the picture
-        if augment:
+        if training and data_config.get('augment', False):
             side_key, corner_key = jax.random.split(key)
             side = jnp.sqrt(jax.random.uniform(side_key, minval=0.75, maxval=1.0))
             corner = jax.random.uniform(corner_key, (2,), maxval=1 - side)

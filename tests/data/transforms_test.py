@@ -75,6 +75,11 @@ def test_inputs_are_surface_points_with_noise_of_the_stated_size():
     quiet = make_transform(config(num_input_points=300, noise_std=0.0))(jax.random.key(0), raw)['inputs']
     stored = {tuple(p) for p in raw['surface'][0].astype(np.float32).tolist()}
     assert all(tuple(p) in stored for p in np.asarray(quiet[0]).tolist())
+    many = make_transform(config(num_input_points=3000, noise_std=0.0))(jax.random.key(0), raw)['inputs']
+    _, counts = np.unique(many[0], axis=0, return_counts=True)
+    assert (counts.sum(), counts.min(), counts.max()) == (3000, 1, 2), (
+        'more than are stored: all, and some of them twice'
+    )
 
 
 def test_a_part_of_a_batch_equals_the_same_rows_of_the_whole():
@@ -103,7 +108,7 @@ def test_evaluation_keeps_all_points_also_where_they_do_not_fill_a_byte():
     [
         ({'num_points_per_step': 4096}, r'config.data.num_points_per_step: expected 1 to 2048.*found 4096'),
         ({'num_near_points': 65}, r'config.data.num_near_points: expected 0 to .*per_step = 64, found 65'),
-        ({'num_input_points': 0}, r'config.data.num_input_points: expected 1 to 2048.*found 0'),
+        ({'num_input_points': 0}, r'config.data.num_input_points: expected 1 to 16384.*found 0'),
         ({'input': 'smell'}, r"config.data.input: expected one of \['image', 'index', .*found 'smell'"),
     ],
 )
