@@ -165,7 +165,7 @@ def test_moments_of_an_official_checkpoint_are_found_behind_all_options(official
         config.optim.update(clip_norm=1.0, accumulate_steps=2, ema_decay=0.9, schedule='step')
     checkpoints.import_checkpoint(path, config, tmp_path / 'w')
     method, tx = models.build(config), make_optimizer(config, 1)
-    like = create_state(jax.random.key(0), method, tx, models.onet.example_batch(config.model), 0.9)
+    like = create_state(jax.random.key(0), method, tx, models.example_batch(config.model), 0.9)
     with checkpoints.read_checkpoints(tmp_path / 'w') as checkpointer:
         state = checkpoints.restore(checkpointer, like, 1234)
     adam = state.opt_state.inner_opt_state[1][0]
