@@ -1,8 +1,8 @@
 """A table of the paper, trained, evaluated and written as one page: python -m launch.reproduce TABLE [--tiny].
 
-TABLE is single_image, completion, super_resolution, representation, generation, ablation_sampling, ablation_architecture,
-or all. Without --data_dir the embedded datasets are used. --tiny is for two CPU cores: small networks, and ablations of
-completion instead of single images. What is trained already is not trained again.
+TABLE is single_image, completion, local_features, super_resolution, representation, generation, ablation_sampling,
+ablation_architecture, or all. Without --data_dir the embedded datasets are used. --tiny is for two CPU cores: small
+networks, and ablations of completion instead of single images. What is trained already is not trained again.
 """
 
 import importlib
@@ -26,6 +26,8 @@ def make_row(file: str, label: str, variant: str, num_seeds: int, num_steps: int
     from onet_jax.evaluation.published import published_row
     from onet_jax.training.reproduce import Row
 
+    if ':' in variant:
+        (file, variant), num_steps = variant.split(':'), NUM_STEPS.value
     words, configs = ','.join(filter(None, ['tiny' * TINY.value, variant])), {}
     for seed in range(num_seeds):
         config = importlib.import_module(f'configs.{file}').get_config(words)

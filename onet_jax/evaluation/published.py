@@ -107,6 +107,15 @@ No ResNet   0.559  0.243       0.831
 No CBN      0.522  0.301       0.806
 """
 
+# Local features (Peng et al., ECCV 2020), from 3,000 points.
+LOCAL_FEATURES = """
+            iou    chamfer_l1  normal_consistency
+One code    0.761  0.087       0.891
+One plane   0.833  0.059       0.914
+Planes      0.884  0.044       0.938
+Grid        0.870  0.048       0.937
+"""
+
 
 class Published(NamedTuple):
     """One table of the paper."""
@@ -153,10 +162,11 @@ TABLES = {
 
 
 def published_row(data_input: str, label: str) -> dict[str, float]:
-    """metric -> mean of the row 'Input' or 'ONet' of an experiment, or of an ablation; empty where nothing was published."""
-    ablations = _parse(ABLATIONS)
-    if label in ablations:
-        return ablations[label]
+    """metric -> mean of the row 'Input' or 'ONet' of an experiment, or of a row of ABLATIONS or LOCAL_FEATURES; empty where
+    nothing was published."""
+    others = _parse(ABLATIONS) | _parse(LOCAL_FEATURES)
+    if label in others:
+        return others[label]
     method = {'ONet': 'ONet (paper)', 'Input': 'input'}[label]
     values = TABLES[data_input].values if data_input in TABLES else {}
     return {metric: rows['mean'][method] for metric, rows in values.items() if method in rows['mean']}

@@ -244,14 +244,20 @@ class Table(NamedTuple):
 
     title: str
     configs: tuple[str, ...]  # of two the first for small networks, the second for full-size ones
-    rows: dict[str, str]  # label -> variant of the config
+    rows: dict[str, str]  # label -> variant of the config, or FILE:VARIANT of another one
     write: Callable[[Page, Path, Path, Path | None], Path] = reconstruction
-    tiny_steps: int | None = None  # of small networks; None: as many as the config says
+    tiny_steps: int | None = None  # of small networks of `configs`; None: as many as the config says
 
 
 TABLES = {
     'single_image': Table('Single image 3D reconstruction', ('onet_image',), {'ONet': ''}),
     'completion': Table('Point cloud completion', ('onet_points',), {'Input': '', 'ONet': ''}, tiny_steps=7500),
+    'local_features': Table(
+        'Point cloud completion: one code, or features of places',
+        ('onet_points',),
+        {'Planes': 'conv_onet:maps=planes', 'Grid': 'conv_onet:maps=grid', 'One code': ''},
+        tiny_steps=7500,
+    ),
     'super_resolution': Table('Voxel super-resolution', ('onet_voxels',), {'Input': '', 'ONet': ''}),
     'representation': Table('Representation power', ('onet_embedding',), {'ONet': ''}, representation),
     'generation': Table('Unconditional generation', ('onet_unconditional',), {'ONet': ''}, generation),
