@@ -63,7 +63,7 @@ class Decoder(nn.Module):
                 net = ResnetBlock(self.hidden_size, self.norm, name=f'block{i}')(net, cond=cond, **mode)
             else:
                 net = nn.relu(self.norm(name=f'bn_{i}')(net, cond, **mode))
-                net = Linear(self.hidden_size, name=f'fc_{i}')(net)
+                net = Linear(self.hidden_size, name=f'fc_{i}')(net, train=train)
         if self.norm is not None:
             net = self.norm(name='bn' if self.residual else f'bn_{self.num_blocks}')(net, cond, **mode)
         net = nn.leaky_relu(net, 0.2) if self.leaky else nn.relu(net)

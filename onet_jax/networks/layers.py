@@ -39,15 +39,15 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, *inputs: jax.Array, train: bool = False) -> jax.Array:
-        """[..., F_1], [..., F_2], ... -> [..., features]. In training its derivative is faster, but backwards only."""
+        """[..., F_1], [..., F_2], ... -> [..., features]. train: the gradient is faster, and forward differentiation fails."""
         fan_in = sum(x.shape[-1] for x in inputs)
         kernel = self.param('kernel', self.kernel_init, (fan_in, self.features))
+        multiply = _product if train else jnp.matmul
         y, start = 0.0, 0
         for x in inputs:
             stop = start + x.shape[-1]
             # As one matrix: XLA would transpose a batched operand for the gradient of the kernel, at twice the time.
-            product = _product if train else jnp.matmul
-            rows = product(x.reshape(-1, x.shape[-1]), kernel[start:stop].astype(x.dtype))
+            rows = multiply(x.reshape(-1, x.shape[-1]), kernel[start:stop].astype(x.dtype))
             y = y + rows.reshape(*x.shape[:-1], self.features)
             start = stop
         if self.use_bias:

@@ -21,13 +21,13 @@ class Pointnet(nn.Module):
 
     @nn.compact
     def __call__(self, points: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
-        """points [B, N, 3] in object coordinates -> cond [B, C]. No layer depends on the mode."""
+        """points [B, N, 3] in object coordinates -> cond [B, C]. No value depends on the mode."""
         features = (lower(Linear(2 * self.hidden_size, name='fc_pos')(points), self.dtype),)
         for i in range(5 if self.residual else 4):
             if self.residual:
                 net = ResnetBlock(self.hidden_size, name=f'block_{i}')(*features, train=train)
             else:
-                net = Linear(self.hidden_size, name=f'fc_{i}')(*map(nn.relu, features))
+                net = Linear(self.hidden_size, name=f'fc_{i}')(*map(nn.relu, features), train=train)
             features = (net, net.max(axis=1, keepdims=True))
         pooled = features[1][:, 0].astype(points.dtype)
         return Linear(self.cond_size, name='fc_c')(nn.relu(pooled))
