@@ -18,13 +18,13 @@ from onet_jax import __version__
 from onet_jax.training.machine import describe_precision, gpu_present
 
 
-def banner() -> str:
+def banner(dtype: str = 'float32') -> str:
     """Devices, versions and precision; a loud warning where a GPU of the machine stays unused."""
     devices = jax.devices()
     processes = f' in {jax.process_count()} processes' if jax.process_count() > 1 else ''
     lines = [
         f'onet_jax {__version__}, jax {jax.__version__}, flax {version("flax")}, Python {platform.python_version()}',
-        f'devices: {len(devices)} x {devices[0].device_kind} ({devices[0].platform}){processes}, {describe_precision()}',
+        f'devices: {len(devices)} x {devices[0].device_kind} ({devices[0].platform}){processes}, {describe_precision(dtype)}',
     ]
     if devices[0].platform == 'cpu' and gpu_present():
         lines += [

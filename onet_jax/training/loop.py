@@ -48,7 +48,7 @@ def train(
     Where there are several processes (`parallel.start_processes`), each calls this with the same arguments, a workdir that
     all share, and the same dataset. All stop and fail together; the first one writes, draws and tells.
     """
-    tell(banner())
+    tell(banner(config.train.get('dtype', 'float32')))
     workdir = Path(workdir)
     # Whatever can be wrong is found before the first step, and before the workdir is touched.
     checkpoints.check_workdir(workdir, config, accept_changes=accept_changes)

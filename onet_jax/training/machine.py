@@ -146,10 +146,10 @@ def _ask_nvidia_smi() -> tuple[tuple[str, ...], str]:
     return lines, ''
 
 
-def describe_precision() -> str:
-    """In which precision the networks compute."""
+def describe_precision(dtype: str = 'float32') -> str:
+    """In which precision the networks compute; `dtype` is that of `config.train.dtype`."""
     products = jax.config.jax_default_matmul_precision or 'the default'
-    return f'float32, matrix products in {products} precision'
+    return f'{dtype}, matrix products in {products} precision'
 
 
 def examine() -> tuple[list[str], list[str]]:
