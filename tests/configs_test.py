@@ -29,6 +29,7 @@ def build(name, variant):
     with config.unlocked():
         config.train.batch_size = 2
         config.data.num_points_per_step = min(config.data.num_points_per_step, 512)
+        config.data.num_near_points = min(config.data.num_near_points, 208)
     return config, models.build(config), make_optimizer(config, config.train.num_steps), make_transform(config.data)
 
 

@@ -123,7 +123,7 @@ class BatchNorm(nn.Module):
         gamma = self.param('scale', nn.initializers.ones, x.shape[-1:])
         beta = self.param('bias', nn.initializers.zeros, x.shape[-1:])
         if train:
-            return _normalise_batch(axis_name, x, gamma, beta, mean, var)
+            return _normalise_batch(axis_name, x, gamma, beta, *jax.lax.stop_gradient((mean, var)))
         return _normalise(x, gamma, beta, mean, var)
 
 
@@ -142,7 +142,7 @@ class ConditionalBatchNorm(nn.Module):
         beta = Linear(features, kernel_init=zeros, bias_init=zeros, name='conv_beta')(cond)
         mean, var = BatchStatistics(name='bn')(x, train=train, axis_name=axis_name)
         if train:
-            return _normalise_batch(axis_name, x, gamma, beta, mean, var)
+            return _normalise_batch(axis_name, x, gamma, beta, *jax.lax.stop_gradient((mean, var)))
         return _normalise(x, gamma, beta, mean, var)
 
 

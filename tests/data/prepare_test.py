@@ -111,7 +111,7 @@ def test_the_embedded_dataset_is_cached(tmp_path, monkeypatch):
     config = small_config().data
     with config.unlocked():
         config.update(families=('mug',), num_shapes_per_family=3, num_points=2100)
-    monkeypatch.setattr(prepare.os, 'cpu_count', lambda: 1)
+    monkeypatch.setattr('os.cpu_count', lambda: 1)
     data_dir = prepare.embedded_dataset(config)
     assert data_dir.parent == tmp_path
     assert json.loads((data_dir / 'dataset.json').read_text())['source']['families'] == ['mug']

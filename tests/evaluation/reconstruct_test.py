@@ -13,7 +13,7 @@ from onet_jax.evaluation.inputs import READERS, bind_input, cloud_input, draw_po
 from onet_jax.evaluation.reconstruct import reconstruct_files
 from onet_jax.geometry.mise import dense_grid
 from onet_jax.geometry.voxels import Voxels, write_binvox
-from onet_jax.models import occupancy_network, onet
+from onet_jax.models import occupancy, occupancy_network
 from onet_jax.models.method import Method
 from onet_jax.networks.bound import BoundDecoder
 from onet_jax.training.checkpoints import load_run
@@ -176,7 +176,7 @@ def test_fifty_shapes_are_meshed_by_one_compilation_of_each_function(workdir, cl
     with config.unlocked():
         config.eval.batch_size, config.eval.threshold = 5, 0.02
     method = models.build(config)
-    functions = onet._encode, onet._bind, BoundDecoder.__call__
+    functions = occupancy._encode, occupancy._bind, BoundDecoder.__call__
     before = [function._cache_size() for function in functions]
     reconstruct_files(method, run.params, config, inputs, tmp_path / 'out', 'off')
     after = [function._cache_size() for function in functions]

@@ -95,12 +95,15 @@ def test_a_signal_saves_once_and_the_run_goes_on_bit_for_bit(
 
 
 def test_the_second_signal_acts_at_once():
+    # Python ignores SIGINT from its start where whoever started it does, as a shell in the background.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with faults.stop_requests() as stop_asked:
         assert not stop_asked()
         signal.raise_signal(signal.SIGINT)
         assert stop_asked()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_run_in_a_thread_is_not_asked_to_stop():
