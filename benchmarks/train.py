@@ -28,7 +28,6 @@ from onet_jax.data.prepare import prepare_procedural
 from onet_jax.data.resident import resident_feed
 from onet_jax.data.runners import in_this_process
 from onet_jax.data.transforms import make_transform
-from onet_jax.models import onet
 from onet_jax.parallel import make_parallel
 from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import create_state
@@ -38,7 +37,7 @@ CONFIGS = {'points': onet_points, 'image': onet_image, 'voxels': onet_voxels}
 NETWORKS = flags.DEFINE_list('networks', list(CONFIGS), 'Which of the networks.')
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 8, 'Shapes in a batch.', lower_bound=1)
 NUM_POINTS = flags.DEFINE_integer('num_points', 2048, 'Points of a shape.', lower_bound=1, upper_bound=2048)
-DTYPE = flags.DEFINE_enum('dtype', 'float32', onet.DTYPES, 'config.train.dtype.')
+DTYPE = flags.DEFINE_enum('dtype', 'float32', models.DTYPES, 'config.train.dtype.')
 BACKEND = flags.DEFINE_enum('backend', 'pmap', ['pmap', 'jit'], 'config.train.backend.')
 STEPS = flags.DEFINE_integer('steps', 12, 'Steps to take the median of.', lower_bound=1)
 TORCH = flags.DEFINE_bool('torch', True, 'Also time the twin, where PyTorch is installed.')

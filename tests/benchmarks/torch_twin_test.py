@@ -7,7 +7,6 @@ import pytest
 from configs import onet_image, onet_points, onet_voxels
 from onet_jax import models
 from onet_jax.convert import official
-from onet_jax.models import onet
 
 torch = pytest.importorskip('torch')
 INPUTS = {'points': (30, 3), 'image': (64, 64, 3), 'voxels': (32, 32, 32)}
@@ -48,7 +47,7 @@ def test_the_twin_has_the_same_weights_logits_and_losses(name):
     twin.load_state_dict(weights)
     assert sum(p.numel() for p in twin.parameters()) == sum(x.size for x in jax.tree.leaves(trainable))
     tensors = [torch.from_numpy(batch[k]) for k in ('points', 'occ', 'inputs')]
-    model = onet.occupancy_network(config.model)
+    model = models.occupancy_network(config.model)
     logits = model.occupancy(state.params, batch['points'], model.encode(state.params, batch['inputs']))
     with torch.no_grad():
         np.testing.assert_allclose(twin.eval()(tensors[0], tensors[2]), logits, atol=1e-4)
