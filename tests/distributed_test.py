@@ -64,8 +64,12 @@ def train_on(
             arguments = [f'--coordinator_address=localhost:{port}', f'--num_processes={num_processes}']
             arguments += [f'--process_id={process}']
         commands.append(command + arguments)
-        variables.append({'XLA_FLAGS': f'--xla_force_host_platform_device_count={num_devices} --xla_backend_optimization_level=0', **variable})
+        variables.append({'XLA_FLAGS': flags_for(num_devices), **variable})
     return run_all(folder, commands, variables, stop_at)
+
+
+def flags_for(num_devices: int) -> str:
+    return f'--xla_force_host_platform_device_count={num_devices} --xla_backend_optimization_level=0'
 
 
 def free_port():
@@ -221,7 +225,7 @@ def test_processes_agree_and_keep_the_whole_batch(dataset, tmp_path):
     """What one of two processes says, a flag of one of them, and a batch of which each has a half."""
     port = free_port()
     commands = [['-c', AGREE, port, process, dataset, tmp_path] for process in range(2)]
-    variables = [{'XLA_FLAGS': '--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0'}] * 2
+    variables = [{'XLA_FLAGS': flags_for(2)}] * 2
     outputs = run_all(tmp_path, [[str(argument) for argument in command] for command in commands], variables)
     for output in outputs:
         assert f'the loss of step 5 is not finite; {tmp_path} holds no checkpoint yet' in output
