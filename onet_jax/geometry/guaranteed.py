@@ -9,8 +9,8 @@ All bound networks have it (`OccupancyNetwork.bind`; see `networks/ranges.py`). 
 Spelunking the Deep, SIGGRAPH 2022, with this lattice and marching cubes.
 
 Large cells can hardly ever be proven. Of the paper's network, 256 features and a chair, 8 % of the cells of 1/16 of the box
-keep their side provably, 53 % of 1/32 and 83 % of 1/64: the time is 0.6 of the dense grid's for 128 cells along an axis and
-0.24 for 256; nothing is gained for 64.
+keep their side provably, 53 % of 1/32 and 83 % of 1/64: the time is 0.7 of the dense grid's for 128 cells along an axis and
+0.26 for 256; nothing is gained for 64.
 """
 
 from collections.abc import Callable
