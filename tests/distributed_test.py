@@ -69,7 +69,7 @@ def train_on(
 
 
 def flags_for(num_devices: int) -> str:
-    return f'--xla_force_host_platform_device_count={num_devices} --xla_backend_optimization_level=0'
+    return f'--xla_force_host_platform_device_count={num_devices} --xla_backend_optimization_level=1'
 
 
 def free_port():
