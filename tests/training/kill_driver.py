@@ -58,14 +58,13 @@ def start(*args) -> int:
         output = os.open(args[3].with_suffix('.txt'), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        code = 1
         try:
             train(*args)
-            code = 0
-        except Exception:
-            traceback.print_exc()
+            os._exit(0)
         finally:
-            os._exit(code)
+            # Whatever ended the run: the copy of the parent that this process is must not go on in its place.
+            traceback.print_exc()
+            os._exit(1)
     return process
 
 
@@ -87,7 +86,9 @@ def main(data_dir: Path, folder: Path, num_kills: int, seed: int) -> dict:
         steps = set(storage.find_steps(directory))
         in_save = kills % 2 == 0
         # Wait for the first save of this run, then for a moment that is drawn: anywhere, or within a save.
-        while set(storage.find_steps(directory)) == steps and not is_over(process):
+        while set(storage.find_steps(directory)) == steps:
+            if is_over(process):
+                raise RuntimeError(f'a run ended by itself, see {folder / "notes.txt"}')
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.3))
         if in_save:
