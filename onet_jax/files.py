@@ -1,4 +1,4 @@
-"""Where files lie, and writing them so that a reader finds the old content or the new one, never a part."""
+"""What a machine offers: memory, where files lie, and writing them so that a reader finds the old content or the new one."""
 
 import fcntl
 import json
@@ -11,6 +11,11 @@ from pathlib import Path
 def cache_folder() -> Path:
     """Where embedded datasets are kept: $ONET_JAX_CACHE or ~/.cache/onet_jax."""
     return Path(os.environ.get('ONET_JAX_CACHE') or Path.home() / '.cache' / 'onet_jax')
+
+
+def machine_memory() -> int:
+    """All memory of this machine, in bytes."""
+    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:

@@ -3,7 +3,6 @@
 S shapes, K chunks of a shape, B batch.
 """
 
-import os
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from onet_jax.data.records import (
     split_chunks,
     split_shapes,
 )
+from onet_jax.files import machine_memory
 
 # Streams of random numbers of one seed. Never 0: numpy pads seeds with zeros, and [seed, n] would equal [seed, n, 0].
 SHAPE_STREAM, CHUNK_STREAM = 1, 2
@@ -142,4 +142,4 @@ def _free_bytes() -> int:
     stats = jax.local_devices()[0].memory_stats()
     if stats and 'bytes_limit' in stats:
         return stats['bytes_limit'] - stats['bytes_in_use']
-    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    return machine_memory()

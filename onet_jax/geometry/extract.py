@@ -1,12 +1,12 @@
 """From a field to a closed mesh: a grid of values, then marching cubes."""
 
-import os
 from collections.abc import Callable
 
 import numpy as np
 import trimesh
 from skimage.measure import marching_cubes as lewiner_marching_cubes
 
+from onet_jax.files import machine_memory
 from onet_jax.geometry.grid import lattice_to_world
 from onet_jax.geometry.guaranteed import guaranteed_grid
 from onet_jax.geometry.mise import dense_grid, multiresolution_grid
@@ -52,8 +52,7 @@ def check_memory(resolution: int, max_memory_gb: float | None = None) -> None:
     """Raises ValueError where a mesh from a grid of `resolution` cells takes more than a limit, by default this machine's
     memory."""
     needed = BYTES_PER_POINT * (resolution + 1) ** 3 / 1e9
-    here = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9
-    limit = here if max_memory_gb is None else max_memory_gb
+    limit = machine_memory() / 1e9 if max_memory_gb is None else max_memory_gb
     if needed > limit:
         raise ValueError(
             f'--resolution: expected a grid of at most {limit:.1f} GB, found {needed:.1f} GB for {resolution} cells along an '

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 
 from onet_jax import __version__
-from onet_jax.files import cache_folder
+from onet_jax.files import cache_folder, machine_memory
 
 PACKAGES = (
     'numpy', 'scipy', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'ml-collections', 'absl-py', 'trimesh', 'embreex',
@@ -215,7 +215,7 @@ def _describe_devices() -> str:
 
 
 def _describe_memory() -> str:
-    total, table = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9, Path('/proc/meminfo')
+    total, table = machine_memory() / 1e9, Path('/proc/meminfo')
     if not table.exists():
         return f'{total:.1f} GB'
     kilobytes = re.search(r'MemAvailable:\s+(\d+) kB', table.read_text())[1]
