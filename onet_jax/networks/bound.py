@@ -69,10 +69,10 @@ class BoundDecoder(flax.struct.PyTreeNode):
         x = jax.nn.leaky_relu(x, 0.2) if self.leaky else jax.nn.relu(x)
         return self.output(x)[:, 0]
 
-    def keeps_sign(self, centres: np.ndarray, half_edge: float, level: float) -> np.ndarray:
-        """centres [N, 3] of cubes with edge 2 half_edge -> bool [N]: a proof that on the closed cube all logits
+    def keeps_sign(self, centres: np.ndarray, half_edges: np.ndarray, level: float) -> np.ndarray:
+        """centres [N, 3] of cuboids with edges 2 half_edges [3] -> bool [N]: a proof that on the closed cuboid all logits
         are above `level`, or all below it (see `ranges.py`)."""
-        low, high = bound_range(self, centres, half_edge)
+        low, high = bound_range(self, centres, half_edges)
         return (low > level) | (high < level)
 
 

@@ -1,6 +1,6 @@
-"""Bounds of a bound decoder on whole cubes: affine arithmetic, one pass of the network and one back for all of a cube.
+"""Bounds of a bound decoder on whole cuboids: affine arithmetic, one pass of the network and one back for all of one.
 
-On the cube centre + half_edge e, e in [-1, 1]^3, every unit x of the network is carried as a form
+On the cuboid centre + half_edges e, e in [-1, 1]^3, every unit x of the network is carried as a form
 
     |x(e) - (middle + slopes . e)| <= error
 
@@ -19,7 +19,7 @@ section 3.1), itself bounded by the product of the norms (Cauchy and Schwarz). E
 the network, and for both passes, which split the magnitude among them. This supposes products in the precision of the arrays:
 on an accelerator, `jax.default_matmul_precision('highest')`.
 
-N cubes, F features in, G out.
+N cuboids, F features in, G out.
 """
 
 from functools import partial
@@ -34,7 +34,7 @@ from onet_jax.geometry.field import evaluate, for_backend
 if TYPE_CHECKING:
     from onet_jax.networks.bound import Affine, BoundDecoder
 
-# Cubes at a time, with five rows of features each (see `field.py`).
+# Cuboids at a time, with five rows of features each (see `field.py`).
 CHUNK = 256
 ACCELERATOR_CHUNK = 2048
 SLACK = 8  # eps of the magnitude, more than anything but a sum of products rounds away in the network and both passes
@@ -70,28 +70,31 @@ class Errors:
         return Form(x.middle + shift, x.slopes, x.error + size)
 
 
-def bound_range(decoder: 'BoundDecoder', centres: np.ndarray, half_edge: float) -> tuple[np.ndarray, np.ndarray]:
-    """centres [N, 3] of cubes with edge 2 half_edge -> low [N], high [N]: all logits on each closed cube are between.
+def bound_range(decoder: 'BoundDecoder', centres: np.ndarray, half_edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """centres [N, 3] of cuboids with edges 2 half_edges -> low [N], high [N]: all logits on each closed one are between.
 
-    The logits that `decoder` computes at points of the cube, also where they are rounded to its precision. What overflows is
-    infinite or NaN. One compilation serves any N and half_edge.
+    half_edges: [3] along each axis, or a number for cubes.
+
+    The logits that `decoder` computes at points of it, also where they are rounded to its precision. What overflows is
+    infinite or NaN. One compilation serves any N and half_edges.
     """
     if not len(centres):
         return np.zeros(0), np.zeros(0)
-    bounds = partial(_bound_range, decoder, np.asarray(half_edge, decoder.scale.dtype))
+    half_edges = np.broadcast_to(np.asarray(half_edges, decoder.scale.dtype), 3)
+    bounds = partial(_bound_range, decoder, half_edges)
     low, high = evaluate(bounds, centres, chunk_size=for_backend(CHUNK, ACCELERATOR_CHUNK)).T
     return low, high
 
 
 @jax.jit
-def _bound_range(decoder: 'BoundDecoder', half_edge: jax.Array, centres: jax.Array) -> jax.Array:
-    """half_edge scalar, centres [N, 3] -> low and high [N, 2]."""
+def _bound_range(decoder: 'BoundDecoder', half_edges: jax.Array, centres: jax.Array) -> jax.Array:
+    """half_edges [3], centres [N, 3] -> low and high [N, 2]."""
     num_errors = 3 + 6 * len(decoder.blocks) + 2 * len(decoder.layers)
     zeros = jnp.zeros((len(centres), len(decoder.scale)), decoder.scale.dtype)
 
     def decode(shifts):
         errors = Errors(shifts)
-        logit = _decode(decoder, _cubes(centres, half_edge), errors)
+        logit = _decode(decoder, _cuboids(centres, half_edges), errors)
         return logit.middle.sum(), (logit, errors.sizes)
 
     factors, (logit, sizes) = jax.grad(decode, has_aux=True)([zeros] * num_errors + [zeros[:, :1]])
@@ -103,9 +106,9 @@ def _bound_range(decoder: 'BoundDecoder', half_edge: jax.Array, centres: jax.Arr
     return jnp.stack([middle - radius, middle + radius], axis=1)
 
 
-def _cubes(centres: jax.Array, half_edge: jax.Array) -> Form:
-    """The coordinates of the points of cubes, each a little larger: points, centres and edges are rounded."""
-    half = half_edge + SLACK * jnp.finfo(centres.dtype).eps * (jnp.abs(centres) + half_edge)
+def _cuboids(centres: jax.Array, half_edges: jax.Array) -> Form:
+    """The coordinates of the points of cuboids, each a little larger: points, centres and edges are rounded."""
+    half = half_edges + SLACK * jnp.finfo(centres.dtype).eps * (jnp.abs(centres) + half_edges)
     return Form(centres, tuple(half * axis for axis in np.eye(3, dtype=centres.dtype)), jnp.zeros_like(centres))
 
 

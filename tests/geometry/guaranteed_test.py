@@ -20,9 +20,9 @@ class Ball:
     def __call__(self, points):
         return self.radius - np.linalg.norm(points, axis=1)
 
-    def keeps_sign(self, centres, half_edge, level):
-        self.proofs.append((half_edge, len(centres)))
-        return np.abs(self(centres) - level) > np.sqrt(3) * half_edge
+    def keeps_sign(self, centres, half_edges, level):
+        self.proofs.append((half_edges, len(centres)))
+        return np.abs(self(centres) - level) > np.linalg.norm(half_edges)
 
 
 def random_network(seed, hidden=12):
@@ -119,20 +119,21 @@ def test_finds_what_is_thinner_than_a_coarse_cell(kind):
 def test_proofs_stop_where_points_are_cheaper():
     field = Ball(0.3)
     grid, dense = assert_equals_dense_grid(field, 0.0, resolution=4, upsampling_steps=3)
-    edges = [round(2 * half_edge * 32 / BOX) for half_edge, _ in field.proofs]
-    assert edges == [8, 4], 'none for cells of two points an edge'
-    assert len(grid.queried_per_round) == 3
+    edges = [tuple(np.round(2 * half_edges * 32 / BOX)) for half_edges, _ in field.proofs]
+    halved = [(8, 8, 8), (4, 8, 8), (4, 4, 8), (4, 4, 4), (2, 4, 4), (2, 2, 4)]
+    assert edges == halved, 'none for cells of two points an edge'
+    assert len(grid.queried_per_round) == len(halved) + 1
     assert sum(grid.queried_per_round) < 0.5 * dense.size
 
 
 def test_proofs_that_fail_are_given_up_and_cost_no_surface():
     class Reticent(Ball):
-        def keeps_sign(self, centres, half_edge, level):
-            return super().keeps_sign(centres, half_edge, level) & False
+        def keeps_sign(self, centres, half_edges, level):
+            return super().keeps_sign(centres, half_edges, level) & False
 
     field = Reticent(0.3)
     grid, dense = assert_equals_dense_grid(field, 0.0, resolution=16, upsampling_steps=2)
-    assert [n for _, n in field.proofs] == [2048], 'one batch of the 4096 cells'
+    assert [n for _, n in field.proofs] == [2048] * 3, 'one batch of the 4096 cells, and of their halves and quarters'
     np.testing.assert_array_equal(grid.values, dense)
     assert sum(grid.queried_per_round) == dense.size, 'no point is evaluated twice'
 
@@ -141,7 +142,7 @@ def test_proofs_that_fail_are_given_up_and_cost_no_surface():
 def test_boxes_without_a_surface(radius):
     cells = {'resolution': 4, 'upsampling_steps': 2}
     grid, _ = assert_equals_dense_grid(Ball(radius), -0.3 if radius else 0.3, **cells)
-    assert grid.queried_per_round == (64, 0)
+    assert sum(grid.queried_per_round) == 64
 
 
 def test_without_upsampling_it_is_the_dense_grid():
