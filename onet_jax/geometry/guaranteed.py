@@ -6,7 +6,7 @@ field itself proves that it keeps its side of the level on all of it. Such a fie
     field.keeps_sign(centres [N, 3], half_edges [3], level) -> bool [N]: for each closed cuboid with edges 2 half_edges, a
     proof, or False
 
-All bound networks have it (`OccupancyNetwork.bind`; see `networks/ranges.py`). The scheme is that of Sharp and Jacobson,
+The bound decoders of `networks/bound.py` have it (see `networks/ranges.py`). The scheme is that of Sharp and Jacobson,
 Spelunking the Deep, SIGGRAPH 2022, with this lattice and marching cubes.
 
 Large cells can hardly ever be proven. Of the paper's network, 256 features and a chair, 8 % of the cells of 1/16 of the box
@@ -35,8 +35,9 @@ def guaranteed_grid(field: Callable, *, resolution: int = 32, upsampling_steps: 
     of a proven cell around.
 
     `resolution`^3 cells are tried first, then both halves of every cell that is not proven, cut across its longest edge, as
-    long as a cell has more points than a proof costs; all points of what is left are evaluated. Of the cells of one size those with a centre far from
-    the level are tried first, and the rest is not tried after a batch that saves less than it costs.
+    long as a cell has more points than a proof costs; all points of what is left are evaluated. Of the cells of one size
+    those with a centre far from the level are tried first, and the rest is not tried after a batch that saves less than
+    it costs.
 
     The proof is for matrix products in the precision of the arrays, and so the field is evaluated. Raises ValueError for a
     field without `keeps_sign` and for values that are not finite.
