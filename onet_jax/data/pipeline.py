@@ -43,24 +43,21 @@ def tfds_feed(
     train = prepare_tfds(data_dir, bad_examples).info.splits['train']
     files, lengths = [str(path) for path in train.filepaths], np.asarray(train.shard_lengths)
 
-    def pieces(start_step: int) -> Iterator[tuple[str, np.ndarray]]:
-        """From the record at which batch `start_step` starts: files and the order [n] in which to take their records.
+    def shards(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The shards in the order of an epoch and the number of the first record of each, from the start of the run."""
+        order = np.random.default_rng([seed, epoch, SHARD_STREAM]).permutation(len(files))
+        return order, epoch * lengths.sum() + np.concatenate([[0], np.cumsum(lengths[order])[:-1]])
 
-        Of a batch, which is `batch_size` records in a row, those of `rows` only.
-        """
-        taken = start_step * batch_size  # records since the start of the run, also those of other rows
-        epoch, skipped = divmod(taken, int(lengths.sum()))
-        while True:
-            for shard in np.random.default_rng([seed, epoch, SHARD_STREAM]).permutation(len(files)):
-                if skipped >= lengths[shard]:
-                    skipped -= int(lengths[shard])
-                    continue
-                rng = np.random.default_rng([seed, epoch, int(shard), RECORD_STREAM])
-                order = rng.permutation(int(lengths[shard]))[skipped:]
-                places = (taken + np.arange(len(order))) % batch_size
-                yield files[shard], order[(places >= rows.start) & (places < rows.stop)]
-                taken, skipped = taken + len(order), 0
-            epoch += 1
+    def piece(number: np.ndarray, first_record: np.ndarray) -> tuple[str, np.ndarray]:
+        """The file of shard `number` of the run and the order [n] in which to take those of its records that belong to
+        `rows` of a batch, which is `batch_size` records in a row, and that are not before `first_record`."""
+        epoch, place = divmod(int(number), len(files))
+        order, starts = shards(epoch)
+        shard = order[place]
+        records = np.random.default_rng([seed, epoch, int(shard), RECORD_STREAM]).permutation(int(lengths[shard]))
+        numbers = starts[place] + np.arange(len(records))
+        wanted = (numbers >= first_record) & (numbers % batch_size >= rows.start) & (numbers % batch_size < rows.stop)
+        return files[shard], records[wanted]
 
     def read(file, order):
         records = tf.data.TFRecordDataset(file).batch(tf.int64.max).get_single_element()
@@ -91,8 +88,13 @@ def tfds_feed(
         return tf.map_fn(decode_view, jpegs, fn_output_signature=tf.uint8)
 
     def batches(start_step: int) -> Iterator[dict[str, np.ndarray]]:
-        signature = (tf.TensorSpec((), tf.string), tf.TensorSpec((None,), tf.int64))
-        dataset = tf.data.Dataset.from_generator(lambda: pieces(start_step), output_signature=signature)
+        first_record = start_step * batch_size
+        epoch = first_record // int(lengths.sum())
+        first_piece = epoch * len(files) + np.searchsorted(shards(epoch)[1], first_record, side='right') - 1
+        # Not `from_generator`: it sets malloc back to the defaults that `launch` has changed, and every later step of the
+        # training is a fifth slower.
+        dataset = tf.data.Dataset.counter(first_piece, dtype=tf.int64)
+        dataset = dataset.map(lambda number: tf.numpy_function(piece, (number, first_record), (tf.string, tf.int64)))
         dataset = dataset.flat_map(read).batch(len(rows), drop_remainder=True).map(decode)
         try:
             yield from dataset.prefetch(PREFETCHED_BATCHES).as_numpy_iterator()

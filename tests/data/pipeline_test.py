@@ -1,3 +1,4 @@
+import platform
 import shutil
 import subprocess
 import sys
@@ -133,6 +134,28 @@ except ModuleNotFoundError as error:
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True)
     assert "pip install -e '.[data]'" in done.stdout
     assert '--config.data.feed=resident' in done.stdout
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='launch sets up the allocator of glibc only')
+def test_the_feed_leaves_the_allocator_as_launch_has_set_it(dataset, stored):
+    """Parts of TensorFlow set it back; each large block is then taken from the system anew, page by page."""
+    program = f"""
+import launch
+import resource
+import numpy as np
+from onet_jax.data.pipeline import tfds_feed
+batches = tfds_feed({str(dataset)!r}, batch_size=2, seed=0).batches(0)
+next(batches), next(batches)
+faults = []
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = np.ones(40_000_000, np.uint8)
+    del block
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(faults[-1])
+"""
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1000, 'faults of a block of 9,800 pages'
 
 
 @pytest.mark.parametrize('change', ['flip', 'truncate', 'remove'])
