@@ -109,11 +109,11 @@ No CBN      0.522  0.301       0.806
 
 # Local features (Peng et al., ECCV 2020), from 3,000 points.
 LOCAL_FEATURES = """
-            iou    chamfer_l1  normal_consistency
-One code    0.761  0.087       0.891
-One plane   0.833  0.059       0.914
-Planes      0.884  0.044       0.938
-Grid        0.870  0.048       0.937
+            iou    chamfer_l1  normal_consistency  f_score
+One code    0.761  0.087       0.891               0.785
+One plane   0.833  0.059       0.914               0.887
+Planes      0.884  0.044       0.938               0.942
+Grid        0.870  0.048       0.937               0.933
 """
 
 
@@ -167,7 +167,7 @@ def published_row(data_input: str, label: str) -> dict[str, float]:
     others = _parse(ABLATIONS) | _parse(LOCAL_FEATURES)
     if label in others:
         return others[label]
-    method = {'ONet': 'ONet (paper)', 'Input': 'input'}[label]
+    method = {'ONet': 'ONet (paper)', 'Input': 'input'}.get(label)
     values = TABLES[data_input].values if data_input in TABLES else {}
     return {metric: rows['mean'][method] for metric, rows in values.items() if method in rows['mean']}
 

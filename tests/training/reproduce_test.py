@@ -37,7 +37,7 @@ def test_a_table_has_its_rows_with_means_over_seeds_and_what_was_published(datas
     ]
     (header,), (inputs,), (ours,) = ([line for line in lines if line[0] == name] for name in ('', 'Input', 'ONet'))
     assert header[1:5] == ['seeds', 'IoU', 'IoU, published', 'Chamfer-L1 (x10)']
-    assert (inputs[1:4], inputs[-2:]) == (['-', '-', '-'], ['-', '-'])
+    assert (inputs[1:4], inputs[-3:]) == (['-', '-', '-'], ['-', '-', '-'])
     assert 0 < float(inputs[4]) < 1, 'thirty points lie near the surface'
     assert (ours[1], ours[3], ours[5], ours[7]) == ('2', '0.778', '0.079', '-')
     assert '±' in ours[2]
@@ -48,7 +48,8 @@ def test_a_table_has_its_rows_with_means_over_seeds_and_what_was_published(datas
 
     monkeypatch.setattr(reproduce, 'calibrate_run', None)
     again = reproduce.reconstruction(Page('completion', 'Completion of clouds', rows, 'do it'), *folders)
-    assert again.read_text() == page, 'what is trained and calibrated already is not touched'
+    without_times = ([line.split('|')[:-3] for line in text.splitlines()] for text in (page, again.read_text()))
+    assert next(without_times) == next(without_times), 'what is trained and calibrated already is not touched'
 
 
 def test_representation_is_a_curve_against_voxels(dataset, tmp_path, monkeypatch):
