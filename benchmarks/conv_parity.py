@@ -8,18 +8,19 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from benchmarks.module_parity import Bare, Deviation, Deviations, compare, compare_by_name, load_bare, under
+from benchmarks.module_parity import ZERO_GRADIENT, Bare, Deviation, Deviations, compare, compare_by_name, load_bare, under
 from configs import conv_onet
 from onet_jax import losses, models
 from onet_jax.convert import official
 from onet_jax.models.conv_onet import build_module
+from onet_jax.networks import pointnet_plus
 from onet_jax.networks.grids import MAPS, LocalDecoder, UNet, UNet3D
 from onet_jax.training.state import TrainState
 from onet_jax.training.step import make_train_step
 
 # Files of options that no published network has: pooling by means, sums in place of concatenations, nearest features,
-# a convolution of width 1, crops, PointNet++.
-LEFT_OUT = ('scattermean', '_add', 'nearest', 'voxel_k1', 'crop', 'pointconv')
+# a convolution of width 1, crops.
+LEFT_OUT = ('scattermean', '_add', 'nearest', 'voxel_k1', 'crop')
 
 
 def conv_deviations(name: str, data: dict, dtype) -> Deviations:
@@ -28,9 +29,26 @@ def conv_deviations(name: str, data: dict, dtype) -> Deviations:
     return kinds[name.split('_')[0]](data, dtype, 'out64' if dtype == np.float64 else 'out')
 
 
+def parameters(data: dict) -> dict[str, np.ndarray]:
+    """The weights of a file; large ones are hashes of their places there."""
+    made = {}
+    for name, (seed, *shape) in under(data, 'gen/').items():
+        bits = np.arange(np.prod(shape), dtype=np.uint32) + np.uint32(int(seed) * 0x9E3779B9 & 0xFFFFFFFF)
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+            bits = (bits ^ bits >> np.uint32(shift)) * np.uint32(factor)
+        values = ((bits >> np.uint32(24)).astype(np.float32) - np.float32(127.5)) * data[f'genscale/{name}']
+        made[name] = values.reshape(shape)
+    return {**under(data, 'param/'), **made}
+
+
 def golden_config(cfg: dict) -> ConfigDict:
     """The network of a file, from the settings in it."""
     kind, kwargs = cfg['encoder'], cfg.get('encoder_kwargs', cfg)
+    if kind == 'pointnet_plus_plus':
+        config = conv_onet.get_config('pointconv')
+        with config.unlocked():
+            config.model.update(cond_size=cfg['c_dim'], decoder_hidden_size=cfg['decoder_kwargs']['hidden_size'])
+        return config
     planes, unet, unet3d = kwargs['plane_type'], kwargs.get('unet_kwargs', {}), kwargs.get('unet3d_kwargs', {})
     config = conv_onet.get_config('voxels' if kind.startswith('voxel') else '')
     with config.unlocked():
@@ -76,14 +94,19 @@ def unet(data: dict, dtype, out: str) -> Deviations:
 
 def gradients(found: dict, data: dict, run: str) -> Deviations:
     """Gradients by the weights, the large ones at every few values, and their norms in float64."""
-    strides = under(data, 'meta/gradstride/')
+    strides, zero = under(data, 'meta/gradstride/'), zero_gradients(data, run)
     some = {name: np.ravel(found[name])[:: int(stride)] for name, stride in strides.items()}
     norms = {name: np.linalg.norm(gradient) for name, gradient in found.items()}
     return {
-        'gradients': compare_by_name(found, under(data, f'out/{run}grad/')),
+        'gradients': compare_by_name(found, under(data, f'out/{run}grad/'), zero),
         'gradients of large weights': compare_by_name(some, under(data, f'out/{run}gradsub/')),
-        'norms of gradients': compare_by_name(norms, under(data, f'out64/{run}gradnorm/')),
+        'norms of gradients': compare_by_name(norms, under(data, f'out64/{run}gradnorm/'), zero),
     }
+
+
+def zero_gradients(data: dict, run: str) -> set[str]:
+    """The weights whose gradient is rounding noise."""
+    return {name for name, norm in under(data, f'out64/{run}gradnorm/').items() if norm < ZERO_GRADIENT}
 
 
 def encoder(data: dict, dtype, out: str) -> Deviations:
@@ -124,8 +147,9 @@ def decoder(data: dict, dtype, out: str) -> Deviations:
 
 
 def model(data: dict, dtype, out: str) -> Deviations:
-    """model_*: logits, loss, gradients and, where they are there, two steps of Adam (always against the float64 run)."""
-    cfg, state = ast.literal_eval(str(data['meta/cfg'])), under(data, 'param/')
+    """model_*: logits, loss, gradients and, where they are there, two steps of Adam with the statistics after them, always
+    against the float64 run."""
+    cfg, state = ast.literal_eval(str(data['meta/cfg'])), parameters(data)
     config = golden_config(cfg['model'])
     params = jax.tree.map(lambda x: jnp.asarray(x, dtype), official.from_state_dict(state, config))
     network, method, layouts = (
@@ -142,7 +166,7 @@ def model(data: dict, dtype, out: str) -> Deviations:
     logits = network.occupancy(params, first['points'], network.encode(params, first['inputs']))
 
     def loss(trainable):
-        return method.loss({'params': trainable}, first, jax.random.key(0), None)[0]
+        return method.loss({**params, 'params': trainable}, first, jax.random.key(0), None)[0]
 
     value, by_weights = jax.jit(jax.value_and_grad(loss))(params['params'])
     deviations = {
@@ -151,20 +175,34 @@ def model(data: dict, dtype, out: str) -> Deviations:
         **gradients(official.write_weights({'params': by_weights}, layouts), data, 'train/'),
         'round trip': compare_by_name(official.to_state_dict(params, config), state),
     }
+    if config.model.encoder == 'pointnet_plus_plus':
+        deviations['chosen points'] = compare(*chosen_points(first['inputs'], data))
     tx, values = optax.adam(1e-4), []
-    train_state = TrainState(jnp.int32(0), {**params, 'batch_stats': {}}, tx.init(params['params']))
+    train_state = TrainState(jnp.int32(0), params, tx.init(params['params']))
     step = jax.jit(make_train_step(method, tx, lambda key, raw: raw))
     for number in (0, 1):
         train_state, scalars = step(train_state, batch(number), jax.random.key(0))
         values.append(scalars['loss'])
-    after = official.write_weights({'params': train_state.params['params']}, layouts)
-    expected = under(data, 'out64/adam/after_step2/')
+    after, zero = official.write_weights(train_state.params, layouts), zero_gradients(data, 'train/')
+    expected = {name: x for name, x in under(data, 'out64/adam/after_step2/').items() if name not in zero}
     deviations['losses of 2 Adam steps'] = compare((jnp.stack(values), data['out64/adam/losses']))
     # Adam makes steps of its full rate also of rounding noise.
     deviations['weights after 2 Adam steps'] = (
         compare_by_name(after, expected) if dtype == np.float64 else Deviation(largest_step(after, expected))
     )
     return deviations
+
+
+def chosen_points(clouds: jax.Array, data: dict) -> list[tuple]:
+    """What PointNet++ makes groups of, found and expected."""
+    pairs, places = [], clouds
+    for radius, size, num_centres in zip(pointnet_plus.RADII, pointnet_plus.GROUP_SIZES, (512, 128), strict=True):
+        chosen = jax.vmap(lambda x, count=num_centres: pointnet_plus.choose_far(x, count))(places)
+        centres = pointnet_plus.take(places, chosen)
+        near = jax.vmap(lambda a, b, r=radius, k=size: pointnet_plus.find_near(a, b, r, k))(centres, places)
+        pairs += [(chosen, data[f'out/fps{num_centres}']), (near, data[f'out/ball{size}'])]
+        places = centres
+    return pairs
 
 
 def largest_step(found: dict, expected: dict) -> float:

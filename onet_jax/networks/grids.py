@@ -336,13 +336,18 @@ class LocalDecoder(nn.Module):
         axis_name: str | None = None,
     ) -> jax.Array:
         """points [B, T, 3] in object coordinates, cond: by name [B, *space, C] -> logits [B, T]."""
-        features = sum(sample(cond[name], normalise(points, name)) for name in MAPS if name in cond)
-        net, features = (lower(x, self.dtype) for x in (Linear(self.hidden_size, name='fc_p')(points), features))
+        net = Linear(self.hidden_size, name='fc_p')(points)
+        net, features = (lower(x, self.dtype) for x in (net, self.read(points, cond)))
         for i in range(self.num_blocks):
             net = net + Linear(self.hidden_size, name=f'fc_c_{i}')(features)
             net = ResnetBlock(self.hidden_size, name=f'blocks_{i}')(net, train=train)
         net = nn.leaky_relu(net, 0.2) if self.leaky else nn.relu(net)
         return Linear(1, name='fc_out')(net.astype(points.dtype))[..., 0]
+
+    @nn.nowrap
+    def read(self, points: jax.Array, cond: dict[str, jax.Array]) -> jax.Array:
+        """What the decoder is told of the places of points: [B, T, 3] -> [B, T, C]."""
+        return sum(sample(cond[name], normalise(points, name)) for name in MAPS if name in cond)
 
     @nn.nowrap
     def bind(self, variables: dict, cond: dict, latent: None = None, dtype: Any = jnp.float32) -> 'BoundLocalDecoder':
