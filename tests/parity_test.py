@@ -6,7 +6,11 @@ import pytest
 from benchmarks import parity
 
 # Those of mesh/ are held in tests/geometry/.
-FILES = [file for file in parity.compared_files() if not file.startswith('mesh/')]
+FILES = [
+    pytest.param(file, marks=pytest.mark.slow) if 'pointconv' in file else file
+    for file in parity.compared_files()
+    if not file.startswith('mesh/')
+]
 # Where rounding moves values across the kink of a ReLU: the official float32 gradients differ by as much from the official
 # float64 ones, of which the file has the norms.
 ROUNDED = {'conv/conv_onet/model_pointconv.npz': 5e-2}
