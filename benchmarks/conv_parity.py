@@ -8,7 +8,16 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from benchmarks.module_parity import ZERO_GRADIENT, Bare, Deviation, Deviations, compare, compare_by_name, load_bare, under
+from benchmarks.module_parity import (
+    ZERO_GRADIENT,
+    Bare,
+    Deviation,
+    Deviations,
+    compare,
+    compare_by_name,
+    load_bare,
+    under,
+)
 from configs import conv_onet
 from onet_jax import losses, models
 from onet_jax.convert import official
@@ -18,9 +27,7 @@ from onet_jax.networks.grids import MAPS, LocalDecoder, UNet, UNet3D
 from onet_jax.training.state import TrainState
 from onet_jax.training.step import make_train_step
 
-# Files of options that no published network has: pooling by means, sums in place of concatenations, nearest features,
-# a convolution of width 1, crops.
-LEFT_OUT = ('scattermean', '_add', 'nearest', 'voxel_k1', 'crop')
+LEFT_OUT = ('crop',)
 
 
 def conv_deviations(name: str, data: dict, dtype) -> Deviations:
@@ -56,12 +63,13 @@ def golden_config(cfg: dict) -> ConfigDict:
             maps=(planes,) if isinstance(planes, str) else tuple(planes),
             cond_size=cfg['c_dim'],
             encoder_hidden_size=kwargs.get('hidden_dim', 32),
+            pooling=kwargs.get('scatter_type', 'max'),
             decoder_hidden_size=cfg.get('decoder_kwargs', {}).get('hidden_size', 32),
             plane_resolution=kwargs['plane_resolution'],
             grid_resolution=kwargs.get('grid_resolution', 32),
-            unet_depth=unet.get('depth', 1),
+            unet_depth=unet.get('depth', 0),
             unet_size=unet.get('start_filts', 32),
-            unet3d_levels=unet3d.get('num_levels', 1),
+            unet3d_levels=unet3d.get('num_levels', 0),
             unet3d_size=unet3d.get('f_maps', 32),
         )
     return config
@@ -71,7 +79,7 @@ def unet(data: dict, dtype, out: str) -> Deviations:
     """unet*: outputs, loss and gradients."""
     cfg = ast.literal_eval(str(data['meta/cfg']))
     if 'depth' in cfg:
-        module = UNet(cfg['num_classes'], cfg['depth'], cfg['start_filts'])
+        module = UNet(cfg['num_classes'], cfg['depth'], cfg['start_filts'], cfg['merge_mode'] == 'add')
     else:
         module = UNet3D(cfg['out_channels'], cfg['num_levels'], cfg['f_maps'])
     x, weights = (jnp.moveaxis(jnp.asarray(data[f'in/{key}'], dtype), 1, -1) for key in 'xw')
@@ -114,6 +122,7 @@ def encoder(data: dict, dtype, out: str) -> Deviations:
     cfg = ast.literal_eval(str(data['meta/cfg']))
     inputs = jnp.asarray(data['in/inputs'], dtype)
     module = build_module(golden_config(cfg).model).encoder
+    module = module.clone(kernel_size=cfg['kernel_size']) if 'kernel_size' in cfg else module
     found, _ = load_bare(module, official.LOCAL, under(data, 'param/'), dtype, inputs).run(inputs)
     expected = under(data, f'{out}/feature/')
     if set(found) != set(expected):
@@ -126,7 +135,10 @@ def decoder(data: dict, dtype, out: str) -> Deviations:
     cfg = ast.literal_eval(str(data['meta/cfg']))
     points, occ = (jnp.asarray(data[f'in/{key}'], dtype) for key in ('p', 'occ'))
     cond = {name: jnp.moveaxis(jnp.asarray(x, dtype), 1, -1) for name, x in under(data, 'in/c/').items()}
-    module = LocalDecoder(cfg['hidden_size'], num_blocks=cfg['n_blocks'])
+    nearest = cfg.get('sample_mode') == 'nearest'
+    module = LocalDecoder(
+        cfg['hidden_size'], cfg.get('leaky', False), cfg['n_blocks'], interpolation='nearest' if nearest else 'linear'
+    )
     net: Bare = load_bare(module, official.LOCAL, under(data, 'param/'), dtype, points, cond)
 
     def loss(trainable, points, cond):
@@ -137,7 +149,7 @@ def decoder(data: dict, dtype, out: str) -> Deviations:
         jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
     )(net.variables['params'], points, cond)
     by_map = [(jnp.moveaxis(by_cond[name], -1, 1), data[f'{out}/grad_in/c/{name}']) for name in MAPS if name in cond]
-    bound = module.bind({'params': net.variables['params']}, {name: x[0] for name, x in cond.items()})
+    bound = module.bind({'params': net.variables['params']}, {name: x[0] for name, x in cond.items()}, dtype=dtype)
     return {
         'logits': compare((logits, data[f'{out}/logits']), (bound(points[0]), data[f'{out}/logits'][0])),
         'loss': compare((value, data[f'{out}/loss'])),

@@ -39,7 +39,8 @@ def get_config(variant: str = '') -> ConfigDict:
         config.model.update(encoder='pointnet_plus_plus', decoder='simple_local_point')
         config.model.update(encoder_hidden_size=16 if tiny else 64, num_centres=(128, 32) if tiny else (512, 128))
     else:
-        config.model.update(encoder='pointnet_local_pool', encoder_hidden_size=32, decoder='simple_local')
+        config.model.update(encoder='pointnet_local_pool', encoder_hidden_size=32, pooling='max')  # or 'mean'
+        config.model.update(decoder='simple_local', interpolation='linear')  # or 'nearest'
         config.model.maps = next((MAPS[word] for word in chosen if word in MAPS), PLANES)
         config.model.update(plane_resolution=64, unet_depth=4, unet_size=32)
         config.model.update(grid_resolution=32, unet3d_levels=3, unet3d_size=32)

@@ -116,7 +116,9 @@ class PointnetPlus(nn.Module):
             group = (lower(x, self.dtype) for x in (relative, take(features, near)))
             levels.append((centres, apply(f'sa{i + 1}', widths, *group).max(axis=2)))
         (first_places, first), (second_places, second) = levels[1:]
-        whole = apply('sa3', (4 * w, 8 * w, 16 * w), lower(second_places, self.dtype), second).max(axis=1, keepdims=True)
+        whole = apply('sa3', (4 * w, 8 * w, 16 * w), lower(second_places, self.dtype), second).max(
+            axis=1, keepdims=True
+        )
         second = apply('fp3', (4 * w, 4 * w), second, whole)
         first = apply('fp2', (4 * w, 2 * w), first, spread(second, second_places, first_places))
         net = apply('fp1', (2 * w, 2 * w, self.cond_size), spread(first, first_places, points))
