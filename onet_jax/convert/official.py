@@ -25,6 +25,7 @@ class Layout(NamedTuple):
         '.*'  # the layers (a pattern of their names) that are linear there; others are convolutions of width 1
     )
     renames: tuple[tuple[str, str], ...] = ()  # (pattern, replacement) of the path below the module
+    square: str = ''  # those (a pattern of their official names) that are convolutions of 1 x 1
 
 
 _POINTWISE = Layout(linear='fc_z|fc_c')
@@ -46,9 +47,10 @@ LOCAL = Layout(
         (r'(encoders|decoders)_(\d)_(SingleConv\d)_', r'\1.\2.basic_module.\3.'),
     )
 )
-DECODERS |= {'simple_local': LOCAL}
+POINTNET_PLUS = Layout(linear='', renames=((r'(mlp_convs|mlp_bns)_(\d)\.', r'\1.\2.'),), square=r'sa\d\..*')
+DECODERS |= dict.fromkeys(conv_onet.DECODERS, LOCAL)
 ENCODERS = {name: RESNET if name.startswith('resnet') else Layout() for name in onet.ENCODERS}
-ENCODERS |= dict.fromkeys(conv_onet.ENCODERS, LOCAL)
+ENCODERS |= dict.fromkeys(conv_onet.ENCODERS, LOCAL) | {'pointnet_plus_plus': POINTNET_PLUS}
 
 LEAVES = {'kernel': 'weight', 'scale': 'weight', 'embedding': 'weight'}  # others have the same name
 ADAM = {'betas': (0.9, 0.999), 'eps': 1e-8, 'weight_decay': 0, 'amsgrad': False}  # as `optim.make_optimizer` makes it
@@ -196,7 +198,7 @@ def _entries(tree: dict, layouts: dict[str, Layout]) -> Iterator[tuple[Entry, ob
             axes = (leaf.ndim - 1, leaf.ndim - 2, *range(leaf.ndim - 2))
             shape = tuple(leaf.shape[axis] for axis in axes)
             if leaf.ndim == 2 and not re.fullmatch(layout.linear, layers[-1]):
-                shape = (*shape, 1)
+                shape = (*shape, 1, 1) if re.fullmatch(layout.square, name) else (*shape, 1)
         yield Entry(path, f'{module}.{name}', shape, axes), leaf
 
 

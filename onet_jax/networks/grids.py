@@ -56,6 +56,13 @@ def sample(features: jax.Array, unit: jax.Array) -> jax.Array:
     return total
 
 
+def sample_nearest(features: jax.Array, unit: jax.Array) -> jax.Array:
+    """As `sample`, but the nearest value as it is: the features jump from cell to cell."""
+    num_axes, resolution = unit.shape[-1], features.shape[1]
+    cells = (jnp.round(unit * (resolution - 1)).astype(jnp.int32) * resolution ** jnp.arange(num_axes)).sum(axis=-1)
+    return jnp.take_along_axis(features.reshape(len(features), -1, features.shape[-1]), cells[..., None], axis=1)
+
+
 def reduce_cells(values: jax.Array, cells: jax.Array, operation: str) -> jax.Array:
     """For every point the 'sum' or 'max' of values [N, C] over all points of its cell [N] int: [N, C].
 
@@ -117,16 +124,31 @@ def _pool_backwards(kept, gradient):
 pool_cells.defvjp(_pool_forwards, _pool_backwards)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def write_means(values: jax.Array, cells: jax.Array, num_cells: int) -> jax.Array:
-    """The mean of values [N, C] in every cell: [num_cells, C], 0 where there is no point."""
-    means = reduce_cells(values, cells, 'sum') / _count(values, cells)
-    # All points of a cell write the same, so that their order does not matter.
-    return jnp.zeros((num_cells, values.shape[1]), values.dtype).at[cells].set(means)
+@jax.custom_vjp
+def average_cells(values: jax.Array, cells: jax.Array) -> jax.Array:
+    """For every point the mean of values [N, C] in its cell [N] int: [N, C]."""
+    return reduce_cells(values, cells, 'sum') / _count(values, cells)
 
 
 def _count(values, cells):
     return reduce_cells(jnp.ones_like(values[:, :1]), cells, 'sum')
+
+
+# Symmetric: the gradient is averaged as well.
+average_cells.defvjp(
+    lambda values, cells: (average_cells(values, cells), cells),
+    lambda cells, gradient: (average_cells(gradient, cells), None),
+)
+POOLINGS = {'max': pool_cells, 'mean': average_cells}
+SAMPLINGS = {'linear': sample, 'nearest': sample_nearest}
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def write_means(values: jax.Array, cells: jax.Array, num_cells: int) -> jax.Array:
+    """The mean of values [N, C] in every cell: [num_cells, C], 0 where there is no point."""
+    means = average_cells(values, cells)
+    # All points of a cell write the same, so that their order does not matter.
+    return jnp.zeros((num_cells, values.shape[1]), values.dtype).at[cells].set(means)
 
 
 def _write_forwards(values, cells, num_cells):
@@ -156,6 +178,7 @@ class UNet(nn.Module):
     features: int
     depth: int = 4
     first_size: int = 32
+    add_skips: bool = False  # or concatenate them, as all published networks do
 
     @nn.compact
     def __call__(self, net: jax.Array) -> jax.Array:
@@ -172,7 +195,8 @@ class UNet(nn.Module):
             skips.append(net)
         for i, skip in enumerate(reversed(skips[:-1])):
             net = Doubling(skip.shape[-1], name=f'up_convs_{i}_upconv')(net)
-            net = convolve_twice(jnp.concatenate([net, skip], axis=-1), skip.shape[-1], f'up_convs_{i}')
+            net = net + skip if self.add_skips else jnp.concatenate([net, skip], axis=-1)
+            net = convolve_twice(net, skip.shape[-1], f'up_convs_{i}')
         return conv(self.features, kernel_size=1, name='conv_final')(net)
 
 
@@ -276,7 +300,7 @@ class Maps(nn.Module):
 
 
 class LocalPointnet(nn.Module):
-    """PointNet in which each block sees, beside the features of a point, their maximum over its cells of all maps.
+    """PointNet in which each block sees, beside the features of a point, what is pooled from its cells of all maps.
 
     Official name `pointnet_local_pool`.
     """
@@ -285,6 +309,7 @@ class LocalPointnet(nn.Module):
     hidden_size: int
     maps: Maps
     dtype: jnp.dtype | None = None  # of features and their products
+    pooling: str = 'max'  # of `POOLINGS`
 
     @nn.compact
     def __call__(self, points: jax.Array, *, train: bool = False, axis_name: str | None = None) -> dict[str, jax.Array]:
@@ -293,7 +318,7 @@ class LocalPointnet(nn.Module):
         net = Linear(2 * self.hidden_size, name='fc_pos')(points)
         net = ResnetBlock(self.hidden_size, name='blocks_0')(lower(net, self.dtype), train=train)
         for i in range(1, NUM_BLOCKS):
-            pooled = sum(jax.vmap(pool_cells)(net, of_map) for of_map in cells)
+            pooled = sum(jax.vmap(POOLINGS[self.pooling])(net, of_map) for of_map in cells)
             net = ResnetBlock(self.hidden_size, name=f'blocks_{i}')(net, pooled, train=train)
         return self.maps(Linear(self.cond_size, name='fc_c')(net), points)
 
@@ -304,11 +329,13 @@ class LocalVoxelEncoder(nn.Module):
     cond_size: int
     maps: Maps
     dtype: jnp.dtype | None = None  # of features and their products
+    kernel_size: int = 3
 
     @nn.compact
     def __call__(self, voxels: jax.Array, *, train: bool = False, axis_name: str | None = None) -> dict[str, jax.Array]:
         """voxels [B, D, D, D] in {0, 1}, x slowest -> by name [B, *space, C]. No layer depends on the mode."""
-        net = nn.relu(Conv(self.cond_size, padding=1, name='conv_in')(lower(voxels[..., None], self.dtype)))
+        conv = Conv(self.cond_size, self.kernel_size, padding=self.kernel_size // 2, name='conv_in')
+        net = nn.relu(conv(lower(voxels[..., None], self.dtype)))
         # From face to face of the unit cube, as the official code places them; it is half a voxel off at the faces.
         axis = jnp.linspace(-0.5, 0.5, voxels.shape[1], dtype=voxels.dtype)
         centres = jnp.stack(jnp.meshgrid(axis, axis, axis, indexing='ij'), axis=-1).reshape(-1, 3)
@@ -323,6 +350,7 @@ class LocalDecoder(nn.Module):
     leaky: bool = False  # slope 0.2 for negative values in the activation before the output
     num_blocks: int = NUM_BLOCKS
     dtype: jnp.dtype | None = None
+    interpolation: str = 'linear'  # of `SAMPLINGS`
     latent_size = 0
 
     @nn.compact
@@ -336,13 +364,19 @@ class LocalDecoder(nn.Module):
         axis_name: str | None = None,
     ) -> jax.Array:
         """points [B, T, 3] in object coordinates, cond: by name [B, *space, C] -> logits [B, T]."""
-        features = sum(sample(cond[name], normalise(points, name)) for name in MAPS if name in cond)
-        net, features = (lower(x, self.dtype) for x in (Linear(self.hidden_size, name='fc_p')(points), features))
+        net = Linear(self.hidden_size, name='fc_p')(points)
+        net, features = (lower(x, self.dtype) for x in (net, self.read(points, cond)))
         for i in range(self.num_blocks):
             net = net + Linear(self.hidden_size, name=f'fc_c_{i}')(features)
             net = ResnetBlock(self.hidden_size, name=f'blocks_{i}')(net, train=train)
         net = nn.leaky_relu(net, 0.2) if self.leaky else nn.relu(net)
         return Linear(1, name='fc_out')(net.astype(points.dtype))[..., 0]
+
+    @nn.nowrap
+    def read(self, points: jax.Array, cond: dict[str, jax.Array]) -> jax.Array:
+        """What the decoder is told of the places of points: [B, T, 3] -> [B, T, C]."""
+        look_up = SAMPLINGS[self.interpolation]
+        return sum(look_up(cond[name], normalise(points, name)) for name in MAPS if name in cond)
 
     @nn.nowrap
     def bind(self, variables: dict, cond: dict, latent: None = None, dtype: Any = jnp.float32) -> 'BoundLocalDecoder':

@@ -74,9 +74,44 @@ def test_coordinates_and_cells_are_the_official_ones(name):
     data = read_golden('conv/conv_onet/helpers.npz')
     kind = 'normalize_3d_coordinate/pad0.1' if name == 'grid' else f'normalize_coordinate/pad0.1/{name}'
     np.testing.assert_allclose(grids.normalise(data['in/p'], name), data[f'out/{kind}'], atol=1e-7)
-    for resolution in (8, 64):
+    with jax.enable_x64(True):
+        exact = grids.normalise(jnp.asarray(data['in/p'], jnp.float64), name)
+        np.testing.assert_allclose(exact, data[f'out64/{kind}'], atol=1e-12)
+    for resolution in (8, 32, 64) if name == 'grid' else (8, 64, 128):
         cells = grids.find_cells(data['in/p'], name, resolution)
         np.testing.assert_array_equal(cells, data[f'out/coordinate2index/pad0.1/{name}/r{resolution}'][:, 0])
+
+
+@pytest.mark.skipif(find_golden('conv/conv_onet/scatter.npz') is None, reason='the official outputs are not here')
+def test_pooling_and_writing_are_the_official_ones():
+    data = read_golden('conv/conv_onet/scatter.npz')
+    for values, cells, mean, most, winner in zip(
+        *(data[f'in/{key}'] for key in ('src', 'index')),
+        *(data[f'out/{key}_n12'] for key in ('mean', 'max', 'argmax')),
+        strict=True,
+    ):
+        values, cells = values.T, cells[0]
+        np.testing.assert_allclose(grids.write_means(values, cells, 12), mean.T, atol=1e-6)
+        np.testing.assert_allclose(grids.average_cells(values, cells), mean.T[cells], atol=1e-6)
+        np.testing.assert_array_equal(grids.pool_cells(values, cells), most.T[cells])
+        gradient = jax.grad(lambda x, cells=cells: grids.pool_cells(x, cells).sum())(values)
+        expected = np.zeros_like(values)
+        for cell in np.unique(cells):
+            expected[winner[:, cell], np.arange(3)] = (cells == cell).sum()
+        np.testing.assert_allclose(gradient, expected)
+
+
+def test_the_gradient_of_means_is_the_mean_gradient(rows):
+    values, cells = rows
+    weights = np.random.default_rng(1).normal(size=values.shape).astype(np.float32)
+    found = jax.grad(lambda v: (grids.average_cells(v, cells) * weights).sum())(values)
+    np.testing.assert_allclose(found, [weights[cells == cell].mean(axis=0) for cell in cells], rtol=1e-5, atol=1e-6)
+
+
+def test_the_nearest_value_of_a_map_is_read():
+    plane = np.arange(25, dtype=np.float32).reshape(1, 5, 5, 1)
+    unit = np.array([[[0.1, 0.2], [0.13, 0.99], [0.125, 0.375]]], np.float32)
+    np.testing.assert_array_equal(grids.sample_nearest(plane, unit)[0, :, 0], [5, 21, 10])
 
 
 @pytest.mark.parametrize('module, total', [(grids.UNet(32, 4), 1_934_976), (grids.UNet(32, 5), 7_769_472)])
