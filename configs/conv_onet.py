@@ -12,7 +12,20 @@ Published on ShapeNet (13 classes), from point clouds:
     voxels,maps=planes 0.752  0.092             0.905               0.735
     voxels,maps=grid   0.752  0.091             0.912               0.729
 
-The variant `tiny` has small networks for two CPU cores and sees 300 points, as `onet_points.py:tiny` does.
+Whole rooms, `rooms`, from 10,000 points (published on synthetic rooms of ShapeNet furniture; 5 classes):
+
+    rooms,maps=xz      0.795  0.047             0.889               0.937
+    rooms,maps=planes  0.805  0.044             0.903               0.948
+    rooms,maps=grid    0.782  0.047             0.902               0.941
+    rooms,grid64       0.849  0.042             0.915               0.964
+    rooms,maps=all     0.816  0.044             0.905               0.952
+
+`crops` is the network of windows that scenes of any size are made with, in the units of their files: it learns from windows of
+rooms. The embedded dataset of both are procedural rooms.
+
+The variant `tiny` has small networks for two CPU cores and sees 300 points, as `onet_points.py:tiny` does, and 10,000 of rooms:
+
+    python -m launch.train --config=configs/conv_onet.py:tiny,crops --workdir=runs/crops
 """
 
 from ml_collections import ConfigDict
@@ -22,11 +35,13 @@ from configs import choose, onet_points
 PLANES = ('xz', 'xy', 'yz')
 MAPS = {'maps=xz': PLANES[:1], 'maps=planes': PLANES, 'maps=grid': ('grid',), 'maps=all': (*PLANES, 'grid')}
 INPUTS = ('points', 'voxels')
-VARIANTS = ('', *onet_points.SIZES, *INPUTS, *MAPS)
+SCENES, GRIDS = ('rooms', 'crops'), ('grid64',)
+ROOMS = tuple(f'rooms_{count:02d}' for count in range(4, 9))  # families of the embedded dataset
+VARIANTS = ('', *onet_points.SIZES, *INPUTS, *MAPS, *SCENES, 'rooms,grid64', 'rooms,maps=all')
 
 
 def get_config(variant: str = '') -> ConfigDict:
-    chosen = choose('conv_onet', variant, onet_points.SIZES, INPUTS, MAPS)
+    chosen = choose('conv_onet', variant, onet_points.SIZES, INPUTS, MAPS, SCENES, GRIDS)
     config = onet_points.get_config('tiny' if 'tiny' in chosen else '').unlock()
     del config.model.latent_size, config.model.leaky
     maps = next((MAPS[word] for word in chosen if word in MAPS), PLANES)
@@ -42,10 +57,33 @@ def get_config(variant: str = '') -> ConfigDict:
         config.model.encoder = 'voxel_simple_local'
         config.data.update(input='voxels', num_points_per_step=1024)
         config.train.batch_size = 64
-    if 'tiny' in chosen:
+    if 'grid64' in chosen:
+        config.model.update(maps=('grid',), grid_resolution=64, unet3d_levels=4)
+    if chosen & set(SCENES):
+        config.data.update(families=ROOMS, num_input_points=10_000)
+        config.train.batch_size = 6 if 'grid64' in chosen else 24 if len(maps) > 3 else 32
+        config.model.update(plane_resolution=128, unet_depth=5)
+    if 'crops' in chosen:
+        del config.model.maps, config.model.plane_resolution, config.model.unet_depth, config.model.unet_size
+        del config.model.grid_resolution
+        config.model.update(encoder='pointnet_crop_local_pool', decoder='simple_local_crop', unet3d_levels=4)
+        config.model.update(unit_size=0.005, query_cells=25, sin_cos=False)
+        config.data.update(num_points_per_step=1024, sampling='surface')
+        config.train.batch_size = 2
+        config.eval.batch_size = 1
+    if 'tiny' in chosen and 'crops' in chosen:
+        config.model.update(unit_size=0.025, query_cells=17, unet3d_levels=2, unet3d_size=8, cond_size=16)
+        config.model.update(encoder_hidden_size=16)
+        config.data.update(num_points_per_step=256, num_near_points=0, num_shapes_per_family=40)
+        config.optim.learning_rate = 5e-3
+        config.train.update(num_steps=700, batch_size=4, log_every_steps=20, eval_every_steps=175)
+        config.train.checkpoint_every_steps = 175
+    elif 'tiny' in chosen:
         config.model.update(plane_resolution=32, unet_depth=3, unet_size=16, grid_resolution=16, unet3d_levels=2)
         config.model.update(unet3d_size=16)
         config.train.batch_size = 16
         if 'voxels' not in chosen:
-            config.data.num_input_points = 300
+            config.data.num_input_points = 10_000 if 'rooms' in chosen else 300
+    if 'crops' in chosen:
+        config.data.crop_size = config.model.unit_size * config.model.query_cells
     return config.lock()

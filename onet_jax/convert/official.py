@@ -46,7 +46,7 @@ LOCAL = Layout(
         (r'(encoders|decoders)_(\d)_(SingleConv\d)_', r'\1.\2.basic_module.\3.'),
     )
 )
-DECODERS |= {'simple_local': LOCAL}
+DECODERS |= dict.fromkeys(conv_onet.DECODERS, LOCAL)
 ENCODERS = {name: RESNET if name.startswith('resnet') else Layout() for name in onet.ENCODERS}
 ENCODERS |= dict.fromkeys(conv_onet.ENCODERS, LOCAL)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from onet_jax.models.occupancy import Encoder, OccupancyModule
+from onet_jax.networks.crops import CropDecoder, CropPointnet
 from onet_jax.networks.grids import MAPS, LocalDecoder, LocalPointnet, LocalVoxelEncoder, Maps
 
 
@@ -31,6 +32,25 @@ ENCODERS = {
         'points', lambda c, dtype: LocalPointnet(c.cond_size, c.encoder_hidden_size, _build_maps(c), dtype)
     ),
     'voxel_simple_local': Encoder('voxels', lambda c, dtype: LocalVoxelEncoder(c.cond_size, _build_maps(c), dtype)),
+    'pointnet_crop_local_pool': Encoder(
+        'points',
+        lambda c, dtype: CropPointnet(
+            c.cond_size,
+            c.encoder_hidden_size,
+            c.unit_size,
+            c.query_cells,
+            c.unet3d_levels,
+            c.unet3d_size,
+            c.sin_cos,
+            dtype,
+        ),
+    ),
+}
+DECODERS = {
+    'simple_local': lambda c, dtype: LocalDecoder(c.decoder_hidden_size, dtype=dtype),
+    'simple_local_crop': lambda c, dtype: CropDecoder(
+        c.decoder_hidden_size, unit=c.unit_size, sin_cos=c.sin_cos, dtype=dtype
+    ),
 }
 
 
@@ -39,18 +59,30 @@ def build_module(config: ConfigDict, dtype: jnp.dtype | None = None) -> Occupanc
 
     `encoder` is an official name. `maps` are the names of feature maps, of 'xz', 'xy', 'yz' and 'grid', with `cond_size`
     channels; planes have `plane_resolution`^2 cells and a U-Net of `unet_depth` levels, the first of `unet_size` channels,
-    the grid has `grid_resolution`^3 and one of `unet3d_levels` and `unet3d_size`. Others are widths.
+    the grid has `grid_resolution`^3 and one of `unet3d_levels` and `unet3d_size`. Others are widths. The encoder of crops has
+    one grid, of cells of `unit_size` in object coordinates, with `query_cells`^3 of them to ask about (see `crops.py`), and
+    with `sin_cos` coordinates become sines and cosines; it goes with the decoder of crops.
     dtype: of features and their products, as in `onet.build_module`. Raises ValueError for a
     resolution that a U-Net cannot halve as often.
     """
-    if config.encoder not in ENCODERS:
-        raise ValueError(f'config.model.encoder: expected one of {sorted(ENCODERS)}, found {config.encoder!r}')
-    if config.plane_resolution % (1 << config.unet_depth - 1):
+    for key, known in (('encoder', ENCODERS), ('decoder', DECODERS)):
+        if config[key] not in known:
+            raise ValueError(f'config.model.{key}: expected one of {sorted(known)}, found {config[key]!r}')
+    if is_crop(config) != (config.decoder == 'simple_local_crop'):
+        raise ValueError(
+            f"config.model.decoder: expected 'simple_local_crop' with the encoder 'pointnet_crop_local_pool' and no other, "
+            f'found {config.decoder!r} with {config.encoder!r}'
+        )
+    if not is_crop(config) and config.plane_resolution % (1 << config.unet_depth - 1):
         raise ValueError(
             f'config.model.plane_resolution: expected a multiple of {1 << config.unet_depth - 1}, which '
             f'config.model.unet_depth = {config.unet_depth} asks for, found {config.plane_resolution}'
         )
     return OccupancyModule(
-        decoder=LocalDecoder(config.decoder_hidden_size, dtype=dtype),
-        encoder=ENCODERS[config.encoder].build(config, dtype),
+        decoder=DECODERS[config.decoder](config, dtype), encoder=ENCODERS[config.encoder].build(config, dtype)
     )
+
+
+def is_crop(config: ConfigDict) -> bool:
+    """Whether the network of `config.model` sees windows of a scene."""
+    return config.encoder == 'pointnet_crop_local_pool'
