@@ -44,9 +44,9 @@ def make_room(seed: int, family: str, index: int) -> 'Room':
 def _walls(rng: np.random.Generator, depth: float, thickness: float) -> list[Box]:
     height, low = rng.uniform(*WALL_HEIGHT), -FLOOR[0] / 2  # a little into the floor
     centre, size = (height + low) / 2, height - low
-    sides = [
-        Box((sign * (1 - thickness) / 2, centre, 0), (thickness, size, depth)) for sign in (-1, 1)
-    ] + [Box((0, centre, sign * (depth - thickness) / 2), (1, size, thickness)) for sign in (-1, 1)]
+    sides = [Box((sign * (1 - thickness) / 2, centre, 0), (thickness, size, depth)) for sign in (-1, 1)] + [
+        Box((0, centre, sign * (depth - thickness) / 2), (1, size, thickness)) for sign in (-1, 1)
+    ]
     return [side for side in sides if rng.random() < WALL_SHARE]
 
 
