@@ -16,8 +16,8 @@ def open_feed(name: str, data_dir: str | Path, *, num_surface_points: int, **opt
 
     Where TensorFlow is installed a split too large for the resident feed is streamed instead, and a message says so; without
     it DoesNotFitError, a ValueError, is raised. The two draw their batches in different orders, so that of several processes
-    all stream what is too large for one; each calls this. num_surface_points: what an input takes; the resident feed delivers as
-    many, a streamed record has those of one chunk. options: what both take, `batch_size`, `seed`, `rows` and
+    all stream what is too large for one; each calls this. num_surface_points: what an input takes; the resident feed delivers
+    as many, a streamed record has those of one chunk. options: what both take, `batch_size`, `seed`, `rows` and
     `bad_examples`.
     """
     feed, too_large = None, None

@@ -68,8 +68,9 @@ def prepare_procedural(
 ) -> Index:
     """Build the dataset of procedural solids in `data_dir`; returns its index.
 
-    families: names of `procedural.FAMILIES`, all of them where empty, and of `rooms.FAMILIES`. The last `test_fraction` of each family is the
-    test split, `val_fraction` before it the validation split, at least one shape each where the fraction is positive.
+    families: names of `procedural.FAMILIES`, all of them where empty, and of `rooms.FAMILIES`. The last `test_fraction` of
+    each family is the test split, `val_fraction` before it the validation split, at least one shape each where the fraction
+    is positive.
     sampling: of the training points, see `data/sampling.py`; those of other splits are uniform.
     A shape that cannot be made is listed in the index with the reason. The result does not depend on the runner. Raises
     ValueError for settings that make no dataset or differ from those that `data_dir` was begun with.

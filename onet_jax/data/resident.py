@@ -47,7 +47,8 @@ def resident_feed(
 ) -> Feed:
     """Batches in which every epoch has each shape once, in an order of its own, with a random chunk of its points.
 
-    A batch may span two epochs. num_surface_points: of every row, rounded up to whole chunks, as far as a shape has them. rows: those of each batch to deliver, all by default. Shapes that cannot be read are left out
+    A batch may span two epochs. num_surface_points: of every row, rounded up to whole chunks, as far as a
+    shape has them. rows: those of each batch to deliver, all by default. Shapes that cannot be read are left out
     as far as `bad_examples` allows, by default never. Raises ValueError beyond that, and DoesNotFitError when the split does
     not fit into the memory of the device.
     """

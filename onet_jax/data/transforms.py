@@ -98,8 +98,8 @@ def make_evaluation_transform(data_config: ConfigDict) -> Callable[[jax.Array, d
 def _crop(key: jax.Array, row: dict, inputs: jax.Array, size: float, num_points: int) -> dict:
     """A row in a cube of edge `size` whose centre, uniform in the bounding box of the inputs [P, 3], becomes the origin.
 
-    `num_points` are drawn, with replacement, of the points in the cube; where there is none, the nearest one to it is. All inputs
-    stay: it is for the network to drop what is outside of its window.
+    `num_points` are drawn, with replacement, of the points in the cube; where there is none, the nearest one to it is. All
+    inputs stay: it is for the network to drop what is outside of its window.
     """
     centre_key, points_key = jax.random.split(key)
     low, high = inputs.min(axis=0), inputs.max(axis=0)

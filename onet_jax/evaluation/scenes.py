@@ -127,7 +127,7 @@ def reconstruct_scenes(
 def reconstruct_scene(
     params: dict, config: ConfigDict, cloud: np.ndarray, folder: str | Path, cell: float | None = None, band: int = BAND
 ) -> trimesh.Trimesh:
-    """The mesh of a cloud [N, 3] in its own frame, y up: closed and oriented outwards, without vertices where nothing is inside.
+    """The mesh of a cloud [N, 3] in its own frame, y up: closed and oriented outwards; no vertices where nothing is inside.
 
     cell: edge of a cell in the unit of the cloud, by default as `choose_cell` says. folder: what is done so far is kept there
     and taken from there, as long as the same is asked. Raises ValueError for a network that is none of crops, or a cell that

@@ -56,7 +56,7 @@ def join(pieces: Iterable[Piece]) -> trimesh.Trimesh:
     if not sum(len(piece.faces) for piece in pieces):
         return trimesh.Trimesh()
     firsts = np.cumsum([0, *(len(piece.names) for piece in pieces)])
-    names, where, numbers = np.unique(
+    _, where, numbers = np.unique(
         np.concatenate([piece.names for piece in pieces]), return_index=True, return_inverse=True
     )
     vertices = np.concatenate([piece.vertices for piece in pieces])[where]
