@@ -1,8 +1,11 @@
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.golden import find_golden
 from configs import conv_onet as config_file
 from onet_jax import models
 from onet_jax.convert import official
@@ -69,14 +72,44 @@ def test_the_method_meshes_what_the_network_says(monkeypatch):
         np.testing.assert_allclose(a.volume, b.volume, rtol=1e-2)
 
 
-@pytest.mark.parametrize(
-    'variant', ['maps=planes', 'maps=xz', 'maps=grid', 'maps=all', 'voxels,maps=planes', 'voxels,maps=grid']
-)
+TOTALS = {
+    'maps=planes': 1_978_209,
+    'maps=xz': 1_978_209,
+    'maps=grid': 1_068_545,
+    'maps=all': 3_003_521,
+    'voxels,maps=planes': 1_951_873,
+    'voxels,maps=grid': 1_042_209,
+    'rooms,maps=planes': 7_812_705,
+    'rooms,maps=grid': 1_068_545,
+    'rooms,maps=all': 8_838_017,
+    'rooms,grid64': 4_166_657,
+    'crops': 4_166_657,
+}
+
+
+@pytest.mark.parametrize('variant', TOTALS)
 def test_the_networks_have_the_official_weights(variant):
-    totals = {'maps=planes': 1_978_209, 'maps=xz': 1_978_209, 'maps=grid': 1_068_545, 'maps=all': 3_003_521}
-    totals |= {'voxels,maps=planes': 1_951_873, 'voxels,maps=grid': 1_042_209}
     shapes = official.variable_shapes(config_file.get_config(variant))
-    assert sum(x.size for x in jax.tree.leaves(shapes)) == totals[variant]
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == TOTALS[variant]
+
+
+@pytest.mark.skipif(find_golden('conv/state_dict_shapes.json') is None, reason='the official names are not here')
+@pytest.mark.parametrize(
+    'name, variant',
+    [
+        ('pointcloud/room_1plane', 'rooms,maps=xz'),
+        ('pointcloud/room_combine', 'rooms,maps=all'),
+        ('pointcloud/room_grid64', 'rooms,grid64'),
+        ('pointcloud_crop/room_grid64', 'crops'),
+    ],
+)
+def test_networks_of_rooms_have_the_official_names(name, variant):
+    tables = json.loads(find_golden('conv/state_dict_shapes.json').read_text())
+    table = tables[f'conv_onet/{name}']
+    table = tables[table['same_as']] if 'same_as' in table else table
+    config = config_file.get_config(variant)
+    params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), official.variable_shapes(config))
+    assert {key: list(x.shape) for key, x in official.to_state_dict(params, config).items()} == table
 
 
 def test_weights_go_to_official_names_and_back():

@@ -1,9 +1,15 @@
+import ast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.conv_parity import crop_config
 from benchmarks.golden import find_golden, read_golden
+from benchmarks.module_parity import under
+from onet_jax.convert import official
+from onet_jax.models.conv_onet import build_module
 from onet_jax.networks import crops
 
 HELPERS = 'conv/conv_onet/helpers.npz'
@@ -80,3 +86,23 @@ def test_outside_of_training_the_window_holds_the_cube(network):
     cond = module.apply(params, points)
     assert cond['grid'].shape[1] == crops.cube_cells(0.1, 2) == 26
     np.testing.assert_allclose(cond['low'], -1.3, atol=1e-6)
+
+
+@pytest.mark.skipif(find_golden('conv/conv_onet/crop_sliding.npz') is None, reason='the official outputs are not here')
+def test_windows_over_a_scene_have_the_official_values():
+    """Twenty-seven windows, in the official lattice; 4 values along an axis of each."""
+    data, stored = read_golden('conv/conv_onet/crop_sliding.npz'), read_golden('conv/conv_onet/model_crop_grid.npz')
+    config = crop_config(ast.literal_eval(str(stored['meta/cfg'])))
+    params = official.from_state_dict(under(stored, 'param/'), config)
+    module, cloud = build_module(config.model), data['in/inputs']
+
+    @jax.jit
+    def values_of(low, queries):
+        cond = module.apply(params, cloud, low, method=lambda m, x, low: m.encoder(x, low, train=True))
+        return module.apply(params, queries, cond, method='decode')[0].reshape(4, 4, 4)
+
+    expected = data['out/up0/value_grid'].reshape(3, 4, 3, 4, 3, 4).transpose(0, 2, 4, 1, 3, 5).reshape(27, 4, 4, 4)
+    for query_vol, input_vol, values in zip(data['out/query_vol'], data['out/input_vol'], expected, strict=True):
+        axes = [low + (high - low) / 4 * np.arange(4, dtype=np.float32) for low, high in query_vol.T]
+        queries = np.stack(np.meshgrid(*axes, indexing='ij'), axis=-1).reshape(1, -1, 3)
+        np.testing.assert_allclose(values_of(input_vol[None, :1], queries), values, atol=1e-4)
