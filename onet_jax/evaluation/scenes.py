@@ -38,7 +38,7 @@ from onet_jax.networks.crops import window_cells
 SAMPLES = 2  # values along the edge of a cell
 BAND = 2  # cells
 LEAST_POINTS = 1024  # of a window, filled up to a power of two of them: few programs are compiled
-ROOM_AREA = 4.0  # surface of a training room, in squares of its longest edge: the mean of the embedded ones
+ROOM_AREA = 3.0  # of a training room, in squares of its longest edge, as the distances of its points tell it
 NEIGHBOURS = 8  # whose distance says how dense a cloud is
 OUTSIDE = -1e4
 DONE = 'done'  # in the folder of a scene whose mesh is written

@@ -108,8 +108,8 @@ def test_the_cell_follows_the_density_and_the_unit(scene):
     cell = scenes.choose_cell(sheet, config)
     np.testing.assert_allclose(scenes.choose_cell(100 * sheet, config), 100 * cell)
     np.testing.assert_allclose(scenes.choose_cell(sheet[:5000], config), 2 * cell, rtol=0.1)
-    # A room of the training has 10,000 points on 4 squares.
-    room = 2 * sheet[:10_000]
+    # A room of the training has 10,000 points on 3 squares.
+    room = 3**0.5 * sheet[:10_000]
     np.testing.assert_allclose(scenes.choose_cell(room, config), config.model.unit_size, rtol=0.1)
 
 
