@@ -33,7 +33,6 @@ from onet_jax.geometry.extract import extract_mesh, threshold_to_logit
 from onet_jax.geometry.meshes import CLOUD_FORMATS, load_cloud, normalise
 from onet_jax.metrics import sampling_floor
 from onet_jax.training.checkpoints import Run, load_run
-
 from onet_jax.viz.pictures import Item, contact_sheet, render_mesh, render_points
 
 ROOT = Path(__file__).resolve().parents[1]
