@@ -1,11 +1,11 @@
 """Scenes of any size with a network of windows: held-out rooms and scans, seams, memory and time by the number of points.
 
     python -m benchmarks.scenes --workdir=runs/crops --part=seams --part=same --part=growing --part=decoder
-    python -m benchmarks.scenes --workdir=runs/crops --part=page --scans=FOLDER --output=docs/results
+    python -m benchmarks.scenes --workdir=runs/crops --part=pictures --scans=FOLDER --output=docs/results
 
-`page` writes OUTPUT/rooms.md with pictures: held-out rooms with their metrics, and the clouds of a folder, y up. `seams` is how
-far neighbouring windows disagree where they meet. `same` and `growing` are clouds of more points in one room, and of more
-rooms. `decoder` is a full-size network of whole rooms at resolution 256, of which only the time counts: its weights are random.
+`pictures` draws held-out rooms and the clouds of a folder, y up, into OUTPUT, and prints their tables. `seams` is how far
+neighbouring windows disagree where they meet. `same` and `growing` are clouds of more points in one room, and of more rooms.
+`decoder` is a full-size network of whole rooms at resolution 256, of which only the time counts: its weights are random.
 """
 
 import os
@@ -28,7 +28,6 @@ from onet_jax.data.rooms import make_room
 from onet_jax.evaluation import scenes
 from onet_jax.evaluation.evaluate import evaluate_mesh
 from onet_jax.evaluation.tables import COLUMNS, to_markdown
-from onet_jax.files import write_atomically
 from onet_jax.geometry.extract import extract_mesh, threshold_to_logit
 from onet_jax.geometry.meshes import CLOUD_FORMATS, load_cloud, normalise
 from onet_jax.metrics import sampling_floor
@@ -36,12 +35,12 @@ from onet_jax.training.checkpoints import Run, load_run
 from onet_jax.viz.pictures import Item, contact_sheet, render_mesh, render_points
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ('page', 'seams', 'same', 'growing', 'decoder')
+PARTS = ('pictures', 'seams', 'same', 'growing', 'decoder')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Of configs/conv_onet.py:crops or tiny,crops.', required=True)
 CHOSEN = flags.DEFINE_multi_enum('part', ['seams', 'same'], PARTS, 'What to measure.')
-SCANS = flags.DEFINE_string('scans', None, 'Folder of clouds to show on the page, y up.')
+SCANS = flags.DEFINE_string('scans', None, 'Folder of clouds to show, y up.')
 CELLS = flags.DEFINE_multi_string('cell', [], 'NAME=LENGTH of the cells of a scan, in its unit.')
-OUTPUT = flags.DEFINE_string('output', 'docs/results', 'Folder of the page.')
+OUTPUT = flags.DEFINE_string('output', 'docs/results', 'Folder of the pictures.')
 SIZES = flags.DEFINE_multi_integer('size', [10_000, 100_000, 1_000_000], 'Points of the clouds.')
 METRICS = ('iou', 'chamfer_l1', 'normal_consistency', 'f_score')
 POINTS_OF_ROOM, NOISE, ELEVATION, SIZE = 10_000, 0.005, 45.0, 300
@@ -202,30 +201,22 @@ def show_scans(run: Run, folder: str, cells: dict[str, float]) -> tuple[list[Ite
     return items, rows
 
 
-def write_page(run: Run, output: Path) -> None:
-    """OUTPUT/rooms.md and its pictures."""
+def show(run: Run, output: Path) -> None:
+    """Pictures OUTPUT/rooms_held_out.png and OUTPUT/rooms_scans.png; prints the tables beside them."""
     items, rows = show_rooms(run)
     contact_sheet(items, ('input', 'reconstruction', 'ground truth'), output / 'rooms_held_out.png', size=SIZE)
-    parts = [
-        '# Whole rooms, and scenes of any size',
-        (output / 'rooms_words.md').read_text() if (output / 'rooms_words.md').exists() else '',
-        '## Rooms that the network has not seen',
-        to_markdown(['class', *(COLUMNS[m][0] for m in METRICS)], rows),
-        '![held-out rooms](rooms_held_out.png)',
-    ]
+    print(to_markdown(['class', *(COLUMNS[m][0] for m in METRICS)], rows))
     if SCANS.value:
         items, rows = show_scans(run, SCANS.value, {k: float(v) for k, v in (c.split('=') for c in CELLS.value)})
         contact_sheet(items, ('scan', 'reconstruction'), output / 'rooms_scans.png', size=SIZE)
-        header = ['scan', 'points', 'longest edge', 'cell', 'windows', 'seconds']
-        parts += ['## Scans', to_markdown(header, rows), '![scans](rooms_scans.png)']
-    write_atomically(output / 'rooms.md', ('\n\n'.join(part.strip() for part in parts if part) + '\n').encode())
+        print(to_markdown(['scan', 'points', 'longest edge', 'cell', 'windows', 'seconds'], rows))
 
 
 def main(_):
     run, figures, rows = load_run(WORKDIR.value), {}, []
     for part in CHOSEN.value:
-        if part == 'page':
-            write_page(run, Path(OUTPUT.value))
+        if part == 'pictures':
+            show(run, Path(OUTPUT.value))
         elif part == 'seams':
             figures[part] = measure_seams(run)
         elif part == 'decoder':

@@ -4,14 +4,14 @@ import importlib.util
 from pathlib import Path
 
 from onet_jax.data.pipeline import tfds_feed
-from onet_jax.data.records import Feed
+from onet_jax.data.records import CHUNK_POINTS, Feed
 from onet_jax.data.resident import DoesNotFitError, resident_feed
 from onet_jax.parallel import any_process, tell
 
 FEEDS = {'tfds': tfds_feed, 'resident': resident_feed}
 
 
-def open_feed(name: str, data_dir: str | Path, *, num_surface_points: int, **options) -> Feed:
+def open_feed(name: str, data_dir: str | Path, *, num_surface_points: int = CHUNK_POINTS, **options) -> Feed:
     """The feed `config.data.feed` = name of the train split.
 
     Where TensorFlow is installed a split too large for the resident feed is streamed instead, and a message says so; without

@@ -133,3 +133,8 @@ def test_wrong_settings_are_named():
         config.model.plane_resolution = 9
     with pytest.raises(ValueError, match=r'config.model.plane_resolution: expected a multiple of 2, .* found 9'):
         models.build(config)
+    config = config_file.get_config('crops')
+    with config.unlocked():
+        config.model.decoder = 'simple_local'
+    with pytest.raises(ValueError, match=r"config.model.decoder: expected 'simple_local_crop' with the encoder"):
+        models.build(config)
