@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import trimesh
 from absl import app, flags
+from PIL import Image
 
 from benchmarks import report
 from configs import conv_onet
@@ -28,11 +29,12 @@ from onet_jax.data.rooms import make_room
 from onet_jax.evaluation import scenes
 from onet_jax.evaluation.evaluate import evaluate_mesh
 from onet_jax.evaluation.tables import COLUMNS, to_markdown
+from onet_jax.files import write_atomically
 from onet_jax.geometry.extract import extract_mesh, threshold_to_logit
 from onet_jax.geometry.meshes import CLOUD_FORMATS, load_cloud, normalise
 from onet_jax.metrics import sampling_floor
 from onet_jax.training.checkpoints import Run, load_run
-from onet_jax.viz.pictures import Item, contact_sheet, render_mesh, render_points
+from onet_jax.viz.pictures import Item, contact_sheet, encode_png, render_mesh, render_points
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ('pictures', 'seams', 'same', 'growing', 'decoder')
@@ -201,14 +203,20 @@ def show_scans(run: Run, folder: str, cells: dict[str, float]) -> tuple[list[Ite
     return items, rows
 
 
+def write_sheet(items: list[Item], titles: tuple[str, ...], path: Path) -> None:
+    """A contact sheet in few colours: a small file."""
+    contact_sheet(items, titles, path, size=SIZE)
+    write_atomically(path, encode_png(np.asarray(Image.open(path).convert('RGB'))))
+
+
 def show(run: Run, output: Path) -> None:
     """Pictures OUTPUT/rooms_held_out.png and OUTPUT/rooms_scans.png; prints the tables beside them."""
     items, rows = show_rooms(run)
-    contact_sheet(items, ('input', 'reconstruction', 'ground truth'), output / 'rooms_held_out.png', size=SIZE)
+    write_sheet(items, ('input', 'reconstruction', 'ground truth'), output / 'rooms_held_out.png')
     print(to_markdown(['class', *(COLUMNS[m][0] for m in METRICS)], rows))
     if SCANS.value:
         items, rows = show_scans(run, SCANS.value, {k: float(v) for k, v in (c.split('=') for c in CELLS.value)})
-        contact_sheet(items, ('scan', 'reconstruction'), output / 'rooms_scans.png', size=SIZE)
+        write_sheet(items, ('scan', 'reconstruction'), output / 'rooms_scans.png')
         print(to_markdown(['scan', 'points', 'longest edge', 'cell', 'windows', 'seconds'], rows))
 
 

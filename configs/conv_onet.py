@@ -23,7 +23,8 @@ Whole rooms, `rooms`, from 10,000 points (published on synthetic rooms of ShapeN
 `crops` is the network of windows that scenes of any size are made with, in the units of their files: it learns from windows of
 rooms. The embedded dataset of both are procedural rooms.
 
-The variant `tiny` has small networks for two CPU cores and sees 300 points, as `onet_points.py:tiny` does, and 10,000 of rooms:
+The variant `tiny` has small networks for two CPU cores and sees 300 points, as `onet_points.py:tiny` does, and 10,000 of rooms.
+Windows learn in about 12 minutes of two free cores (docs/results/rooms.md):
 
     python -m launch.train --config=configs/conv_onet.py:tiny,crops --workdir=runs/crops
 """
@@ -42,6 +43,8 @@ VARIANTS = ('', *onet_points.SIZES, *INPUTS, *MAPS, *SCENES, 'rooms,grid64', 'ro
 
 def get_config(variant: str = '') -> ConfigDict:
     chosen = choose('conv_onet', variant, onet_points.SIZES, INPUTS, MAPS, SCENES, GRIDS)
+    if 'voxels' in chosen and chosen & set(SCENES):
+        raise ValueError(f'configs/conv_onet.py: expected rooms and windows from points, found the variant {variant!r}')
     config = onet_points.get_config('tiny' if 'tiny' in chosen else '').unlock()
     del config.model.latent_size, config.model.leaky
     maps = next((MAPS[word] for word in chosen if word in MAPS), PLANES)
@@ -82,8 +85,10 @@ def get_config(variant: str = '') -> ConfigDict:
         config.model.update(plane_resolution=32, unet_depth=3, unet_size=16, grid_resolution=16, unet3d_levels=2)
         config.model.update(unet3d_size=16)
         config.train.batch_size = 16
-        if 'voxels' not in chosen:
-            config.data.num_input_points = 10_000 if 'rooms' in chosen else 300
+        if 'rooms' in chosen:
+            config.model.update(plane_resolution=64, unet_depth=4, grid_resolution=32)
+        elif 'voxels' not in chosen:
+            config.data.num_input_points = 300
     if 'crops' in chosen:
         config.data.crop_size = config.model.unit_size * config.model.query_cells
     return config.lock()

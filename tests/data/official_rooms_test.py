@@ -37,7 +37,7 @@ def test_rooms_go_to_the_official_layout_and_back(exported):
     for points, labels in (('points', 'occ'), ('surface', 'normals')):
         a, b = (np.column_stack([getattr(x, points), getattr(x, labels)]) for x in (before, after))
         np.testing.assert_array_equal(a[np.lexsort(a.T)], b[np.lexsort(b.T)])
-    assert (before.voxels == after.voxels).mean() > 0.97, 'the labels of the nearest points'
+    assert (before.voxels == after.voxels).mean() > 0.95, 'the labels of the nearest points'
 
 
 def test_the_seed_says_which_sampling_of_a_room_is_read(exported):
