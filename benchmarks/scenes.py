@@ -195,11 +195,12 @@ def show_scans(run: Run, folder: str, cells: dict[str, float]) -> tuple[list[Ite
         with tempfile.TemporaryDirectory() as windows:
             mesh = scenes.reconstruct_scene(run.params, run.config, cloud, windows, cell)
             count = len(list(Path(windows).glob('window_*')))
-        seconds, frame = time.perf_counter() - began, normalise(cloud)
+        seconds, longest = time.perf_counter() - began, np.ptp(cloud, axis=0).max()
+        frame = normalise(np.quantile(cloud, (0.02, 0.98), axis=0))  # a few far points would make the picture small
         mesh.vertices = frame.to_object(mesh.vertices)
         shown = np.random.default_rng(0).permutation(frame.to_object(cloud))
         items.append(Item(path.stem, f'{len(cloud):,} points', (picture(shown), picture(mesh))))
-        rows.append([path.stem, f'{len(cloud):,}', f'{frame.scale:.1f}', f'{cell:.3f}', str(count), f'{seconds:.0f}'])
+        rows.append([path.stem, f'{len(cloud):,}', f'{longest:.1f}', f'{cell:.3f}', str(count), f'{seconds:.0f}'])
     return items, rows
 
 

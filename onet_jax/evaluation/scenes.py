@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import json
 import shutil
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from ml_collections import ConfigDict
 from scipy.spatial import KDTree
 from tqdm import tqdm
 
+from onet_jax import models
 from onet_jax.data.sources import find_files
 from onet_jax.evaluation.domain import hash_weights
 from onet_jax.files import write_atomically, write_json
@@ -32,6 +34,7 @@ from onet_jax.geometry.blocks import join, march_block
 from onet_jax.geometry.extract import threshold_to_logit
 from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_FORMATS, load_cloud, save_mesh
 from onet_jax.models.conv_onet import build_module, is_crop
+from onet_jax.models.method import Method
 from onet_jax.models.occupancy import CHUNK
 from onet_jax.networks.crops import window_cells
 
@@ -124,6 +127,22 @@ def reconstruct_scenes(
     return written
 
 
+def build_method(config: ConfigDict) -> Method:
+    """As `models.build`; a network of windows reconstructs clouds [B, N, 3] in object coordinates window by window."""
+    method = models.build(config)
+    if not is_of_scenes(config):
+        return method
+
+    def reconstruct(params, inputs, key):
+        meshes = []
+        for cloud in np.asarray(inputs, np.float64):
+            with tempfile.TemporaryDirectory() as folder:
+                meshes.append(reconstruct_scene(params, config, cloud, folder, config.model.unit_size))
+        return meshes
+
+    return method._replace(reconstruct=reconstruct)
+
+
 def reconstruct_scene(
     params: dict, config: ConfigDict, cloud: np.ndarray, folder: str | Path, cell: float | None = None, band: int = BAND
 ) -> trimesh.Trimesh:
@@ -143,7 +162,7 @@ def reconstruct_scene(
     boxes = find_boxes(cells, layout)
     index = Index(cells, layout)
     infer = partial(_infer, build_module(config.model), layout, params)
-    for box in tqdm(boxes, desc='windows', unit='window', mininterval=5):
+    for box in tqdm(boxes, desc='windows', unit='window', mininterval=5, leave=False):
         path = _path(folder, box)
         if not path.exists():
             points = fill_up(index.find(box), config.data.num_input_points, box)

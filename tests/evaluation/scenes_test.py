@@ -133,3 +133,14 @@ def test_wrong_arguments_are_named(scene, tmp_path):
     (tmp_path / 'mine.txt').write_text('x')
     with pytest.raises(ValueError, match='expected an empty folder, or the windows of a scene'):
         scenes.reconstruct_scene(params, config, cloud, tmp_path, cell=1.0)
+
+
+def test_an_evaluation_goes_window_by_window(scene, monkeypatch):
+    config, params, cloud = scene
+    asked, infer = [], scenes._infer
+    monkeypatch.setattr(scenes, '_infer', lambda *args: asked.append(1) or infer(*args))
+    cloud = (cloud - cloud.mean(axis=0)) / np.ptp(cloud)
+    (mesh,) = scenes.build_method(config).reconstruct(params, cloud[None].astype(np.float32), jax.random.key(0))
+    assert len(asked) > 10
+    assert mesh.is_watertight
+    assert scenes.build_method(onet_points.get_config('tiny')).reconstruct is not None
