@@ -8,6 +8,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from benchmarks.golden import read_golden
 from benchmarks.module_parity import (
     ZERO_GRADIENT,
     Bare,
@@ -23,16 +24,17 @@ from onet_jax import losses, models
 from onet_jax.convert import official
 from onet_jax.models.conv_onet import build_module
 from onet_jax.networks import pointnet_plus
+from onet_jax.networks.crops import find_window_cells, window_cells
 from onet_jax.networks.grids import MAPS, LocalDecoder, UNet, UNet3D
 from onet_jax.training.state import TrainState
 from onet_jax.training.step import make_train_step
-
-LEFT_OUT = ('crop',)
 
 
 def conv_deviations(name: str, data: dict, dtype) -> Deviations:
     """conv/conv_onet/*, by the first word of the name."""
     kinds = {'unet': unet, 'unet3d': unet, 'enc': encoder, 'dec': decoder, 'model': model}
+    if name.startswith('model_crop'):
+        return crop_model(data, dtype, 'out64' if dtype == np.float64 else 'out')
     return kinds[name.split('_')[0]](data, dtype, 'out64' if dtype == np.float64 else 'out')
 
 
@@ -215,6 +217,77 @@ def chosen_points(clouds: jax.Array, data: dict) -> list[tuple]:
         pairs += [(chosen, data[f'out/fps{num_centres}']), (near, data[f'out/ball{size}'])]
         places = centres
     return pairs
+
+
+def crop_config(cfg: dict) -> ConfigDict:
+    """The network of windows of a file, from the settings in it."""
+    network, kwargs, window = cfg['model'], cfg['model']['encoder_kwargs'], cfg['data']
+    config = conv_onet.get_config('crops')
+    with config.unlocked():
+        config.model.update(
+            cond_size=network['c_dim'],
+            encoder_hidden_size=kwargs['hidden_dim'],
+            decoder_hidden_size=network['decoder_kwargs']['hidden_size'],
+            unet3d_levels=kwargs['unet3d_kwargs']['num_levels'],
+            unet3d_size=kwargs['unet3d_kwargs']['f_maps'],
+            unit_size=window['unit_size'],
+            query_cells=window['query_vol_size'],
+            sin_cos=network.get('pos_encoding') == 'sin_cos',
+        )
+    return config
+
+
+def crop_model(data: dict, dtype, out: str) -> Deviations:
+    """model_crop_*: cells, logits, loss, gradients and the losses of two steps of Adam, in windows of the official loader."""
+    config, state = crop_config(ast.literal_eval(str(data['meta/cfg']))), under(data, 'param/')
+    params = jax.tree.map(lambda x: jnp.asarray(x, dtype), official.from_state_dict(state, config))
+    module, layouts = build_module(config.model), official.layouts_of(config, False)
+    unit, levels = config.model.unit_size, config.model.unet3d_levels
+    num_cells = window_cells(config.model.query_cells, levels)
+    raw = read_golden('conv/conv_onet/crop_inputs.npz')
+
+    def batch(number):
+        arrays = under(data, f'in/batch{number}/')
+        inputs = jnp.asarray(arrays['inputs'], dtype)
+        # Of cells and of queries the official code gives the places, rounded to float32: for each the corner that makes it so.
+        cells = np.stack(
+            np.unravel_index(arrays['inputs.ind/grid'][:, 0], (num_cells + 1,) + (num_cells,) * 2)[::-1], axis=-1
+        )
+        low = inputs - (jnp.asarray(cells, dtype) + 0.5) * unit
+        points = jnp.asarray(arrays['points'], dtype)
+        corner = points - jnp.asarray(arrays['points.normalized/grid'], dtype) * unit * num_cells
+        return inputs, low, points, corner, jnp.asarray(arrays['points.occ'], dtype)
+
+    def forward(trainable, inputs, low, points, corner, occ):
+        variables = {'params': trainable}
+        cond = module.apply(variables, inputs, low, method=lambda m, x, low: m.encoder(x, low, train=True))
+        logits = module.apply(variables, points, {**cond, 'low': corner}, method='decode')
+        return losses.occupancy_bce(logits, occ).sum(axis=1).mean(), logits
+
+    def cells(number):
+        arrays, low = under(data, f'in/batch{number}/'), raw[f'in/batch{number}/input_vol'][:, :1]
+        # The loader moves points outside of the window to the origin, which may lie in it.
+        inputs = np.where(arrays['inputs.mask'][..., None], np.float32(-1e3), arrays['inputs'])
+        return find_window_cells(inputs, low, np.float32(unit), num_cells), arrays['inputs.ind/grid'][:, 0]
+
+    first = batch(0)
+    gradient = jax.jit(jax.value_and_grad(forward, has_aux=True))
+    (value, logits), by_weights = gradient(params['params'], *first)
+    tx, trainable, values = optax.adam(1e-4), params['params'], []
+    opt_state = tx.init(trainable)
+    for number in (0, 1):
+        (loss, _), grads = gradient(trainable, *batch(number))
+        updates, opt_state = tx.update(grads, opt_state)
+        trainable = optax.apply_updates(trainable, updates)
+        values.append(loss)
+    return {
+        'cells': compare(cells(0), cells(1)),
+        'logits': compare((logits, data[f'{out}/eval/logits'])),
+        'loss': compare((value, data[f'{out}/train/loss'])),
+        **gradients(official.write_weights({'params': by_weights}, layouts), data, 'train/'),
+        'losses of 2 Adam steps': compare((jnp.stack(values), data['out64/adam/losses'])),
+        'round trip': compare_by_name(official.to_state_dict(params, config), state),
+    }
 
 
 def largest_step(found: dict, expected: dict) -> float:

@@ -13,8 +13,22 @@ Published on ShapeNet (13 classes), from point clouds:
     voxels,maps=planes 0.752  0.092             0.905               0.735
     voxels,maps=grid   0.752  0.091             0.912               0.729
 
+Whole rooms, `rooms`, from 10,000 points (published on synthetic rooms of ShapeNet furniture; 5 classes):
+
+    rooms,maps=xz      0.795  0.047             0.889               0.937
+    rooms,maps=planes  0.805  0.044             0.903               0.948
+    rooms,maps=grid    0.782  0.047             0.902               0.941
+    rooms,grid64       0.849  0.042             0.915               0.964
+    rooms,maps=all     0.816  0.044             0.905               0.952
+
+`crops` is the network of windows that scenes of any size are made with, in the units of their files: it learns from windows of
+rooms. The embedded dataset of both are procedural rooms.
+
 The variant `tiny` has small networks for two CPU cores, that learn the embedded dataset in ten minutes, and sees 300 points, as
-`onet_points.py:tiny` does; `points=3000` and `points=300` say it otherwise.
+`onet_points.py:tiny` does (`points=3000` and `points=300` say it otherwise), and 10,000 of rooms. Windows learn in about 12
+minutes of two free cores (docs/results/rooms.md):
+
+    python -m launch.train --config=configs/conv_onet.py:tiny,crops --workdir=runs/crops
 """
 
 from ml_collections import ConfigDict
@@ -24,12 +38,26 @@ from configs import choose, onet_points
 PLANES = ('xz', 'xy', 'yz')
 MAPS = {'maps=xz': PLANES[:1], 'maps=planes': PLANES, 'maps=grid': ('grid',), 'maps=all': (*PLANES, 'grid')}
 INPUTS = ('points', 'voxels')
-BASELINES = ('pointconv',)
-VARIANTS = ('', *onet_points.SIZES, *INPUTS, *MAPS, *BASELINES, 'tiny,pointconv')
+BASELINES, SCENES, GRIDS = ('pointconv',), ('rooms', 'crops'), ('grid64',)
+ROOMS = tuple(f'rooms_{count:02d}' for count in range(4, 9))  # families of the embedded dataset
+VARIANTS = (
+    '',
+    *onet_points.SIZES,
+    *INPUTS,
+    *MAPS,
+    *BASELINES,
+    *SCENES,
+    'tiny,pointconv',
+    'rooms,grid64',
+    'rooms,maps=all',
+)
 
 
 def get_config(variant: str = '') -> ConfigDict:
-    chosen = choose('conv_onet', variant, onet_points.SIZES, onet_points.DENSITIES, INPUTS, (*MAPS, *BASELINES))
+    networks = (*MAPS, *GRIDS, *BASELINES)
+    chosen = choose('conv_onet', variant, onet_points.SIZES, onet_points.DENSITIES, INPUTS, networks, SCENES)
+    if 'voxels' in chosen and chosen & set(SCENES):
+        raise ValueError(f'configs/conv_onet.py: expected rooms and windows from points, found the variant {variant!r}')
     config = onet_points.get_config('tiny' if 'tiny' in chosen else '').unlock()
     del config.model.latent_size, config.model.leaky
     tiny, baseline = 'tiny' in chosen, 'pointconv' in chosen
@@ -55,6 +83,42 @@ def get_config(variant: str = '') -> ConfigDict:
         config.train.batch_size = 64
     if tiny:
         config.train.update(num_steps=4000, batch_size=16, eval_every_steps=400, checkpoint_every_steps=400)
+    if 'grid64' in chosen:
+        config.model.update(maps=('grid',), grid_resolution=64, unet3d_levels=4)
+    if chosen & set(SCENES):
+        config.data.update(families=ROOMS, num_input_points=10_000)
+    if 'rooms' in chosen and not baseline:
+        config.model.update(plane_resolution=64 if tiny else 128, unet_depth=4 if tiny else 5, grid_resolution=32)
+        if not tiny:
+            config.train.batch_size = 24 if len(config.model.maps) > 3 else 32
+    if 'rooms' in chosen and 'grid64' in chosen:
+        config.model.grid_resolution = 64
+        config.train.batch_size = 6
+    if 'crops' in chosen:
+        for name in (
+            'maps',
+            'plane_resolution',
+            'unet_depth',
+            'unet_size',
+            'grid_resolution',
+            'pooling',
+            'interpolation',
+        ):
+            del config.model[name]
+        config.model.update(encoder='pointnet_crop_local_pool', decoder='simple_local_crop', unet3d_levels=4)
+        config.model.update(unet3d_size=32, unit_size=0.005, query_cells=25, sin_cos=False)
+        config.data.update(num_points_per_step=1024, sampling='surface')
+        config.train.batch_size = 2
+        config.eval.batch_size = 1
+    if tiny and 'crops' in chosen:
+        config.model.update(unit_size=0.025, query_cells=17, unet3d_levels=2, unet3d_size=8, cond_size=16)
+        config.model.update(encoder_hidden_size=16)
+        config.data.update(num_points_per_step=256, num_near_points=0, num_shapes_per_family=40)
+        config.optim.learning_rate = 5e-3
+        config.train.update(num_steps=700, batch_size=4, log_every_steps=20, eval_every_steps=175)
+        config.train.checkpoint_every_steps = 175
+    if 'crops' in chosen:
+        config.data.crop_size = config.model.unit_size * config.model.query_cells
     for word in chosen & set(onet_points.DENSITIES):
         config.data.num_input_points = int(word.removeprefix('points='))
     if {'tiny', 'points=3000'} <= chosen:

@@ -2,7 +2,7 @@
 
     python -m launch.prepare --meshes=DIR --data_dir=D      # off, obj, ply, stl, glb, gltf; first folder = category
     python -m launch.prepare --shapenet=DIR --data_dir=D    # points.npz, pointcloud.npz, model.binvox, ...
-    python -m launch.prepare --data_dir=D                   # ten families of solids
+    python -m launch.prepare --data_dir=D                   # ten families of solids; --families=rooms_04,... are rooms
 
 An interrupted run goes on where it stopped. Train on it with `python -m launch.train ... --data_dir=D`.
 """
@@ -22,14 +22,14 @@ TEST_FRACTION = flags.DEFINE_float('test_fraction', 0.1, 'Share of each category
 LISTS = flags.DEFINE_string('lists', None, 'Meshes: folder of <category>/{train,val,test}.lst instead of fractions.')
 SAMPLING = flags.DEFINE_string('sampling', 'uniform', 'Training points: uniform, equal or surface.')
 UP = flags.DEFINE_string('up', 'y', 'Meshes: the axis that points up in the files, y or z.')
-FAMILIES = flags.DEFINE_list('families', [], 'Solids: families; all of them by default.')
+FAMILIES = flags.DEFINE_list('families', [], 'Solids: families; all of objects by default.')
 NUM_SHAPES_PER_FAMILY = flags.DEFINE_integer('num_shapes_per_family', 100, 'Solids: of each family.', lower_bound=1)
 NUM_WORKERS = flags.DEFINE_integer('num_workers', None, 'Processes; one for each core by default.', lower_bound=1)
 RUNNER = flags.DEFINE_enum('runner', 'processes', ['processes', 'beam'], 'On this machine, or an Apache Beam pipeline.')
 BEAM_OPTIONS = flags.DEFINE_list('beam_options', [], 'Beam: options of the pipeline, as --runner=FlinkRunner.')
 # Flags that a kind of dataset does not use.
 MESHES_ONLY, SOLIDS_ONLY = ('lists', 'up'), ('families', 'num_shapes_per_family')
-OFFICIAL = ('num_points', 'num_views', 'seed', 'val_fraction', 'test_fraction')
+OFFICIAL = ('num_points', 'num_views', 'val_fraction', 'test_fraction')
 UNUSED = {'meshes': SOLIDS_ONLY, 'solids': MESHES_ONLY, 'shapenet': (*OFFICIAL, *MESHES_ONLY, *SOLIDS_ONLY)}
 
 
@@ -56,7 +56,7 @@ def main(_):
         options = {'lists': LISTS.value, 'up': UP.value}
         index = prepare_meshes(MESHES.value, data_dir, **sizes, **fractions, **options)
     elif SHAPENET.value:
-        index = import_shapenet(SHAPENET.value, data_dir, sampling=SAMPLING.value, run=run)
+        index = import_shapenet(SHAPENET.value, data_dir, sampling=SAMPLING.value, seed=SEED.value, run=run)
     else:
         families = {'families': FAMILIES.value, 'num_shapes_per_family': NUM_SHAPES_PER_FAMILY.value}
         index = prepare_procedural(data_dir, **families, **sizes, **fractions)

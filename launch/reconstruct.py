@@ -4,6 +4,9 @@
 y up), pictures (jpg, png, ...; also KITTI and Online Products folders) or 32^3 voxels (binvox). The meshes come back in the
 frame of the input; those of pictures and voxels in object coordinates, longest edge about 1 and centre 0. DIR/index.html
 shows inputs and meshes side by side, and says which inputs are unlike those that the network has learned from.
+
+A network of windows (configs/conv_onet.py:crops) takes clouds of scenes of any size: --cell is the edge of its cells in their
+unit, by default such that a cell has as many points as in training. The same command goes on where it was interrupted.
 """
 
 from functools import partial
@@ -25,18 +28,29 @@ THRESHOLD = flags.DEFINE_float('threshold', None, 'Probability of the surface; t
 MAX_MEMORY_GB = flags.DEFINE_float(
     'max_memory_gb', None, 'What a mesh may take; by default the memory of the machine.', lower_bound=1e-3
 )
+CELL = flags.DEFINE_float('cell', None, 'Scenes: edge of a cell, in the unit of the input.', lower_bound=1e-9)
 FORMAT = flags.DEFINE_string('format', 'ply', 'ply, obj, off, stl or glb.')
 
 
 def main(_):
     from onet_jax.evaluation.domain import workdir_domain
     from onet_jax.evaluation.reconstruct import reconstruct_files
+    from onet_jax.evaluation.scenes import is_of_scenes, reconstruct_scenes
     from onet_jax.geometry.extract import check_memory
     from onet_jax.training.checkpoints import at_resolution, at_threshold, load_run
 
     run = load_run(WORKDIR.value)
     if THRESHOLD.value is not None:
         run = at_threshold(run, THRESHOLD.value, 'the flag --threshold')
+    if is_of_scenes(run.config):
+        if RESOLUTION.value is not None:
+            raise ValueError(
+                '--resolution: expected none for a network of windows, whose grid follows --cell; found one'
+            )
+        reconstruct_scenes(run.params, run.config, INPUT.value, OUTPUT.value, FORMAT.value, CELL.value)
+        return
+    if CELL.value is not None:
+        raise ValueError('--cell: expected none for a network of whole objects, found one')
     if RESOLUTION.value is not None:
         run = at_resolution(run, int(RESOLUTION.value))
     check_memory(run.config.mesh.resolution << run.config.mesh.upsampling_steps, MAX_MEMORY_GB.value)

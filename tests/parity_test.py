@@ -11,9 +11,9 @@ FILES = [
     for file in parity.compared_files()
     if not file.startswith('mesh/')
 ]
-# Where rounding moves values across the kink of a ReLU: the official float32 gradients differ by as much from the official
-# float64 ones, of which the file has the norms.
-ROUNDED = {'conv/conv_onet/model_pointconv.npz': 5e-2}
+# Where rounding moves values across the kink of a ReLU, or turns sines of 512 pi times a coordinate: the official float32
+# gradients differ by as much from the official float64 ones, of which the files have the norms.
+ROUNDED = {'conv/conv_onet/model_pointconv.npz': 5e-2, 'conv/conv_onet/model_crop_grid_sincos.npz': 0.1}
 
 
 @pytest.mark.parametrize('file', FILES)
@@ -34,7 +34,9 @@ def test_float64_equals_the_official_float64_run(file):
 @pytest.mark.parametrize('file', FILES)
 def test_float32_equals_the_official_float32_run(file):
     for kind, deviation in parity.deviations_of(file, np.float32).items():
-        bound = ROUNDED.get(file, 1e-3) if kind.startswith('gradients') else 1e-3
+        # Sines of 512 pi times a coordinate: the official float32 is as far from its float64.
+        rounding = 100 if 'sincos' in file else 1
+        bound = ROUNDED.get(file, 1e-3) if kind.startswith('gradients') else 1e-3 * rounding
         assert deviation.relative <= bound, (kind, deviation)
         if kind.startswith(('logits', 'outputs', 'img', 'points', 'voxels', 'condition')):
-            assert deviation.absolute <= 1e-4, (kind, deviation)
+            assert deviation.absolute <= 1e-4 * rounding, (kind, deviation)

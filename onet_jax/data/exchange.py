@@ -14,12 +14,19 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from onet_jax.data import records, shapenet
+from onet_jax.data import records, rooms, shapenet
 from onet_jax.data.prepare import claim_folder, finish, recipe, store
 from onet_jax.data.records import NUM_VOXELS, VIEW_SIZE, Index, Shape, Views, encode_view
 from onet_jax.data.runners import Outcome, Runner, processes
 from onet_jax.data.sampling import check_sampling, chunk_order
-from onet_jax.data.shapenet import Model, find_models, read_shapenet_model, write_lists, write_shapenet_model
+from onet_jax.data.shapenet import (
+    Model,
+    find_models,
+    read_shapenet_model,
+    write_lists,
+    write_room,
+    write_shapenet_model,
+)
 from onet_jax.geometry.cameras import Camera, object_camera
 from onet_jax.geometry.voxels import Voxels
 
@@ -32,6 +39,7 @@ def import_shapenet(
     *,
     classes: Sequence[str] | None = None,
     sampling: str = 'uniform',
+    seed: int = 0,
     run: Runner | None = None,
 ) -> Index:
     """Make a dataset in `data_dir` of the official layout in `root`; returns its index.
@@ -39,7 +47,8 @@ def import_shapenet(
     classes: categories, all that have lists by default. sampling: of the training points (the ablations of section 4.6);
     'uniform' are all points as stored, 'equal' half of them inside, 'surface' those of points_surface.npz. Splits are those
     of the lists; a model that cannot be read, has no surface points or no voxels, or differs from most others in its number
-    of points or views is in no split but in `index.rejected`. The result does not depend on the runner.
+    of points or views is in no split but in `index.rejected`. seed: which sampling of a room is taken, of the several that it
+    has. The result does not depend on the runner.
 
     Raises FileNotFoundError or ValueError when there is nothing to import or `data_dir` was begun with other settings.
     """
@@ -49,13 +58,14 @@ def import_shapenet(
     for note in collection.notes:
         tqdm.write(note)
     source = {'kind': 'shapenet', 'root': str(root.resolve()), 'names': collection.names, 'sampling': sampling}
+    source |= {'seed': seed} if seed else {}
     models = tuple(dict.fromkeys(model for split in collection.splits.values() for model in split))
     if not models:
         first = next((f'; {name}: {reason}' for name, reason in collection.missing.items()), '')
         raise ValueError(f'{root}: expected lists that name models, found none that is there{first}')
     claim_folder(data_dir, source)
     training = set(collection.splits['train'])
-    tasks = [(*model, sampling if model in training else 'uniform') for model in models]
+    tasks = [(*model, sampling if model in training else 'uniform', seed) for model in models]
     outcome = (run or processes())(partial(import_model, root, data_dir), tasks, 'importing shapes')
 
     sizes = Counter(tuple(found) for found, _ in outcome.results.values())
@@ -74,7 +84,7 @@ def import_shapenet(
 
 
 def import_model(
-    root: Path, data_dir: Path, category: str, name: str, sampling: str
+    root: Path, data_dir: Path, category: str, name: str, sampling: str, seed: int = 0
 ) -> tuple[tuple[int, int, int], str]:
     """Store one model as a shape, unless it is there; returns its numbers of points, surface samples and views and its recipe.
 
@@ -84,7 +94,7 @@ def import_model(
 
     def make() -> Shape:
         try:
-            return to_shape(read_shapenet_model(folder), category, name, sampling)
+            return to_shape(read_shapenet_model(folder, seed), category, name, sampling)
         except OSError as error:
             raise ValueError(str(error)) from error
         except ValueError as error:
@@ -95,6 +105,7 @@ def import_model(
         'category': category,
         'name': name,
         'sampling': sampling,
+        **({'seed': seed} if seed else {}),
         'files': [path.relative_to(folder).as_posix() for path in files],
     }
     try:
@@ -189,6 +200,7 @@ def export_shapenet(data_dir: str | Path, root: str | Path) -> None:
             camera = Camera(shape.views.world_mat.astype(np.float64), shape.views.camera_mat.astype(np.float64))
             stored = object_camera(camera, -shape.loc / shape.scale, 1 / shape.scale)  # of the shape's own frame
             model = model._replace(views=shapenet.Views(shape.views.jpegs, *camera[::-1], stored.world_mat))
-        write_shapenet_model(root / category / name, model)
+        write = write_room if category in rooms.FAMILIES else write_shapenet_model
+        write(root / category / name, model)
     names = index.source.get('names') or {}
     write_lists(root, {category: names.get(category, category) for category in index.categories}, index.splits)

@@ -4,24 +4,26 @@ import importlib.util
 from pathlib import Path
 
 from onet_jax.data.pipeline import tfds_feed
-from onet_jax.data.records import Feed
+from onet_jax.data.records import CHUNK_POINTS, Feed
 from onet_jax.data.resident import DoesNotFitError, resident_feed
 from onet_jax.parallel import any_process, tell
 
 FEEDS = {'tfds': tfds_feed, 'resident': resident_feed}
 
 
-def open_feed(name: str, data_dir: str | Path, **options) -> Feed:
+def open_feed(name: str, data_dir: str | Path, *, num_surface_points: int = CHUNK_POINTS, **options) -> Feed:
     """The feed `config.data.feed` = name of the train split.
 
     Where TensorFlow is installed a split too large for the resident feed is streamed instead, and a message says so; without
     it DoesNotFitError, a ValueError, is raised. The two draw their batches in different orders, so that of several processes
-    all stream what is too large for one; each calls this. options: what both take, `batch_size`, `seed`, `rows` and
+    all stream what is too large for one; each calls this. num_surface_points: what an input takes; the resident feed delivers
+    as many, a streamed record has those of one chunk. options: what both take, `batch_size`, `seed`, `rows` and
     `bad_examples`.
     """
     feed, too_large = None, None
+    more = {'num_surface_points': num_surface_points} if name == 'resident' else {}
     try:
-        feed = FEEDS[name](data_dir, **options)
+        feed = FEEDS[name](data_dir, **options, **more)
     except DoesNotFitError as error:
         too_large = error
     if not any_process(too_large is not None):

@@ -14,7 +14,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from onet_jax.data import procedural, records, solids
+from onet_jax.data import procedural, records, rooms, solids
 from onet_jax.data.records import Index, Shape
 from onet_jax.data.runners import Outcome, Runner, processes
 from onet_jax.data.sampling import Solid, check_sampling, sample_solid
@@ -22,12 +22,14 @@ from onet_jax.files import cache_folder, one_at_a_time, write_json
 
 # Other generators make other shapes under the same settings.
 CODE = (Path(procedural.__file__), Path(solids.__file__))
+ROOM_CODE = (*CODE, Path(rooms.__file__))
+FAMILIES = (*procedural.FAMILIES, *rooms.FAMILIES)
 
 
 def embedded_dataset(data_config: ConfigDict) -> Path:
     """The procedural dataset that `data_config` describes, built on first use and cached.
 
-    It lies in $ONET_JAX_CACHE or ~/.cache/onet_jax, in a folder named after its settings (`families`, all of them where
+    It lies in $ONET_JAX_CACHE or ~/.cache/onet_jax, in a folder named after its settings (`families`, all of objects where
     empty, `num_shapes_per_family`, `num_points`, `num_views`, `sampling`, `dataset_seed`, `val_fraction`,
     `test_fraction`).
     """
@@ -41,7 +43,8 @@ def embedded_dataset(data_config: ConfigDict) -> Path:
         'val_fraction': data_config.val_fraction,
         'test_fraction': data_config.test_fraction,
     }
-    digest = recipe(settings, *CODE).hex()[:12]
+    code = ROOM_CODE if set(settings['families']) & set(rooms.FAMILIES) else CODE
+    digest = recipe(settings, *code).hex()[:12]
     data_dir = cache_folder() / f'procedural-{digest}'
     if not (data_dir / 'dataset.json').exists():
         with one_at_a_time(data_dir.with_suffix('.lock')):  # processes of one run ask for it at once
@@ -65,8 +68,9 @@ def prepare_procedural(
 ) -> Index:
     """Build the dataset of procedural solids in `data_dir`; returns its index.
 
-    families: names of `procedural.FAMILIES`, all of them where empty. The last `test_fraction` of each family is the
-    test split, `val_fraction` before it the validation split, at least one shape each where the fraction is positive.
+    families: names of `procedural.FAMILIES`, all of them where empty, and of `rooms.FAMILIES`. The last `test_fraction` of
+    each family is the test split, `val_fraction` before it the validation split, at least one shape each where the fraction
+    is positive.
     sampling: of the training points, see `data/sampling.py`; those of other splits are uniform.
     A shape that cannot be made is listed in the index with the reason. The result does not depend on the runner. Raises
     ValueError for settings that make no dataset or differ from those that `data_dir` was begun with.
@@ -103,14 +107,15 @@ def prepare_shape(
 ) -> str:
     """Make and store one solid, unless it is there; returns its recipe. A function of the arguments alone."""
     sizes = {'num_points': num_points, 'num_views': num_views, 'sampling': sampling}
+    in_room = family in rooms.FAMILIES
 
     def make() -> Shape:
-        made = procedural.make_shape(seed, family, int(name))
+        made = (rooms.make_room if in_room else procedural.make_shape)(seed, family, int(name))
         mesh = made.mesh()
         solid = Solid(mesh, made.contains, picture=mesh)
         return sample_solid(solid, family, name, seed=seed, **sizes)
 
-    made_from = recipe({'family': family, 'name': name, 'seed': seed, **sizes}, *CODE)
+    made_from = recipe({'family': family, 'name': name, 'seed': seed, **sizes}, *(ROOM_CODE if in_room else CODE))
     return store(data_dir, family, name, made_from, make).recipe.hex()
 
 
@@ -237,11 +242,11 @@ def split_bounds(num_shapes: int, val_fraction: float, test_fraction: float) -> 
 
 def _check_families(families: Sequence[str]) -> tuple[str, ...]:
     families = tuple(families) or tuple(procedural.FAMILIES)
-    unknown = sorted(set(families) - set(procedural.FAMILIES))
+    unknown = sorted(set(families) - set(FAMILIES))
     twice = sorted(family for family, n in Counter(families).items() if n > 1)
     if unknown or twice:
         raise ValueError(
-            f'families: expected different names of {tuple(procedural.FAMILIES)}, found {unknown or twice}'
+            f'families: expected different names of {FAMILIES}, found {unknown or twice}'
             + (' more than once' if twice and not unknown else '')
         )
     return families

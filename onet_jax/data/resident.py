@@ -43,10 +43,12 @@ def resident_feed(
     rows: range | None = None,
     split: str = 'train',
     bad_examples: BadExamples | None = None,
+    num_surface_points: int = CHUNK_POINTS,
 ) -> Feed:
     """Batches in which every epoch has each shape once, in an order of its own, with a random chunk of its points.
 
-    A batch may span two epochs. rows: those of each batch to deliver, all by default. Shapes that cannot be read are left out
+    A batch may span two epochs. num_surface_points: of every row, rounded up to whole chunks, as far as a
+    shape has them. rows: those of each batch to deliver, all by default. Shapes that cannot be read are left out
     as far as `bad_examples` allows, by default never. Raises ValueError beyond that, and DoesNotFitError when the split does
     not fit into the memory of the device.
     """
@@ -56,6 +58,7 @@ def resident_feed(
     _check_memory(data_dir, index, len(names))
     stored = _load(data_dir, index, names, bad_examples or BadExamples())
     num_shapes, num_chunks = stored['points'].shape[:2]
+    num_surface_chunks = min(-(-num_surface_points // CHUNK_POINTS), stored['surface'].shape[1])
     kept = np.asarray(range(batch_size) if rows is None else rows, np.int32)
 
     @lru_cache(maxsize=2)  # a batch spans two epochs at most, unless it is larger than the dataset
@@ -72,18 +75,19 @@ def resident_feed(
     def batches(start_step: int) -> Iterator[dict]:
         step = start_step
         while True:
-            yield _gather(stored, *choose(step), kept)
+            yield _gather(stored, *choose(step), kept, num_surface_chunks)
             step += 1
 
     return Feed(len(names), batches)
 
 
-@jax.jit
-def _gather(stored: dict, shapes: jax.Array, chunks: jax.Array, rows: jax.Array) -> dict:
+@partial(jax.jit, static_argnums=4)
+def _gather(stored: dict, shapes: jax.Array, chunks: jax.Array, rows: jax.Array, num_surface_chunks: int) -> dict:
+    surface_chunks = (chunks[:, None] + np.arange(num_surface_chunks)) % stored['surface'].shape[1]
     batch = {
         'points': stored['points'][shapes, chunks],
         'occ': stored['occ'][shapes, chunks],
-        'surface': stored['surface'][shapes, chunks % stored['surface'].shape[1]],
+        'surface': stored['surface'][shapes[:, None], surface_chunks].reshape(len(shapes), -1, 3),
         'voxels': stored['voxels'][shapes],
         'index': stored['index'][shapes],
         'row': rows,

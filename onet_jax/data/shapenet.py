@@ -8,6 +8,12 @@ ROOT/<category>/<model>/points.npz         points, occupancies (bool or packed b
                         img_choy2016/      000.jpg, 001.jpg, ... and cameras.npz: camera_mat_<i>, world_mat_<i>
                         points_surface.npz as points.npz, but near the surface; for the sampling ablation only
 
+A model may also be a room of Convolutional Occupancy Networks, with K samplings of it and in object coordinates:
+
+        points_iou/points_iou_00.npz, ...  points, occupancies; semantics and z_scale, of which no network knows
+        pointcloud/pointcloud_00.npz, ...  points, normals, semantics
+        item_dict.npz                      how it was generated; not read
+
 N volume points, M surface points, V views. The files come from anywhere and are not trusted: every fault is reported with
 the path, the key, what was expected and what was found.
 """
@@ -15,6 +21,7 @@ the path, the key, what was expected and what was found.
 import io
 import math
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,15 +29,18 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 from PIL import Image
+from scipy.spatial import KDTree
 
 from onet_jax.data.archives import parse_array, read_arrays, read_members, reject
 from onet_jax.data.records import SPLITS
 from onet_jax.geometry.cameras import Camera, object_camera
+from onet_jax.geometry.grid import voxel_centres
 from onet_jax.geometry.voxels import Voxels, read_binvox, write_binvox
 
 FRAME = {'loc': ('f', (3,)), 'scale': ('f', ())}
 POINTS = {'points': ('f', (None, 3)), 'occupancies': ('buif', (None,)), **FRAME}
 CLOUD = {'points': ('f', (None, 3)), 'normals': ('f', (None, 3)), **FRAME}
+IN_OBJECT = {'loc': np.zeros(3), 'scale': np.float64(1)}  # the frame of files in object coordinates
 MAX_PIXELS = 1 << 24  # of one view
 
 
@@ -142,14 +152,16 @@ def _read_names(path: Path) -> dict[str, str]:
         ) from error
 
 
-def read_shapenet_model(folder: str | Path) -> Model:
-    """Read the folder of one model. All but points.npz may be missing.
+def read_shapenet_model(folder: str | Path, seed: int = 0) -> Model:
+    """Read the folder of one model. All but points.npz may be missing. Of a room `seed` and name say which sampling is read.
 
     Raises FileNotFoundError without the folder or points.npz; ValueError for a file that is damaged or unlike the layout.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder}: expected the folder of a model, found none')
+    if (folder / 'points_iou').is_dir():
+        return _read_room(folder, seed)
     model = Model(*_read_points(folder / 'points.npz'))
     if (folder / 'pointcloud.npz').exists():
         surface, normals = _read_cloud(folder / 'pointcloud.npz', model)
@@ -164,10 +176,27 @@ def read_shapenet_model(folder: str | Path) -> Model:
     return model
 
 
-def _read_points(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
+def _read_room(folder: Path, seed: int) -> Model:
+    paths = sorted((folder / 'points_iou').glob('points_iou_*.npz'))
+    if not paths:
+        raise FileNotFoundError(f'{folder / "points_iou"}: expected points_iou_00.npz and so on, found none')
+    number = zlib.crc32(f'{seed}/{folder.parent.name}/{folder.name}'.encode()) % len(paths)
+    points, occ, *frame = _read_points(paths[number], IN_OBJECT)
+    model = Model(points, occ, *frame)
+    path = folder / 'pointcloud' / paths[number].name.replace('points_iou', 'pointcloud')
+    surface, normals = _read_cloud(path, model, IN_OBJECT)
+    # It has no voxels: their centres have the labels of the nearest points, less than a voxel away.
+    _, nearest = KDTree(points).query(voxel_centres().reshape(-1, 3))
+    voxels = Voxels(occ[nearest].reshape((32,) * 3), model.loc, model.scale)
+    return model._replace(surface=surface, normals=normals, voxels=voxels)
+
+
+def _read_points(path: Path, frame: dict | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
+    """frame: `loc` and `scale` of a file that has none."""
     members = read_members(path)
     expected = POINTS | ({'ambiguous': ('f', ())} if 'ambiguous' in members else {})
-    arrays = {key: parse_array(path, key, members, *kinds_and_dims) for key, kinds_and_dims in expected.items()}
+    given = frame or {}
+    arrays = {key: parse_array(path, key, members, *kind) for key, kind in expected.items() if key not in given} | given
     points, occ, scale = arrays['points'], arrays['occupancies'], float(arrays['scale'])
     num_points, num_bytes = len(points), -(-len(points) // 8)
     if not num_points:
@@ -189,8 +218,9 @@ def _read_points(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, float,
     return points, occ.astype(bool), arrays['loc'].astype(np.float64), scale, ambiguous
 
 
-def _read_cloud(path: Path, model: Model) -> tuple[np.ndarray, np.ndarray]:
-    arrays = read_arrays(path, CLOUD)
+def _read_cloud(path: Path, model: Model, frame: dict | None = None) -> tuple[np.ndarray, np.ndarray]:
+    given = frame or {}
+    arrays = read_arrays(path, {key: kind for key, kind in CLOUD.items() if key not in given}) | given
     num_points, num_normals = len(arrays['points']), len(arrays['normals'])
     if not num_points or num_points != num_normals:
         reject(path, 'normals', 'one for each point, at least 1', f'{num_normals} for {num_points} points')
@@ -254,6 +284,19 @@ def write_shapenet_model(folder: str | Path, model: Model) -> None:
         cameras = {f'world_mat_{i}': matrix for i, matrix in enumerate(model.views.stored_world_mat)}
         cameras |= {f'camera_mat_{i}': matrix for i, matrix in enumerate(model.views.camera_mat)}
         np.savez(images / 'cameras.npz', **cameras)
+
+
+def write_room(folder: str | Path, model: Model) -> None:
+    """Write the folder of one room, with one sampling (`multi_files: 1` of the official code) and no semantics."""
+    folder, half = Path(folder), np.float16
+    for name, points, arrays in (
+        ('points_iou', model.points, {'occupancies': np.packbits(model.occ), 'z_scale': np.float64(1)}),
+        ('pointcloud', model.surface, {'normals': model.normals.astype(half)}),
+    ):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        semantics = np.zeros(len(points), np.int64)
+        np.savez(folder / name / f'{name}_00.npz', points=points.astype(half), semantics=semantics, **arrays)
+    np.savez(folder / 'item_dict.npz', multi_files=np.int64(1))
 
 
 def write_lists(root: str | Path, names: dict[str, str], splits: dict[str, Sequence[tuple[str, str]]]) -> None:

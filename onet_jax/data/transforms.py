@@ -24,7 +24,8 @@ def make_transform(data_config: ConfigDict) -> Callable[[jax.Array, dict], dict]
     where the boundary lies, and one from each of T - num_near_points equal shells of the others. num_near_points = 0 takes
     the points as the dataset draws them, in the paper uniformly (section 3.1). An input of more points than a record has
     repeats some of them, each time with other noise. With `augment` a picture is a random square crop of 75 to 100 % of the
-    area of its view. 'inputs' as in `make_evaluation_transform`. Raises ValueError for a config that a record cannot satisfy.
+    area of its view. With `crop_size` the points are of one random cube of that edge, moved to the origin, the input with them
+    (see `_crop`). 'inputs' as in `make_evaluation_transform`. Raises ValueError for a config that a record cannot satisfy.
     """
     num_points, num_near = data_config.num_points_per_step, data_config.num_near_points
     draw_inputs = _make_inputs(data_config, training=True)
@@ -39,11 +40,19 @@ def make_transform(data_config: ConfigDict) -> Callable[[jax.Array, dict], dict]
             f'config.data.num_near_points: expected 0 to config.data.num_points_per_step = {num_points}, found {num_near}'
         )
     # A chunk is stored from the surface outwards (`records.py`): the near points come first, and shells are slices.
+    crop_size = data_config.get('crop_size', 0.0)
+    if crop_size and (num_near or data_config.input != 'points'):
+        raise ValueError(
+            'config.data.crop_size: expected points as input and config.data.num_near_points = 0, found '
+            f'{data_config.input!r} and {num_near}'
+        )
     near = np.arange(num_near)
     shells = np.linspace(num_near, CHUNK_POINTS, num_points - num_near + 1).astype(int)
 
     def transform_row(key, row):
         points_key, inputs_key = jax.random.split(key)
+        if crop_size:
+            return _crop(points_key, row, draw_inputs(inputs_key, row), crop_size, num_points)
         far = jax.random.randint(points_key, shells[1:].shape, shells[:-1], shells[1:])
         drawn = jnp.concatenate([near, far])
         return {
@@ -84,6 +93,23 @@ def make_evaluation_transform(data_config: ConfigDict) -> Callable[[jax.Array, d
         }
 
     return _for_each_row(transform_row)
+
+
+def _crop(key: jax.Array, row: dict, inputs: jax.Array, size: float, num_points: int) -> dict:
+    """A row in a cube of edge `size` whose centre, uniform in the bounding box of the inputs [P, 3], becomes the origin.
+
+    `num_points` are drawn, with replacement, of the points in the cube; where there is none, the nearest one to it is. All
+    inputs stay: it is for the network to drop what is outside of its window.
+    """
+    centre_key, points_key = jax.random.split(key)
+    low, high = inputs.min(axis=0), inputs.max(axis=0)
+    centre = low + (high - low) * jax.random.uniform(centre_key, (3,))
+    points = row['points'].astype(jnp.float32) - centre
+    beyond = jnp.maximum(jnp.abs(points).max(axis=-1) - size / 2, 0)
+    count = jnp.maximum((beyond == 0).sum(), 1)
+    drawn = jnp.argsort(beyond)[jax.random.randint(points_key, (num_points,), 0, count)]
+    occ = jnp.unpackbits(row['occ'])[drawn].astype(jnp.float32)
+    return {'points': points[drawn], 'occ': occ, 'inputs': inputs - centre, 'row': row['row']}
 
 
 def evaluation_key(seed: int) -> jax.Array:

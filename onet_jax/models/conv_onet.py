@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from onet_jax.models.occupancy import Encoder, OccupancyModule
+from onet_jax.networks.crops import CropDecoder, CropPointnet
 from onet_jax.networks.grids import MAPS, POOLINGS, SAMPLINGS, LocalDecoder, LocalPointnet, LocalVoxelEncoder, Maps
 from onet_jax.networks.pointnet_plus import PointDecoder, PointnetPlus
 
@@ -41,8 +42,29 @@ ENCODERS = {
     'pointnet_plus_plus': Encoder(
         'points', lambda c, dtype: PointnetPlus(c.cond_size, c.encoder_hidden_size, tuple(c.num_centres), dtype)
     ),
+    'pointnet_crop_local_pool': Encoder(
+        'points',
+        lambda c, dtype: CropPointnet(
+            c.cond_size,
+            c.encoder_hidden_size,
+            c.unit_size,
+            c.query_cells,
+            c.unet3d_levels,
+            c.unet3d_size,
+            c.sin_cos,
+            dtype,
+        ),
+    ),
 }
-DECODERS = {'simple_local': LocalDecoder, 'simple_local_point': PointDecoder}
+DECODERS = {
+    'simple_local': lambda c, dtype: LocalDecoder(c.decoder_hidden_size, dtype=dtype, interpolation=c.interpolation),
+    'simple_local_point': lambda c, dtype: PointDecoder(c.decoder_hidden_size, dtype=dtype),
+    'simple_local_crop': lambda c, dtype: CropDecoder(
+        c.decoder_hidden_size, unit=c.unit_size, sin_cos=c.sin_cos, dtype=dtype
+    ),
+}
+# What reads what they write, where it is not `simple_local`.
+READERS = {'pointnet_plus_plus': 'simple_local_point', 'pointnet_crop_local_pool': 'simple_local_crop'}
 
 
 def build_module(config: ConfigDict, dtype: jnp.dtype | None = None) -> OccupancyModule:
@@ -50,27 +72,28 @@ def build_module(config: ConfigDict, dtype: jnp.dtype | None = None) -> Occupanc
 
     `encoder` and `decoder` are official names. `maps` are the names of feature maps, of 'xz', 'xy', 'yz' and 'grid', with
     `cond_size` channels; planes have `plane_resolution`^2 cells and a U-Net of `unet_depth` levels, the first of `unet_size`
-    channels, the grid has `grid_resolution`^3 and one of `unet3d_levels` and `unet3d_size`. The encoder 'pointnet_plus_plus'
-    has no maps but `num_centres`, of groups of points, on two levels. `pooling` ('max' or 'mean') is of the points of a cell
-    in the encoder of points, `interpolation` ('linear' or 'nearest') of the maps in the decoder. Others are widths.
+    channels, the grid has `grid_resolution`^3 and one of `unet3d_levels` and `unet3d_size`. `pooling` ('max' or 'mean') is of
+    the points of a cell in the encoder of points, `interpolation` ('linear' or 'nearest') of the maps in the decoder. The
+    encoder 'pointnet_plus_plus' has no maps but `num_centres`, of groups of points, on two levels. The encoder of crops has
+    one grid, of cells of `unit_size` in object coordinates, with `query_cells`^3 of them to ask about (see `crops.py`), and
+    with `sin_cos` coordinates become sines and cosines. Others are widths.
     dtype: of features and their products, as in `onet.build_module`. Raises ValueError for a
     resolution that a U-Net cannot halve as often, and for a decoder that cannot read what the encoder writes.
     """
-    if config.encoder not in ENCODERS:
-        raise ValueError(f'config.model.encoder: expected one of {sorted(ENCODERS)}, found {config.encoder!r}')
-    decoder = 'simple_local_point' if config.encoder == 'pointnet_plus_plus' else 'simple_local'
+    for key, known in (('encoder', ENCODERS), ('pooling', POOLINGS), ('interpolation', SAMPLINGS)):
+        if key in config and config[key] not in known:
+            raise ValueError(f'config.model.{key}: expected one of {sorted(known)}, found {config[key]!r}')
+    decoder = READERS.get(config.encoder, 'simple_local')
     if config.decoder != decoder:
         raise ValueError(
             f'config.model.decoder: expected {decoder!r}, which reads what the encoder {config.encoder!r} writes, '
             f'found {config.decoder!r}'
         )
-    ways = {'pooling': POOLINGS, 'interpolation': SAMPLINGS}
-    wrong = [name for name in ways if name in config and config[name] not in ways[name]]
-    if wrong:
-        name = wrong[0]
-        raise ValueError(f'config.model.{name}: expected one of {tuple(ways[name])}, found {config[name]!r}')
-    settings = {name: config[name] for name in ('interpolation',) if name in config}
     return OccupancyModule(
-        decoder=DECODERS[decoder](config.decoder_hidden_size, dtype=dtype, **settings),
-        encoder=ENCODERS[config.encoder].build(config, dtype),
+        decoder=DECODERS[decoder](config, dtype), encoder=ENCODERS[config.encoder].build(config, dtype)
     )
+
+
+def is_crop(config: ConfigDict) -> bool:
+    """Whether the network of `config.model` sees windows of a scene."""
+    return config.encoder == 'pointnet_crop_local_pool'

@@ -299,6 +299,29 @@ class Maps(nn.Module):
         return self.grid_resolution if name == 'grid' else self.resolution
 
 
+def point_features(
+    points: jax.Array,
+    cells: Sequence[jax.Array],
+    hidden_size: int,
+    cond_size: int,
+    *,
+    pooling: str = 'max',
+    dtype: jnp.dtype | None,
+    train: bool,
+) -> jax.Array:
+    """The layers of a PointNet, of the module that calls it: points [B, N, F], their cells [B, N] of each map -> [B, N, C].
+
+    Each block sees, beside the features of a point, the sum over the maps of what is pooled from its cell, by one of
+    `POOLINGS`.
+    """
+    net = Linear(2 * hidden_size, name='fc_pos')(points)
+    net = ResnetBlock(hidden_size, name='blocks_0')(lower(net, dtype), train=train)
+    for i in range(1, NUM_BLOCKS):
+        pooled = sum(jax.vmap(POOLINGS[pooling])(net, of_map) for of_map in cells)
+        net = ResnetBlock(hidden_size, name=f'blocks_{i}')(net, pooled, train=train)
+    return Linear(cond_size, name='fc_c')(net)
+
+
 class LocalPointnet(nn.Module):
     """PointNet in which each block sees, beside the features of a point, what is pooled from its cells of all maps.
 
@@ -315,12 +338,10 @@ class LocalPointnet(nn.Module):
     def __call__(self, points: jax.Array, *, train: bool = False, axis_name: str | None = None) -> dict[str, jax.Array]:
         """points [B, N, 3] in object coordinates -> by name [B, *space, C]. No layer depends on the mode."""
         cells = [find_cells(points, name, self.maps.resolution_of(name)) for name in self.maps.names]
-        net = Linear(2 * self.hidden_size, name='fc_pos')(points)
-        net = ResnetBlock(self.hidden_size, name='blocks_0')(lower(net, self.dtype), train=train)
-        for i in range(1, NUM_BLOCKS):
-            pooled = sum(jax.vmap(POOLINGS[self.pooling])(net, of_map) for of_map in cells)
-            net = ResnetBlock(self.hidden_size, name=f'blocks_{i}')(net, pooled, train=train)
-        return self.maps(Linear(self.cond_size, name='fc_c')(net), points)
+        net = point_features(
+            points, cells, self.hidden_size, self.cond_size, pooling=self.pooling, dtype=self.dtype, train=train
+        )
+        return self.maps(net, points)
 
 
 class LocalVoxelEncoder(nn.Module):
@@ -364,8 +385,8 @@ class LocalDecoder(nn.Module):
         axis_name: str | None = None,
     ) -> jax.Array:
         """points [B, T, 3] in object coordinates, cond: by name [B, *space, C] -> logits [B, T]."""
-        net = Linear(self.hidden_size, name='fc_p')(points)
-        net, features = (lower(x, self.dtype) for x in (net, self.read(points, cond)))
+        coordinates, features = self.read(points, cond)
+        net, features = (lower(x, self.dtype) for x in (Linear(self.hidden_size, name='fc_p')(coordinates), features))
         for i in range(self.num_blocks):
             net = net + Linear(self.hidden_size, name=f'fc_c_{i}')(features)
             net = ResnetBlock(self.hidden_size, name=f'blocks_{i}')(net, train=train)
@@ -373,10 +394,10 @@ class LocalDecoder(nn.Module):
         return Linear(1, name='fc_out')(net.astype(points.dtype))[..., 0]
 
     @nn.nowrap
-    def read(self, points: jax.Array, cond: dict[str, jax.Array]) -> jax.Array:
-        """What the decoder is told of the places of points: [B, T, 3] -> [B, T, C]."""
+    def read(self, points: jax.Array, cond: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Coordinates [B, T, F] that the network is to see of its points, and features [B, T, C] of their places."""
         look_up = SAMPLINGS[self.interpolation]
-        return sum(look_up(cond[name], normalise(points, name)) for name in MAPS if name in cond)
+        return points, sum(look_up(cond[name], normalise(points, name)) for name in MAPS if name in cond)
 
     @nn.nowrap
     def bind(self, variables: dict, cond: dict, latent: None = None, dtype: Any = jnp.float32) -> 'BoundLocalDecoder':

@@ -132,13 +132,13 @@ class PointDecoder(LocalDecoder):
     """
 
     @nn.nowrap
-    def read(self, points: jax.Array, cond: dict[str, jax.Array]) -> jax.Array:
-        """points [B, T, 3], cond as of `PointnetPlus` -> features [B, T, C]."""
+    def read(self, points: jax.Array, cond: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """points [B, T, 3], cond as of `PointnetPlus` -> they and features [B, T, C]."""
         squares = jax.vmap(square_distances)(points, cond['points'])
         # The root has no slope at 0.
         distances = jnp.sqrt(jnp.maximum(squares, jnp.finfo(squares.dtype).tiny))
         weights = jax.nn.softmax(-jnp.square((distances + 1e-5) / KERNEL_WIDTH), axis=-1)
-        return weights @ cond['features']
+        return points, weights @ cond['features']
 
     @nn.nowrap
     def bind(self, variables: dict, cond: dict, latent: None = None, dtype: Any = jnp.float32) -> BoundLocalDecoder:

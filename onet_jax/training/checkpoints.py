@@ -23,6 +23,7 @@ from onet_jax.convert import official
 from onet_jax.convert.torch_file import read_torch_file
 from onet_jax.data import records
 from onet_jax.evaluation.calibrate import Calibration, calibrate
+from onet_jax.evaluation.scenes import build_method
 from onet_jax.files import write_json
 from onet_jax.models.occupancy import OccupancyNetwork
 from onet_jax.parallel import from_first_process, is_first_process, tell
@@ -234,7 +235,7 @@ def load_run(workdir: str | Path) -> Run:
         params = state.get('average', state['params'])  # as `state.chosen_params`
     path = workdir / 'run.json'
     data_dir = json.loads(path.read_text())['data_dir'] if path.exists() else None
-    run = Run(config, models.build(config), params, step, data_dir and Path(data_dir))
+    run = Run(config, build_method(config), params, step, data_dir and Path(data_dir))
 
     calibration = read_calibration(workdir)
     if calibration is None:
@@ -254,7 +255,7 @@ def at_threshold(run: Run, threshold: float, threshold_from: str) -> Run:
     config = run.config.copy_and_resolve_references()
     with config.unlocked():
         config.eval.threshold = threshold
-    return run._replace(config=config, method=models.build(config), threshold_from=threshold_from)
+    return run._replace(config=config, method=build_method(config), threshold_from=threshold_from)
 
 
 def at_resolution(run: Run, resolution: int) -> Run:
@@ -262,7 +263,7 @@ def at_resolution(run: Run, resolution: int) -> Run:
     config = run.config.copy_and_resolve_references()
     with config.unlocked():
         config.mesh.update(resolution=32, upsampling_steps=(resolution // 32).bit_length() - 1)
-    return run._replace(config=config, method=models.build(config))
+    return run._replace(config=config, method=build_method(config))
 
 
 def calibrate_run(workdir: str | Path, run: Run, data_dir: str | Path) -> Run:

@@ -67,6 +67,7 @@ def train(
         batch_size=config.train.batch_size,
         seed=config.seed,
         rows=parallel.rows,
+        num_surface_points=config.data.get('num_input_points', 0),
         bad_examples=bad_examples,
     )
     left_out = unreadable_shapes(data_dir, config.eval.split, bad_examples)

@@ -110,3 +110,15 @@ def test_a_shape_that_cannot_be_read_is_in_no_batch(dataset, tmp_path):
         records.shape_path(copy, *name).write_bytes(b'')
     with pytest.raises(ValueError, match='expected shapes to train on, found none that can be read'):
         resident_feed(copy, batch_size=7, seed=0, bad_examples=BadExamples(9))
+
+
+def test_a_row_has_as_many_surface_points_as_asked(dataset):
+    one, two = (
+        next(resident_feed(dataset, batch_size=3, seed=2, num_surface_points=n).batches(5)) for n in (100, 2049)
+    )
+    assert one['surface'].shape == (3, 2048, 3)
+    assert two['surface'].shape == (3, 4096, 3)
+    np.testing.assert_array_equal(two['surface'][:, :2048], one['surface'])
+    assert (two['surface'][:, 2048:] != one['surface']).any()
+    most = next(resident_feed(dataset, batch_size=3, seed=2, num_surface_points=10_000).batches(5))
+    assert most['surface'].shape == (3, 4096, 3), 'all that a shape has'

@@ -169,3 +169,33 @@ def test_evaluation_with_too_few_surface_points_is_refused():
     transform = make_evaluation_transform(config(num_input_points=300))
     with pytest.raises(ValueError, match='expected at most the 200 surface points of a shape, found 300'):
         transform(jax.random.key(0), raw)
+
+
+def test_a_crop_is_a_cube_around_the_origin_and_keeps_its_labels():
+    raw, _, _ = make_raw(8)
+    rng = np.random.default_rng(1)
+    raw['points'] = rng.uniform(-0.5, 0.5, raw['points'].shape).astype(np.float16)
+    raw['occ'] = np.packbits(raw['points'][..., 0] > raw['points'][..., 1], axis=1)
+    crop = config(crop_size=0.3, num_near_points=0, num_points_per_step=64, num_input_points=500, noise_std=0.0)
+    batch = jax.jit(make_transform(crop))(jax.random.key(0), raw)
+    assert batch['points'].shape == (8, 64, 3)
+    assert batch['inputs'].shape == (8, 500, 3)
+    assert np.abs(batch['points']).max() <= 0.15
+    whole = make_transform(config(num_near_points=0, num_input_points=500, noise_std=0.0))(jax.random.key(0), raw)
+    for row in range(8):
+        shift = np.asarray(batch['inputs'][row, 0] - whole['inputs'][row, 0])
+        np.testing.assert_allclose(batch['inputs'][row] - whole['inputs'][row], np.tile(shift, (500, 1)), atol=1e-6)
+        places = np.asarray(batch['points'][row]) - shift
+        np.testing.assert_array_equal(batch['occ'][row], places[:, 0] > places[:, 1])
+    with pytest.raises(ValueError, match=r'config.data.crop_size: expected points as input and .*num_near_points = 0'):
+        make_transform(config(crop_size=0.3, num_near_points=8))
+
+
+def test_a_crop_without_points_takes_the_nearest_one():
+    raw, _, _ = make_raw(1)
+    raw['points'][:] = 0.5
+    raw['points'][0, 7] = -0.4
+    raw['surface'][:] = -0.45
+    crop = config(crop_size=0.05, num_near_points=0, num_points_per_step=16, num_input_points=10, noise_std=0.0)
+    batch = make_transform(crop)(jax.random.key(0), raw)
+    np.testing.assert_allclose(batch['points'], 0.05, atol=1e-3)

@@ -75,19 +75,19 @@ def test_the_method_meshes_what_the_network_says(monkeypatch):
         np.testing.assert_allclose(a.volume, b.volume, rtol=1e-2)
 
 
-ROOM = {'plane_resolution': 128, 'unet_depth': 5}
-# Of the released checkpoints, but that of crops: the config, what differs in it, and the number of weights.
+# Of the released checkpoints: the config, what differs in it, and the number of weights.
 RELEASED = {
     'pointcloud/shapenet_1plane': ('maps=xz', {}, 1_978_209),
     'pointcloud/shapenet_3plane': ('maps=planes', {}, 1_978_209),
     'pointcloud/shapenet_3plane_partial': ('maps=planes', {}, 1_978_209),
     'pointcloud/shapenet_grid32': ('maps=grid', {}, 1_068_545),
     'pointcloud/shapenet_pointconv': ('pointconv', {}, 1_388_641),
-    'pointcloud/room_1plane': ('maps=xz', ROOM, 7_812_705),
-    'pointcloud/room_3plane': ('maps=planes', ROOM, 7_812_705),
-    'pointcloud/room_combine': ('maps=all', ROOM, 8_838_017),
-    'pointcloud/room_grid32': ('maps=grid', {}, 1_068_545),
-    'pointcloud/room_grid64': ('maps=grid', {'grid_resolution': 64, 'unet3d_levels': 4}, 4_166_657),
+    'pointcloud/room_1plane': ('rooms,maps=xz', {}, 7_812_705),
+    'pointcloud/room_3plane': ('rooms,maps=planes', {}, 7_812_705),
+    'pointcloud/room_combine': ('rooms,maps=all', {}, 8_838_017),
+    'pointcloud/room_grid32': ('rooms,maps=grid', {}, 1_068_545),
+    'pointcloud/room_grid64': ('rooms,grid64', {}, 4_166_657),
+    'pointcloud_crop/room_grid64': ('crops', {}, 4_166_657),
     'pointcloud/room_pointconv': ('pointconv', {'decoder_hidden_size': 256}, 2_074_081),
     'voxel/shapenet_1plane': ('voxels,maps=xz', {}, 1_951_873),
     'voxel/shapenet_3plane': ('voxels,maps=planes', {}, 1_951_873),
@@ -147,6 +147,7 @@ def test_wrong_settings_are_named():
         ('tiny', 'interpolation', 'cubic'),
         ('tiny', 'decoder', 'simple_local_point'),
         ('tiny,pointconv', 'decoder', 'simple_local'),
+        ('tiny,crops', 'decoder', 'simple_local'),
     ):
         config = tiny(variant)
         config.model[name] = value

@@ -1,0 +1,123 @@
+"""Rooms from a few numbers: furniture of `procedural.py` on a floor between thin walls, as in the scenes of Peng et al., 2020.
+
+A family is named after the number of objects, as the official classes are: 'rooms_04' has four. y is up; the whole room has
+its longest edge 1 and its centre 0. Same (seed, family, index), same room. Imports no JAX.
+"""
+
+import zlib
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import trimesh
+from manifold3d import Manifold, Mesh, OpType
+
+from onet_jax.data import solids
+from onet_jax.data.procedural import make_shape
+from onet_jax.data.solids import Box
+
+FAMILIES = tuple(f'rooms_{count:02d}' for count in range(4, 9))
+FURNITURE = ('chair', 'sofa', 'table', 'lamp', 'shelf')  # a cabinet is a shelf that is closed
+ASPECT = (0.6, 1.0)  # of the floor: depth to width
+FLOOR, WALL = (0.02, 0.03), (0.02, 0.03)  # thickness, in widths of the floor
+WALL_HEIGHT, WALL_SHARE = (0.25, 0.45), 0.7  # a side of the floor has a wall with this probability
+SIZE = (0.5, 0.85)  # longest edge of an object, times the square root of their number
+GAP = 0.02  # between objects, and to the walls
+TRIES, SHRINK = 60, 0.9  # places that are tried for an object before it is made smaller
+
+
+def make_room(seed: int, family: str, index: int) -> 'Room':
+    """Number `index` of a family. Raises ValueError for an unknown family."""
+    if family not in FAMILIES:
+        raise ValueError(f'family: expected one of {FAMILIES}, found {family!r}')
+    rng = np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(family.encode()), index]))
+    depth, thickness, wall = rng.uniform(*ASPECT), rng.uniform(*FLOOR), rng.uniform(*WALL)
+    boxes = [Box((0, -thickness / 2, 0), (1, thickness, depth)), *_walls(rng, depth, wall)]
+    count = int(family.removeprefix('rooms_'))
+    taken, placed = [], []
+    for _ in range(count):
+        solid = make_shape(int(rng.integers(2**31)), str(rng.choice(FURNITURE)), 0)
+        placed.append(_place(rng, solid, rng.uniform(*SIZE) / np.sqrt(count), (1 - 2 * wall, depth - 2 * wall), taken))
+    return Room(boxes, placed)
+
+
+def _walls(rng: np.random.Generator, depth: float, thickness: float) -> list[Box]:
+    height, low = rng.uniform(*WALL_HEIGHT), -FLOOR[0] / 2  # a little into the floor
+    centre, size = (height + low) / 2, height - low
+    sides = [Box((sign * (1 - thickness) / 2, centre, 0), (thickness, size, depth)) for sign in (-1, 1)] + [
+        Box((0, centre, sign * (depth - thickness) / 2), (1, size, thickness)) for sign in (-1, 1)
+    ]
+    return [side for side in sides if rng.random() < WALL_SHARE]
+
+
+class Placed(NamedTuple):
+    """A solid somewhere: turned around y by `turn` radians, scaled, moved."""
+
+    solid: solids.Solid
+    mesh: trimesh.Trimesh  # of the solid, where it stands
+    turn: np.ndarray  # [3, 3]
+    scale: float
+    origin: np.ndarray  # [3]
+
+    def contains(self, points: np.ndarray) -> np.ndarray:
+        """points [T, 3] -> [T] bool, exact."""
+        low, high = self.mesh.bounds
+        near = np.flatnonzero(((points >= low - 1e-3) & (points <= high + 1e-3)).all(axis=1))
+        inside = np.zeros(len(points), bool)
+        inside[near] = self.solid.contains((points[near] - self.origin) @ self.turn / self.scale)
+        return inside
+
+
+def _place(
+    rng: np.random.Generator, solid: solids.Solid, scale: float, room: tuple[float, float], taken: list[np.ndarray]
+) -> Placed:
+    """Stand a solid on the floor within a rectangle (x, z) where it touches none of the boxes `taken`, [2, 2]; adds its own."""
+    mesh = solid.mesh()
+    while True:
+        for _ in range(TRIES):
+            angle = rng.uniform(0, 2 * np.pi)
+            turn = trimesh.transformations.rotation_matrix(angle, (0, 1, 0))[:3, :3]
+            low, high = (f(scale * mesh.vertices @ turn.T, axis=0) for f in (np.min, np.max))
+            free = np.subtract(room, 2 * GAP) - (high - low)[[0, 2]]
+            if (free < 0).any():
+                continue
+            corner = -np.divide(room, 2) + GAP + rng.random(2) * free
+            # It stands a hair in the floor, so that the two are one body.
+            origin = np.array([corner[0], -FLOOR[0] / 4, corner[1]]) - low
+            box = np.stack([corner - GAP, corner + (high - low)[[0, 2]] + GAP])
+            if all(((box[1] <= other[0]) | (other[1] <= box[0])).any() for other in taken):
+                taken.append(box)
+                mesh.vertices = scale * mesh.vertices @ turn.T + origin
+                return Placed(solid, mesh, turn, scale, origin)
+        scale *= SHRINK
+
+
+class Room:
+    """The union of boxes and placed solids, normalised: longest edge of the bounding box 1, centre 0."""
+
+    def __init__(self, boxes: list[Box], placed: list[Placed]):
+        self.boxes, self.placed = tuple(boxes), tuple(placed)
+
+    def contains(self, points: np.ndarray) -> np.ndarray:
+        """points [T, 3] in object coordinates -> [T] bool, exact."""
+        _, centre, scale = self._body
+        p = np.asarray(points, np.float64) * scale + centre
+        return np.any([part.contains(p) for part in (*self.boxes, *self.placed)], axis=0)
+
+    def mesh(self) -> trimesh.Trimesh:
+        """Its surface in object coordinates: watertight and oriented outwards."""
+        body, centre, scale = self._body
+        mesh = body.to_mesh()
+        vertices = (np.asarray(mesh.vert_properties, np.float64)[:, :3] - centre) / scale
+        return trimesh.Trimesh(vertices, np.asarray(mesh.tri_verts, np.int64), process=False)
+
+    @cached_property
+    def _body(self) -> tuple[Manifold, np.ndarray, float]:
+        parts = [box.manifold() for box in self.boxes]
+        parts += [
+            Manifold(Mesh(np.asarray(p.mesh.vertices, np.float32), np.asarray(p.mesh.faces, np.uint32)))
+            for p in self.placed
+        ]
+        body = Manifold.batch_boolean(parts, OpType.Add)
+        low, high = np.reshape(body.bounding_box(), (2, 3))
+        return body, (low + high) / 2, float((high - low).max())
