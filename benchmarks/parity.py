@@ -24,7 +24,7 @@ from absl import app
 from ml_collections import ConfigDict
 
 from benchmarks import report
-from benchmarks.conv_parity import LEFT_OUT, conv_deviations
+from benchmarks.conv_parity import conv_deviations
 from benchmarks.golden import find_golden, golden_names, read_golden
 from benchmarks.module_parity import (
     ZERO_GRADIENT,
@@ -250,7 +250,6 @@ PATTERNS = (
 def compared_files() -> list[str]:
     """The files that are compared, such as 'decoders/simple_z.npz'."""
     names = [name for pattern in PATTERNS for name in golden_names(f'{pattern}.npz')]
-    names = [name for name in names if not name.startswith('conv/') or not any(word in name for word in LEFT_OUT)]
     # The same content in the older format: its results are those of the other file.
     return names + [name.replace('.pt', '.npz') for name in golden_names(f'checkpoints/*{OLD_FORMAT}.pt')]
 
