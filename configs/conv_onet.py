@@ -25,8 +25,8 @@ Whole rooms, `rooms`, from 10,000 points (published on synthetic rooms of ShapeN
 rooms. The embedded dataset of both are procedural rooms.
 
 The variant `tiny` has small networks for two CPU cores, that learn the embedded dataset in ten minutes, and sees 300 points, as
-`onet_points.py:tiny` does (`points=3000` and `points=300` say it otherwise), and 10,000 of rooms. Windows learn in about 12
-minutes of two free cores (docs/results/rooms.md):
+`onet_points.py:tiny` does (`points=3000` and `points=300` say it otherwise), and 10,000 of rooms. Windows take 700 steps, by
+estimate 12 minutes of two free cores (docs/results/rooms.md):
 
     python -m launch.train --config=configs/conv_onet.py:tiny,crops --workdir=runs/crops
 """
