@@ -13,8 +13,11 @@ Published on ShapeNet (13 classes), from point clouds:
     voxels,maps=planes 0.752  0.092             0.905               0.735
     voxels,maps=grid   0.752  0.091             0.912               0.729
 
+With `partial` clouds lack a part of the shape: up to 30 % of its extent along an axis.
+
 Whole rooms, `rooms`, from 10,000 points (published on synthetic rooms of ShapeNet furniture; 5 classes):
 
+    rooms,pointconv    0.523  0.165             0.811               0.790
     rooms,maps=xz      0.795  0.047             0.889               0.937
     rooms,maps=planes  0.805  0.044             0.903               0.948
     rooms,maps=grid    0.782  0.047             0.902               0.941
@@ -38,7 +41,7 @@ from configs import choose, onet_points
 PLANES = ('xz', 'xy', 'yz')
 MAPS = {'maps=xz': PLANES[:1], 'maps=planes': PLANES, 'maps=grid': ('grid',), 'maps=all': (*PLANES, 'grid')}
 INPUTS = ('points', 'voxels')
-BASELINES, SCENES, GRIDS = ('pointconv',), ('rooms', 'crops'), ('grid64',)
+BASELINES, SCENES, GRIDS, PARTS = ('pointconv',), ('rooms', 'crops'), ('grid64',), ('partial',)
 ROOMS = tuple(f'rooms_{count:02d}' for count in range(4, 9))  # families of the embedded dataset
 VARIANTS = (
     '',
@@ -55,69 +58,59 @@ VARIANTS = (
 
 def get_config(variant: str = '') -> ConfigDict:
     networks = (*MAPS, *GRIDS, *BASELINES)
-    chosen = choose('conv_onet', variant, onet_points.SIZES, onet_points.DENSITIES, INPUTS, networks, SCENES)
-    if 'voxels' in chosen and chosen & set(SCENES):
-        raise ValueError(f'configs/conv_onet.py: expected rooms and windows from points, found the variant {variant!r}')
-    config = onet_points.get_config('tiny' if 'tiny' in chosen else '').unlock()
+    chosen = choose('conv_onet', variant, onet_points.SIZES, onet_points.DENSITIES, INPUTS, networks, PARTS, SCENES)
+    if 'voxels' in chosen and chosen & {*SCENES, *PARTS, *BASELINES}:
+        raise ValueError(f'configs/conv_onet.py: expected those from points, not voxels, found the variant {variant!r}')
+    if 'crops' in chosen and chosen & set(networks):
+        raise ValueError(f'configs/conv_onet.py: expected crops with their own network, found the variant {variant!r}')
+    tiny, baseline, rooms, crops = (word in chosen for word in ('tiny', 'pointconv', 'rooms', 'crops'))
+    config = onet_points.get_config('tiny' if tiny else '').unlock()
     del config.model.latent_size, config.model.leaky
-    tiny, baseline = 'tiny' in chosen, 'pointconv' in chosen
     config.model.update(name='conv_onet', cond_size=32, decoder_hidden_size=32)
     config.data.num_input_points = 300 if tiny else 3000
     config.train.batch_size = 24 if baseline else 32
+    if tiny:
+        config.train.update(num_steps=4000, batch_size=16, eval_every_steps=400, checkpoint_every_steps=400)
     if baseline:
         config.model.update(encoder='pointnet_plus_plus', decoder='simple_local_point')
         config.model.update(encoder_hidden_size=16 if tiny else 64, num_centres=(128, 32) if tiny else (512, 128))
+    elif crops:
+        config.model.update(encoder='pointnet_crop_local_pool', decoder='simple_local_crop', encoder_hidden_size=32)
+        config.model.update(unet3d_levels=4, unet3d_size=32, unit_size=0.005, query_cells=25, sin_cos=False)
+        config.data.update(num_points_per_step=1024, sampling='surface')
+        config.train.batch_size, config.eval.batch_size = 2, 1
     else:
         config.model.update(encoder='pointnet_local_pool', encoder_hidden_size=32, pooling='max')  # or 'mean'
         config.model.update(decoder='simple_local', interpolation='linear')  # or 'nearest'
         config.model.maps = next((MAPS[word] for word in chosen if word in MAPS), PLANES)
-        config.model.update(plane_resolution=64, unet_depth=4, unet_size=32)
+        config.model.update(plane_resolution=128 if rooms else 64, unet_depth=5 if rooms else 4, unet_size=32)
         config.model.update(grid_resolution=32, unet3d_levels=3, unet3d_size=32)
-    if tiny and not baseline:
-        config.model.update(plane_resolution=32, unet_depth=3, unet_size=16)
-        config.model.update(grid_resolution=16, unet3d_levels=2, unet3d_size=16)
+        if tiny:
+            config.model.update(plane_resolution=64 if rooms else 32, unet_depth=4 if rooms else 3, unet_size=16)
+            config.model.update(grid_resolution=32 if rooms else 16, unet3d_levels=2, unet3d_size=16)
+    if 'grid64' in chosen:
+        config.model.update(maps=('grid',), grid_resolution=64, unet3d_levels=4)
     if 'voxels' in chosen:
         del config.data.num_input_points, config.data.noise_std
         config.model.encoder = 'voxel_simple_local'
         config.data.update(input='voxels', num_points_per_step=1024)
-        config.train.batch_size = 64
-    if tiny:
-        config.train.update(num_steps=4000, batch_size=16, eval_every_steps=400, checkpoint_every_steps=400)
-    if 'grid64' in chosen:
-        config.model.update(maps=('grid',), grid_resolution=64, unet3d_levels=4)
-    if chosen & set(SCENES):
+        config.train.batch_size = 16 if tiny else 64
+    if 'partial' in chosen:
+        config.data.partial = True
+    if rooms or crops:
         config.data.update(families=ROOMS, num_input_points=10_000)
-    if 'rooms' in chosen and not baseline:
-        config.model.update(plane_resolution=64 if tiny else 128, unet_depth=4 if tiny else 5, grid_resolution=32)
-        if not tiny:
-            config.train.batch_size = 24 if len(config.model.maps) > 3 else 32
-    if 'rooms' in chosen and 'grid64' in chosen:
-        config.model.grid_resolution = 64
-        config.train.batch_size = 6
-    if 'crops' in chosen:
-        for name in (
-            'maps',
-            'plane_resolution',
-            'unet_depth',
-            'unet_size',
-            'grid_resolution',
-            'pooling',
-            'interpolation',
-        ):
-            del config.model[name]
-        config.model.update(encoder='pointnet_crop_local_pool', decoder='simple_local_crop', unet3d_levels=4)
-        config.model.update(unet3d_size=32, unit_size=0.005, query_cells=25, sin_cos=False)
-        config.data.update(num_points_per_step=1024, sampling='surface')
-        config.train.batch_size = 2
-        config.eval.batch_size = 1
-    if tiny and 'crops' in chosen:
+    if rooms and not tiny and not baseline:
+        config.train.batch_size = 6 if 'grid64' in chosen else 24 if len(config.model.maps) > 3 else 32
+    if rooms and not tiny and baseline:
+        config.train.batch_size, config.model.decoder_hidden_size = 20, 256
+    if tiny and crops:
         config.model.update(unit_size=0.025, query_cells=17, unet3d_levels=2, unet3d_size=8, cond_size=16)
-        config.model.update(encoder_hidden_size=16)
+        config.model.encoder_hidden_size = 16
         config.data.update(num_points_per_step=256, num_near_points=0, num_shapes_per_family=40)
         config.optim.learning_rate = 5e-3
-        config.train.update(num_steps=700, batch_size=4, log_every_steps=20, eval_every_steps=175)
-        config.train.checkpoint_every_steps = 175
-    if 'crops' in chosen:
+        config.train.update(num_steps=700, batch_size=4, log_every_steps=20)
+        config.train.update(eval_every_steps=175, checkpoint_every_steps=175)
+    if crops:
         config.data.crop_size = config.model.unit_size * config.model.query_cells
     for word in chosen & set(onet_points.DENSITIES):
         config.data.num_input_points = int(word.removeprefix('points='))

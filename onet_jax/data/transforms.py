@@ -23,7 +23,8 @@ def make_transform(data_config: ConfigDict) -> Callable[[jax.Array, dict], dict]
     T is `num_points_per_step`: the `num_near_points` of the record's 2048 that are nearest to the surface, which decide
     where the boundary lies, and one from each of T - num_near_points equal shells of the others. num_near_points = 0 takes
     the points as the dataset draws them, in the paper uniformly (section 3.1). An input of more points than a record has
-    repeats some of them, each time with other noise. With `augment` a picture is a random square crop of 75 to 100 % of the
+    repeats some of them, each time with other noise. With `partial` a cloud lacks a part of the shape (see `_draw_part`). With
+    `augment` a picture is a random square crop of 75 to 100 % of the
     area of its view. With `crop_size` the points are of one random cube of that edge, moved to the origin, the input with them
     (see `_crop`). 'inputs' as in `make_evaluation_transform`. Raises ValueError for a config that a record cannot satisfy.
     """
@@ -95,6 +96,16 @@ def make_evaluation_transform(data_config: ConfigDict) -> Callable[[jax.Array, d
     return _for_each_row(transform_row)
 
 
+def _draw_part(key: jax.Array, surface: jax.Array, num_points: int) -> jax.Array:
+    """Of points [P, 3] those in the lower part of the extent along a random axis, 70 to 100 % of it: num_points of them, with
+    replacement, as the official code draws partial clouds (Peng et al., ECCV 2020)."""
+    axis_key, share_key, points_key = jax.random.split(key, 3)
+    place = surface[:, jax.random.randint(axis_key, (), 0, 3)]
+    beyond = place - place.min() > jax.random.uniform(share_key, minval=0.7) * (place.max() - place.min())
+    kept = jnp.argsort(beyond)  # stable: first those that are kept
+    return surface[kept[jax.random.randint(points_key, (num_points,), 0, (~beyond).sum())]]
+
+
 def _crop(key: jax.Array, row: dict, inputs: jax.Array, size: float, num_points: int) -> dict:
     """A row in a cube of edge `size` whose centre, uniform in the bounding box of the inputs [P, 3], becomes the origin.
 
@@ -132,6 +143,9 @@ def _make_inputs(data_config: ConfigDict, training: bool = False) -> Callable:
         num_points, noise_std = data_config.num_input_points, data_config.noise_std
         window_key, noise_key = jax.random.split(key)
         surface = row['surface']
+        if data_config.get('partial', False):
+            points = _draw_part(window_key, surface.astype(jnp.float32), num_points)
+            return points + noise_std * jax.random.normal(noise_key, points.shape)
         if training:
             surface = jnp.tile(surface, (-(-num_points // len(surface)), 1))
         start = _window_start(window_key, len(surface), num_points)

@@ -199,3 +199,20 @@ def test_a_crop_without_points_takes_the_nearest_one():
     crop = config(crop_size=0.05, num_near_points=0, num_points_per_step=16, num_input_points=10, noise_std=0.0)
     batch = make_transform(crop)(jax.random.key(0), raw)
     np.testing.assert_allclose(batch['points'], 0.05, atol=1e-3)
+
+
+@pytest.mark.parametrize('make', [make_transform, make_evaluation_transform])
+def test_a_partial_cloud_is_the_lower_part_along_one_axis(make):
+    raw, _, _ = make_raw(64)
+    settings = config(num_points_per_step=8, num_near_points=0, num_input_points=1500, noise_std=0.0, partial=True)
+    inputs = np.asarray(jax.jit(make(settings))(jax.random.key(0), raw)['inputs'])
+    assert inputs.shape == (64, 1500, 3)
+    np.testing.assert_allclose(inputs.min(axis=1), -0.5, atol=0.02)
+    extents = np.ptp(inputs, axis=1)
+    assert (np.sort(extents, axis=1)[:, 1:] > 0.98).all(), 'two axes are whole'
+    assert extents.min() > 0.68
+    short = extents.argmin(axis=1)[extents.min(axis=1) < 0.95]
+    assert len(short) > 40
+    assert set(short) == {0, 1, 2}
+    of_the_shape = {tuple(point) for point in raw['surface'][0].astype(np.float32)}
+    assert {tuple(point) for point in inputs[0]} <= of_the_shape

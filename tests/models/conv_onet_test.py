@@ -79,7 +79,7 @@ def test_the_method_meshes_what_the_network_says(monkeypatch):
 RELEASED = {
     'pointcloud/shapenet_1plane': ('maps=xz', {}, 1_978_209),
     'pointcloud/shapenet_3plane': ('maps=planes', {}, 1_978_209),
-    'pointcloud/shapenet_3plane_partial': ('maps=planes', {}, 1_978_209),
+    'pointcloud/shapenet_3plane_partial': ('partial', {}, 1_978_209),
     'pointcloud/shapenet_grid32': ('maps=grid', {}, 1_068_545),
     'pointcloud/shapenet_pointconv': ('pointconv', {}, 1_388_641),
     'pointcloud/room_1plane': ('rooms,maps=xz', {}, 7_812_705),
@@ -88,7 +88,7 @@ RELEASED = {
     'pointcloud/room_grid32': ('rooms,maps=grid', {}, 1_068_545),
     'pointcloud/room_grid64': ('rooms,grid64', {}, 4_166_657),
     'pointcloud_crop/room_grid64': ('crops', {}, 4_166_657),
-    'pointcloud/room_pointconv': ('pointconv', {'decoder_hidden_size': 256}, 2_074_081),
+    'pointcloud/room_pointconv': ('rooms,pointconv', {}, 2_074_081),
     'voxel/shapenet_1plane': ('voxels,maps=xz', {}, 1_951_873),
     'voxel/shapenet_3plane': ('voxels,maps=planes', {}, 1_951_873),
     'voxel/shapenet_grid32': ('voxels,maps=grid', {}, 1_042_209),
