@@ -9,7 +9,7 @@ B inputs, R references, C condition.
 import hashlib
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -97,8 +97,14 @@ def _encode_split(params: dict, config: ConfigDict, data_dir: str | Path, split:
         view = number * index.num_views // num_views
         for raw, _ in evaluation_batches(data_dir, split, config.eval.batch_size, every=every, view=view):
             inputs = transform(evaluation_key(config.seed), raw)['inputs']
-            codes.append(np.asarray(model.encode(params, inputs))[raw['mask']])
+            codes.append(summarise(model.encode(params, inputs))[raw['mask']])
     return np.concatenate(codes)
+
+
+def summarise(cond: Any) -> np.ndarray:
+    """A condition, [B, C] or a tree of maps [B, ..., C], as codes [B, C']: of maps the means over all places, side by side."""
+    arrays = (np.asarray(array) for array in jax.tree.leaves(cond))
+    return np.concatenate([array.reshape(len(array), -1, array.shape[-1]).mean(axis=1) for array in arrays], axis=1)
 
 
 def _unit(codes: np.ndarray) -> np.ndarray:

@@ -37,15 +37,16 @@ def sample_code(params: dict, config: ConfigDict, number: int, seed: int) -> Cod
 
     Raises ValueError for a model that is not sampled and for a number that has no 31 bits.
     """
-    if config.data.input != 'none' or not config.model.latent_size:
+    latent_size = config.model.get('latent_size', 0)
+    if config.data.input != 'none' or not latent_size:
         raise ValueError(
             "config: expected a model without input (data.input = 'none') and with a latent code (model.latent_size > 0) to "
-            f'sample, found {config.data.input!r} and {config.model.latent_size}; `python -m launch.reconstruct` takes inputs'
+            f'sample, found {config.data.input!r} and {latent_size}; `python -m launch.reconstruct` takes inputs'
         )
     if not 0 <= number < 2**31:
         raise ValueError(f'number of a sample: expected 0 to {2**31 - 1}, found {number}')
     cond = occupancy_network(config.model).encode(params, np.zeros((1, 0), np.float32))
-    return Code(cond, sample_prior(jax.random.key(seed), jnp.array([number]), config.model.latent_size))
+    return Code(cond, sample_prior(jax.random.key(seed), jnp.array([number]), latent_size))
 
 
 def infer_code(params: dict, config: ConfigDict, shape: records.Shape) -> Code:
@@ -141,7 +142,7 @@ def interpolate_files(
 
 def _find_code(params: dict, config: ConfigDict, flag: str, name: str, seed: int, data_dir: str | Path | None) -> Code:
     """The code of what the user calls `name` in `flag`."""
-    sees, latent_size = config.data.input, config.model.latent_size
+    sees, latent_size = config.data.input, config.model.get('latent_size', 0)
     if sees not in SENSED and not (sees == 'none' and latent_size):
         raise ValueError(
             f"config.data.input: expected one of the inputs {SENSED}, or 'none' and a latent code, to move between shapes, "

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from onet_jax.data.images import load_image
 from onet_jax.data.sources import Source
 from onet_jax.evaluation import fit
-from onet_jax.evaluation.domain import SHARE, Domain, hash_weights
+from onet_jax.evaluation.domain import SHARE, Domain, hash_weights, summarise
 from onet_jax.evaluation.inputs import bind_input, find_reader
 from onet_jax.evaluation.report import show_input
 from onet_jax.files import write_json
@@ -118,7 +118,7 @@ def _reconstruct_batch(
         return {**results, **{source: Reconstruction(reason=f'{source.path}: {error}') for source in read}}
     strangeness = [None] * len(read)
     if domain is not None:
-        strangeness = domain.strangeness(np.asarray(occupancy_network(config.model).encode(params, values))).tolist()
+        strangeness = domain.strangeness(summarise(occupancy_network(config.model).encode(params, values))).tolist()
     for (source, (seen, frame)), mesh, strange in zip(read.items(), meshes, strangeness, strict=True):
         if not len(mesh.faces):
             results[source] = Reconstruction(reason=f'{source.path}: {_explain_empty(params, config, seen)}')

@@ -2,8 +2,9 @@ import jax
 import numpy as np
 import pytest
 
-from configs import onet_embedding, onet_unconditional
-from onet_jax.evaluation.domain import NEIGHBOURS, Domain, learn_domain, workdir_domain
+from configs import conv_onet, onet_embedding, onet_unconditional
+from onet_jax import models
+from onet_jax.evaluation.domain import NEIGHBOURS, Domain, learn_domain, summarise, workdir_domain
 from onet_jax.training.checkpoints import load_run
 
 
@@ -47,6 +48,23 @@ def test_a_network_that_gives_one_code_to_all_has_a_domain(arguments):
     domain = learn_domain(params, config, data_dir)
     assert domain.strangeness(domain.codes[:1]) <= 1
     assert domain.strangeness(-domain.codes[:1]) > 1
+
+
+def test_maps_of_places_are_codes_by_their_means(dataset):
+    config = conv_onet.get_config('tiny,maps=all')
+    with config.unlocked():
+        config.data.num_input_points = 30
+        config.model.update(plane_resolution=8, unet_depth=2, unet_size=4, grid_resolution=4, unet3d_size=8)
+    model = models.occupancy_network(config.model)
+    params = model.init(jax.random.key(0), models.example_batch(config.model))
+    cond = model.encode(params, np.random.default_rng(0).uniform(-0.5, 0.5, (2, 30, 3)).astype(np.float32))
+    codes = summarise(cond)
+    assert codes.shape == (2, 4 * 32)
+    grid = np.asarray(cond['grid'])
+    np.testing.assert_allclose(codes[:, :32], grid.reshape(2, -1, 32).mean(axis=1), rtol=1e-5)
+    domain = learn_domain(params, config, dataset)
+    assert domain.codes.shape[1] == 4 * 32
+    assert np.isfinite(domain.strangeness(codes)).all()
 
 
 def test_without_its_dataset_the_domain_is_unknown(arguments, tmp_path, capsys):
