@@ -61,6 +61,7 @@ LATER_KEYS = {
         'accumulate_steps': 1,
         'ema_decay': 0.0,
     },
+    'train': {'dtype': 'float32'},
     'eval': {'render_every_steps': 0},
 }
 # Keys on which no number of a run depends.
