@@ -25,7 +25,8 @@ from onet_jax.convert import official
 from onet_jax.models.conv_onet import build_module
 from onet_jax.networks import pointnet_plus
 from onet_jax.networks.crops import find_window_cells, window_cells
-from onet_jax.networks.grids import MAPS, LocalDecoder, UNet, UNet3D
+from onet_jax.networks.grids import MAPS, LocalDecoder
+from onet_jax.networks.unets import UNet, UNet3D
 from onet_jax.training.state import TrainState
 from onet_jax.training.step import make_train_step
 

@@ -201,7 +201,10 @@ def find_boxes(cells: np.ndarray, layout: Layout) -> np.ndarray:
     found = set()
     for sign in itertools.product((-1, 0, 1), repeat=3):
         boxes = np.floor((cells + grown * np.array(sign, np.float32)) / layout.step).astype(int)
-        found |= set(map(tuple, np.unique(boxes, axis=0).tolist()))
+        first, size = boxes.min(axis=0), np.ptp(boxes, axis=0) + 1
+        # As single numbers they are sorted much faster than as rows.
+        numbers = np.unique(np.ravel_multi_index((boxes - first).T, size))
+        found |= set(zip(*(axis.tolist() for axis in np.unravel_index(numbers, size) + first[:, None]), strict=True))
     return np.array(sorted(found))
 
 

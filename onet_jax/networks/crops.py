@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from onet_jax.geometry.grid import BOX
-from onet_jax.networks.grids import LocalDecoder, UNet3D, point_features, sample, write_means
+from onet_jax.networks.grids import LocalDecoder, point_features, sample, write_means
+from onet_jax.networks.unets import UNet3D
 
 NUM_FREQUENCIES = 10  # of the encoding by sines and cosines
 

@@ -112,15 +112,3 @@ def test_the_nearest_value_of_a_map_is_read():
     plane = np.arange(25, dtype=np.float32).reshape(1, 5, 5, 1)
     unit = np.array([[[0.1, 0.2], [0.13, 0.99], [0.125, 0.375]]], np.float32)
     np.testing.assert_array_equal(grids.sample_nearest(plane, unit)[0, :, 0], [5, 21, 10])
-
-
-@pytest.mark.parametrize('module, total', [(grids.UNet(32, 4), 1_934_976), (grids.UNet(32, 5), 7_769_472)])
-def test_unets_have_the_official_number_of_parameters(module, total):
-    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 64, 64, 32)))
-    assert sum(x.size for x in jax.tree.leaves(shapes)) == total
-
-
-@pytest.mark.parametrize('levels, total', [(3, 1_025_312), (4, 4_123_424)])
-def test_unets_of_volumes_have_the_official_number_of_parameters(levels, total):
-    shapes = jax.eval_shape(grids.UNet3D(32, levels).init, jax.random.key(0), jnp.zeros((1, 16, 16, 16, 32)))
-    assert sum(x.size for x in jax.tree.leaves(shapes)) == total

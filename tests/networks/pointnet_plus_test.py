@@ -64,4 +64,4 @@ def test_the_decoder_has_a_slope_on_the_points_and_a_value_far_away(cloud):
     assert np.abs(gradient).max() > 0
     weights = np.exp(-((distances_of(cloud[:2] + 0.1, cloud) + 1e-5) ** 2) / 0.2**2)
     expected = weights / weights.sum(axis=1, keepdims=True) @ cloud
-    np.testing.assert_allclose(decoder.read(cloud[None, :2] + 0.1, cond)[0], expected, atol=1e-5)
+    np.testing.assert_allclose(decoder.read(cloud[None, :2] + 0.1, cond)[1][0], expected, atol=1e-5)
