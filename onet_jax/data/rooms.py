@@ -5,16 +5,14 @@ its longest edge 1 and its centre 0. Same (seed, family, index), same room. Impo
 """
 
 import zlib
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import trimesh
-from manifold3d import Manifold, Mesh, OpType
+from manifold3d import Manifold, Mesh
 
-from onet_jax.data import solids
 from onet_jax.data.procedural import make_shape
-from onet_jax.data.solids import Box
+from onet_jax.data.solids import Box, Solid
 
 FAMILIES = tuple(f'rooms_{count:02d}' for count in range(4, 9))
 FURNITURE = ('chair', 'sofa', 'table', 'lamp', 'shelf')  # a cabinet is a shelf that is closed
@@ -26,7 +24,7 @@ GAP = 0.02  # between objects, and to the walls
 TRIES, SHRINK = 60, 0.9  # places that are tried for an object before it is made smaller
 
 
-def make_room(seed: int, family: str, index: int) -> 'Room':
+def make_room(seed: int, family: str, index: int) -> Solid:
     """Number `index` of a family. Raises ValueError for an unknown family."""
     if family not in FAMILIES:
         raise ValueError(f'family: expected one of {FAMILIES}, found {family!r}')
@@ -38,7 +36,7 @@ def make_room(seed: int, family: str, index: int) -> 'Room':
     for _ in range(count):
         solid = make_shape(int(rng.integers(2**31)), str(rng.choice(FURNITURE)), 0)
         placed.append(_place(rng, solid, rng.uniform(*SIZE) / np.sqrt(count), (1 - 2 * wall, depth - 2 * wall), taken))
-    return Room(boxes, placed)
+    return Solid([*boxes, *placed])
 
 
 def _walls(rng: np.random.Generator, depth: float, thickness: float) -> list[Box]:
@@ -53,7 +51,7 @@ def _walls(rng: np.random.Generator, depth: float, thickness: float) -> list[Box
 class Placed(NamedTuple):
     """A solid somewhere: turned around y by `turn` radians, scaled, moved."""
 
-    solid: solids.Solid
+    solid: Solid
     mesh: trimesh.Trimesh  # of the solid, where it stands
     turn: np.ndarray  # [3, 3]
     scale: float
@@ -61,15 +59,18 @@ class Placed(NamedTuple):
 
     def contains(self, points: np.ndarray) -> np.ndarray:
         """points [T, 3] -> [T] bool, exact."""
+        return self.solid.contains((points - self.origin) @ self.turn / self.scale)
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         low, high = self.mesh.bounds
-        near = np.flatnonzero(((points >= low - 1e-3) & (points <= high + 1e-3)).all(axis=1))
-        inside = np.zeros(len(points), bool)
-        inside[near] = self.solid.contains((points[near] - self.origin) @ self.turn / self.scale)
-        return inside
+        return low - 1e-3, high + 1e-3  # round parts reach a little beyond the mesh
+
+    def manifold(self) -> Manifold:
+        return Manifold(Mesh(np.asarray(self.mesh.vertices, np.float32), np.asarray(self.mesh.faces, np.uint32)))
 
 
 def _place(
-    rng: np.random.Generator, solid: solids.Solid, scale: float, room: tuple[float, float], taken: list[np.ndarray]
+    rng: np.random.Generator, solid: Solid, scale: float, room: tuple[float, float], taken: list[np.ndarray]
 ) -> Placed:
     """Stand a solid on the floor within a rectangle (x, z) where it touches none of the boxes `taken`, [2, 2]; adds its own."""
     mesh = solid.mesh()
@@ -90,34 +91,3 @@ def _place(
                 mesh.vertices = scale * mesh.vertices @ turn.T + origin
                 return Placed(solid, mesh, turn, scale, origin)
         scale *= SHRINK
-
-
-class Room:
-    """The union of boxes and placed solids, normalised: longest edge of the bounding box 1, centre 0."""
-
-    def __init__(self, boxes: list[Box], placed: list[Placed]):
-        self.boxes, self.placed = tuple(boxes), tuple(placed)
-
-    def contains(self, points: np.ndarray) -> np.ndarray:
-        """points [T, 3] in object coordinates -> [T] bool, exact."""
-        _, centre, scale = self._body
-        p = np.asarray(points, np.float64) * scale + centre
-        return np.any([part.contains(p) for part in (*self.boxes, *self.placed)], axis=0)
-
-    def mesh(self) -> trimesh.Trimesh:
-        """Its surface in object coordinates: watertight and oriented outwards."""
-        body, centre, scale = self._body
-        mesh = body.to_mesh()
-        vertices = (np.asarray(mesh.vert_properties, np.float64)[:, :3] - centre) / scale
-        return trimesh.Trimesh(vertices, np.asarray(mesh.tri_verts, np.int64), process=False)
-
-    @cached_property
-    def _body(self) -> tuple[Manifold, np.ndarray, float]:
-        parts = [box.manifold() for box in self.boxes]
-        parts += [
-            Manifold(Mesh(np.asarray(p.mesh.vertices, np.float32), np.asarray(p.mesh.faces, np.uint32)))
-            for p in self.placed
-        ]
-        body = Manifold.batch_boolean(parts, OpType.Add)
-        low, high = np.reshape(body.bounding_box(), (2, 3))
-        return body, (low + high) / 2, float((high - low).max())
