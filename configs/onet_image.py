@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import choose, onet_points
 
-VARIANTS = onet_points.VARIANTS
+VARIANTS = ('', *onet_points.SIZES, *onet_points.SAMPLINGS, *onet_points.DECODERS)
 
 
 def get_config(variant: str = '') -> ConfigDict:

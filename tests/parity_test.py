@@ -7,7 +7,7 @@ from benchmarks import parity
 
 # Those of mesh/ are held in tests/geometry/.
 FILES = [
-    pytest.param(file, marks=pytest.mark.slow) if 'pointconv' in file else file
+    pytest.param(file, marks=pytest.mark.slow) if 'conv_onet/model' in file else file
     for file in parity.compared_files()
     if not file.startswith('mesh/')
 ]

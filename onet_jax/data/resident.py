@@ -47,8 +47,8 @@ def resident_feed(
 ) -> Feed:
     """Batches in which every epoch has each shape once, in an order of its own, with a random chunk of its points.
 
-    A batch may span two epochs. num_surface_points: of every row, rounded up to whole chunks, as far as a
-    shape has them. rows: those of each batch to deliver, all by default. Shapes that cannot be read are left out
+    A batch may span two epochs. num_surface_points: of every row, in whole chunks, at least one, as far
+    as a shape has them. rows: those of each batch to deliver, all by default. Shapes that cannot be read are left out
     as far as `bad_examples` allows, by default never. Raises ValueError beyond that, and DoesNotFitError when the split does
     not fit into the memory of the device.
     """
@@ -58,7 +58,7 @@ def resident_feed(
     _check_memory(data_dir, index, len(names))
     stored = _load(data_dir, index, names, bad_examples or BadExamples())
     num_shapes, num_chunks = stored['points'].shape[:2]
-    num_surface_chunks = min(-(-num_surface_points // CHUNK_POINTS), stored['surface'].shape[1])
+    num_surface_chunks = min(max(1, -(-num_surface_points // CHUNK_POINTS)), stored['surface'].shape[1])
     kept = np.asarray(range(batch_size) if rows is None else rows, np.int32)
 
     @lru_cache(maxsize=2)  # a batch spans two epochs at most, unless it is larger than the dataset
