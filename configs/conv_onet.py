@@ -115,5 +115,7 @@ def get_config(variant: str = '') -> ConfigDict:
     for word in chosen & set(onet_points.DENSITIES):
         config.data.num_input_points = int(word.removeprefix('points='))
     if {'tiny', 'points=3000'} <= chosen:
-        config.train.update(num_steps=1800, eval_every_steps=180, checkpoint_every_steps=180)
+        config.train.update(num_steps=1250, batch_size=8, eval_every_steps=250, checkpoint_every_steps=250)
+        if 'maps' in config.model:
+            config.model.plane_resolution = 64
     return config.lock()
