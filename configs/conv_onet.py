@@ -99,10 +99,10 @@ def get_config(variant: str = '') -> ConfigDict:
         config.data.partial = True
     if rooms or crops:
         config.data.update(families=ROOMS, num_input_points=10_000)
-    if rooms and not tiny and not baseline:
-        config.train.batch_size = 6 if 'grid64' in chosen else 24 if len(config.model.maps) > 3 else 32
     if rooms and not tiny and baseline:
         config.train.batch_size, config.model.decoder_hidden_size = 20, 256
+    elif rooms and not tiny:
+        config.train.batch_size = 6 if 'grid64' in chosen else 24 if len(config.model.maps) > 3 else 32
     if tiny and crops:
         config.model.update(unit_size=0.025, query_cells=17, unet3d_levels=2, unet3d_size=8, cond_size=16)
         config.model.encoder_hidden_size = 16

@@ -145,11 +145,11 @@ def _make_inputs(data_config: ConfigDict, training: bool = False) -> Callable:
         surface = row['surface']
         if data_config.get('partial', False):
             points = _draw_part(window_key, surface.astype(jnp.float32), num_points)
-            return points + noise_std * jax.random.normal(noise_key, points.shape)
-        if training:
-            surface = jnp.tile(surface, (-(-num_points // len(surface)), 1))
-        start = _window_start(window_key, len(surface), num_points)
-        points = jax.lax.dynamic_slice_in_dim(surface, start, num_points).astype(jnp.float32)
+        else:
+            if training:
+                surface = jnp.tile(surface, (-(-num_points // len(surface)), 1))
+            start = _window_start(window_key, len(surface), num_points)
+            points = jax.lax.dynamic_slice_in_dim(surface, start, num_points).astype(jnp.float32)
         return points + noise_std * jax.random.normal(noise_key, points.shape)
 
     def resize_view(key, row):
