@@ -19,11 +19,19 @@ os.environ |= {
     'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
 }
 
+import jax
 import numpy as np
 import pytest
 
 from benchmarks import golden as golden_files
 from benchmarks.golden import SHARED
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _forget_compiled_programs():
+    """Each program maps memory; thousands of them in one process reach Linux's `vm.max_map_count`, and XLA dies of it."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture
