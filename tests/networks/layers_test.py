@@ -11,7 +11,7 @@ from onet_jax.networks.layers import (
     Linear,
     ResnetBlock,
     _convolve,
-    _convolve_by_rows,
+    _convolve_on_cpu,
 )
 
 
@@ -97,24 +97,34 @@ def test_convolution_against_a_loop():
         np.testing.assert_allclose(y[0, i, j, k], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('stride, padding', [(1, 0), (1, 1), (2, 0), (2, 1)])
 @pytest.mark.parametrize(
-    ('size', 'kernel_size', 'stride', 'padding'), [(7, 3, 1, 1), (8, 3, 2, 1), (6, 1, 1, 0), (9, 4, 3, 2)]
+    'shape, features, size',
+    [
+        ((2, 7, 8, 9, 3), 5, 3),
+        ((1, 3, 4, 3, 40), 5, 3),
+        ((2, 7, 8, 9, 3), 5, 1),
+        ((2, 9, 8, 3), 5, 3),
+        ((1, 4, 5, 40), 5, 3),
+        ((2, 9, 8, 3), 5, 1),
+    ],
+    ids=['volume by rows', 'small volume', 'volume by pixels', 'image', 'small image', 'image by pixels'],
 )
-def test_convolutions_by_rows_and_their_gradients_are_those_of_volumes(size, kernel_size, stride, padding):
-    """What a CPU computes against what every other device does."""
-    keys = jax.random.split(jax.random.key(0), 2)
-    x = jax.random.normal(keys[0], (2, size, size + 1, size + 2, 3))
-    kernel = jax.random.normal(keys[1], (*(kernel_size,) * 3, 3, 4))
+def test_convolutions_on_a_cpu_are_those_of_xla(shape, features, size, stride, padding):
+    keys = jax.random.split(jax.random.key(0))
+    x, kernel = (
+        jax.random.normal(keys[0], shape),
+        jax.random.normal(keys[1], (*(size,) * (len(shape) - 2), shape[-1], features)),
+    )
 
     def value(convolve):
         return lambda x, kernel: jnp.sin(convolve(x, kernel, stride, padding)).sum()
 
-    by_rows, expected = (f(x, kernel, stride, padding) for f in (_convolve_by_rows, _convolve))
-    assert by_rows.shape == expected.shape
-    np.testing.assert_allclose(by_rows, expected, atol=1e-4)
-    for ours, theirs in zip(
-        *(jax.grad(value(f), (0, 1))(x, kernel) for f in (_convolve_by_rows, _convolve)), strict=True
-    ):
+    ours, expected = (f(x, kernel, stride, padding) for f in (_convolve_on_cpu, _convolve))
+    assert ours.shape == expected.shape
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
+    gradients = (jax.grad(value(f), (0, 1))(x, kernel) for f in (_convolve_on_cpu, _convolve))
+    for ours, theirs in zip(*gradients, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
