@@ -100,6 +100,7 @@ def test_a_folder_that_is_no_workdir_is_named(tmp_path):
     assert_fails(done, f'{tmp_path}/nowhere/config.json: expected a workdir')
 
 
+@pytest.mark.slow
 def test_prepare_train_evaluate_reconstruct_and_refine(tmp_path):
     """The whole road in five commands, without a warning."""
     data, run = f'{tmp_path}/data', f'{tmp_path}/run'
