@@ -70,7 +70,8 @@ def get_config(variant: str = '') -> ConfigDict:
     config.data.num_input_points = 300 if tiny else 3000
     config.train.batch_size = 24 if baseline else 32
     if tiny:
-        config.train.update(num_steps=4000, batch_size=16, eval_every_steps=400, checkpoint_every_steps=400)
+        config.optim.learning_rate = 5e-3  # with twice that, planes were lost after 700 steps
+        config.train.update(num_steps=4000, batch_size=8, eval_every_steps=400, checkpoint_every_steps=400)
     if baseline:
         config.model.update(encoder='pointnet_plus_plus', decoder='simple_local_point')
         config.model.update(encoder_hidden_size=16 if tiny else 64, num_centres=(128, 32) if tiny else (512, 128))
@@ -83,10 +84,12 @@ def get_config(variant: str = '') -> ConfigDict:
         config.model.update(encoder='pointnet_local_pool', encoder_hidden_size=32, pooling='max')  # or 'mean'
         config.model.update(decoder='simple_local', interpolation='linear')  # or 'nearest'
         config.model.maps = next((MAPS[word] for word in chosen if word in MAPS), PLANES)
-        config.model.update(plane_resolution=128 if rooms else 64, unet_depth=5 if rooms else 4, unet_size=32)
+        config.model.update(plane_resolution=64, unet_depth=4, unet_size=32)
         config.model.update(grid_resolution=32, unet3d_levels=3, unet3d_size=32)
+        if rooms and not tiny:
+            config.model.update(plane_resolution=128, unet_depth=5)
         if tiny:
-            config.model.update(plane_resolution=64 if rooms else 32, unet_depth=4 if rooms else 3, unet_size=16)
+            config.model.unet_size = 16
             config.model.update(grid_resolution=32 if rooms else 16, unet3d_levels=2, unet3d_size=16)
     if 'grid64' in chosen:
         config.model.update(maps=('grid',), grid_resolution=64, unet3d_levels=4)
@@ -107,7 +110,6 @@ def get_config(variant: str = '') -> ConfigDict:
         config.model.update(unit_size=0.025, query_cells=17, unet3d_levels=2, unet3d_size=8, cond_size=16)
         config.model.encoder_hidden_size = 16
         config.data.update(num_points_per_step=256, num_near_points=0, num_shapes_per_family=40)
-        config.optim.learning_rate = 5e-3
         config.train.update(num_steps=700, batch_size=4, log_every_steps=20)
         config.train.update(eval_every_steps=175, checkpoint_every_steps=175)
     if crops:
@@ -115,7 +117,5 @@ def get_config(variant: str = '') -> ConfigDict:
     for word in chosen & set(onet_points.DENSITIES):
         config.data.num_input_points = int(word.removeprefix('points='))
     if {'tiny', 'points=3000'} <= chosen:
-        config.train.update(num_steps=1250, batch_size=8, eval_every_steps=250, checkpoint_every_steps=250)
-        if 'maps' in config.model:
-            config.model.plane_resolution = 64
+        config.train.update(num_steps=2000, eval_every_steps=250, checkpoint_every_steps=250)
     return config.lock()

@@ -3,7 +3,8 @@
     python -m launch.train --config=configs/onet_points.py --workdir=runs/points
 
 Published on ShapeNet (13 classes): IoU 0.778, Chamfer-L1 0.079 (x10), normal consistency 0.895, after 2.9 million steps.
-The variant `tiny` learns the embedded dataset in about two and a half minutes on two CPU cores; `launch.demo` trains it:
+The variant `tiny` learns the embedded dataset in about two and a half minutes on two CPU cores; `launch.demo` shows it beside
+`conv_onet.py:tiny`:
 
     python -m launch.train --config=configs/onet_points.py:tiny --workdir=runs/tiny
 

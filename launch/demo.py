@@ -1,7 +1,8 @@
 """The whole road in one command: python -m launch.demo [--output=demo].
 
-Builds an embedded dataset (cached), trains configs/onet_points.py:tiny, evaluates it on held-out shapes and writes meshes,
-a contact sheet, a page to turn them in 3D, and metrics.json. Less than five minutes on two CPU cores.
+Builds an embedded dataset (cached), trains configs/conv_onet.py:tiny, features on planes, and for about as long
+configs/onet_points.py:tiny, one code, evaluates both on held-out shapes and writes meshes, a contact sheet, a page to turn
+them in 3D, and metrics.json. Less than five minutes on two CPU cores.
 """
 
 import time
@@ -16,7 +17,7 @@ NUM_SHOWN = flags.DEFINE_integer('num_shown', 18, 'Held-out shapes to write as m
 
 
 def main(_):
-    from configs import onet_points
+    from configs import conv_onet, onet_points
     from onet_jax.data.prepare import embedded_dataset
     from onet_jax.data.procedural import make_shape
     from onet_jax.evaluation import tables
@@ -27,30 +28,41 @@ def main(_):
     from onet_jax.training.log import read_log
     from onet_jax.training.loop import train
 
-    start = time.monotonic()
-    output, config = Path(OUTPUT.value), onet_points.get_config('tiny')
-    data_dir = embedded_dataset(config.data)
-    train(config, output / 'run', data_dir)
-    # From the log: a demo that is run again goes on with the training it finds.
-    seconds_train = sum(seconds for _, seconds in read_log(output / 'run', 'train/seconds'))
-
-    run = load_run(output / 'run')
-    results = list(evaluate(run.method, run.params, run.config, data_dir, 'test'))
+    start, output = time.monotonic(), Path(OUTPUT.value)
+    results, curves, seconds_train = {}, [], {}
+    for title, (folder, file, num_steps) in {
+        'features on planes': ('run', conv_onet, 400),
+        'one code': ('run_one_code', onet_points, 900),
+    }.items():
+        config, workdir = file.get_config('tiny'), output / folder
+        with config.unlocked():
+            config.train.num_steps = num_steps
+            config.train.eval_every_steps = config.train.checkpoint_every_steps = num_steps // 4
+        data_dir = embedded_dataset(config.data)
+        train(config, workdir, data_dir)
+        # From the log: a demo that is run again goes on with the training it finds.
+        seconds_train[title] = sum(seconds for _, seconds in read_log(workdir, 'train/seconds'))
+        curves += [
+            (f'training loss (nats a shape), {title}', read_log(workdir, 'train/loss'), True),
+            (f'validation IoU, {title}', read_log(workdir, 'val/iou'), False),
+        ]
+        run = load_run(workdir)
+        results[title] = list(evaluate(run.method, run.params, run.config, data_dir, 'test'))
+    planes, one_code = results.values()
+    after = ' and '.join(f'{seconds:.0f} ({title})' for title, seconds in seconds_train.items())
     write_report(
         output,
         results,
         lambda result: make_shape(config.data.dataset_seed, result.category, int(result.name)).mesh(),
         title='Occupancy networks from 300 noisy points',
-        lead=f'{len(results)} shapes that the network has never seen, after {seconds_train:.0f} seconds of training.',
+        lead=f'{len(planes)} shapes that the networks have never seen, after {after} seconds of training.',
         num_shown=NUM_SHOWN.value,
-        curves=[
-            ('training loss (nats a shape)', read_log(output / 'run', 'train/loss'), True),
-            ('validation IoU', read_log(output / 'run', 'val/iou'), False),
-        ],
+        curves=curves,
     )
-    seconds = {'seconds_total': time.monotonic() - start, 'seconds_train': seconds_train}
-    write_json(output / 'metrics.json', {**tables.summary(results), **seconds})
-    print(tables.to_markdown(*tables.make_table(results)))
+    seconds = {'seconds_total': time.monotonic() - start, 'seconds_train': seconds_train['features on planes']}
+    write_json(output / 'metrics.json', {**tables.summary(planes), **seconds, 'one_code': tables.summary(one_code)})
+    for title, rows in results.items():
+        print(title, tables.to_markdown(*tables.make_table(rows)), sep='\n\n')
     print(f'{seconds["seconds_total"]:.0f} seconds in all; open {output / "index.html"}')
 
 

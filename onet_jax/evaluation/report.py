@@ -42,7 +42,7 @@ def show_input(inputs: np.ndarray) -> Shape:
 
 def write_report(
     output: str | Path,
-    results: Sequence[Result],
+    results: dict[str, Sequence[Result]],
     true_shape: Callable[[Result], Shape],
     *,
     title: str,
@@ -52,28 +52,36 @@ def write_report(
 ) -> None:
     """OUTPUT/meshes/CATEGORY_NAME.ply, OUTPUT/contact_sheet.png and OUTPUT/index.html.
 
-    The table is over all results, while `num_shown` of them become files and pictures. true_shape: the mesh or the
-    points [N, 3] to show beside a reconstruction. curves: as in `write_page`. An empty mesh is shown, but has no file.
+    results: title of a column -> the results of one model, all of the same shapes in the same order. The table is of all
+    results of the first model and `num_shown` of its meshes become files; the others are shown beside it. true_shape: the
+    mesh or the points [N, 3] to show beside a reconstruction. curves: as in `write_page`. An empty mesh is shown, but has
+    no file.
     """
-    output = Path(output)
+    output, (first, *others) = Path(output), results
     (output / 'meshes').mkdir(parents=True, exist_ok=True)
+    column_titles = (COLUMN_TITLES[0], *results, COLUMN_TITLES[-1])
+    by_shape = {(row[0].category, row[0].name): row for row in zip(*results.values(), strict=True)}
     items = []
-    for result in choose_shown(results, num_shown):
+    for result in choose_shown(results[first], num_shown):
         if len(result.mesh.faces):
             save_mesh(result.mesh, output / 'meshes' / f'{result.category}_{result.name}.ply')
-        shapes = (show_input(result.inputs), result.mesh, true_shape(result))
-        items.append(Item(f'{result.category} {result.name}', f'IoU {result.scores["iou"]:.2f}', shapes))
-    contact_sheet(items, COLUMN_TITLES, output / 'contact_sheet.png')
+        row = by_shape[result.category, result.name]
+        shapes = (show_input(result.inputs), *(one.mesh for one in row), true_shape(result))
+        ious = ' and '.join(f'{one.scores["iou"]:.2f}' for one in row)
+        items.append(Item(f'{result.category} {result.name}', f'IoU {ious}', shapes))
+    contact_sheet(items, column_titles, output / 'contact_sheet.png')
 
-    means = class_means(results)['mean']
-    headline = ('iou', 'chamfer_l1', 'normal_consistency', 'f_score')
+    means = class_means(results[first])['mean']
+    headline = {COLUMNS[key][0]: means[key] for key in ('iou', 'chamfer_l1', 'normal_consistency', 'f_score')}
+    headline |= {f'{COLUMNS["iou"][0]}, {other}': class_means(results[other])['mean']['iou'] for other in others}
     write_page(
         output / 'index.html',
         title=title,
         lead=lead,
-        summary={COLUMNS[key][0]: f'{means[key]:.3f}' for key in headline} | {'held-out shapes': str(len(results))},
-        table=make_table(results),
+        summary={key: f'{value:.3f}' for key, value in headline.items()}
+        | {'held-out shapes': str(len(results[first]))},
+        table=make_table(results[first]),
         curves=curves,
         items=items,
-        column_titles=COLUMN_TITLES,
+        column_titles=column_titles,
     )

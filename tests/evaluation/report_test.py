@@ -24,7 +24,7 @@ def test_every_category_is_shown_before_any_is_shown_again():
 def test_the_report_is_meshes_a_sheet_and_a_page(tmp_path):
     write_report(
         tmp_path,
-        make_results(),
+        {'ours': make_results(), 'theirs': make_results()},
         lambda result: trimesh.creation.box((0.5, 0.5, 0.5)),
         title='Title',
         lead='Lead',
@@ -37,6 +37,8 @@ def test_the_report_is_meshes_a_sheet_and_a_page(tmp_path):
     assert (tmp_path / 'contact_sheet.png').read_bytes().startswith(b'\x89PNG')
     page = (tmp_path / 'index.html').read_text()
     assert page.count('<article>') == 4
+    assert 'IoU 0.10 and 0.10' in page, 'both models'
+    assert 'IoU, theirs' in page
     assert 'floor (ground truth against itself)' in page
 
 
