@@ -31,8 +31,8 @@ def main(_):
     start, output = time.monotonic(), Path(OUTPUT.value)
     results, curves, seconds_train = {}, [], {}
     for title, (folder, file, num_steps) in {
-        'features on planes': ('run', conv_onet, 400),
-        'one code': ('run_one_code', onet_points, 900),
+        'features on planes': ('run', conv_onet, 300),
+        'one code': ('run_one_code', onet_points, 1000),
     }.items():
         config, workdir = file.get_config('tiny'), output / folder
         with config.unlocked():
