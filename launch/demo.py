@@ -31,7 +31,7 @@ def main(_):
     start, output = time.monotonic(), Path(OUTPUT.value)
     results, curves, seconds_train = {}, [], {}
     for title, (folder, file, num_steps) in {
-        'features on planes': ('run', conv_onet, 300),
+        'features on planes': ('run_planes', conv_onet, 300),
         'one code': ('run_one_code', onet_points, 1000),
     }.items():
         config, workdir = file.get_config('tiny'), output / folder
@@ -48,22 +48,22 @@ def main(_):
         ]
         run = load_run(workdir)
         results[title] = list(evaluate(run.method, run.params, run.config, data_dir, 'test'))
-    planes, one_code = results.values()
     after = ' and '.join(f'{seconds:.0f} ({title})' for title, seconds in seconds_train.items())
     write_report(
         output,
         results,
         lambda result: make_shape(config.data.dataset_seed, result.category, int(result.name)).mesh(),
         title='Occupancy networks from 300 noisy points',
-        lead=f'{len(planes)} shapes that the networks have never seen, after {after} seconds of training.',
+        lead=f'{len(results[title])} shapes that the networks have never seen, after {after} seconds of training.',
         num_shown=NUM_SHOWN.value,
         curves=curves,
     )
-    seconds = {'seconds_total': time.monotonic() - start, 'seconds_train': seconds_train['features on planes']}
-    write_json(output / 'metrics.json', {**tables.summary(planes), **seconds, 'one_code': tables.summary(one_code)})
+    planes, one_code = ({**tables.summary(results[title]), 'seconds_train': seconds_train[title]} for title in results)
+    planes |= {'seconds_total': time.monotonic() - start, 'one_code': one_code}
+    write_json(output / 'metrics.json', planes)
     for title, rows in results.items():
         print(title, tables.to_markdown(*tables.make_table(rows)), sep='\n\n')
-    print(f'{seconds["seconds_total"]:.0f} seconds in all; open {output / "index.html"}')
+    print(f'{planes["seconds_total"]:.0f} seconds in all; open {output / "index.html"}')
 
 
 if __name__ == '__main__':

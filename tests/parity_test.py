@@ -31,7 +31,7 @@ def test_float64_equals_the_official_float64_run(file):
             assert deviation.absolute == 0
 
 
-# In float64 whole models are compared by every run, in float32 by the slow ones.
+# What takes long to compile is compared in float64 alone where the slow tests are left out.
 @pytest.mark.parametrize(
     'file', [pytest.param(f, marks=pytest.mark.slow) if str(f).startswith('onet/') else f for f in FILES]
 )

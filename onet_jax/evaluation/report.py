@@ -52,15 +52,18 @@ def write_report(
 ) -> None:
     """OUTPUT/meshes/CATEGORY_NAME.ply, OUTPUT/contact_sheet.png and OUTPUT/index.html.
 
-    results: title of a column -> the results of one model, all of the same shapes in the same order. The table is of all
-    results of the first model and `num_shown` of its meshes become files; the others are shown beside it. true_shape: the
-    mesh or the points [N, 3] to show beside a reconstruction. curves: as in `write_page`. An empty mesh is shown, but has
-    no file.
+    results: title of a column -> the results of one model, all of the same shapes in the same order; else ValueError. The
+    table is of all results of the first model and `num_shown` of its meshes become files; the others are shown beside it.
+    true_shape: the mesh or the points [N, 3] to show beside a reconstruction. curves: as in `write_page`. An empty mesh is
+    shown, but has no file.
     """
     output, (first, *others) = Path(output), results
     (output / 'meshes').mkdir(parents=True, exist_ok=True)
     column_titles = (COLUMN_TITLES[0], *results, COLUMN_TITLES[-1])
-    by_shape = {(row[0].category, row[0].name): row for row in zip(*results.values(), strict=True)}
+    names = {title: [(r.category, r.name) for r in rows] for title, rows in results.items()}
+    if any(names[other] != names[first] for other in others):
+        raise ValueError(f'results: expected the same shapes in the same order of {list(results)}, found others')
+    by_shape = dict(zip(names[first], zip(*results.values(), strict=True), strict=True))
     items = []
     for result in choose_shown(results[first], num_shown):
         if len(result.mesh.faces):
@@ -71,16 +74,20 @@ def write_report(
         items.append(Item(f'{result.category} {result.name}', f'IoU {ious}', shapes))
     contact_sheet(items, column_titles, output / 'contact_sheet.png')
 
-    means = class_means(results[first])['mean']
-    headline = {COLUMNS[key][0]: means[key] for key in ('iou', 'chamfer_l1', 'normal_consistency', 'f_score')}
-    headline |= {f'{COLUMNS["iou"][0]}, {other}': class_means(results[other])['mean']['iou'] for other in others}
+    means = {title: class_means(rows)['mean'] for title, rows in results.items()}
+    of = {title: f', {title}' if others else '' for title in results}
+    headline = {
+        COLUMNS[k][0] + of[first]: means[first][k] for k in ('iou', 'chamfer_l1', 'normal_consistency', 'f_score')
+    }
+    headline |= {COLUMNS['iou'][0] + of[other]: means[other]['iou'] for other in others}
+    header, rows = make_table(results[first])
     write_page(
         output / 'index.html',
         title=title,
         lead=lead,
         summary={key: f'{value:.3f}' for key, value in headline.items()}
         | {'held-out shapes': str(len(results[first]))},
-        table=make_table(results[first]),
+        table=([header[0] + of[first], *header[1:]], rows),
         curves=curves,
         items=items,
         column_titles=column_titles,

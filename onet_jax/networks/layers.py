@@ -8,6 +8,7 @@ of normalisations and the sums inside matrix products are float32 in either.
 
 import itertools
 import math
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -244,8 +245,13 @@ class Conv(nn.Module):
         num_axes = x.ndim - 2
         shape = (*(self.kernel_size,) * num_axes, x.shape[-1], self.features)
         kernel = self.param('kernel', self.kernel_init, shape).astype(x.dtype)
-        convolve, on_cpu = (partial(f, stride=self.stride, padding=self.padding) for f in (_convolve, _convolve_on_cpu))
-        y = jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=convolve)
+        convolve = partial(_convolve, stride=self.stride, padding=self.padding)
+        fastest = choose_on_cpu(x.shape, shape, self.stride, self.padding)
+        if fastest is _convolve:
+            y = convolve(x, kernel)
+        else:
+            on_cpu = partial(fastest, stride=self.stride, padding=self.padding)
+            y = jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=convolve)
         if self.use_bias:
             fan_in = x.shape[-1] * self.kernel_size**num_axes
             y = y + self.param('bias', self.bias_init or _uniform(fan_in**-0.5), (self.features,)).astype(y.dtype)
@@ -264,19 +270,29 @@ def _convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax
     )
 
 
-def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """The fastest of three ways, by sizes as they were measured, forward and backward together."""
-    size, num_axes = len(kernel), x.ndim - 2
-    num_pixels = len(x) * math.prod((n + 2 * padding - size) // stride + 1 for n in x.shape[1:-1])
-    if size == 1 or 4 * num_pixels < math.prod(kernel.shape[:-1]):
-        # Copies of a few pixels are nothing beside the kernel: one product, in a thirtieth of the time of a strided volume.
-        return _gather_taps(x, num_axes, size, stride, padding) @ kernel.reshape(-1, kernel.shape[-1])
-    if num_axes == 2:
-        return _convolve(x, kernel, stride, padding)
-    # XLA has no fast gradient of volumes: as a convolution of rows it takes a fifteenth of the time.
-    taps = _gather_taps(x, num_axes - 1, size, stride, padding)
+def _convolve_pixels(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """As one matrix product, of what each pixel of the result sees."""
+    return _gather_taps(x, x.ndim - 2, len(kernel), stride, padding) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def _convolve_by_rows(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """As a convolution of rows: the taps along all axes but the last become channels."""
+    size = len(kernel)
+    taps = _gather_taps(x, x.ndim - 3, size, stride, padding)
     rows, kernel = taps.reshape(-1, *taps.shape[-2:]), jnp.moveaxis(kernel, -3, 0).reshape(size, taps.shape[-1], -1)
     return _convolve(rows, kernel, stride, padding).reshape(*taps.shape[:-2], -1, kernel.shape[-1])
+
+
+def choose_on_cpu(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int, padding: int) -> Callable:
+    """The fastest way to convolve [B, *space, F] by [*size, F, G] on a CPU, as measured forward and backward together.
+
+    XLA has no fast gradient of volumes: by rows it takes a fifteenth of the time. Where the result has few pixels, copies of
+    what they see are nothing beside the kernel, and the product takes a thirtieth of the time of a strided volume.
+    """
+    num_pixels = shape[0] * math.prod((n + 2 * padding - kernel_shape[0]) // stride + 1 for n in shape[1:-1])
+    if kernel_shape[0] == 1 or 4 * num_pixels < math.prod(kernel_shape[:-1]):
+        return _convolve_pixels
+    return _convolve_by_rows if len(shape) == 5 else _convolve
 
 
 def _gather_taps(x: jax.Array, num_axes: int, size: int, stride: int, padding: int) -> jax.Array:

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import trimesh
 
 from onet_jax import metrics
@@ -6,10 +7,11 @@ from onet_jax.evaluation.evaluate import Result
 from onet_jax.evaluation.report import choose_shown, show_input, write_report
 
 
-def make_results():
+def make_results(best=0.3):
     def result(category, i, mesh):
         cloud = np.random.default_rng(i).uniform(-0.4, 0.4, (50, 3))
-        return Result(category, f'{i:06d}', {**metrics.EMPTY, 'iou': 0.1 * i}, dict(metrics.EMPTY), 0.1, cloud, mesh)
+        scores = {**metrics.EMPTY, 'iou': best / 3 * i}
+        return Result(category, f'{i:06d}', scores, dict(metrics.EMPTY), 0.1, cloud, mesh)
 
     ball = trimesh.creation.icosphere(subdivisions=2, radius=0.4)
     return [result('chair', i, ball) for i in range(4)] + [result('mug', 0, trimesh.Trimesh()), result('mug', 1, ball)]
@@ -24,7 +26,7 @@ def test_every_category_is_shown_before_any_is_shown_again():
 def test_the_report_is_meshes_a_sheet_and_a_page(tmp_path):
     write_report(
         tmp_path,
-        {'ours': make_results(), 'theirs': make_results()},
+        {'ours': make_results(), 'theirs': make_results(0.9)},
         lambda result: trimesh.creation.box((0.5, 0.5, 0.5)),
         title='Title',
         lead='Lead',
@@ -37,9 +39,16 @@ def test_the_report_is_meshes_a_sheet_and_a_page(tmp_path):
     assert (tmp_path / 'contact_sheet.png').read_bytes().startswith(b'\x89PNG')
     page = (tmp_path / 'index.html').read_text()
     assert page.count('<article>') == 4
-    assert 'IoU 0.10 and 0.10' in page, 'both models'
-    assert 'IoU, theirs' in page
+    assert 'IoU 0.10 and 0.30' in page
+    assert '<b>0.100</b><span>IoU, ours</span>' in page, 'the mean of 0.15 for chairs and 0.05 for mugs'
+    assert '<b>0.300</b><span>IoU, theirs</span>' in page
     assert 'floor (ground truth against itself)' in page
+
+
+def test_results_of_other_shapes_are_refused(tmp_path):
+    results = {'ours': make_results(), 'theirs': make_results()[::-1]}
+    with pytest.raises(ValueError, match='results: expected the same shapes in the same order'):
+        write_report(tmp_path, results, lambda _: None, title='', lead='', num_shown=1, curves=[])
 
 
 def test_inputs_are_things_to_show():

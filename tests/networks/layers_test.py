@@ -11,7 +11,9 @@ from onet_jax.networks.layers import (
     Linear,
     ResnetBlock,
     _convolve,
-    _convolve_on_cpu,
+    _convolve_by_rows,
+    _convolve_pixels,
+    choose_on_cpu,
 )
 
 
@@ -97,35 +99,38 @@ def test_convolution_against_a_loop():
         np.testing.assert_allclose(y[0, i, j, k], expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('stride, padding', [(1, 0), (1, 1), (2, 0), (2, 1)])
+@pytest.mark.parametrize('stride, padding', [(1, 0), (1, 1), (2, 0), (2, 1), (3, 2)])
 @pytest.mark.parametrize(
-    'shape, features, size',
+    'convolve, shape, size',
     [
-        ((2, 7, 8, 9, 3), 5, 3),
-        ((1, 3, 4, 3, 40), 5, 3),
-        ((2, 7, 8, 9, 3), 5, 1),
-        ((2, 9, 8, 3), 5, 3),
-        ((1, 4, 5, 40), 5, 3),
-        ((2, 9, 8, 3), 5, 1),
+        (_convolve_by_rows, (2, 7, 8, 9, 3), 3),
+        (_convolve_by_rows, (3, 7, 8, 9, 3), 4),
+        (_convolve_pixels, (1, 3, 4, 3, 60), 3),
+        (_convolve_pixels, (2, 7, 8, 9, 3), 1),
+        (_convolve_pixels, (1, 4, 5, 60), 3),
+        (_convolve_pixels, (1, 7, 8, 60), 7),
+        (_convolve_pixels, (2, 9, 8, 3), 1),
     ],
-    ids=['volume by rows', 'small volume', 'volume by pixels', 'image', 'small image', 'image by pixels'],
 )
-def test_convolutions_on_a_cpu_are_those_of_xla(shape, features, size, stride, padding):
+def test_convolutions_on_a_cpu_are_those_of_xla(convolve, shape, size, stride, padding):
+    kernel_shape = (*(size,) * (len(shape) - 2), shape[-1], 5)
+    assert choose_on_cpu(shape, kernel_shape, stride, padding) is convolve
     keys = jax.random.split(jax.random.key(0))
-    x, kernel = (
-        jax.random.normal(keys[0], shape),
-        jax.random.normal(keys[1], (*(size,) * (len(shape) - 2), shape[-1], features)),
-    )
+    x, kernel = jax.random.normal(keys[0], shape), jax.random.normal(keys[1], kernel_shape)
 
     def value(convolve):
-        return lambda x, kernel: jnp.sin(convolve(x, kernel, stride, padding)).sum()
+        return lambda x, kernel: jnp.sin(0.1 * convolve(x, kernel, stride, padding)).sum()
 
-    ours, expected = (f(x, kernel, stride, padding) for f in (_convolve_on_cpu, _convolve))
+    ours, expected = (f(x, kernel, stride, padding) for f in (convolve, _convolve))
     assert ours.shape == expected.shape
     np.testing.assert_allclose(ours, expected, atol=1e-4)
-    gradients = (jax.grad(value(f), (0, 1))(x, kernel) for f in (_convolve_on_cpu, _convolve))
+    gradients = (jax.grad(value(f), (0, 1))(x, kernel) for f in (convolve, _convolve))
     for ours, theirs in zip(*gradients, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_images_are_convolved_by_xla():
+    assert choose_on_cpu((2, 56, 56, 64), (3, 3, 64, 64), 1, 1) is _convolve
 
 
 def test_products_of_bfloat16_keep_statistics_and_parameters_in_float32():
