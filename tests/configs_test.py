@@ -52,6 +52,7 @@ def test_a_config_fits_together_at_full_size(raw, name, variant):
 
 
 @pytest.mark.parametrize('name, variant', TINY)
+@pytest.mark.slow
 def test_a_config_trains_one_step_at_tiny_size(raw, name, variant):
     config, method, tx, transform = build(name, variant)
     parallel, key = make_parallel(config.train.backend, 2), jax.random.key(0)

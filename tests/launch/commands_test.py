@@ -186,6 +186,7 @@ def test_convert_reconstruct_and_sample(tmp_path):
     assert not (tmp_path / 'x').exists()
 
 
+@pytest.mark.slow
 def test_sample_and_interpolate(dataset, tmp_path):
     """The way from a sample to a shape of the run's dataset begins at the mesh of that sample."""
     config = onet_unconditional.get_config('tiny')

@@ -86,6 +86,7 @@ def test_an_interrupted_run_ends_bit_for_bit_as_one_that_was_not(dataset, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_all_options_of_the_optimiser_together_survive_an_interruption(dataset, tmp_path, monkeypatch):
     """The failure is in the middle of an update; the network of the run is the average."""
     config = small_config(num_steps=6, backend='jit', checkpoint_every_steps=3, eval_every_steps=3)
@@ -240,6 +241,7 @@ def test_weights_that_are_not_finite_are_not_saved(dataset, tmp_path, monkeypatc
     assert checkpoints.load_run(tmp_path / 'w').step == 2
 
 
+@pytest.mark.slow
 def test_a_trunk_from_a_file_starts_the_encoder_of_a_run(dataset, tmp_path):
     """It is read before the first step only; a file that does not fit leaves no trace."""
     config = onet_image.get_config()

@@ -21,6 +21,7 @@ def small(config):
     return config
 
 
+@pytest.mark.slow
 def test_a_table_has_its_rows_with_means_over_seeds_and_what_was_published(dataset, tmp_path, monkeypatch):
     configs = {f'small-{seed}': small_config() for seed in range(2)}
     with configs['small-1'].unlocked():
@@ -66,6 +67,7 @@ def test_representation_is_a_curve_against_voxels(dataset, tmp_path, monkeypatch
     assert (tmp_path / 'results/power_iou.svg').exists()
 
 
+@pytest.mark.slow
 def test_generation_shows_samples_and_a_way_between_them(dataset, tmp_path):
     config = small(onet_unconditional.get_config('tiny'))
     with config.unlocked():
