@@ -33,7 +33,7 @@ def test_float64_equals_the_official_float64_run(file):
 
 # What takes long to compile is compared in float64 alone where the slow tests are left out.
 @pytest.mark.parametrize(
-    'file', [pytest.param(f, marks=pytest.mark.slow) if str(f).startswith('onet/') else f for f in FILES]
+    'file', [pytest.param(f, marks=pytest.mark.slow) if str(f).startswith(('onet/', 'conv/')) else f for f in FILES]
 )
 def test_float32_equals_the_official_float32_run(file):
     for kind, deviation in parity.deviations_of(file, np.float32).items():

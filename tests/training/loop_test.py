@@ -129,6 +129,7 @@ def test_pictures_and_a_trace_change_no_number_of_a_run(workdir, dataset, tmp_pa
     assert list(folder.glob('*.xplane.pb'))
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_both_backends_agree(dataset, tmp_path):
     losses = {}
     for backend in ('pmap', 'jit'):
