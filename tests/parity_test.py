@@ -5,18 +5,19 @@ import pytest
 
 from benchmarks import parity
 
-# Those of mesh/ are held in tests/geometry/.
-FILES = [
-    pytest.param(file, marks=pytest.mark.slow) if 'conv_onet/model' in file else file
-    for file in parity.compared_files()
-    if not file.startswith('mesh/')
-]
+
+def files(*slow: str) -> list:
+    """All that are compared, but for those of mesh/ (in tests/geometry/); those that start like `slow` compile for long."""
+    names = [name for name in parity.compared_files() if not name.startswith('mesh/')]
+    return [pytest.param(name, marks=pytest.mark.slow) if name.startswith(slow) else name for name in names]
+
+
 # Where rounding moves values across the kink of a ReLU, or turns sines of 512 pi times a coordinate: the official float32
 # gradients differ by as much from the official float64 ones, of which the files have the norms.
 ROUNDED = {'conv/conv_onet/model_pointconv.npz': 5e-2, 'conv/conv_onet/model_crop_grid_sincos.npz': 0.1}
 
 
-@pytest.mark.parametrize('file', FILES)
+@pytest.mark.parametrize('file', files('conv/conv_onet/model'))
 def test_float64_equals_the_official_float64_run(file):
     """What the official code also gives in float64 agrees to 1e-9, what it gives in float32 to its rounding."""
     for kind, deviation in parity.deviations_of(file, np.float64).items():
@@ -31,10 +32,7 @@ def test_float64_equals_the_official_float64_run(file):
             assert deviation.absolute == 0
 
 
-# What takes long to compile is compared in float64 alone where the slow tests are left out.
-@pytest.mark.parametrize(
-    'file', [pytest.param(f, marks=pytest.mark.slow) if str(f).startswith(('onet/', 'conv/')) else f for f in FILES]
-)
+@pytest.mark.parametrize('file', files('conv/', 'onet/'))
 def test_float32_equals_the_official_float32_run(file):
     for kind, deviation in parity.deviations_of(file, np.float32).items():
         # Sines of 512 pi times a coordinate: the official float32 is as far from its float64.
