@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from onet_jax.networks.bound import Affine, BoundDecoder
 
 # Cuboids at a time, with five rows of features each (see `field.py`).
-CHUNK = 256
+CHUNK = 512
 ACCELERATOR_CHUNK = 2048
 SLACK = 8  # eps of the magnitude, more than anything but a sum of products rounds away in the network and both passes
 
@@ -63,8 +63,7 @@ class Errors:
         self.shifts, self.sizes = shifts, []
 
     def add(self, size: jax.Array, x: Form) -> Form:
-        """size [N, F]; the same for the roundings of x."""
-        size = size + SLACK * jnp.finfo(x.error.dtype).eps * x.magnitude()
+        """size [N, F], to all of x."""
         shift = self.shifts[len(self.sizes)]
         self.sizes.append(size)
         return Form(x.middle + shift, x.slopes, x.error + size)
@@ -89,7 +88,7 @@ def bound_range(decoder: 'BoundDecoder', centres: np.ndarray, half_edges: np.nda
 @jax.jit
 def _bound_range(decoder: 'BoundDecoder', half_edges: jax.Array, centres: jax.Array) -> jax.Array:
     """half_edges [3], centres [N, 3] -> low and high [N, 2]."""
-    num_errors = 3 + 6 * len(decoder.blocks) + 2 * len(decoder.layers)
+    num_errors = 2 + 4 * len(decoder.blocks) + 2 * len(decoder.layers)
     zeros = jnp.zeros((len(centres), len(decoder.scale)), decoder.scale.dtype)
 
     def decode(shifts):
@@ -116,39 +115,44 @@ def _decode(decoder: 'BoundDecoder', x: Form, errors: Errors) -> Form:
     """The forms of points, F = 3, -> those of the logits, F = 1: `BoundDecoder.__call__`, line by line."""
     x = _map(decoder.lift, x, errors)
     for block in decoder.blocks:
-        inner = _bend(_scale(block.scale, block.shift, x, errors), errors)
-        outer = _bend(_map(block.inner, inner, errors), errors)
-        x = errors.add(0, jax.tree.map(jnp.add, x, _map(block.outer, outer, errors)))
+        inner = _map(block.inner, _bend(x, errors, block.scale, block.shift), errors)
+        x = _map(block.outer, _bend(inner, errors), errors, carried=x)
     for layer in decoder.layers:
         x = _map(layer, _bend(x, errors), errors)
-    x = _bend(_scale(decoder.scale, decoder.shift, x, errors), errors, 0.2 if decoder.leaky else 0.0)
+    x = _bend(x, errors, decoder.scale, decoder.shift, 0.2 if decoder.leaky else 0.0)
     return _map(decoder.output, x, errors)
 
 
-def _map(affine: 'Affine', x: Form, errors: Errors) -> Form:
-    """x kernel + bias: [N, F] -> [N, G]."""
+def _map(affine: 'Affine', x: Form, errors: Errors, carried: Form | None = None) -> Form:
+    """carried + x kernel + bias: [N, F] -> [N, G]."""
     kernel = affine.kernel.astype(affine.bias.dtype)
-    # The sums, and x rounded to the precision of the kernel.
-    relative = len(kernel) * jnp.finfo(kernel.dtype).eps + jnp.finfo(affine.kernel.dtype).eps
+    # The sums, and x rounded to the precision of the kernel; the slack is for what is added to them.
+    slack = SLACK * jnp.finfo(kernel.dtype).eps
+    relative = len(kernel) * jnp.finfo(kernel.dtype).eps + jnp.finfo(affine.kernel.dtype).eps + slack
     size = relative * jnp.linalg.norm(x.magnitude(), axis=1, keepdims=True) * jnp.linalg.norm(kernel, axis=0)
+    size += slack * jnp.abs(affine.bias)
     mapped = Form(x.middle @ kernel + affine.bias, tuple(s @ kernel for s in x.slopes), x.error @ jnp.abs(kernel))
+    if carried is not None:
+        size += slack * carried.magnitude()
+        mapped = jax.tree.map(jnp.add, carried, mapped)
     return errors.add(size, mapped)
 
 
-def _scale(scale: jax.Array, shift: jax.Array, x: Form, errors: Errors) -> Form:
-    """scale x + shift, both [F]."""
-    scaled = Form(scale * x.middle + shift, tuple(scale * s for s in x.slopes), jnp.abs(scale) * x.error)
-    return errors.add(SLACK * jnp.finfo(scale.dtype).eps * jnp.abs(shift), scaled)
+def _bend(
+    x: Form, errors: Errors, scale: jax.Array | float = 1.0, shift: jax.Array | float = 0.0, slope: float = 0.0
+) -> Form:
+    """max(y, slope y) of y = scale x + shift, a ReLU that may leak: for y in [low, high] it is within `gap` of chord y + gap.
 
-
-def _bend(x: Form, errors: Errors, slope: float = 0.0) -> Form:
-    """max(x, slope x), a ReLU that may leak: on [low, high] it is within `gap` of chord x + gap."""
-    low, high = x.middle - x.radius(), x.middle + x.radius()
+    A y that is rounded past an end is within that rounding more, for neither is steeper than y.
+    """
+    middle, radius = scale * x.middle + shift, jnp.abs(scale) * x.radius()
+    low, high = middle - radius, middle + radius
     crossed = (low < 0) & (high > 0)
     chord = (high - slope * low) / jnp.where(crossed, high - low, 1)
     chord = jnp.where(crossed, chord, jnp.where(high > 0, 1.0, slope))
     # Kink less line: nothing at the kink, and most at one of the ends.
     gap = jnp.maximum(jnp.maximum((slope - chord) * low, (1 - chord) * high), 0) / 2
-    chord, gap = jax.lax.stop_gradient((chord, gap))
-    line = Form(chord * x.middle + gap, tuple(chord * s for s in x.slopes), chord * x.error)
-    return errors.add(gap + SLACK * jnp.finfo(gap.dtype).eps * x.magnitude(), line)
+    slack = 2 * SLACK * jnp.finfo(gap.dtype).eps * (jnp.abs(middle) + radius + jnp.abs(shift))
+    chord, gap, slack = jax.lax.stop_gradient((chord, gap, slack))
+    line = Form(chord * middle + gap, tuple(chord * scale * s for s in x.slopes), chord * jnp.abs(scale) * x.error)
+    return errors.add(gap + slack, line)
