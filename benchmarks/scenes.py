@@ -83,15 +83,23 @@ def measure_command(run: Run, cloud: np.ndarray, workdir: str) -> dict[str, floa
 
 
 def measure_seams(run: Run) -> dict[str, float]:
-    """How far windows disagree where their boxes meet: logits, and the surface in cells, near the level."""
+    """How far windows disagree where their boxes meet, near the level: logits, and the surface in cells.
+
+    And what is left of it once they are blended: angles between neighbouring faces, in degrees, in the bands and elsewhere.
+    """
     level, layout = threshold_to_logit(run.config.eval.threshold), scenes.layout_of(run.config)
     n, band = layout.step * scenes.SAMPLES, layout.band * scenes.SAMPLES
-    jumps, moves = [], []
+    jumps, moves, bends, in_bands = [], [], [], []
+    cell = run.config.model.unit_size
     with tempfile.TemporaryDirectory() as folder:
         for i in range(4):
             place = Path(folder) / str(i)
             cloud = room_cloud(4 * POINTS_OF_ROOM, 4) if i == 0 else room_cloud(POINTS_OF_ROOM * (i + 1), i + 1)
-            scenes.reconstruct_scene(run.params, run.config, cloud, place, run.config.model.unit_size)
+            mesh = scenes.reconstruct_scene(run.params, run.config, cloud, place, cell)
+            middles = mesh.vertices[mesh.face_adjacency_edges].mean(axis=1)
+            steps = (middles - scenes.find_origin(cloud, layout, cell)) / (layout.step * cell)
+            in_bands.append((np.abs(steps - np.round(steps)) * layout.step < layout.band).any(axis=1))
+            bends.append(np.degrees(mesh.face_adjacency_angles))
             found = {tuple(map(int, p.stem.split('_')[1:])): p for p in place.glob('window_*')}
             for box, path in found.items():
                 for axis in range(3):
@@ -110,14 +118,18 @@ def measure_seams(run: Run) -> dict[str, float]:
                     near = (np.abs(here - level) < slope) & (slope > 0)
                     jumps.append(np.abs(here - there)[near])
                     moves.append((np.abs(here - there) / np.maximum(slope, 1e-6))[near] / scenes.SAMPLES)
-    jumps, moves = np.concatenate(jumps), np.concatenate(moves)
+    jumps, moves, bends, in_bands = map(np.concatenate, (jumps, moves, bends, in_bands))
     return {
         'places': len(jumps),
         'logits median': float(np.median(jumps)),
         'logits 95 %': float(np.quantile(jumps, 0.95)),
         'surface median': float(np.median(moves)),
         'surface 95 %': float(np.quantile(moves, 0.95)),
-        'noise': NOISE / run.config.model.unit_size,
+        'noise': NOISE / cell,
+        'bend in bands, median': float(np.median(bends[in_bands])),
+        'bend in bands, 95 %': float(np.quantile(bends[in_bands], 0.95)),
+        'bend elsewhere, median': float(np.median(bends[~in_bands])),
+        'bend elsewhere, 95 %': float(np.quantile(bends[~in_bands], 0.95)),
     }
 
 

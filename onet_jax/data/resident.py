@@ -43,14 +43,15 @@ def resident_feed(
     rows: range | None = None,
     split: str = 'train',
     bad_examples: BadExamples | None = None,
+    num_points: int | None = CHUNK_POINTS,
     num_surface_points: int = CHUNK_POINTS,
 ) -> Feed:
     """Batches in which every epoch has each shape once, in an order of its own, with a random chunk of its points.
 
-    A batch may span two epochs. num_surface_points: of every row, in whole chunks, at least one, as far
-    as a shape has them. rows: those of each batch to deliver, all by default. Shapes that cannot be read are left out
-    as far as `bad_examples` allows, by default never. Raises ValueError beyond that, and DoesNotFitError when the split does
-    not fit into the memory of the device.
+    A batch may span two epochs. num_points, num_surface_points: of every row, in whole chunks, at least one, as far as a shape
+    has them; None is all that it has. rows: those of each batch to deliver, all by default. Shapes that cannot be read are
+    left out as far as `bad_examples` allows, by default never. Raises ValueError beyond that, and DoesNotFitError when the
+    split does not fit into the memory of the device.
     """
     index = read_index(data_dir)
     names = split_shapes(data_dir, index, split)
@@ -58,7 +59,8 @@ def resident_feed(
     _check_memory(data_dir, index, len(names))
     stored = _load(data_dir, index, names, bad_examples or BadExamples())
     num_shapes, num_chunks = stored['points'].shape[:2]
-    num_surface_chunks = min(max(1, -(-num_surface_points // CHUNK_POINTS)), stored['surface'].shape[1])
+    sizes = {'points': num_points, 'surface': num_surface_points}
+    delivered = tuple(_count_delivered(size, stored[key].shape[1]) for key, size in sizes.items())
     kept = np.asarray(range(batch_size) if rows is None else rows, np.int32)
 
     @lru_cache(maxsize=2)  # a batch spans two epochs at most, unless it is larger than the dataset
@@ -75,19 +77,30 @@ def resident_feed(
     def batches(start_step: int) -> Iterator[dict]:
         step = start_step
         while True:
-            yield _gather(stored, *choose(step), kept, num_surface_chunks)
+            yield _gather(stored, *choose(step), kept, *delivered)
             step += 1
 
     return Feed(len(names), batches)
 
 
-@partial(jax.jit, static_argnums=4)
-def _gather(stored: dict, shapes: jax.Array, chunks: jax.Array, rows: jax.Array, num_surface_chunks: int) -> dict:
-    surface_chunks = (chunks[:, None] + np.arange(num_surface_chunks)) % stored['surface'].shape[1]
+def _count_delivered(num_points: int | None, num_chunks: int) -> int:
+    """How many of the chunks of a shape hold so many points."""
+    return num_chunks if num_points is None else min(max(1, -(-num_points // CHUNK_POINTS)), num_chunks)
+
+
+@partial(jax.jit, static_argnums=(4, 5))
+def _gather(
+    stored: dict, shapes: jax.Array, chunks: jax.Array, rows: jax.Array, num_chunks: int, num_surface_chunks: int
+) -> dict:
+    def gather(key, count):
+        """As many chunks of each shape as one, from its chunk on."""
+        numbers = (chunks[:, None] + np.arange(count)) % stored[key].shape[1]
+        return jax.lax.collapse(stored[key][shapes[:, None], numbers], 1, 3)
+
     batch = {
-        'points': stored['points'][shapes, chunks],
-        'occ': stored['occ'][shapes, chunks],
-        'surface': stored['surface'][shapes[:, None], surface_chunks].reshape(len(shapes), -1, 3),
+        'points': gather('points', num_chunks),
+        'occ': gather('occ', num_chunks),
+        'surface': gather('surface', num_surface_chunks),
         'voxels': stored['voxels'][shapes],
         'index': stored['index'][shapes],
         'row': rows,

@@ -156,7 +156,7 @@ def reconstruct_scene(
     cell = choose_cell(cloud, config) if cell is None else cell
     if not cell > 0:
         raise ValueError(f'cell: expected a positive length, found {cell}')
-    low = cloud.min(axis=0) - 1.5 * layout.step * cell  # a flat floor does not lie on the border of boxes
+    low = find_origin(cloud, layout, cell)
     cells = ((cloud - low) / cell).astype(np.float32)
     claim(folder, _describe(params, config, cloud, cell, layout))
     boxes = find_boxes(cells, layout)
@@ -193,6 +193,11 @@ def claim(folder: Path, settings: dict) -> None:
     if path.exists() and json.loads(path.read_text()) != settings:
         shutil.rmtree(folder)
     write_json(path, settings)
+
+
+def find_origin(cloud: np.ndarray, layout: Layout, cell: float) -> np.ndarray:
+    """Where the first box of a scene begins, [3] in the unit of the cloud."""
+    return cloud.min(axis=0) - 1.5 * layout.step * cell  # a flat floor does not lie on the border of boxes
 
 
 def find_boxes(cells: np.ndarray, layout: Layout) -> np.ndarray:

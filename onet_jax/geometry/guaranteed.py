@@ -10,8 +10,8 @@ The bound decoders of `networks/bound.py` have it (see `networks/ranges.py`). Th
 Spelunking the Deep, SIGGRAPH 2022, with this lattice and marching cubes.
 
 Large cells can hardly ever be proven. Of the paper's network, 256 features and a chair, 8 % of the cells of 1/16 of the box
-keep their side provably, 53 % of 1/32 and 83 % of 1/64: the time is six tenths of the dense grid's for 128 cells along an axis and
-a quarter for 256; nothing is gained for 64.
+keep their side provably, 53 % of 1/32 and 83 % of 1/64: the time is six tenths of the dense grid's for 128 cells along an
+axis and a quarter for 256; nothing is gained for 64.
 """
 
 from collections.abc import Callable

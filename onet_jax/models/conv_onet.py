@@ -36,7 +36,8 @@ def _build_maps(config: ConfigDict) -> Maps:
 # By their official names.
 ENCODERS = {
     'pointnet_local_pool': Encoder(
-        'points', lambda c, dtype: LocalPointnet(c.cond_size, c.encoder_hidden_size, _build_maps(c), dtype, c.pooling)
+        'points',
+        lambda c, dtype: LocalPointnet(c.cond_size, c.encoder_hidden_size, _build_maps(c), dtype, c.pooling, c.centred),
     ),
     'voxel_simple_local': Encoder('voxels', lambda c, dtype: LocalVoxelEncoder(c.cond_size, _build_maps(c), dtype)),
     'pointnet_plus_plus': Encoder(
@@ -57,10 +58,12 @@ ENCODERS = {
     ),
 }
 DECODERS = {
-    'simple_local': lambda c, dtype: LocalDecoder(c.decoder_hidden_size, dtype=dtype, interpolation=c.interpolation),
+    'simple_local': lambda c, dtype: LocalDecoder(
+        c.decoder_hidden_size, dtype=dtype, interpolation=c.interpolation, centred=c.centred
+    ),
     'simple_local_point': lambda c, dtype: PointDecoder(c.decoder_hidden_size, dtype=dtype),
     'simple_local_crop': lambda c, dtype: CropDecoder(
-        c.decoder_hidden_size, unit=c.unit_size, sin_cos=c.sin_cos, dtype=dtype
+        c.decoder_hidden_size, unit=c.unit_size, sin_cos=c.sin_cos, dtype=dtype, centred=c.centred
     ),
 }
 # What reads what they write, where it is not `simple_local`.
@@ -73,10 +76,11 @@ def build_module(config: ConfigDict, dtype: jnp.dtype | None = None) -> Occupanc
     `encoder` and `decoder` are official names. `maps` are the names of feature maps, of 'xz', 'xy', 'yz' and 'grid', with
     `cond_size` channels; planes have `plane_resolution`^2 cells and a U-Net of `unet_depth` levels, the first of `unet_size`
     channels, the grid has `grid_resolution`^3 and one of `unet3d_levels` and `unet3d_size`. `pooling` ('max' or 'mean') is of
-    the points of a cell in the encoder of points, `interpolation` ('linear' or 'nearest') of the maps in the decoder. The
-    encoder 'pointnet_plus_plus' has no maps but `num_centres`, of groups of points, on two levels. The encoder of crops has
-    one grid, of cells of `unit_size` in object coordinates, with `query_cells`^3 of them to ask about (see `crops.py`), and
-    with `sin_cos` coordinates become sines and cosines. Others are widths.
+    the points of a cell in the encoder of points, `interpolation` ('linear' or 'nearest') of the maps in the decoder;
+    `centred` maps are read where they were written (see `grids.py`; False in the official networks). The encoder
+    'pointnet_plus_plus' has no maps but `num_centres`, of groups of points, on two levels. The encoder of crops has one grid,
+    of cells of `unit_size` in object coordinates, with `query_cells`^3 of them to ask about (see `crops.py`), and with
+    `sin_cos` coordinates become sines and cosines. Others are widths.
     dtype: of features and their products, as in `onet.build_module`. Raises ValueError for a
     resolution that a U-Net cannot halve as often, and for a decoder that cannot read what the encoder writes.
     """

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from onet_jax.geometry.grid import BOX
-from onet_jax.networks.grids import LocalDecoder, point_features, sample, write_means
+from onet_jax.networks.grids import LocalDecoder, point_features, write_means
 from onet_jax.networks.unets import UNet3D
 
 NUM_FREQUENCIES = 10  # of the encoding by sines and cosines
@@ -113,5 +113,5 @@ class CropDecoder(LocalDecoder):
         grid = cond['grid']
         place = (points - cond['low']) / (self.unit * grid.shape[1])
         # Beyond the window the value at its border.
-        features = sample(grid, place.clip(0, 1 - 1e-6))
+        features = self.look_up(grid, place.clip(0, 1 - 1e-6))
         return local_coordinates(points, self.unit, self.sin_cos), features

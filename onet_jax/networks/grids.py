@@ -3,6 +3,8 @@
 A feature map is named after the axes that it keeps: a plane [B, R, R, C] or the grid [B, R, R, R, C]. The first of these
 axes is the LAST of the map, the order of the official weights. Points are written to the cell of R that they lie in but
 read as if the R values were spread from edge to edge: half a cell of inconsistency that the official weights depend on.
+`centred` networks, which are ours, read a value at the centre of its cell, and their encoder is told where in its cells a
+point lies, which else is lost: the coordinates of the whole box do not resolve a cell.
 
 B batch, N input points, T query points, C features.
 """
@@ -41,6 +43,19 @@ def find_cells(points: jax.Array, name: str, resolution: int) -> jax.Array:
     """points [..., 3] -> the number of the cell of the map that each lies in: [...] int32, the first axis fastest."""
     cells = (normalise(points, name) * resolution).astype(jnp.int32)
     return (cells * resolution ** jnp.arange(cells.shape[-1], dtype=jnp.int32)).sum(axis=-1)
+
+
+def within_cells(points: jax.Array, name: str, resolution: int) -> jax.Array:
+    """points [..., 3] -> where each is in its cell of the map: [..., 2 or 3] in [-1, 1), 0 at the centre of the cell."""
+    return 2 * (normalise(points, name) * resolution % 1) - 1
+
+
+def from_centres(unit: jax.Array, resolution: int) -> jax.Array:
+    """Coordinates in a map -> those at which to read it where its values lie at the centres of cells, both in [0, 1).
+
+    Beyond the outermost centres the value is that of the border.
+    """
+    return ((unit * resolution - 0.5) / (resolution - 1)).clip(0, 1 - 1e-6)
 
 
 def sample(features: jax.Array, unit: jax.Array) -> jax.Array:
@@ -236,13 +251,22 @@ class LocalPointnet(nn.Module):
     maps: Maps
     dtype: jnp.dtype | None = None  # of features and their products
     pooling: str = 'max'  # of `POOLINGS`
+    centred: bool = False
 
     @nn.compact
     def __call__(self, points: jax.Array, *, train: bool = False, axis_name: str | None = None) -> dict[str, jax.Array]:
         """points [B, N, 3] in object coordinates -> by name [B, *space, C]. No layer depends on the mode."""
-        cells = [find_cells(points, name, self.maps.resolution_of(name)) for name in self.maps.names]
+        resolutions = {name: self.maps.resolution_of(name) for name in self.maps.names}
+        cells = [find_cells(points, name, resolution) for name, resolution in resolutions.items()]
+        seen = [within_cells(points, name, resolution) for name, resolution in resolutions.items() if self.centred]
         net = point_features(
-            points, cells, self.hidden_size, self.cond_size, pooling=self.pooling, dtype=self.dtype, train=train
+            jnp.concatenate([points, *seen], axis=-1),
+            cells,
+            self.hidden_size,
+            self.cond_size,
+            pooling=self.pooling,
+            dtype=self.dtype,
+            train=train,
         )
         return self.maps(net, points)
 
@@ -275,6 +299,7 @@ class LocalDecoder(nn.Module):
     num_blocks: int = NUM_BLOCKS
     dtype: jnp.dtype | None = None
     interpolation: str = 'linear'  # of `SAMPLINGS`
+    centred: bool = False
     latent_size = 0
 
     @nn.compact
@@ -299,8 +324,12 @@ class LocalDecoder(nn.Module):
     @nn.nowrap
     def read(self, points: jax.Array, cond: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """Coordinates [B, T, F] that the network is to see of its points, and features [B, T, C] of their places."""
-        look_up = SAMPLINGS[self.interpolation]
-        return points, sum(look_up(cond[name], normalise(points, name)) for name in MAPS if name in cond)
+        return points, sum(self.look_up(cond[name], normalise(points, name)) for name in MAPS if name in cond)
+
+    @nn.nowrap
+    def look_up(self, features: jax.Array, unit: jax.Array) -> jax.Array:
+        """A map [B, *space, C] at coordinates [B, T, d] in [0, 1): [B, T, C]."""
+        return SAMPLINGS[self.interpolation](features, from_centres(unit, features.shape[1]) if self.centred else unit)
 
     @nn.nowrap
     def bind(self, variables: dict, cond: dict, latent: None = None, dtype: Any = jnp.float32) -> 'BoundLocalDecoder':

@@ -14,7 +14,7 @@ from onet_jax.convert.torch_file import read_torch_file
 from onet_jax.data.bad_examples import BadExamples
 from onet_jax.data.feeds import FEEDS, open_feed
 from onet_jax.data.prepare import embedded_dataset
-from onet_jax.data.records import read_index, split_shapes
+from onet_jax.data.records import CHUNK_POINTS, read_index, split_shapes
 from onet_jax.data.transforms import make_transform
 from onet_jax.evaluation.validate import unreadable_shapes, validate, validation_batches
 from onet_jax.parallel import is_first_process, make_parallel, tell
@@ -67,6 +67,7 @@ def train(
         batch_size=config.train.batch_size,
         seed=config.seed,
         rows=parallel.rows,
+        num_points=None if config.data.get('crop_size') else CHUNK_POINTS,  # few of them are in a crop
         num_surface_points=config.data.get('num_input_points', 0),
         bad_examples=bad_examples,
     )

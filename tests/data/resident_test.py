@@ -122,3 +122,21 @@ def test_a_row_has_as_many_surface_points_as_asked(dataset):
     assert (two['surface'][:, 2048:] != one['surface']).any()
     most = next(resident_feed(dataset, batch_size=3, seed=2, num_surface_points=10_000).batches(5))
     assert most['surface'].shape == (3, 4096, 3), 'all that a shape has'
+
+
+def test_a_row_has_all_labelled_points_where_they_are_asked_for(dataset):
+    index = records.read_index(dataset)
+    one, most = (next(resident_feed(dataset, batch_size=3, seed=2, num_points=n).batches(5)) for n in (1, None))
+    num_points = index.num_points // records.CHUNK_POINTS * records.CHUNK_POINTS
+    assert num_points > records.CHUNK_POINTS
+    assert most['points'].shape == (3, num_points, 3)
+    np.testing.assert_array_equal(most['points'][:, : records.CHUNK_POINTS], one['points'])
+    np.testing.assert_array_equal(most['index'], one['index'])
+    for row, number in enumerate(np.asarray(most['index'])):
+        shape = records.read_shape(records.shape_path(dataset, *index.splits['train'][number]), index)
+        expected = {
+            (*map(float, point), bool(occ)) for point, occ in zip(shape.points[:num_points], shape.occ, strict=False)
+        }
+        occ = np.unpackbits(most['occ'][row])
+        found = {(*map(float, point), bool(o)) for point, o in zip(np.asarray(most['points'][row]), occ, strict=True)}
+        assert found == expected

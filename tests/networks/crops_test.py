@@ -106,3 +106,20 @@ def test_windows_over_a_scene_have_the_official_values():
         axes = [low + (high - low) / 4 * np.arange(4, dtype=np.float32) for low, high in query_vol.T]
         queries = np.stack(np.meshgrid(*axes, indexing='ij'), axis=-1).reshape(1, -1, 3)
         np.testing.assert_allclose(values_of(input_vol[None, :1], queries), values, atol=1e-4)
+
+
+def test_centred_windows_agree_on_a_field_that_is_linear():
+    """Where two windows overlap they read the same of maps that hold the same; the official way is up to half a cell off."""
+    unit, num_cells = 0.1, 12
+    decoder = {centred: crops.CropDecoder(unit=unit, centred=centred) for centred in (True, False)}
+    queries = jax.random.uniform(jax.random.key(0), (1, 40, 3), minval=0.0, maxval=0.3)
+
+    def read(low, centred):
+        centres = low + unit * (jnp.arange(num_cells) + 0.5)
+        z, y, x = jnp.meshgrid(centres, centres, centres, indexing='ij')
+        window = {'grid': jnp.stack([x, y, z], axis=-1)[None], 'low': jnp.full((1, 1, 3), low)}
+        return decoder[centred].read(queries, window)[1]
+
+    np.testing.assert_allclose(read(-0.8, True), read(-0.1, True), atol=1e-5)
+    np.testing.assert_allclose(read(-0.8, True), queries, atol=1e-5)
+    assert jnp.abs(read(-0.8, False) - read(-0.1, False)).max() > 0.5 * unit

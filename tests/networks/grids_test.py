@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.golden import find_golden, read_golden
+from onet_jax.geometry.grid import PADDING
 from onet_jax.networks import grids
 
 
@@ -112,3 +113,36 @@ def test_the_nearest_value_of_a_map_is_read():
     plane = np.arange(25, dtype=np.float32).reshape(1, 5, 5, 1)
     unit = np.array([[[0.1, 0.2], [0.13, 0.99], [0.125, 0.375]]], np.float32)
     np.testing.assert_array_equal(grids.sample_nearest(plane, unit)[0, :, 0], [5, 21, 10])
+
+
+@pytest.mark.parametrize('name', ['xz', 'grid'])
+def test_centred_maps_are_read_where_they_were_written(name):
+    """A map of what its points are is the identity between the outermost centres; the official one is half a cell off."""
+    resolution, half = 8, (1 + PADDING) / 2
+    centres = (np.arange(resolution) + 0.5) / resolution * 2 * half - half
+    points = (
+        np.stack(np.meshgrid(centres, centres, centres, indexing='ij'), axis=-1).reshape(1, -1, 3).astype(np.float32)
+    )
+    features = grids.make_map(jnp.asarray(points), jnp.asarray(points), name, resolution)
+    queries = np.random.default_rng(0).uniform(centres[0], centres[-1], (1, 50, 3)).astype(np.float32)
+    axes = list(grids.MAPS[name])
+
+    def read(centred):
+        decoder = grids.LocalDecoder(centred=centred)
+        return np.asarray(decoder.look_up(features, grids.normalise(jnp.asarray(queries), name)))[0][:, axes]
+
+    np.testing.assert_allclose(read(True), queries[0][:, axes], atol=2e-3)
+    deviation = np.abs(read(False) - queries[0][:, axes]).max() / (2 * half / resolution)
+    assert 0.35 < deviation < 0.5
+
+
+def test_the_place_within_a_cell_is_what_the_cell_does_not_tell():
+    points = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 50, 3)).astype(np.float32)
+    for name, axes in grids.MAPS.items():
+        place = np.asarray(grids.within_cells(jnp.asarray(points), name, 16))
+        assert place.min() >= -1
+        assert place.max() < 1
+        unit = np.asarray(grids.normalise(jnp.asarray(points), name))
+        cells = np.floor(unit * 16)
+        np.testing.assert_allclose((cells + (place + 1) / 2) / 16, unit, atol=1e-6)
+        assert place.shape[-1] == len(axes)
