@@ -70,8 +70,8 @@ def get_config(variant: str = '') -> ConfigDict:
     config.data.num_input_points = 300 if tiny else 3000
     config.train.batch_size = 24 if baseline else 32
     if tiny:
-        config.optim.learning_rate = 5e-3  # with twice that, planes were lost after 700 steps
-        config.train.update(num_steps=4000, batch_size=8, eval_every_steps=400, checkpoint_every_steps=400)
+        config.optim.learning_rate = 5e-3
+        config.train.update(num_steps=3300, batch_size=8, eval_every_steps=660, checkpoint_every_steps=660)
     if baseline:
         config.model.update(encoder='pointnet_plus_plus', decoder='simple_local_point')
         config.model.update(encoder_hidden_size=16 if tiny else 64, num_centres=(128, 32) if tiny else (512, 128))
@@ -92,8 +92,10 @@ def get_config(variant: str = '') -> ConfigDict:
         if rooms and not tiny:
             config.model.update(plane_resolution=128, unet_depth=5)
         if tiny:
-            config.model.unet_size = 16
+            config.model.update(decoder_hidden_size=128, unet_size=16)
             config.model.update(grid_resolution=32 if rooms else 16, unet3d_levels=2, unet3d_size=16)
+            config.optim.learning_rate = 2e-3
+            config.data.update(num_points_per_step=512, num_near_points=416)
     if 'grid64' in chosen:
         config.model.update(maps=('grid',), grid_resolution=64, unet3d_levels=4)
     if 'voxels' in chosen:
@@ -120,5 +122,5 @@ def get_config(variant: str = '') -> ConfigDict:
     for word in chosen & set(onet_points.DENSITIES):
         config.data.num_input_points = int(word.removeprefix('points='))
     if {'tiny', 'points=3000'} <= chosen:
-        config.train.update(num_steps=2000, eval_every_steps=250, checkpoint_every_steps=250)
+        config.train.update(num_steps=1750, eval_every_steps=350, checkpoint_every_steps=350)
     return config.lock()

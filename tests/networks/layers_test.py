@@ -12,6 +12,7 @@ from onet_jax.networks.layers import (
     ResnetBlock,
     _convolve,
     _convolve_by_rows,
+    _convolve_images,
     _convolve_pixels,
     choose_on_cpu,
 )
@@ -113,6 +114,15 @@ def test_convolution_against_a_loop():
     ],
 )
 def test_convolutions_on_a_cpu_are_those_of_xla(convolve, shape, size, stride, padding):
+    _check_convolution(convolve, shape, size, stride, padding)
+
+
+@pytest.mark.parametrize('shape, size, padding', [((2, 9, 8, 3), 3, 1), ((3, 8, 7, 4), 5, 2)])
+def test_convolutions_that_keep_the_size_of_images_are_those_of_xla(shape, size, padding):
+    _check_convolution(_convolve_images, shape, size, 1, padding)
+
+
+def _check_convolution(convolve, shape, size, stride, padding):
     kernel_shape = (*(size,) * (len(shape) - 2), shape[-1], 5)
     assert choose_on_cpu(shape, kernel_shape, stride, padding) is convolve
     keys = jax.random.split(jax.random.key(0))
@@ -129,8 +139,9 @@ def test_convolutions_on_a_cpu_are_those_of_xla(convolve, shape, size, stride, p
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
-def test_images_are_convolved_by_xla():
-    assert choose_on_cpu((2, 56, 56, 64), (3, 3, 64, 64), 1, 1) is _convolve
+def test_images_that_become_smaller_are_convolved_by_xla():
+    for stride, padding in ((2, 1), (1, 0)):
+        assert choose_on_cpu((2, 56, 56, 64), (3, 3, 64, 64), stride, padding) is _convolve
 
 
 def test_products_of_bfloat16_keep_statistics_and_parameters_in_float32():
