@@ -4,8 +4,9 @@
     python -m benchmarks.scenes --workdir=runs/crops --part=pictures --scans=FOLDER --output=docs/results
 
 `pictures` draws held-out rooms and the clouds of a folder, y up, into OUTPUT, and prints their tables. `seams` is how far
-neighbouring windows disagree where they meet. `same` and `growing` are clouds of more points in one room, and of more rooms.
-`decoder` is a full-size network of whole rooms at resolution 256, of which only the time counts: its weights are random.
+neighbouring windows disagree where they meet, and how much the surface bends where they are blended. `same` and `growing` are
+clouds of more points in one room, and of more rooms. `decoder` is a full-size network of whole rooms at resolution 256, of
+which only the time counts: its weights are random.
 """
 
 import os
@@ -98,6 +99,7 @@ def measure_seams(run: Run) -> dict[str, float]:
             mesh = scenes.reconstruct_scene(run.params, run.config, cloud, place, cell)
             middles = mesh.vertices[mesh.face_adjacency_edges].mean(axis=1)
             steps = (middles - scenes.find_origin(cloud, layout, cell)) / (layout.step * cell)
+            # Within a band of the nearest border, along some axis.
             in_bands.append((np.abs(steps - np.round(steps)) * layout.step < layout.band).any(axis=1))
             bends.append(np.degrees(mesh.face_adjacency_angles))
             found = {tuple(map(int, p.stem.split('_')[1:])): p for p in place.glob('window_*')}

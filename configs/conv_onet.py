@@ -78,14 +78,12 @@ def get_config(variant: str = '') -> ConfigDict:
     elif crops:
         config.model.update(encoder='pointnet_crop_local_pool', decoder='simple_local_crop', encoder_hidden_size=32)
         config.model.update(unet3d_levels=4, unet3d_size=32, unit_size=0.005, query_cells=25, sin_cos=False)
-        config.model.centred = tiny  # the official networks read half a cell off
-        # Resident, for then a crop has all points of its room, and a record a few dozen.
+        # Resident, for then a crop is drawn from all points of its room; a streamed record has a few dozen in it.
         config.data.update(feed='resident', num_points_per_step=1024, sampling='surface')
         config.train.batch_size, config.eval.batch_size = 2, 1
     else:
         config.model.update(encoder='pointnet_local_pool', encoder_hidden_size=32, pooling='max')  # or 'mean'
         config.model.update(decoder='simple_local', interpolation='linear')  # or 'nearest'
-        config.model.centred = tiny  # the official networks read half a cell off
         config.model.maps = next((MAPS[word] for word in chosen if word in MAPS), PLANES)
         config.model.update(plane_resolution=64, unet_depth=4, unet_size=32)
         config.model.update(grid_resolution=32, unet3d_levels=3, unet3d_size=32)
@@ -96,6 +94,8 @@ def get_config(variant: str = '') -> ConfigDict:
             config.model.update(grid_resolution=32 if rooms else 16, unet3d_levels=2, unet3d_size=16)
             config.optim.learning_rate = 2e-3
             config.data.update(num_points_per_step=512, num_near_points=416)
+    if not baseline:
+        config.model.centred = tiny and 'voxels' not in chosen  # ours; official networks read half a cell off
     if 'grid64' in chosen:
         config.model.update(maps=('grid',), grid_resolution=64, unet3d_levels=4)
     if 'voxels' in chosen:

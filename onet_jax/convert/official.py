@@ -178,7 +178,9 @@ def is_legacy(state: Mapping[str, np.ndarray]) -> bool:
 
 
 def layouts_of(config: ConfigDict, legacy: bool) -> dict[str, Layout]:
-    """The layout of each module of the network of `config.model`."""
+    """The layout of each module of the network of `config.model`. Raises ValueError for one that no official file is of."""
+    if config.model.get('centred', False):
+        raise ValueError('config.model.centred: expected False, as official networks read their maps, found True')
     decoder = DECODERS[config.model.decoder]
     decoder = legacy_layout(decoder) if legacy else decoder
     return {'decoder': decoder, 'encoder': ENCODERS[config.model.encoder], 'encoder_latent': Layout()}

@@ -16,16 +16,16 @@ def open_feed(
     data_dir: str | Path,
     *,
     num_points: int | None = CHUNK_POINTS,
-    num_surface_points: int = CHUNK_POINTS,
+    num_surface_points: int | None = CHUNK_POINTS,
     **options,
 ) -> Feed:
     """The feed `config.data.feed` = name of the train split.
 
     Where TensorFlow is installed a split too large for the resident feed is streamed instead, and a message says so; without
     it DoesNotFitError, a ValueError, is raised. The two draw their batches in different orders, so that of several processes
-    all stream what is too large for one; each calls this. num_points, num_surface_points: what the queries and an input take,
-    None all; the resident feed delivers as many, a streamed record has those of one chunk. options: what both take,
-    `batch_size`, `seed`, `rows` and `bad_examples`.
+    all stream what is too large for one; each calls this. num_points, num_surface_points: how many queries and
+    inputs are drawn from, None is all; the resident feed delivers as many, a streamed record has those of one chunk. options:
+    what both take, `batch_size`, `seed`, `rows` and `bad_examples`.
     """
     feed, too_large = None, None
     more = {'num_points': num_points, 'num_surface_points': num_surface_points} if name == 'resident' else {}

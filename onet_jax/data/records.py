@@ -107,10 +107,10 @@ class Chunks(NamedTuple):
 class Feed(NamedTuple):
     """A source of training batches, endless and resumable at any step.
 
-    A raw batch is {'points' f16 [B, 2048, 3], 'occ' uint8 [B, 256], 'surface' f16 [B, 2048, 3], 'voxels' uint8
-    [B, 4096], 'index' int32 [B] the shape's position in the split, 'row' int32 [B] = arange(B)}, and with views 'view'
-    uint8 [B, 137, 137, 3]: stored bytes, to be unpacked by `transforms.make_transform`. A feed of some `rows` delivers these
-    rows of the same batch and no others.
+    A raw batch is {'points' f16 [B, 2048 n, 3], 'occ' uint8 [B, 256 n], 'surface' f16 [B, 2048 m, 3], 'voxels' uint8
+    [B, 4096], 'index' int32 [B] the shape's position in the split, 'row' int32 [B] = arange(B)}, of n and m chunks, one where
+    the feed is not asked for more; with views also 'view' uint8 [B, 137, 137, 3]: stored bytes, to be unpacked by
+    `transforms.make_transform`. A feed of some `rows` delivers these rows of the same batch and no others.
     """
 
     num_shapes: int

@@ -44,7 +44,7 @@ def resident_feed(
     split: str = 'train',
     bad_examples: BadExamples | None = None,
     num_points: int | None = CHUNK_POINTS,
-    num_surface_points: int = CHUNK_POINTS,
+    num_surface_points: int | None = CHUNK_POINTS,
 ) -> Feed:
     """Batches in which every epoch has each shape once, in an order of its own, with a random chunk of its points.
 

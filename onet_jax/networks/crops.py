@@ -104,7 +104,10 @@ class CropPointnet(nn.Module):
 
 
 class CropDecoder(LocalDecoder):
-    """`LocalDecoder` of a window. Official name `simple_local_crop`."""
+    """`LocalDecoder` of a window. Official name `simple_local_crop`.
+
+    Two `centred` windows read the same where they hold the same; else they differ by up to half a cell in where they do.
+    """
 
     unit: float = 0.005
     sin_cos: bool = False

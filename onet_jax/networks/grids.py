@@ -3,8 +3,8 @@
 A feature map is named after the axes that it keeps: a plane [B, R, R, C] or the grid [B, R, R, R, C]. The first of these
 axes is the LAST of the map, the order of the official weights. Points are written to the cell of R that they lie in but
 read as if the R values were spread from edge to edge: half a cell of inconsistency that the official weights depend on.
-`centred` networks, which are ours, read a value at the centre of its cell, and their encoder is told where in its cells a
-point lies, which else is lost: the coordinates of the whole box do not resolve a cell.
+`centred` networks, which are ours, read a value at the centre of its cell, and their encoder of points is told where in its
+cells a point lies, which else is lost: the coordinates of the whole box do not resolve a cell.
 
 B batch, N input points, T query points, C features.
 """

@@ -272,7 +272,8 @@ def _convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolve_images(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """Where images keep their size: stride 1 and all around half a kernel. Only its derivative takes another time."""
+    """`_convolve` with a stride of 1 and half of an odd kernel as padding. Its own derivative only differs in how long it
+    takes, and forward differentiation fails."""
     return _convolve(x, kernel, stride, padding)
 
 
@@ -286,7 +287,7 @@ def _convolve_images_backward(stride, padding, saved, grad):
     columns = jnp.concatenate([columns[:, :, j : j + width] for j in reversed(range(size))], axis=-1)
     product = rows.reshape(-1, rows.shape[-1]).T @ columns.reshape(-1, columns.shape[-1])
     grad_kernel = product.reshape(size, x.shape[-1], size, -1).swapaxes(1, 2)
-    return _convolve(grad, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), stride, padding), grad_kernel
+    return _convolve(grad, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1, padding), grad_kernel
 
 
 def _convolve_images_forward(x, kernel, stride, padding):
@@ -314,7 +315,7 @@ def choose_on_cpu(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride:
 
     XLA has no fast gradient of volumes: by rows it takes a fifteenth of the time. Where the result has few pixels, copies of
     what they see are nothing beside the kernel, and the product takes a thirtieth of the time of a strided volume. The gradient
-    by the kernel of images, as a product, takes from half of the time to all of it.
+    by the kernel of images, as a product, takes from half of XLA's time to all of it.
     """
     num_pixels = shape[0] * math.prod((n + 2 * padding - kernel_shape[0]) // stride + 1 for n in shape[1:-1])
     if kernel_shape[0] == 1 or 4 * num_pixels < math.prod(kernel_shape[:-1]):

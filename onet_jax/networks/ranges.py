@@ -14,10 +14,10 @@ linear function of the error that each unit adds, the factors are derivatives, a
 paper's "affine all" is the same at the price of a row of features for each error, but has the sharper ranges of the units too.
 
 The bounds hold for the numbers that the network computes, not for exact arithmetic only. A sum of F products, taken in any
-order, is off by at most F eps / 2 times the sum of their magnitudes (Higham, Accuracy and Stability of Numerical Algorithms,
-section 3.1), itself bounded by the product of the norms (Cauchy and Schwarz). Each unit adds that as another error, twice: for
-the network, and for both passes, which split the magnitude among them. This supposes products in the precision of the arrays:
-on an accelerator, `jax.default_matmul_precision('highest')`.
+order and without underflow, is off by at most F eps / 2 times the sum of their magnitudes (Higham, Accuracy and Stability of
+Numerical Algorithms, section 3.1), itself bounded by the product of the norms (Cauchy and Schwarz). Each unit adds that as
+another error, twice: for the network, and for both passes, which split the magnitude among them. This supposes products in the
+precision of the arrays: on an accelerator, `jax.default_matmul_precision('highest')`.
 
 N cuboids, F features in, G out.
 """
@@ -63,7 +63,7 @@ class Errors:
         self.shifts, self.sizes = shifts, []
 
     def add(self, size: jax.Array, x: Form) -> Form:
-        """size [N, F], to all of x."""
+        """x with an error of `size` [N, F] more, and with the shift of that error."""
         shift = self.shifts[len(self.sizes)]
         self.sizes.append(size)
         return Form(x.middle + shift, x.slopes, x.error + size)
@@ -126,7 +126,7 @@ def _decode(decoder: 'BoundDecoder', x: Form, errors: Errors) -> Form:
 def _map(affine: 'Affine', x: Form, errors: Errors, carried: Form | None = None) -> Form:
     """carried + x kernel + bias: [N, F] -> [N, G]."""
     kernel = affine.kernel.astype(affine.bias.dtype)
-    # The sums, and x rounded to the precision of the kernel; the slack is for what is added to them.
+    # The sums, and x rounded to the precision of the kernel; the slack is for adding the rest to them.
     slack = SLACK * jnp.finfo(kernel.dtype).eps
     relative = len(kernel) * jnp.finfo(kernel.dtype).eps + jnp.finfo(affine.kernel.dtype).eps + slack
     size = relative * jnp.linalg.norm(x.magnitude(), axis=1, keepdims=True) * jnp.linalg.norm(kernel, axis=0)
@@ -152,6 +152,7 @@ def _bend(
     chord = jnp.where(crossed, chord, jnp.where(high > 0, 1.0, slope))
     # Kink less line: nothing at the kink, and most at one of the ends.
     gap = jnp.maximum(jnp.maximum((slope - chord) * low, (1 - chord) * high), 0) / 2
+    # Twice: for scaling, and for the line.
     slack = 2 * SLACK * jnp.finfo(gap.dtype).eps * (jnp.abs(middle) + radius + jnp.abs(shift))
     chord, gap, slack = jax.lax.stop_gradient((chord, gap, slack))
     line = Form(chord * middle + gap, tuple(chord * scale * s for s in x.slopes), chord * jnp.abs(scale) * x.error)

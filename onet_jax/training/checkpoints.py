@@ -64,6 +64,10 @@ LATER_KEYS = {
     'train': {'dtype': 'float32'},
     'eval': {'render_every_steps': 0},
 }
+# The same in config.model, of the networks with one of these encoders.
+LATER_MODEL_KEYS = {
+    encoder: {'centred': False} for encoder in ('pointnet_local_pool', 'voxel_simple_local', 'pointnet_crop_local_pool')
+}
 # Keys on which no number of a run depends.
 FREE_KEYS = ('eval.render_every_steps',)
 
@@ -169,9 +173,8 @@ def read_config(workdir: str | Path) -> ConfigDict:
             f'{path}: expected a workdir written by `python -m launch.train --workdir={workdir}`, found no config.json'
         )
     stored = _tuples(json.loads(path.read_text()))
-    return ConfigDict(
-        stored | {group: values | stored[group] for group, values in LATER_KEYS.items() if group in stored}
-    )
+    later = LATER_KEYS | {'model': LATER_MODEL_KEYS.get(stored['model'].get('encoder'), {})}
+    return ConfigDict(stored | {group: values | stored[group] for group, values in later.items() if group in stored})
 
 
 def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path, *, optimizer: bool = True) -> int:

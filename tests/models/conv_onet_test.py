@@ -123,6 +123,7 @@ def test_the_networks_have_the_official_weights(name):
 
 def test_weights_go_to_official_names_and_back():
     config = tiny('tiny,maps=all')
+    config.model.centred = False
     params = random_params(config)
     state = official.to_state_dict(params, config)
     assert 'encoder.unet3d.encoders.0.basic_module.SingleConv1.groupnorm.weight' in state
@@ -164,3 +165,11 @@ def test_ablations_are_other_networks_of_the_same_weights(name, value):
         model = models.occupancy_network(config.model)
         logits.append(model.occupancy(params, clouds(3), model.encode(params, clouds())))
     assert np.abs(logits[0] - logits[1]).max() > 1e-3
+
+
+def test_centred_maps_are_ours_and_no_official_file_has_them():
+    assert not config_file.get_config('').model.centred
+    config = tiny()
+    assert config.model.centred
+    with pytest.raises(ValueError, match=r'config.model.centred: expected False, as official networks read their maps'):
+        official.to_state_dict(random_params(config), config)

@@ -146,3 +146,27 @@ def test_the_place_within_a_cell_is_what_the_cell_does_not_tell():
         cells = np.floor(unit * 16)
         np.testing.assert_allclose((cells + (place + 1) / 2) / 16, unit, atol=1e-6)
         assert place.shape[-1] == len(axes)
+
+
+def test_beyond_the_outermost_centres_the_value_is_that_of_the_border():
+    unit = jnp.asarray([0.0, 0.5 / 8, 7.5 / 8, 0.9999])
+    place = np.asarray(grids.from_centres(unit, 8)) * 7
+    np.testing.assert_allclose(place, [0, 0, 7, 7], atol=1e-4)
+    assert place.max() < 7
+
+
+def test_centred_encoders_see_where_in_its_cell_a_point_lies():
+    """One point that stays in its cells: far from any other, all that its neighbours tell it is its coordinates."""
+    maps = grids.Maps(('xz', 'grid'), resolution=8, grid_resolution=8, unet_depth=0, unet3d_levels=0)
+    corner, moved = (jnp.full((1, 1, 3), place) for place in (0.001, 0.1))
+    for name in maps.names:
+        assert (grids.find_cells(corner, name, 8) == grids.find_cells(moved, name, 8)).all()
+    for centred, num_inputs in ((False, 3), (True, 3 + 2 + 3)):
+        encoder = grids.LocalPointnet(4, 8, maps, centred=centred)
+        params = encoder.init(jax.random.key(0), corner)
+        kernel = params['params']['fc_pos']['kernel']
+        assert kernel.shape[0] == num_inputs
+        # Without what the coordinates of the box tell.
+        params['params']['fc_pos']['kernel'] = kernel.at[:3].set(0)
+        here, there = (encoder.apply(params, points)['grid'] for points in (corner, moved))
+        assert (jnp.abs(here - there).max() > 1e-3) == centred

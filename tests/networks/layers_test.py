@@ -122,6 +122,14 @@ def test_convolutions_that_keep_the_size_of_images_are_those_of_xla(shape, size,
     _check_convolution(_convolve_images, shape, size, 1, padding)
 
 
+def test_convolutions_of_bfloat16_have_gradients_of_bfloat16():
+    x, kernel = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(((2, 9, 8, 3), (3, 3, 3, 5))))
+    gradient = jax.grad(lambda x, kernel: _convolve_images(x, kernel, 1, 1).astype(jnp.float32).sum(), (0, 1))
+    for rough, exact in zip(gradient(*(a.astype(jnp.bfloat16) for a in (x, kernel))), gradient(x, kernel), strict=True):
+        assert rough.dtype == jnp.bfloat16
+        np.testing.assert_allclose(rough.astype(jnp.float32), exact, rtol=0.02, atol=0.1)
+
+
 def _check_convolution(convolve, shape, size, stride, padding):
     kernel_shape = (*(size,) * (len(shape) - 2), shape[-1], 5)
     assert choose_on_cpu(shape, kernel_shape, stride, padding) is convolve

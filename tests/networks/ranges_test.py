@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from onet_jax.networks.bound import Affine, BoundDecoder, bind_decoder
+from onet_jax.networks.bound import Affine, Block, BoundDecoder, bind_decoder
 from onet_jax.networks.decoders import DECODERS, Decoder
 from onet_jax.networks.ranges import bound_range
 
@@ -108,6 +108,21 @@ def test_a_kink_is_replaced_by_the_nearest_line(leaky):
     slope = 0.2 if leaky else 0.0
     np.testing.assert_allclose(high, 3, atol=1e-4)  # the upper line touches both ends
     np.testing.assert_allclose(low, -slope - 0.75 * (1 - slope), atol=1e-4)  # the lower one touches the kink
+
+
+@pytest.mark.parametrize('where', ['layer', 'last', 'block'])
+def test_what_is_rounded_away_beside_large_numbers_is_within_the_bounds(where):
+    """One unit: x + 1e4 - 1e4 in float32 goes in steps of 0.001, ten times the cuboid."""
+    one, zero, large = (jnp.full(1, value, jnp.float32) for value in (1, 0, 1e4))
+    lift, layers, blocks, shift = Affine(jnp.asarray([[1.0], [0], [0]]), large), (), (), -large
+    if where == 'layer':
+        layers, shift = (Affine(one[:, None], -large),), zero + 1
+    if where == 'block':
+        blocks = (Block(one, -large, Affine(one[:, None], zero), Affine(one[:, None], 1e-3 * one)),)
+    field = BoundDecoder(lift, blocks, layers, one, shift, Affine(one[:, None], zero), leaky=True)
+    for half_edge in (1e-4, 0.0):
+        _, _, values = assert_bounded(field, random_cubes(200), half_edge)
+    assert np.abs(values * 1024 - np.round(values * 1024)).max() < 1e-2, 'in steps'
 
 
 def test_an_error_that_cancels_is_not_counted():

@@ -135,6 +135,16 @@ def test_a_workdir_that_is_older_than_a_key_is_gone_on_with_as_before(own_workdi
     assert (own_workdir / 'images' / '00000005.png').exists()
 
 
+@pytest.mark.parametrize('variant, is_local', [('', True), ('crops', True), ('voxels', True), ('pointconv', False)])
+def test_maps_of_an_older_workdir_are_read_as_they_were(tmp_path, variant, is_local):
+    from configs import conv_onet
+
+    config = conv_onet.get_config(variant).to_dict()
+    assert config['model'].pop('centred', None) == (False if is_local else None)
+    write_json(tmp_path / 'config.json', config)
+    assert checkpoints.read_config(tmp_path).to_dict() == conv_onet.get_config(variant).to_dict()
+
+
 @pytest.fixture
 def official_file():
     """The golden checkpoint with its config and the outputs of the official code."""

@@ -180,6 +180,23 @@ def test_the_log_has_every_scalar_asked_for(workdir):
     assert list((workdir / 'tensorboard').iterdir())
 
 
+@pytest.mark.parametrize('crop_size, num_points', [(0.0, records.CHUNK_POINTS), (0.5, None)])
+def test_crops_are_drawn_from_all_points_of_a_shape(dataset, tmp_path, monkeypatch, crop_size, num_points):
+    asked = []
+
+    def open_nothing(*args, **options):
+        asked.append(options['num_points'])
+        raise InterruptedError
+
+    monkeypatch.setattr(loop, 'open_feed', open_nothing)
+    config = small_config()
+    with config.unlocked():
+        config.data.update(crop_size=crop_size, num_near_points=0)
+    with pytest.raises(InterruptedError):
+        loop.train(config, tmp_path / 'run', dataset)
+    assert asked == [num_points]
+
+
 def test_an_unknown_feed_is_named(dataset, tmp_path):
     config = small_config()
     with config.unlocked():
