@@ -119,7 +119,7 @@ def test_what_is_rounded_away_beside_large_numbers_is_within_the_bounds(where):
         layers, shift = (Affine(one[:, None], -large),), zero + 1
     if where == 'block':
         blocks = (Block(one, -large, Affine(one[:, None], zero), Affine(one[:, None], 1e-3 * one)),)
-    field = BoundDecoder(lift, blocks, layers, one, shift, Affine(one[:, None], zero), leaky=True)
+    field = BoundDecoder(lift, blocks, layers, one, shift, Affine(one[:, None], zero), leaky=False)
     for half_edge in (1e-4, 0.0):
         _, _, values = assert_bounded(field, random_cubes(200), half_edge)
     assert np.abs(values * 1024 - np.round(values * 1024)).max() < 1e-2, 'in steps'
