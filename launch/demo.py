@@ -30,13 +30,14 @@ def main(_):
 
     start, output = time.monotonic(), Path(OUTPUT.value)
     results, curves, seconds_train = {}, [], {}
-    for title, (folder, file, num_steps) in {
-        'features on planes': ('run_planes', conv_onet, 300),
-        'one code': ('run_one_code', onet_points, 1000),
+    # Few steps, the first at a high rate.
+    for title, (folder, file, num_steps, learning_rate) in {
+        'features on planes': ('run_planes', conv_onet, 300, 5e-3),
+        'one code': ('run_one_code', onet_points, 1000, 1e-2),
     }.items():
         config, workdir = file.get_config('tiny'), output / folder
         with config.unlocked():
-            config.train.num_steps = num_steps
+            config.train.num_steps, config.optim.learning_rate = num_steps, learning_rate
             config.train.eval_every_steps = config.train.checkpoint_every_steps = num_steps // 4
         data_dir = embedded_dataset(config.data)
         train(config, workdir, data_dir)
