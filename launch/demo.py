@@ -30,9 +30,8 @@ def main(_):
 
     start, output = time.monotonic(), Path(OUTPUT.value)
     results, curves, seconds_train = {}, [], {}
-    # Few steps, the first at a high rate.
     for title, (folder, file, num_steps, learning_rate) in {
-        'features on planes': ('run_planes', conv_onet, 300, 5e-3),
+        'features on planes': ('run_planes', conv_onet, 300, 5e-3),  # few steps, at a high rate
         'one code': ('run_one_code', onet_points, 1000, 1e-2),
     }.items():
         config, workdir = file.get_config('tiny'), output / folder
