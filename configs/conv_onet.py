@@ -27,7 +27,7 @@ Whole rooms, `rooms`, from 10,000 points (published on synthetic rooms of ShapeN
 `crops` is the network of windows that scenes of any size are made with, in the units of their files: it learns from windows of
 rooms. The embedded dataset of both are procedural rooms.
 
-The variant `tiny` has small networks for two CPU cores, of which those of planes learn the embedded dataset in seven minutes
+The variant `tiny` has small networks for two CPU cores, of which those of planes learn the embedded dataset in eight minutes
 (`points=3000`) to twelve. It sees 300 points, as `onet_points.py:tiny` does (`points=3000` and `points=300` say it otherwise),
 and 10,000 of rooms.
 Windows take 700 steps, by estimate 12 minutes of two free cores (docs/results/rooms.md):
