@@ -86,11 +86,12 @@ def measure_command(run: Run, cloud: np.ndarray, workdir: str) -> dict[str, floa
 def measure_seams(run: Run) -> dict[str, float]:
     """How far windows disagree where their boxes meet, near the level: logits, and the surface in cells.
 
-    And what is left of it once they are blended: angles between neighbouring faces, in degrees, in the bands and elsewhere.
+    And what is left of it once they are blended: angles between neighbouring faces, in degrees, in the bands, and in bands
+    as wide that are moved by quarters of a box, where nothing is blended.
     """
     level, layout = threshold_to_logit(run.config.eval.threshold), scenes.layout_of(run.config)
     n, band = layout.step * scenes.SAMPLES, layout.band * scenes.SAMPLES
-    jumps, moves, bends, in_bands = [], [], [], []
+    jumps, moves, bends = [], [], {moved: [] for moved in (0, 0.25, 0.5, 0.75)}
     cell = run.config.model.unit_size
     with tempfile.TemporaryDirectory() as folder:
         for i in range(4):
@@ -99,9 +100,10 @@ def measure_seams(run: Run) -> dict[str, float]:
             mesh = scenes.reconstruct_scene(run.params, run.config, cloud, place, cell)
             middles = mesh.vertices[mesh.face_adjacency_edges].mean(axis=1)
             steps = (middles - scenes.find_origin(cloud, layout, cell)) / (layout.step * cell)
-            # Within a band of the nearest border, along some axis.
-            in_bands.append((np.abs(steps - np.round(steps)) * layout.step < layout.band).any(axis=1))
-            bends.append(np.degrees(mesh.face_adjacency_angles))
+            for moved, angles in bends.items():
+                # Within a band of the nearest border, along some axis.
+                distance = np.abs(steps + moved - np.round(steps + moved)).min(axis=1) * layout.step
+                angles.append(np.degrees(mesh.face_adjacency_angles[distance < layout.band]))
             found = {tuple(map(int, p.stem.split('_')[1:])): p for p in place.glob('window_*')}
             for box, path in found.items():
                 for axis in range(3):
@@ -120,7 +122,8 @@ def measure_seams(run: Run) -> dict[str, float]:
                     near = (np.abs(here - level) < slope) & (slope > 0)
                     jumps.append(np.abs(here - there)[near])
                     moves.append((np.abs(here - there) / np.maximum(slope, 1e-6))[near] / scenes.SAMPLES)
-    jumps, moves, bends, in_bands = map(np.concatenate, (jumps, moves, bends, in_bands))
+    jumps, moves = np.concatenate(jumps), np.concatenate(moves)
+    bends = {'bend' + f', moved by {moved}' * (moved > 0): np.concatenate(found) for moved, found in bends.items()}
     return {
         'places': len(jumps),
         'logits median': float(np.median(jumps)),
@@ -128,10 +131,8 @@ def measure_seams(run: Run) -> dict[str, float]:
         'surface median': float(np.median(moves)),
         'surface 95 %': float(np.quantile(moves, 0.95)),
         'noise': NOISE / cell,
-        'bend in bands, median': float(np.median(bends[in_bands])),
-        'bend in bands, 95 %': float(np.quantile(bends[in_bands], 0.95)),
-        'bend elsewhere, median': float(np.median(bends[~in_bands])),
-        'bend elsewhere, 95 %': float(np.quantile(bends[~in_bands], 0.95)),
+        **{f'{name}, median': float(np.median(angles)) for name, angles in bends.items()},
+        **{f'{name}, 95 %': float(np.quantile(angles, 0.95)) for name, angles in bends.items()},
     }
 
 
