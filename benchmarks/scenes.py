@@ -123,7 +123,7 @@ def measure_seams(run: Run) -> dict[str, float]:
                     jumps.append(np.abs(here - there)[near])
                     moves.append((np.abs(here - there) / np.maximum(slope, 1e-6))[near] / scenes.SAMPLES)
     jumps, moves = np.concatenate(jumps), np.concatenate(moves)
-    bends = {'bend' + f', moved by {moved}' * (moved > 0): np.concatenate(found) for moved, found in bends.items()}
+    bends = {f'bend, bands moved by {moved:g}': np.concatenate(angles) for moved, angles in bends.items()}
     return {
         'places': len(jumps),
         'logits median': float(np.median(jumps)),

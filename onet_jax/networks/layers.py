@@ -279,10 +279,9 @@ def _convolve_images(x: jax.Array, kernel: jax.Array, stride: int, padding: int)
 
 def _convolve_images_backward(stride, padding, saved, grad):
     x, kernel = saved
-    size, (height, width) = len(kernel), x.shape[1:3]
+    size, width = len(kernel), x.shape[2]
     # That by the kernel is one product, of x moved by every row of the kernel and of grad moved by every column.
-    rows = jnp.pad(x, ((0, 0), (padding, padding), (0, 0), (0, 0)))
-    rows = jnp.concatenate([rows[:, i : i + height] for i in range(size)], axis=-1)
+    rows = _gather_taps(x, 1, size, 1, padding)
     columns = jnp.pad(grad, ((0, 0), (0, 0), (padding, padding), (0, 0)))
     columns = jnp.concatenate([columns[:, :, j : j + width] for j in reversed(range(size))], axis=-1)
     product = rows.reshape(-1, rows.shape[-1]).T @ columns.reshape(-1, columns.shape[-1])
@@ -290,11 +289,9 @@ def _convolve_images_backward(stride, padding, saved, grad):
     return _convolve(grad, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1, padding), grad_kernel
 
 
-def _convolve_images_forward(x, kernel, stride, padding):
-    return _convolve(x, kernel, stride, padding), (x, kernel)
-
-
-_convolve_images.defvjp(_convolve_images_forward, _convolve_images_backward)
+_convolve_images.defvjp(
+    lambda x, kernel, *where: (_convolve(x, kernel, *where), (x, kernel)), _convolve_images_backward
+)
 
 
 def _convolve_pixels(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
