@@ -30,7 +30,7 @@ rooms. The embedded dataset of both are procedural rooms.
 The variant `tiny` has small networks for two CPU cores, of which those of planes learn the embedded dataset in eight minutes
 (`points=3000`) to twelve. It sees 300 points, as `onet_points.py:tiny` does (`points=3000` and `points=300` say it otherwise),
 and 10,000 of rooms.
-Windows take 700 steps, by estimate ten minutes of two free cores (docs/results/rooms.md):
+Windows take 700 steps, eleven minutes of two free cores (docs/results/rooms.md):
 
     python -m launch.train --config=configs/conv_onet.py:tiny,crops --workdir=runs/crops
 """
