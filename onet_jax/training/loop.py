@@ -154,6 +154,11 @@ def _check_settings(config: ConfigDict) -> None:
     """Of the groups `train`, `data` and `eval`. Raises ValueError for a number that is no number of anything."""
     if config.data.feed not in FEEDS:
         raise ValueError(f'config.data.feed: expected one of {sorted(FEEDS)}, found {config.data.feed!r}')
+    if config.data.get('crop_size') and config.data.feed != 'resident':
+        raise ValueError(
+            f"config.data.feed: expected 'resident' for crops, which need all points of a shape (a streamed record has "
+            f'{CHUNK_POINTS} of them, a few dozen to a crop), found {config.data.feed!r}'
+        )
     counts = ('num_steps', 'batch_size', 'log_every_steps', 'eval_every_steps', 'checkpoint_every_steps')
     for key, value in [(f'train.{name}', config.train[name]) for name in counts] + [
         ('eval.batch_size', config.eval.batch_size)

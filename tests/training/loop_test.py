@@ -217,6 +217,8 @@ def test_whatever_is_wrong_is_found_before_the_workdir_is_touched(dataset, tmp_p
 
     refused('config.train.log_every_steps: expected at least 1, found 0', train={'log_every_steps': 0})
     refused('config.train.batch_size: expected at least 1, found 0', train={'batch_size': 0})
+    crops = {'feed': 'tfds', 'crop_size': 0.5, 'num_near_points': 0}
+    refused("config.data.feed: expected 'resident' for crops, .* found 'tfds'", data=crops)
     refused('config.eval.threshold: expected a probability', eval={'threshold': 1.5})
     refused("config.data.input: expected 'points', what the encoder", data={'input': 'voxels'})
     refused('expected the folder of a dataset', data_dir=tmp_path / 'nowhere')
