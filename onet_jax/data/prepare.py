@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from onet_jax.data import procedural, records, rooms, solids
 from onet_jax.data.records import Index, Shape
-from onet_jax.data.runners import Outcome, Runner, processes
+from onet_jax.data.runners import Outcome, Runner, processes, refuse_second_reading
 from onet_jax.data.sampling import Solid, check_sampling, sample_solid
 from onet_jax.files import cache_folder, one_at_a_time, write_json
 
@@ -47,6 +47,7 @@ def embedded_dataset(data_config: ConfigDict) -> Path:
     digest = recipe(settings, *code).hex()[:12]
     data_dir = cache_folder() / f'procedural-{digest}'
     if not (data_dir / 'dataset.json').exists():
+        refuse_second_reading()  # else it would wait for the lock of its parent
         with one_at_a_time(data_dir.with_suffix('.lock')):  # processes of one run ask for it at once
             if not (data_dir / 'dataset.json').exists():
                 prepare_procedural(data_dir, **settings)

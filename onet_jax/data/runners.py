@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from tqdm import tqdm
 SPAWN = multiprocessing.get_context('spawn')
 TIME_LIMIT = 600.0  # s, of one task
 REJECTED = (ValueError, MemoryError)
+GUARD = "prepare data under `if __name__ == '__main__':` only"
 
 
 class Outcome(NamedTuple):
@@ -65,6 +67,7 @@ def processes(num_workers: int | None = None) -> Runner:
 
 
 def _run_in_processes(num_workers: int, work: Callable, tasks: Sequence[tuple], description: str) -> Outcome:
+    refuse_second_reading()
     outcome = Outcome({}, {})
     with ThreadPoolExecutor(num_workers) as threads:
         try:
@@ -97,7 +100,7 @@ class Worker:
         """work(*task). Raises what it raises, or ValueError when the process dies twice or takes too long."""
         for _ in range(2):  # large meshes side by side may find no memory where one of them does
             if self._process is None:
-                self._process = ProcessPoolExecutor(1, mp_context=SPAWN, initializer=_end_with_parent)
+                self._process = _start()
             start = time.monotonic()
             try:
                 return self._process.submit(_do_in_time, TIME_LIMIT, work, task).result()
@@ -108,6 +111,26 @@ class Worker:
                     f'expected to be done within {TIME_LIMIT:g} s, found that it takes longer; simplify the shape'
                 )
         raise ValueError('the process that worked on it died, perhaps for want of memory')
+
+
+def _start() -> ProcessPoolExecutor:
+    """A process that has read the script which this one runs, as every spawned process does first."""
+    process = ProcessPoolExecutor(1, mp_context=SPAWN, initializer=_end_with_parent)
+    try:
+        process.submit(os.getpid).result()
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            'expected a process that starts, found one that ended at once, for the reason above; it reads the running '
+            f'script again, which therefore has to be a file and to {GUARD}'
+        ) from error
+    return process
+
+
+def refuse_second_reading() -> None:
+    """Raises RuntimeError in a process that reads the script of its parent, which waits for it, and would start another."""
+    script = sys.modules.get('__mp_main__')  # what spawned processes name it, and from the end of reading also __main__
+    if script is not None and script is not sys.modules['__main__']:
+        raise RuntimeError(f'expected the script to {GUARD}, found that it prepares data wherever it is read')
 
 
 def _end_with_parent() -> None:

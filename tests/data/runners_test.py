@@ -127,6 +127,24 @@ def test_workers_do_not_outlive_a_run_that_is_killed(tmp_path):
     assert comes_true(lambda: not any(map(is_alive, workers)))
 
 
+@pytest.mark.parametrize('of_standard_input', [False, True])
+def test_a_script_that_every_process_would_run_again_ends_with_advice(tmp_path, of_standard_input):
+    """Else its processes wait for the lock that it holds, or each of them starts more."""
+    code = (
+        'from configs import conv_onet\n'
+        'from onet_jax.data.prepare import embedded_dataset\n'
+        "embedded_dataset(conv_onet.get_config('tiny').data)\n"
+    )
+    (tmp_path / 'run.py').write_text(code)
+    argv, text = ([sys.executable, '-'], code) if of_standard_input else ([sys.executable, tmp_path / 'run.py'], None)
+    root = Path(__file__).parents[2]  # of `configs`
+    environment = {**os.environ, 'ONET_JAX_CACHE': str(tmp_path / 'cache'), 'PYTHONPATH': str(root)}
+    run = subprocess.run(argv, input=text, env=environment, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 1
+    assert "and to prepare data under `if __name__ == '__main__':` only" in run.stderr.splitlines()[-1]
+    assert not list((tmp_path / 'cache').rglob('dataset.json'))
+
+
 def sleep_long(folder, category, name, i):
     (folder / str(os.getpid())).touch()
     time.sleep(300)
