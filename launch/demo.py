@@ -2,7 +2,7 @@
 
 Builds an embedded dataset (cached), trains configs/conv_onet.py:tiny, features on planes, and for about as long
 configs/onet_points.py:tiny, one code, evaluates both on held-out shapes and writes meshes, a contact sheet, a page to turn
-them in 3D, and metrics.json. Four to seven minutes on two CPU cores.
+them in 3D, and metrics.json. Four to seven minutes on two CPU cores, a quarter of an hour on slow ones.
 """
 
 import time
