@@ -67,7 +67,6 @@ def processes(num_workers: int | None = None) -> Runner:
 
 
 def _run_in_processes(num_workers: int, work: Callable, tasks: Sequence[tuple], description: str) -> Outcome:
-    refuse_second_reading()
     outcome = Outcome({}, {})
     with ThreadPoolExecutor(num_workers) as threads:
         try:
@@ -127,7 +126,10 @@ def _start() -> ProcessPoolExecutor:
 
 
 def refuse_second_reading() -> None:
-    """Raises RuntimeError in a process that reads the script of its parent, which waits for it, and would start another."""
+    """Raises RuntimeError in a process that still reads the script of its parent, for what it would wait for the parent holds.
+
+    Python itself refuses to start processes there.
+    """
     script = sys.modules.get('__mp_main__')  # what spawned processes name it, and from the end of reading also __main__
     if script is not None and script is not sys.modules['__main__']:
         raise RuntimeError(f'expected the script to {GUARD}, found that it prepares data wherever it is read')
