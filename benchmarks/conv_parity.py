@@ -22,10 +22,11 @@ from benchmarks.module_parity import (
 from configs import conv_onet
 from onet_jax import losses, models
 from onet_jax.convert import official
+from onet_jax.errors import InputError
 from onet_jax.models.conv_onet import build_module
-from onet_jax.networks import pointnet_plus
-from onet_jax.networks.crops import find_window_cells, window_cells
-from onet_jax.networks.grids import MAPS, LocalDecoder
+from onet_jax.networks import pointnet_plus_plus
+from onet_jax.networks.feature_planes import MAPS, LocalDecoder
+from onet_jax.networks.sliding_window import find_window_cells, window_cells
 from onet_jax.networks.unets import UNet, UNet3D
 from onet_jax.training.state import TrainState
 from onet_jax.training.step import make_train_step
@@ -129,7 +130,7 @@ def encoder(data: dict, dtype, out: str) -> Deviations:
     found, _ = load_bare(module, official.LOCAL, under(data, 'param/'), dtype, inputs).run(inputs)
     expected = under(data, f'{out}/feature/')
     if set(found) != set(expected):
-        raise ValueError(f'expected the maps {sorted(expected)}, found {sorted(found)}')
+        raise InputError(f'expected the maps {sorted(expected)}, found {sorted(found)}')
     return {'outputs': compare(*((jnp.moveaxis(found[name], -1, 1), expected[name]) for name in expected))}
 
 
@@ -211,10 +212,12 @@ def model(data: dict, dtype, out: str) -> Deviations:
 def chosen_points(clouds: jax.Array, data: dict) -> list[tuple]:
     """What PointNet++ makes groups of, found and expected."""
     pairs, places = [], clouds
-    for radius, size, num_centres in zip(pointnet_plus.RADII, pointnet_plus.GROUP_SIZES, (512, 128), strict=True):
-        chosen = jax.vmap(lambda x, count=num_centres: pointnet_plus.choose_far(x, count))(places)
-        centres = pointnet_plus.take(places, chosen)
-        near = jax.vmap(lambda a, b, r=radius, k=size: pointnet_plus.find_near(a, b, r, k))(centres, places)
+    for radius, size, num_centres in zip(
+        pointnet_plus_plus.RADII, pointnet_plus_plus.GROUP_SIZES, (512, 128), strict=True
+    ):
+        chosen = jax.vmap(lambda x, count=num_centres: pointnet_plus_plus.choose_far(x, count))(places)
+        centres = pointnet_plus_plus.take(places, chosen)
+        near = jax.vmap(lambda a, b, r=radius, k=size: pointnet_plus_plus.find_near(a, b, r, k))(centres, places)
         pairs += [(chosen, data[f'out/fps{num_centres}']), (near, data[f'out/ball{size}'])]
         places = centres
     return pairs

@@ -13,10 +13,10 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import report
-from onet_jax.data.pipeline import tfds_feed
-from onet_jax.data.prepare import prepare_procedural
 from onet_jax.data.resident import resident_feed
-from onet_jax.data.runners import in_this_process
+from onet_jax.data.streamed import tfds_feed
+from onet_jax.prepare.embedded import prepare_procedural
+from onet_jax.prepare.runners import in_this_process
 
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Records in a batch.', lower_bound=1)
 NUM_BATCHES = flags.DEFINE_integer('num_batches', 300, 'Batches of one measurement.', lower_bound=1)

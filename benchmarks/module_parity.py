@@ -13,6 +13,7 @@ from jax.tree_util import Partial
 from benchmarks.golden import read_golden
 from onet_jax import losses
 from onet_jax.convert import official
+from onet_jax.errors import InputError
 from onet_jax.geometry.field import field_normals
 from onet_jax.geometry.refine import loss_and_gradient, pad, refine_vertices
 from onet_jax.networks.decoders import DECODERS, Decoder
@@ -35,7 +36,7 @@ class Deviation(NamedTuple):
         """With one more array. Raises ValueError for arrays of different shapes."""
         found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
         if found.shape != expected.shape:
-            raise ValueError(f'expected shape {expected.shape}, found {found.shape}')
+            raise InputError(f'expected shape {expected.shape}, found {found.shape}')
         if not expected.size:
             return self
         difference = float(np.abs(found - expected).max())

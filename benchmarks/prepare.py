@@ -12,7 +12,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import report
-from onet_jax.data.collection import find_meshes, prepare_mesh
+from onet_jax.prepare.own_meshes import find_meshes, prepare_mesh
 
 MESHES = flags.DEFINE_string('meshes', None, 'Folder tree of mesh files.', required=True)
 NUM_MESHES = flags.DEFINE_integer('num_meshes', 60, 'How many of them, drawn with seed 0.', lower_bound=1)

@@ -22,7 +22,7 @@ from benchmarks.golden import SHARED
 from configs import onet_points
 from onet_jax import metrics, models
 from onet_jax.convert.official import layouts_of, read_weights, variable_shapes
-from onet_jax.geometry.device import extract_meshes
+from onet_jax.geometry.batched_extraction import extract_meshes
 from onet_jax.geometry.extract import extract_mesh, marching_cubes, threshold_to_logit
 from onet_jax.geometry.field import evaluate
 from onet_jax.geometry.guaranteed import guaranteed_grid

@@ -21,8 +21,8 @@ from absl import app, flags
 
 from benchmarks import report
 from onet_jax import models
+from onet_jax.data.fields import make_transform
 from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS, VIEW_SIZE
-from onet_jax.data.transforms import make_transform
 from onet_jax.parallel import BACKENDS, make_parallel
 from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import create_state

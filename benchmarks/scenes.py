@@ -26,14 +26,14 @@ from benchmarks import report
 from configs import conv_onet
 from onet_jax import models
 from onet_jax.data.records import read_index, read_shape, shape_path
-from onet_jax.data.rooms import make_room
-from onet_jax.evaluation import scenes
 from onet_jax.evaluation.evaluate import evaluate_mesh
 from onet_jax.evaluation.tables import COLUMNS, to_markdown
 from onet_jax.files import write_atomically
 from onet_jax.geometry.extract import extract_mesh, threshold_to_logit
 from onet_jax.geometry.meshes import CLOUD_FORMATS, load_cloud, normalise
+from onet_jax.inference import scenes
 from onet_jax.metrics import sampling_floor
+from onet_jax.prepare.rooms import make_room
 from onet_jax.training.checkpoints import Run, load_run
 from onet_jax.viz.pictures import Item, contact_sheet, encode_png, render_mesh, render_points
 

@@ -23,12 +23,13 @@ from benchmarks import report, time_alternately
 from configs import onet_image, onet_points, onet_voxels
 from onet_jax import models
 from onet_jax.convert import official
-from onet_jax.data.pipeline import tfds_feed
-from onet_jax.data.prepare import prepare_procedural
+from onet_jax.data.fields import make_transform
 from onet_jax.data.resident import resident_feed
-from onet_jax.data.runners import in_this_process
-from onet_jax.data.transforms import make_transform
+from onet_jax.data.streamed import tfds_feed
+from onet_jax.errors import InputError
 from onet_jax.parallel import make_parallel
+from onet_jax.prepare.embedded import prepare_procedural
+from onet_jax.prepare.runners import in_this_process
 from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import create_state
 from onet_jax.training.step import make_train_step
@@ -177,7 +178,7 @@ def measure(name: str, data_dir: str) -> tuple[dict, list]:
 def main(_):
     unknown = set(NETWORKS.value) - set(CONFIGS)
     if unknown:
-        raise ValueError(f'--networks: expected some of {list(CONFIGS)}, found {sorted(unknown)}')
+        raise InputError(f'--networks: expected some of {list(CONFIGS)}, found {sorted(unknown)}')
     if TORCH.value and importlib.util.find_spec('torch') is not None:
         # PyTorch's compiler brings an LLVM that refuses to be loaded after that of TensorFlow.
         importlib.import_module('torch._dynamo')

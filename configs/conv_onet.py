@@ -38,6 +38,7 @@ Windows take 700 steps, eleven minutes of two free cores (docs/results/rooms.md)
 from ml_collections import ConfigDict
 
 from configs import choose, onet_points
+from onet_jax.errors import InputError
 
 PLANES = ('xz', 'xy', 'yz')
 MAPS = {'maps=xz': PLANES[:1], 'maps=planes': PLANES, 'maps=grid': ('grid',), 'maps=all': (*PLANES, 'grid')}
@@ -61,9 +62,9 @@ def get_config(variant: str = '') -> ConfigDict:
     networks = (*MAPS, *GRIDS, *BASELINES)
     chosen = choose('conv_onet', variant, onet_points.SIZES, onet_points.DENSITIES, INPUTS, networks, PARTS, SCENES)
     if 'voxels' in chosen and chosen & {*SCENES, *PARTS, *BASELINES}:
-        raise ValueError(f'configs/conv_onet.py: expected those from points, not voxels, found the variant {variant!r}')
+        raise InputError(f'configs/conv_onet.py: expected those from points, not voxels, found the variant {variant!r}')
     if 'crops' in chosen and chosen & set(networks):
-        raise ValueError(f'configs/conv_onet.py: expected crops with their own network, found the variant {variant!r}')
+        raise InputError(f'configs/conv_onet.py: expected crops with their own network, found the variant {variant!r}')
     tiny, baseline, rooms, crops = (word in chosen for word in ('tiny', 'pointconv', 'rooms', 'crops'))
     config = onet_points.get_config('tiny' if tiny else '').unlock()
     del config.model.latent_size, config.model.leaky

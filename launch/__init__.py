@@ -6,6 +6,8 @@ import platform
 import sys
 from pathlib import Path
 
+from onet_jax.errors import InputError
+
 if platform.libc_ver()[0] == 'glibc':
     # XLA allocates its temporaries anew at every step, and glibc by default returns each large block to the system and
     # takes it back page by page: a fifth of a small network's training time. Works only before the first library that
@@ -46,13 +48,13 @@ def _parse_flags(argv: list[str]) -> list[str]:
         return rest
     except OSError as error:
         found = ', '.join(sorted(map(str, Path('configs').glob('[!_]*.py'))))
-        raise ValueError(f'--config: expected the file of a config, such as {found}; {error}') from error
+        raise InputError(f'--config: expected the file of a config, such as {found}; {error}') from error
     except (AttributeError, KeyError) as error:
         reason = error.args[0].args[0] if isinstance(error.args[0], Exception) else error.args[0]
-        raise ValueError(f'--config: expected keys of the config, found another: {reason}') from error
+        raise InputError(f'--config: expected keys of the config, found another: {reason}') from error
     except flags.Error as error:
         # ml_collections puts the traceback of a failing config file into the message; its last line says what is wrong.
         reason = str(error).strip()
         if 'Traceback' in reason:
             reason = reason.splitlines()[-1].strip().removeprefix('ValueError: ')
-        raise ValueError(f'{reason} (--help lists the flags)') from error
+        raise InputError(f'{reason} (--help lists the flags)') from error

@@ -16,9 +16,9 @@ PICTURE = flags.DEFINE_string('picture', None, 'PNG file of a contact sheet.')
 
 
 def main(_):
-    from onet_jax.data.check import check_dataset, list_notes
     from onet_jax.data.records import read_index
     from onet_jax.evaluation.tables import to_markdown
+    from onet_jax.prepare.check import check_dataset, list_notes
     from onet_jax.viz.dataset import dataset_sheet
 
     header, rows, problems = check_dataset(DATA_DIR.value)

@@ -18,12 +18,12 @@ NUM_SHOWN = flags.DEFINE_integer('num_shown', 18, 'Held-out shapes to write as m
 
 def main(_):
     from configs import conv_onet, onet_points
-    from onet_jax.data.prepare import embedded_dataset
-    from onet_jax.data.procedural import make_shape
     from onet_jax.evaluation import tables
     from onet_jax.evaluation.evaluate import evaluate
     from onet_jax.evaluation.report import write_report
     from onet_jax.files import write_json
+    from onet_jax.prepare.embedded import embedded_dataset
+    from onet_jax.prepare.procedural import make_shape
     from onet_jax.training.checkpoints import load_run
     from onet_jax.training.log import read_log
     from onet_jax.training.loop import train

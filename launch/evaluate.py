@@ -13,6 +13,7 @@ from pathlib import Path
 from absl import flags
 
 import launch
+from onet_jax.errors import InputError
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by launch.train or launch.convert.', required=True)
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Dataset; the one of the training run by default.')
@@ -32,11 +33,11 @@ def main(_):
     from onet_jax.training.checkpoints import at_threshold, calibrate_run, load_run
 
     if INPUTS.value and (CALIBRATE.value or THRESHOLD.value is not None):
-        raise ValueError('--inputs: expected neither --calibrate nor --threshold, inputs have no threshold; found one')
+        raise InputError('--inputs: expected neither --calibrate nor --threshold, inputs have no threshold; found one')
     run = load_run(WORKDIR.value)
     data_dir = DATA_DIR.value or run.data_dir
     if data_dir is None:
-        raise ValueError('--data_dir: expected a dataset, for this workdir was not trained here; found none')
+        raise InputError('--data_dir: expected a dataset, for this workdir was not trained here; found none')
     protocol = {'workdir': WORKDIR.value, 'dataset': DATA_DIR.value or run.data_dir.name}
     protocol |= describe_protocol(run.config, data_dir, SPLIT.value)
     if INPUTS.value:

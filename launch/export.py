@@ -12,7 +12,7 @@ OUTPUT = flags.DEFINE_string('output', None, 'New or empty folder.', required=Tr
 
 
 def main(_):
-    from onet_jax.data.exchange import export_shapenet
+    from onet_jax.prepare.shapenet import export_shapenet
 
     export_shapenet(DATA_DIR.value, OUTPUT.value)
 

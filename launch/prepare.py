@@ -10,6 +10,7 @@ An interrupted run goes on where it stopped. Train on it with `python -m launch.
 from absl import flags
 
 import launch
+from onet_jax.errors import InputError
 
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the dataset.', required=True)
 MESHES = flags.DEFINE_string('meshes', None, 'Folder tree of mesh files.')
@@ -34,17 +35,17 @@ UNUSED = {'meshes': SOLIDS_ONLY, 'solids': MESHES_ONLY, 'shapenet': (*OFFICIAL, 
 
 
 def main(_):
-    from onet_jax.data.collection import prepare_meshes
-    from onet_jax.data.exchange import import_shapenet
-    from onet_jax.data.prepare import prepare_procedural
-    from onet_jax.data.runners import beam, processes
+    from onet_jax.prepare.embedded import prepare_procedural
+    from onet_jax.prepare.own_meshes import prepare_meshes
+    from onet_jax.prepare.runners import beam, processes
+    from onet_jax.prepare.shapenet import import_shapenet
 
     if MESHES.value and SHAPENET.value:
-        raise ValueError('--meshes, --shapenet: expected one of them, found both')
+        raise InputError('--meshes, --shapenet: expected one of them, found both')
     kind = 'meshes' if MESHES.value else 'shapenet' if SHAPENET.value else 'solids'
     for name in UNUSED[kind]:
         if flags.FLAGS[name].present:
-            raise ValueError(
+            raise InputError(
                 f'--{name}: expected no such flag for a dataset of {kind}, which does not use it, found one'
             )
     data_dir, on_beam = DATA_DIR.value, RUNNER.value == 'beam'

@@ -14,6 +14,7 @@ from functools import partial
 from absl import flags
 
 import launch
+from onet_jax.errors import InputError
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by launch.train.', required=True)
 INPUT = flags.DEFINE_string('input', None, 'Point cloud, picture or voxels, or a folder of them.', required=True)
@@ -33,10 +34,10 @@ FORMAT = flags.DEFINE_string('format', 'ply', 'ply, obj, off, stl or glb.')
 
 
 def main(_):
-    from onet_jax.evaluation.domain import workdir_domain
-    from onet_jax.evaluation.reconstruct import reconstruct_files
-    from onet_jax.evaluation.scenes import is_of_scenes, reconstruct_scenes
     from onet_jax.geometry.extract import check_memory
+    from onet_jax.inference.domain import workdir_domain
+    from onet_jax.inference.reconstruct import reconstruct_files
+    from onet_jax.inference.scenes import is_of_scenes, reconstruct_scenes
     from onet_jax.training.checkpoints import at_resolution, at_threshold, load_run
 
     run = load_run(WORKDIR.value)
@@ -44,13 +45,13 @@ def main(_):
         run = at_threshold(run, THRESHOLD.value, 'the flag --threshold')
     if is_of_scenes(run.config):
         if RESOLUTION.value is not None:
-            raise ValueError(
+            raise InputError(
                 '--resolution: expected none for a network of windows, whose grid follows --cell; found one'
             )
         reconstruct_scenes(run.params, run.config, INPUT.value, OUTPUT.value, FORMAT.value, CELL.value)
         return
     if CELL.value is not None:
-        raise ValueError('--cell: expected none for a network of whole objects, found one')
+        raise InputError('--cell: expected none for a network of whole objects, found one')
     if RESOLUTION.value is not None:
         run = at_resolution(run, int(RESOLUTION.value))
     check_memory(run.config.mesh.resolution << run.config.mesh.upsampling_steps, MAX_MEMORY_GB.value)

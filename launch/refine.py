@@ -21,7 +21,7 @@ SIMPLIFY_FACES = flags.DEFINE_integer(
 
 
 def main(_):
-    from onet_jax.evaluation.refine import refine_file
+    from onet_jax.inference.refine import refine_file
     from onet_jax.training.checkpoints import at_threshold, load_run
 
     run = load_run(WORKDIR.value)

@@ -13,6 +13,7 @@ from pathlib import Path
 from absl import flags
 
 import launch
+from onet_jax.errors import InputError
 
 TINY = flags.DEFINE_bool('tiny', False, 'Small networks, for a laptop.')
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Dataset written by launch.prepare; the embedded ones by default.')
@@ -24,7 +25,7 @@ NUM_STEPS = flags.DEFINE_integer('num_steps', None, 'Training steps; those of th
 
 def make_row(file: str, label: str, variant: str, num_seeds: int, num_steps: int | None):
     from onet_jax.evaluation.published import published_row
-    from onet_jax.training.reproduce import Row
+    from onet_jax.reproduce import Row
 
     if ':' in variant:
         (file, variant), num_steps = variant.split(':'), NUM_STEPS.value
@@ -38,10 +39,10 @@ def make_row(file: str, label: str, variant: str, num_seeds: int, num_steps: int
 
 
 def main(argv):
-    from onet_jax.training.reproduce import TABLES, Page
+    from onet_jax.reproduce import TABLES, Page
 
     if len(argv) != 2 or argv[1] not in (*TABLES, 'all'):
-        raise ValueError(f'expected one table of {(*TABLES, "all")}, found {argv[1:]}')
+        raise InputError(f'expected one table of {(*TABLES, "all")}, found {argv[1:]}')
     options = sys.argv[1:]
     if argv[1] in options:
         options.remove(argv[1])

@@ -15,7 +15,7 @@ FORMAT = flags.DEFINE_string('format', 'ply', 'ply, obj, off, stl or glb.')
 
 
 def main(_):
-    from onet_jax.evaluation.generate import sample_files
+    from onet_jax.inference.generate import sample_files
     from onet_jax.training.checkpoints import load_run
 
     run = load_run(WORKDIR.value)

@@ -17,6 +17,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from onet_jax.errors import InputError
+
 AXIS = 'data'
 BACKENDS = ('pmap', 'jit')
 
@@ -53,7 +55,7 @@ def start_processes(
     }
     known = [name for name, value in given.items() if value is not None]
     if detect and known:
-        raise ValueError(
+        raise InputError(
             f'--distributed: expected it alone, found {", ".join(known)} as well; '
             'leave them out on a cluster that JAX knows, or --distributed elsewhere'
         )
@@ -61,7 +63,7 @@ def start_processes(
         try:
             jax.distributed.initialize()
         except ValueError as error:
-            raise ValueError(
+            raise InputError(
                 '--distributed: expected a TPU slice, or a job of SLURM (started by srun), Open MPI or Kubernetes, found '
                 f'none ({error}); give {", ".join(given)}'
             ) from error
@@ -70,17 +72,17 @@ def start_processes(
         return
     if len(known) < len(given):
         missing = [name for name in given if name not in known]
-        raise ValueError(
+        raise InputError(
             f'{", ".join(missing)}: expected together with {", ".join(known)}, found nothing; each process of a run is '
             'given all three, or --distributed on a cluster that JAX knows'
         )
     host, _, port = coordinator_address.rpartition(':')
     if not host or not port.isdigit():
-        raise ValueError(
+        raise InputError(
             f'--coordinator_address: expected HOST:PORT, such as 10.0.0.1:1234, found {coordinator_address!r}'
         )
     if not 0 <= process_id < num_processes:
-        raise ValueError(f'--process_id: expected 0 to --num_processes - 1 = {num_processes - 1}, found {process_id}')
+        raise InputError(f'--process_id: expected 0 to --num_processes - 1 = {num_processes - 1}, found {process_id}')
     jax.distributed.initialize(coordinator_address, num_processes, process_id, cluster_detection_method='deactivate')
 
 
@@ -175,13 +177,13 @@ def make_parallel(backend: str, batch_size: int, devices: list | None = None) ->
     devices = _in_order(devices or jax.devices())
     num_devices, processes = len(devices), [device.process_index for device in devices]
     if batch_size % num_devices:
-        raise ValueError(
+        raise InputError(
             f'config.train.batch_size: expected a multiple of the {num_devices} devices, found {batch_size}; '
             f'use {batch_size // num_devices * num_devices or num_devices}'
         )
     counts = {process: processes.count(process) for process in processes}
     if len(set(counts.values())) > 1:
-        raise ValueError(f'devices: expected as many in each process, found {counts} (process: devices)')
+        raise InputError(f'devices: expected as many in each process, found {counts} (process: devices)')
     share = batch_size // len(counts)
     start = sorted(counts).index(jax.process_index()) * share
     rows, replicated = _shardings(devices)
@@ -221,7 +223,7 @@ def make_parallel(backend: str, batch_size: int, devices: list | None = None) ->
             lambda raw: shard(split(raw)),
             local,
         )
-    raise ValueError(f'config.train.backend: expected one of {BACKENDS}, found {backend!r}')
+    raise InputError(f'config.train.backend: expected one of {BACKENDS}, found {backend!r}')
 
 
 def _in_order(devices: list) -> list:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from onet_jax import models
+from onet_jax.data.fields import make_transform
 from onet_jax.data.resident import resident_feed
-from onet_jax.data.transforms import make_transform
 from onet_jax.parallel import make_parallel
 from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import create_state

@@ -54,8 +54,8 @@ def golden_names(pattern: str) -> list[str]:
 @pytest.fixture(scope='session')
 def dataset(tmp_path_factory) -> Path:
     """A dataset of three families with 3 training, 1 validation and 1 test shape each; 5,000 points make 2 chunks; 3 views."""
-    from onet_jax.data.prepare import prepare_procedural
-    from onet_jax.data.runners import in_this_process
+    from onet_jax.prepare.embedded import prepare_procedural
+    from onet_jax.prepare.runners import in_this_process
 
     data_dir = tmp_path_factory.mktemp('data') / 'solids'
     prepare_procedural(

@@ -4,7 +4,7 @@ import numpy as np
 import trimesh
 from trimesh.transformations import random_rotation_matrix
 
-from onet_jax.data.solids import Box, Solid
+from onet_jax.prepare.constructive_solids import Box, Solid
 
 
 def box_with_hole(width=0.3) -> trimesh.Trimesh:

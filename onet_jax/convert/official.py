@@ -15,6 +15,7 @@ import optax
 from ml_collections import ConfigDict
 
 from onet_jax import models
+from onet_jax.errors import InputError
 from onet_jax.models import conv_onet, onet
 
 
@@ -79,10 +80,10 @@ def split_checkpoint(stored: object) -> tuple[dict[str, np.ndarray], dict]:
             break
     if not isinstance(weights, dict) or not weights or not all(isinstance(x, np.ndarray) for x in weights.values()):
         found = sorted(map(str, weights))[:9] if isinstance(weights, dict) else type(weights).__name__
-        raise ValueError(f"expected weights by name, or a checkpoint with the key 'model', found {found}")
+        raise InputError(f"expected weights by name, or a checkpoint with the key 'model', found {found}")
     bad = [name for name, array in weights.items() if not np.isfinite(array.astype(np.float64)).all()]
     if bad:
-        raise ValueError(f'expected finite weights, found NaN or infinity in {bad[:9]}')
+        raise InputError(f'expected finite weights, found NaN or infinity in {bad[:9]}')
     if all(name.startswith('module.') for name in weights):
         weights = {name.removeprefix('module.'): array for name, array in weights.items()}
     return weights, rest
@@ -119,11 +120,11 @@ def from_adam(optimizer: object, state: Mapping[str, np.ndarray], opt_state, con
         counts = {int(np.asarray(moment['step'])) for moment in moments.values()}
         first, second = ({key: moment[m] for key, moment in moments.items()} for m in ('exp_avg', 'exp_avg_sq'))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"optimizer: expected one group of Adam's, found something else ({error!r}); {how}") from error
+        raise InputError(f"optimizer: expected one group of Adam's, found something else ({error!r}); {how}") from error
     expected = {'lr': config.optim.learning_rate, **ADAM}
     wrong = [f'{k} {found[k]!r}, not {expected[k]!r}' for k in expected if found[k] != expected[k]]
     if config.optim.name != 'adam' or wrong:
-        raise ValueError(
+        raise InputError(
             f'optimizer: expected the settings of config.optim (name {config.optim.name!r}), found Adam with '
             f'{", ".join(wrong) or "the same settings"}; change the config, as with '
             f'--config.optim.learning_rate={found["lr"]}, {how}'
@@ -132,7 +133,7 @@ def from_adam(optimizer: object, state: Mapping[str, np.ndarray], opt_state, con
         return opt_state  # saved before the first step
     weights = [name for name in state if not re.search(r'\.(running_mean|running_var|num_batches_tracked)$', name)]
     if len(keys) != len(weights) or set(keys) != set(moments) or len(counts) != 1:
-        raise ValueError(
+        raise InputError(
             f'optimizer: expected moments of {len(weights)} weights after one number of steps, found {len(keys)} weights, '
             f'{len(moments)} moments and the numbers of steps {sorted(counts)}; {how}'
         )
@@ -150,7 +151,7 @@ def init_trunk(params: dict, state: Mapping[str, np.ndarray], config: ConfigDict
     Raises ValueError for another encoder, and as `from_state_dict`.
     """
     if ENCODERS[config.model.encoder] is not RESNET:
-        raise ValueError(f'config.model.encoder_init: expected a ResNet to initialise, found {config.model.encoder!r}')
+        raise InputError(f'config.model.encoder_init: expected a ResNet to initialise, found {config.model.encoder!r}')
     trunk = {c: {'encoder': {'features': params[c]['encoder']['features']}} for c in ('params', 'batch_stats')}
     state = {f'encoder.features.{name}': array for name, array in state.items() if not name.startswith('fc.')}
     read = read_weights(state, trunk, {'encoder': RESNET})
@@ -180,7 +181,7 @@ def is_legacy(state: Mapping[str, np.ndarray]) -> bool:
 def layouts_of(config: ConfigDict, legacy: bool) -> dict[str, Layout]:
     """The layout of each module of the network of `config.model`. Raises ValueError for one that no official file is of."""
     if config.model.get('centred', False):
-        raise ValueError('config.model.centred: expected False, as official networks read their maps, found True')
+        raise InputError('config.model.centred: expected False, as official networks read their maps, found True')
     decoder = DECODERS[config.model.decoder]
     decoder = legacy_layout(decoder) if legacy else decoder
     return {'decoder': decoder, 'encoder': ENCODERS[config.model.encoder], 'encoder_latent': Layout()}
@@ -237,7 +238,7 @@ def read_weights(state: Mapping[str, np.ndarray], like: dict, layouts: Mapping[s
     left = [name for name in state if name not in seen and not name.endswith('num_batches_tracked')]
     problems += [f'{name}: not part of this network, found shape {list(np.shape(state[name]))}' for name in left]
     if problems:
-        raise ValueError(
+        raise InputError(
             'weights: expected those of the network that the config describes, found others; '
             'check config.model against the file:\n  ' + '\n  '.join(problems)
         )

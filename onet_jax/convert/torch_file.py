@@ -25,6 +25,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from onet_jax.errors import InputError
+
 MAGIC_NUMBER, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 MAX_PICKLE = 2**24  # bytes; 421 tensors take 42 kB
 MAX_REPEATED = 2**24  # elements of a tensor that is larger than its storage, as after torch's `expand`
@@ -79,9 +81,9 @@ def read_torch_file(path: str | Path) -> Any:
         raise _RefusedError('a file of torch.save or safetensors', found, 'unpack it or download it again')
     except _RefusedError as error:
         expected, found, advice = error.args
-        raise ValueError(f'{path}: expected {expected}, found {found}; {advice}') from error
+        raise InputError(f'{path}: expected {expected}, found {found}; {advice}') from error
     except DAMAGED as error:
-        raise ValueError(
+        raise InputError(
             f'{path}: expected a readable PyTorch checkpoint, found {len(content)} bytes that are cut off or damaged '
             f'({type(error).__name__}: {str(error)[:300]}); download it again'
         ) from error

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from onet_jax.errors import InputError
+
 MAX_BYTES = 1 << 28  # of all arrays of an archive, unpacked
 KINDS = {'b': 'bool', 'u': 'unsigned', 'i': 'integer', 'f': 'float'}  # of np.dtype.kind
 # What zipfile raises for a file that is not an archive, was cut off or has flipped bits.
@@ -48,15 +50,15 @@ def read_members(path: str | Path) -> dict[str, bytes]:
             infos = archive.infolist()
             for info in infos:
                 if '..' in info.filename.replace('\\', '/').split('/') or info.filename.startswith('/'):
-                    raise ValueError(f'a member named {info.filename!r}')
+                    raise InputError(f'a member named {info.filename!r}')
                 if info.compress_type not in COMPRESSIONS:
-                    raise ValueError(f'member {info.filename!r} with compression {info.compress_type}')
+                    raise InputError(f'member {info.filename!r} with compression {info.compress_type}')
             total = sum(info.file_size for info in infos)
             if total > MAX_BYTES:
-                raise ValueError(f'{total} bytes when unpacked, {MAX_BYTES} at most')
+                raise InputError(f'{total} bytes when unpacked, {MAX_BYTES} at most')
             return {info.filename.removesuffix('.npy'): archive.read(info) for info in infos}
     except DAMAGED as error:
-        raise ValueError(
+        raise InputError(
             f'{path}: expected an archive as np.savez writes it, found {path.stat().st_size} bytes that are cut off, '
             f'damaged or something else ({error})'
         ) from error
@@ -73,7 +75,7 @@ def parse_array(path: str | Path, key: str, members: dict[str, bytes], kinds: st
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, fortran_order, dtype = read_header[version](stream)
     except Exception as error:  # the header is a Python expression and fails in as many ways
-        raise ValueError(f"{path}, key '{key}': expected the header of an array, found another ({error!r})") from error
+        raise InputError(f"{path}, key '{key}': expected the header of an array, found another ({error!r})") from error
 
     fits = len(shape) == len(dims) and all(d in (None, n) for d, n in zip(dims, shape, strict=True))
     if dtype.kind not in kinds or not fits:
@@ -92,4 +94,4 @@ def parse_array(path: str | Path, key: str, members: dict[str, bytes], kinds: st
 
 def reject(path: str | Path, key: str, expected: str, found: str) -> None:
     """Raise ValueError about one array."""
-    raise ValueError(f"{path}, key '{key}': expected {expected}, found {found}")
+    raise InputError(f"{path}, key '{key}': expected {expected}, found {found}")

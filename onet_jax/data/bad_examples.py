@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from onet_jax.errors import InputError
 from onet_jax.parallel import tell
 
 
@@ -12,7 +13,7 @@ class BadExamples:
     def __init__(self, limit: int = 0):
         """limit: how many may be left out. Raises ValueError for a negative number."""
         if limit < 0:
-            raise ValueError(f'--max_bad_examples: expected a number of at least 0, found {limit}')
+            raise InputError(f'--max_bad_examples: expected a number of at least 0, found {limit}')
         self.limit = limit
         self.reasons: dict[str, str] = {}  # 'category/name' -> what is wrong, with the name of the file
 
@@ -33,7 +34,7 @@ class BadExamples:
             return
         self.reasons[name] = reason
         if len(self.reasons) > self.limit:
-            raise ValueError(
+            raise InputError(
                 '\n'.join(self.reasons.values())
                 + f'\nThese are more bad examples than --max_bad_examples={self.limit}; '
                 'repair them (`python -m launch.check` finds all), or leave them out by a higher number.'

@@ -3,9 +3,9 @@
 import importlib.util
 from pathlib import Path
 
-from onet_jax.data.pipeline import tfds_feed
 from onet_jax.data.records import CHUNK_POINTS, Feed
 from onet_jax.data.resident import DoesNotFitError, resident_feed
+from onet_jax.data.streamed import tfds_feed
 from onet_jax.parallel import any_process, tell
 
 FEEDS = {'tfds': tfds_feed, 'resident': resident_feed}

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from onet_jax.errors import InputError
+
 IMAGE_FORMATS = ('jpg', 'jpeg', 'png', 'webp', 'bmp')
 WHITE = (255, 255, 255)
 
@@ -27,7 +29,7 @@ def load_image(path: str | Path, size: int, box: Box | None = None) -> np.ndarra
             image.load()
             layer = image.convert('RGBA')
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(
+        raise InputError(
             f'{path}: expected a readable picture, found one that is damaged, too large or of another kind ({error}); '
             'export it again as jpg or png'
         ) from error
@@ -44,5 +46,5 @@ def _whole_pixels(path: Path, box: Box, size: tuple[int, int]) -> tuple[int, int
     """The pixels of a picture of `size` (width, height) that a box touches."""
     low, high = np.clip(np.reshape(box, (2, 2)), 0, size)
     if not (low < high).all():
-        raise ValueError(f'{path}: expected a box in the picture of {size[0]} x {size[1]} px, found {box}')
+        raise InputError(f'{path}: expected a box in the picture of {size[0]} x {size[1]} px, found {box}')
     return (*np.floor(low).astype(int).tolist(), *np.ceil(high).astype(int).tolist())

@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from onet_jax.data.archives import parse_array, read_members, reject
+from onet_jax.errors import InputError
 from onet_jax.files import write_atomically, write_json
 
 VERSION = 4  # raised when the same meshes and settings come out as other files
@@ -152,7 +153,7 @@ def read_shape(path: str | Path, index: Index | None = None) -> Shape:
     try:
         return _parse_shape(path, index)
     except ValueError as error:
-        raise ValueError(f'{error}; delete the file and run the preparation of the dataset again') from error
+        raise InputError(f'{error}; delete the file and run the preparation of the dataset again') from error
 
 
 def _parse_shape(path: Path, index: Index | None) -> Shape:
@@ -216,9 +217,9 @@ def decode_view(jpeg: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(jpeg)) as image:
             pixels = np.asarray(image.convert('RGB'))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f'view: expected a JPEG file, found {len(jpeg)} bytes that are damaged ({error})') from error
+        raise InputError(f'view: expected a JPEG file, found {len(jpeg)} bytes that are damaged ({error})') from error
     if pixels.shape != (VIEW_SIZE, VIEW_SIZE, 3):
-        raise ValueError(f'view: expected {VIEW_SIZE} x {VIEW_SIZE} px, found {pixels.shape[1]} x {pixels.shape[0]}')
+        raise InputError(f'view: expected {VIEW_SIZE} x {VIEW_SIZE} px, found {pixels.shape[1]} x {pixels.shape[0]}')
     return pixels
 
 
@@ -227,7 +228,7 @@ def decode_views(path: str | Path, jpegs: tuple[bytes, ...]) -> np.ndarray:
     try:
         return np.stack([decode_view(jpeg) for jpeg in jpegs])
     except ValueError as error:
-        raise ValueError(f'{path}: {error}; delete the file and run the preparation of the dataset again') from error
+        raise InputError(f'{path}: {error}; delete the file and run the preparation of the dataset again') from error
 
 
 def write_index(data_dir: str | Path, index: Index) -> None:
@@ -252,13 +253,13 @@ def read_index(data_dir: str | Path) -> Index:
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f'{path}: expected JSON, found a damaged file ({error}); {how}') from error
+        raise InputError(f'{path}: expected JSON, found a damaged file ({error}); {how}') from error
     version = content.get('version') if isinstance(content, dict) else None
     if version != VERSION:
-        raise ValueError(f'{path}: expected version {VERSION}, found {version!r}; {how} in another folder')
+        raise InputError(f'{path}: expected version {VERSION}, found {version!r}; {how} in another folder')
     missing = [key for key in Index._fields if key not in content]
     if missing:
-        raise ValueError(f'{path}: expected the keys {list(Index._fields)}, found none of {missing}; {how}')
+        raise InputError(f'{path}: expected the keys {list(Index._fields)}, found none of {missing}; {how}')
     return Index(
         tuple(content['categories']),
         {split: tuple((category, name) for category, name in shapes) for split, shapes in content['splits'].items()},
@@ -274,11 +275,11 @@ def read_index(data_dir: str | Path) -> Index:
 def split_shapes(data_dir: str | Path, index: Index, split: str) -> tuple[tuple[str, str], ...]:
     """(category, name) of the shapes of a split. Raises ValueError for an unknown or an empty one."""
     if split not in index.splits:
-        raise ValueError(
+        raise InputError(
             f'{Path(data_dir) / "dataset.json"}: expected a split of {sorted(index.splits)}, found {split!r}'
         )
     if not index.splits[split]:
-        raise ValueError(
+        raise InputError(
             f'{Path(data_dir) / "dataset.json"}: expected shapes in the split {split!r}, found none; '
             f'prepare a dataset with more shapes or a larger fraction for {split!r}'
         )
@@ -289,7 +290,7 @@ def count_chunks(data_dir: str | Path, index: Index) -> tuple[int, int]:
     """K and K_surface of every shape. Raises ValueError when there are too few points for one chunk."""
     for key in ('num_points', 'num_surface_points'):
         if getattr(index, key) < CHUNK_POINTS:
-            raise ValueError(
+            raise InputError(
                 f'{Path(data_dir) / "dataset.json"}: expected {key} of at least {CHUNK_POINTS} to train on, '
                 f'found {getattr(index, key)}; prepare the dataset with more points'
             )
@@ -305,7 +306,7 @@ def split_chunks(shape: Shape) -> Chunks:
     """
     for key in ('points', 'surface'):
         if len(getattr(shape, key)) < CHUNK_POINTS:
-            raise ValueError(
+            raise InputError(
                 f'{shape.category}/{shape.name}: expected at least {CHUNK_POINTS} {key} to train on, '
                 f'found {len(getattr(shape, key))}; prepare the dataset with more points'
             )
@@ -340,7 +341,7 @@ def evaluation_batches(
     batch is filled by repeating its rows, with a false mask.
     """
     if batch_size < 1:
-        raise ValueError(f'batch_size: expected at least 1, found {batch_size}')
+        raise InputError(f'batch_size: expected at least 1, found {batch_size}')
     index = read_index(data_dir)
     shapes = split_shapes(data_dir, index, split)
     read = range(0, len(shapes), every) if positions is None else positions

@@ -25,13 +25,14 @@ from onet_jax.data.records import (
     split_chunks,
     split_shapes,
 )
+from onet_jax.errors import InputError
 from onet_jax.files import machine_memory
 
 # Streams of random numbers of one seed. Never 0: numpy pads seeds with zeros, and [seed, n] would equal [seed, n, 0].
 SHAPE_STREAM, CHUNK_STREAM = 1, 2
 
 
-class DoesNotFitError(ValueError):
+class DoesNotFitError(InputError):
     """A split is larger than the free memory of the device."""
 
 
@@ -128,7 +129,7 @@ def _load(
             host.setdefault(key, np.empty((len(names), *value.shape), value.dtype))[num_good] = value
         num_good += 1
     if not num_good:
-        raise ValueError(f'{data_dir}: expected shapes to train on, found none that can be read')
+        raise InputError(f'{data_dir}: expected shapes to train on, found none that can be read')
     # Its own copy: a CPU device may otherwise share the host's memory.
     return {key: jax.device_put(host.pop(key)[:num_good], may_alias=False) for key in list(host)}
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from onet_jax.data.images import IMAGE_FORMATS, Box
+from onet_jax.errors import InputError
 
 MIN_HEIGHT = 25.0  # px; KITTI's benchmark looks at no lower object
 NUM_VALUES = 14  # after the type: truncation, occlusion, alpha, 4 of the box, 7 of the pose; detectors add a score
@@ -97,10 +98,10 @@ def _parse_label(line: str) -> tuple[str, Box]:
     try:
         values = [float(number) for number in numbers]
     except ValueError as error:
-        raise ValueError(f'expected numbers after the type of an object, found {line!r}') from error
+        raise InputError(f'expected numbers after the type of an object, found {line!r}') from error
     left, top, right, bottom = values[3:7] if len(values) in (NUM_VALUES, NUM_VALUES + 1) else (math.nan,) * 4
     if not (-math.inf < left < right < math.inf and -math.inf < top < bottom < math.inf):
-        raise ValueError(
+        raise InputError(
             f'expected the type of an object and {NUM_VALUES} or {NUM_VALUES + 1} numbers, the fourth to seventh of them its '
             f'box (left < right, top < bottom), found {line!r}'
         )
@@ -135,6 +136,6 @@ def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         text = path.read_text(encoding='utf-8-sig')
     except ValueError as error:
-        raise ValueError(f'{path}: expected text in UTF-8, found other bytes ({error})') from error
+        raise InputError(f'{path}: expected text in UTF-8, found other bytes ({error})') from error
     for number, line in enumerate(text.splitlines(), start=1):
         yield number, line.strip()

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from onet_jax.data.fields import evaluation_key, make_evaluation_transform
 from onet_jax.data.records import digest, evaluation_batches
-from onet_jax.data.transforms import evaluation_key, make_evaluation_transform
+from onet_jax.errors import InputError
 from onet_jax.geometry.extract import threshold_to_logit
 from onet_jax.models import occupancy_network
 from onet_jax.models.occupancy import sample_prior
@@ -45,7 +46,7 @@ def calibrate(params: dict, config: ConfigDict, data_dir: str | Path, step: int)
         if occ.any():
             curves.setdefault(category, []).append(iou_curve(logits, occ, thresholds))
     if not curves:
-        raise ValueError(
+        raise InputError(
             f'{data_dir}: expected shapes with points inside in the split {split!r} to choose a threshold on, found none; '
             'prepare the dataset with more points'
         )

@@ -18,12 +18,13 @@ import trimesh
 from ml_collections import ConfigDict
 
 from onet_jax import __version__, metrics
+from onet_jax.data.fields import evaluation_key, make_evaluation_transform
 from onet_jax.data.records import digest, evaluation_batches, read_index, split_shapes
-from onet_jax.data.transforms import evaluation_key, make_evaluation_transform
-from onet_jax.evaluation.fit import fitting
+from onet_jax.errors import InputError
 from onet_jax.geometry.inside import contains
 from onet_jax.geometry.sampling import sample_surface
 from onet_jax.geometry.voxels import voxels_to_mesh
+from onet_jax.models.auto_decoding import fitting
 from onet_jax.models.method import Method
 
 
@@ -109,7 +110,7 @@ def return_inputs(config: ConfigDict) -> Callable:
     Raises ValueError for inputs that are no shapes.
     """
     if config.data.input not in INPUT_SHAPES:
-        raise ValueError(
+        raise InputError(
             f'--inputs: expected a model whose inputs are shapes (config.data.input one of {sorted(INPUT_SHAPES)}), '
             f'found {config.data.input!r}; evaluate its reconstructions, without --inputs'
         )

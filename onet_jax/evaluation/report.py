@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onet_jax.errors import InputError
 from onet_jax.evaluation.evaluate import Result
 from onet_jax.evaluation.tables import COLUMNS, class_means, make_table
 from onet_jax.geometry.grid import voxel_centres
@@ -62,7 +63,7 @@ def write_report(
     column_titles = (COLUMN_TITLES[0], *results, COLUMN_TITLES[-1])
     names = {title: [(r.category, r.name) for r in rows] for title, rows in results.items()}
     if any(names[other] != names[first] for other in others):
-        raise ValueError(f'results: expected the same shapes in the same order of {list(results)}, found others')
+        raise InputError(f'results: expected the same shapes in the same order of {list(results)}, found others')
     by_shape = dict(zip(names[first], zip(*results.values(), strict=True), strict=True))
     items = []
     for result in choose_shown(results[first], num_shown):

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from onet_jax import metrics
-from onet_jax.data import procedural, records
-from onet_jax.data.collection import find_meshes, make_solid
+from onet_jax.data import records
+from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import load_mesh
+from onet_jax.prepare import procedural
+from onet_jax.prepare.own_meshes import find_meshes, make_solid
 
 RESOLUTIONS = (16, 32, 64, 128, 256)
 
@@ -46,4 +48,4 @@ def solids(index: records.Index) -> Callable[[str, str], Callable[[np.ndarray], 
     if source['kind'] == 'meshes':
         files = find_meshes(Path(source['root']))
         return lambda category, name: make_solid(load_mesh(files[category, name]), source['up']).contains
-    raise ValueError(f'dataset: expected one of procedural solids or of meshes, found one of {source["kind"]!r}')
+    raise InputError(f'dataset: expected one of procedural solids or of meshes, found one of {source["kind"]!r}')

@@ -9,8 +9,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from onet_jax.data.bad_examples import BadExamples
+from onet_jax.data.fields import evaluation_key, make_evaluation_transform
 from onet_jax.data.records import decode_views, evaluation_batches, read_index, read_shape, shape_path, split_shapes
-from onet_jax.data.transforms import evaluation_key, make_evaluation_transform
+from onet_jax.errors import InputError
 
 
 def unreadable_shapes(data_dir: str | Path, split: str, bad_examples: BadExamples) -> frozenset[tuple[str, str]]:
@@ -26,7 +27,7 @@ def unreadable_shapes(data_dir: str | Path, split: str, bad_examples: BadExample
     names = split_shapes(data_dir, index, split)
     bad = frozenset(n for n in names if not bad_examples.attempt('/'.join(n), partial(read, shape_path(data_dir, *n))))
     if len(bad) == len(set(names)):
-        raise ValueError(f'{data_dir}: expected shapes in the split {split!r}, found none that can be read')
+        raise InputError(f'{data_dir}: expected shapes in the split {split!r}, found none that can be read')
     return bad
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import trimesh
 from skimage.measure import marching_cubes as lewiner_marching_cubes
 
+from onet_jax.errors import InputError
 from onet_jax.files import machine_memory
 from onet_jax.geometry.grid import lattice_to_world
 from onet_jax.geometry.guaranteed import guaranteed_grid
@@ -54,7 +55,7 @@ def check_memory(resolution: int, max_memory_gb: float | None = None) -> None:
     needed = BYTES_PER_POINT * (resolution + 1) ** 3 / 1e9
     limit = machine_memory() / 1e9 if max_memory_gb is None else max_memory_gb
     if needed > limit:
-        raise ValueError(
+        raise InputError(
             f'--resolution: expected a grid of at most {limit:.1f} GB, found {needed:.1f} GB for {resolution} cells along an '
             'axis; choose a lower --resolution, or raise --max_memory_gb where the memory is there'
         )
@@ -63,7 +64,7 @@ def check_memory(resolution: int, max_memory_gb: float | None = None) -> None:
 def threshold_to_logit(threshold: float) -> float:
     """ln(threshold) - ln(1 - threshold). Raises ValueError unless 0 < threshold < 1."""
     if not 0 < threshold < 1:
-        raise ValueError(f'threshold: expected a probability between 0 and 1, found {threshold}')
+        raise InputError(f'threshold: expected a probability between 0 and 1, found {threshold}')
     return float(np.log(threshold) - np.log1p(-threshold))
 
 
@@ -75,7 +76,7 @@ def marching_cubes(values: np.ndarray, level: float) -> trimesh.Trimesh:
     that are not finite.
     """
     if not np.isfinite(values).all():
-        raise ValueError(
+        raise InputError(
             f'values: expected finite numbers, found {(~np.isfinite(values)).sum()} of {values.size} not finite'
         )
     inside = values > np.float64(level)  # of a plain number only the precision of the values would be compared

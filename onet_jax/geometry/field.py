@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from onet_jax.errors import InputError
+
 # Points at a time. On a CPU the activations of a chunk stay in the cache: with 256 features 4,096 points are the fastest,
 # half and twice as many cost 2 % and 6 % more, four times as many 30 %. An accelerator needs more of them: its products of
 # matrices are cut into tiles of some 128 x 128, and this many points have several for each of its multiprocessors.
@@ -66,7 +68,7 @@ def value_and_gradient(field: Callable, points: jax.Array) -> tuple[jax.Array, j
     def total(points):
         values = field(points)
         if values.shape != points.shape[:1]:
-            raise ValueError(f'field: expected values of shape {points.shape[:1]}, found {values.shape}')
+            raise InputError(f'field: expected values of shape {points.shape[:1]}, found {values.shape}')
         return values.sum(), values
 
     (_, values), gradient = jax.value_and_grad(total, has_aux=True)(points)

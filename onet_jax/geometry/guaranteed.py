@@ -6,7 +6,7 @@ field itself proves that it keeps its side of the level on all of it. Such a fie
     field.keeps_sign(centres [N, 3], half_edges [3], level) -> bool [N]: for each closed cuboid with edges 2 half_edges, a
     proof, or False
 
-The bound decoders of `networks/bound.py` have it (see `networks/ranges.py`). The scheme is that of Sharp and Jacobson,
+The bound decoders of `networks/bound_decoder.py` have it (see `networks/affine_arithmetic.py`). The scheme is that of Sharp and Jacobson,
 Spelunking the Deep, SIGGRAPH 2022, with this lattice and marching cubes.
 
 Large cells can hardly ever be proven. Of the paper's network, 256 features and a chair, 8 % of the cells of 1/16 of the box
@@ -19,6 +19,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from onet_jax.errors import InputError
 from onet_jax.geometry.field import evaluate
 from onet_jax.geometry.grid import BOX, lattice_to_world
 from onet_jax.geometry.mise import CORNERS, Grid
@@ -43,12 +44,12 @@ def guaranteed_grid(field: Callable, *, resolution: int = 32, upsampling_steps: 
     field without `keeps_sign` and for values that are not finite.
     """
     if not hasattr(field, 'keeps_sign'):
-        raise ValueError(
+        raise InputError(
             f'field: expected one with a method keeps_sign, found {type(field).__name__}; a network gets it with its '
             'condition: model.bind(params, cond)'
         )
     if resolution < 1 or upsampling_steps < 0:
-        raise ValueError(
+        raise InputError(
             f'expected resolution >= 1 and upsampling_steps >= 0, found {resolution} and {upsampling_steps}'
         )
     finest = resolution << upsampling_steps
@@ -81,7 +82,7 @@ def _query(field: Callable, values: np.ndarray, points: np.ndarray) -> int:
     """Write the values at lattice points [K, 3] into the grid, in place; returns K."""
     found = evaluate(field, lattice_to_world(points, len(values) - 1))
     if not np.isfinite(found).all():
-        raise ValueError(
+        raise InputError(
             f'field: expected finite values, found {(~np.isfinite(found)).sum()} of {found.size} not finite'
         )
     values[tuple(points.T)] = found

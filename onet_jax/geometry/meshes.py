@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import trimesh
 
+from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
 from onet_jax.geometry.sampling import sample_surface
 
@@ -47,7 +48,7 @@ def load_cloud(path: str | Path) -> np.ndarray:
         raise FileNotFoundError(f'{path}: expected a point cloud ({"|".join(CLOUD_FORMATS)}), found no such file')
     kind = path.suffix.lower()[1:]
     if kind not in CLOUD_FORMATS:
-        raise ValueError(
+        raise InputError(
             f'{path}: expected one of the formats {"|".join(CLOUD_FORMATS)}, found {kind or "no suffix"!r}'
         )
     if kind in MESH_FORMATS:
@@ -88,7 +89,7 @@ def load_mesh(path: str | Path) -> trimesh.Trimesh:
     if isinstance(geometry, trimesh.Scene):
         geometry = _parse(path, geometry.to_mesh)
     if not len(getattr(geometry, 'faces', ())):
-        raise ValueError(f'{path}: expected triangles, found none')
+        raise InputError(f'{path}: expected triangles, found none')
     return geometry
 
 
@@ -98,7 +99,7 @@ def _read_numpy(path: Path) -> np.ndarray:
         if isinstance(content, np.ndarray):
             return content
         if 'points' not in content.files:
-            raise ValueError(f"expected an array named 'points', found {sorted(content.files)}")
+            raise InputError(f"expected an array named 'points', found {sorted(content.files)}")
         return content['points']
 
 
@@ -107,7 +108,7 @@ def _parse(path: Path, read):
     try:
         return read()
     except Exception as error:
-        raise ValueError(
+        raise InputError(
             f'{path}: expected a readable {path.suffix} file, found one that is damaged or of another kind '
             f'({type(error).__name__}: {error}); export it again'
         ) from error
@@ -115,17 +116,17 @@ def _parse(path: Path, read):
 
 def _check_points(path: Path, points: np.ndarray) -> None:
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in 'fiu':
-        raise ValueError(
+        raise InputError(
             f'{path}: expected points [N, 3], found an array of shape {list(points.shape)} and type {points.dtype}'
         )
     bad = ~np.isfinite(points).all(axis=1)
     if bad.any():
-        raise ValueError(
+        raise InputError(
             f'{path}: expected finite coordinates, found NaN or infinity in {bad.sum()} of {len(points)} points, first in '
             f'point {int(np.argmax(bad))}; remove these points'
         )
     if len(points) < 2 or (points == points[0]).all():
-        raise ValueError(f'{path}: expected at least 2 distinct points, found {min(len(points), 1)} in {len(points)}')
+        raise InputError(f'{path}: expected at least 2 distinct points, found {min(len(points), 1)} in {len(points)}')
 
 
 def save_mesh(mesh: trimesh.Trimesh, path: str | Path) -> None:
@@ -133,6 +134,6 @@ def save_mesh(mesh: trimesh.Trimesh, path: str | Path) -> None:
     path = Path(path)
     kind = path.suffix.lower()[1:]
     if kind not in MESH_FORMATS:
-        raise ValueError(f'{path}: expected one of the formats {"|".join(MESH_FORMATS)}, found {kind or "no suffix"!r}')
+        raise InputError(f'{path}: expected one of the formats {"|".join(MESH_FORMATS)}, found {kind or "no suffix"!r}')
     content = mesh.export(file_type=kind)
     write_atomically(path, content.encode() if isinstance(content, str) else content)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from onet_jax.errors import InputError
 from onet_jax.geometry.field import evaluate
 from onet_jax.geometry.grid import lattice_to_world, world_to_lattice
 
@@ -44,7 +45,7 @@ def multiresolution_grid(
     points in every round, the same grid. Raises ValueError for values of the field or seeds that are not finite.
     """
     if resolution < 1 or upsampling_steps < 0:
-        raise ValueError(
+        raise InputError(
             f'expected resolution >= 1 and upsampling_steps >= 0, found {resolution} and {upsampling_steps}'
         )
     finest = resolution << upsampling_steps
@@ -62,7 +63,7 @@ def multiresolution_grid(
         asked[points] = True
         found = _ask(field, points, shape)
         if not np.isfinite(found).all():
-            raise ValueError(
+            raise InputError(
                 f'field: expected finite values, found {(~np.isfinite(found)).sum()} of {found.size} not finite'
             )
         rounds.append((points, found))
@@ -113,7 +114,7 @@ def _mark_touched(cells: np.ndarray, points: np.ndarray, shape: tuple[int, ...])
 def _find_cells(points: np.ndarray, resolution: int, upsampling_steps: int) -> list[np.ndarray]:
     """The cells of every level but the finest that hold a point [N, 3]: indices [K, 3] each; none outside the box."""
     if not np.isfinite(points).all():
-        raise ValueError(f'seeds: expected finite numbers, found {(~np.isfinite(points)).sum()} not finite')
+        raise InputError(f'seeds: expected finite numbers, found {(~np.isfinite(points)).sum()} not finite')
     finest = resolution << upsampling_steps
     cells = np.floor(world_to_lattice(points, finest)).astype(int)
     cells = cells[((cells >= 0) & (cells < finest)).all(axis=1)]

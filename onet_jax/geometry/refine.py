@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import trimesh
 
+from onet_jax.errors import InputError
 from onet_jax.geometry.field import as_argument, value_and_gradient
 
 NORMAL_WEIGHT = 0.01  # lambda of the paper
@@ -54,14 +55,14 @@ def refine_mesh(
     steps take them to 1.5e-4, and that of 32 cells to 17e-4 only.
     """
     if steps < 0:
-        raise ValueError(f'steps: expected a number >= 0, found {steps}')
+        raise InputError(f'steps: expected a number >= 0, found {steps}')
     if not 0 < threshold < 1:
-        raise ValueError(f'threshold: expected a probability between 0 and 1, found {threshold}')
+        raise InputError(f'threshold: expected a probability between 0 and 1, found {threshold}')
     if not learning_rate > 0:
-        raise ValueError(f'learning_rate: expected a number > 0, found {learning_rate}')
+        raise InputError(f'learning_rate: expected a number > 0, found {learning_rate}')
     vertices, faces = np.array(mesh.vertices), np.array(mesh.faces)
     if not np.isfinite(vertices).all():
-        raise ValueError(
+        raise InputError(
             f'mesh.vertices: expected finite numbers, found {(~np.isfinite(vertices)).sum()} of {vertices.size} not finite'
         )
     if steps and len(faces):

@@ -19,6 +19,7 @@ from trimesh.visual import TextureVisuals
 from trimesh.visual.color import uv_to_color
 from trimesh.visual.material import PBRMaterial
 
+from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import IMAGE_SIZE, Camera, object_camera, project
 
 GREY = (0.80, 0.80, 0.80)  # sRGB in full light, of a mesh without colours: a drawn hue would say nothing of its shape
@@ -208,9 +209,9 @@ def _checked(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
     """vertices [N, 3] float64, faces [F, 3]; embree reads whatever memory a wrong index points to."""
     vertices, faces = np.asarray(mesh.vertices, np.float64).reshape(-1, 3), np.asarray(mesh.faces).reshape(-1, 3)
     if not np.isfinite(vertices).all():
-        raise ValueError('render: expected finite vertices, found NaN or infinity; repair or drop the mesh')
+        raise InputError('render: expected finite vertices, found NaN or infinity; repair or drop the mesh')
     if len(faces) and not (faces.min() >= 0 and faces.max() < len(vertices)):
-        raise ValueError(
+        raise InputError(
             f'render: expected faces of vertices 0 to {len(vertices) - 1}, found {faces.min()} to {faces.max()}; '
             'repair or drop the mesh'
         )

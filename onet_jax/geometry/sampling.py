@@ -3,6 +3,8 @@
 import numpy as np
 import trimesh
 
+from onet_jax.errors import InputError
+
 
 def sample_surface(
     mesh: trimesh.Trimesh, num_points: int, seed: int | np.random.Generator
@@ -18,7 +20,7 @@ def sample_surface(
     double_areas = np.linalg.norm(cross, axis=1)
     total = double_areas.sum()
     if not total > 0:
-        raise ValueError(f'mesh: expected a surface to sample, found {len(triangles)} faces of area zero')
+        raise InputError(f'mesh: expected a surface to sample, found {len(triangles)} faces of area zero')
 
     picked = np.searchsorted(np.cumsum(double_areas), rng.random(num_points) * total, side='right')
     picked = np.minimum(picked, len(triangles) - 1)

@@ -4,6 +4,8 @@ import fast_simplification
 import numpy as np
 import trimesh
 
+from onet_jax.errors import InputError
+
 AGGRESSIVENESS = 5  # of the official generator: how fast edges of higher cost are allowed to collapse
 
 
@@ -14,7 +16,7 @@ def simplify_mesh(mesh: trimesh.Trimesh, num_faces: int) -> trimesh.Trimesh:
     are collapsed in the unit cube, so that it does not matter which. Raises ValueError below 4, a tetrahedron.
     """
     if num_faces < 4:
-        raise ValueError(f'num_faces: expected at least 4, a closed mesh, found {num_faces}')
+        raise InputError(f'num_faces: expected at least 4, a closed mesh, found {num_faces}')
     if len(mesh.faces) <= num_faces:
         return mesh.copy()
     low, size = mesh.bounds[0], np.ptp(mesh.bounds, axis=0).max()

@@ -1,4 +1,4 @@
-"""From the votes of lattice points (see `lines.py`) to a closed surface.
+"""From the votes of lattice points (see `ray_stabbing.py`) to a closed surface.
 
 Three things are inside: points that most lines of sight call so; points of a region that is closed on the whole, down to the
 plane of its openings; and a slab around every sheet, that is around surface with the outside on both sides, or thinner than
@@ -14,7 +14,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from skimage.measure import marching_cubes
 
-from onet_jax.geometry.lines import MARGIN, NUM_SIDES, Hits, Lattice
+from onet_jax.errors import InputError
+from onet_jax.geometry.ray_stabbing import MARGIN, NUM_SIDES, Hits, Lattice
 
 MAJORITY = NUM_SIDES // 2
 HIDDEN_MINORITY = 4  # votes that suffice where a point is hidden from all sides: more than stray lines through holes
@@ -132,7 +133,7 @@ def mesh_boundary(
         return trimesh.Trimesh()
     num_vertices = sum(np.count_nonzero(np.diff(inside, axis=axis)) for axis in range(3))
     if num_vertices > MAX_VERTICES:
-        raise ValueError(
+        raise InputError(
             f'mesh: expected the surface of one object, found one that crumbles into {num_vertices:,} points'
         )
     # Unequal values, so that points that touch only at an edge are joined, by the same rule in all cells.

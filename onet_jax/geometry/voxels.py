@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import trimesh
 
+from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
 
 MAX_VOXELS = 512**3  # of one file: bounds the memory that a few hostile bytes can ask for
@@ -82,7 +83,7 @@ def _read_header(path: Path, file) -> dict[str, list]:
 
 
 def _reject(path: Path, expected: str, found: str) -> None:
-    raise ValueError(f'{path}: expected {expected}, found {found}')
+    raise InputError(f'{path}: expected {expected}, found {found}')
 
 
 def write_binvox(path: str | Path, voxels: Voxels) -> None:

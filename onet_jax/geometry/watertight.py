@@ -22,7 +22,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from trimesh.ray.ray_pyembree import RayMeshIntersector
 
-from onet_jax.geometry import grid, lines, solidify
+from onet_jax.errors import InputError
+from onet_jax.geometry import grid, ray_stabbing, solidify
 
 RESOLUTION = 192  # cells of the lattice across the padded cube
 THICKNESS = 0.01  # of a sheet
@@ -72,7 +73,7 @@ def close(
     """
     cell = grid.BOX / resolution
     if not 1.5 <= thickness / cell <= 4:
-        raise ValueError(
+        raise InputError(
             f'thickness: expected 1.5 to 4 cells, {1.5 * cell:.3g} to {4 * cell:.3g} at resolution {resolution}, '
             f'found {thickness}'
         )
@@ -93,7 +94,7 @@ def close(
         surface, ambiguous = _rebuild(vertices, faces, resolution, thickness, least_closed)
     volume = float(_signed_volumes(surface.vertices, surface.faces).sum()) / grid.BOX**3
     if volume < MIN_VOLUME:
-        raise ValueError(
+        raise InputError(
             f'mesh: expected a solid, found one that fills {volume:.2g} of the cube, less than {MIN_VOLUME:g}; '
             'it is open, or too thin for its length'
         )
@@ -124,14 +125,14 @@ def _check(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
     """Vertices [N, 3] float64 and faces [F, 3] int64 of a mesh in which nothing is missing or out of range."""
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3 or not len(faces):
-        raise ValueError(
+        raise InputError(
             f'mesh: expected vertices [N, 3] and triangles [F, 3], found arrays of shape {list(vertices.shape)} and '
             f'{list(faces.shape)}'
         )
     if len(faces) > MAX_FACES:
-        raise ValueError(f'faces: expected at most {MAX_FACES:,}, found {len(faces):,}; simplify the mesh')
+        raise InputError(f'faces: expected at most {MAX_FACES:,}, found {len(faces):,}; simplify the mesh')
     if faces.min() < 0 or faces.max() >= len(vertices):
-        raise ValueError(
+        raise InputError(
             f'faces: expected indices of {len(vertices)} vertices, found {faces.min()} to {faces.max()}; the file is damaged'
         )
     used = np.zeros(len(vertices), bool)
@@ -139,10 +140,10 @@ def _check(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
     vertices = np.asarray(vertices, np.float64)
     bad = used & ~np.isfinite(vertices).all(axis=1)
     if bad.any():
-        raise ValueError(f'vertices: expected finite numbers, found NaN or infinity in {bad.sum()} of {len(vertices)}')
+        raise InputError(f'vertices: expected finite numbers, found NaN or infinity in {bad.sum()} of {len(vertices)}')
     low, high = vertices[used].min(axis=0), vertices[used].max(axis=0)
     if not (np.abs([low, high]).max() <= 0.5 + 1e-3 and (high - low).max() >= 0.5):
-        raise ValueError(
+        raise InputError(
             f'vertices: expected a mesh whose longest edge is 1 and whose centre is 0, found the box {low.tolist()} to '
             f'{high.tolist()}; normalise it'
         )
@@ -151,7 +152,7 @@ def _check(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
     _, axes = np.linalg.eigh(np.cov(vertices.T))
     size = np.ptp(vertices @ axes, axis=0)
     if size.min() < FLAT:
-        raise ValueError(
+        raise InputError(
             f'mesh: expected a solid, found a flat one of size {" x ".join(f"{s:.2g}" for s in size[::-1])}'
         )
     return vertices, number[faces]
@@ -178,7 +179,7 @@ def _missing_triangles(faces: np.ndarray) -> np.ndarray:
     degree = np.searchsorted(u, v, 'right') - first
     degree[degree > MAX_RIMS] = 0
     edge = np.repeat(np.arange(len(keys)), degree)
-    w = v[first[edge] + lines.count_up(degree)]
+    w = v[first[edge] + ray_stabbing.count_up(degree)]
     closing = np.searchsorted(keys, u[edge] * num + w)
     found = keys[np.minimum(closing, len(keys) - 1)] == u[edge] * num + w if len(keys) else np.zeros(0, bool)
     holes = np.stack([u[edge], v[edge], w], axis=1)[found]
@@ -200,9 +201,9 @@ def _check_size(vertices: np.ndarray, faces: np.ndarray) -> None:
     length = np.linalg.norm(edges, axis=2).max(axis=1, initial=0).sum()
     count = np.count_nonzero(areas)
     if count < 4:
-        raise ValueError(f'faces: expected at least 4 different triangles with an area, found {count}')
+        raise InputError(f'faces: expected at least 4 different triangles with an area, found {count}')
     if areas.sum() > MAX_AREA or length > MAX_LENGTH:
-        raise ValueError(
+        raise InputError(
             f'mesh: expected the surface of one object in the unit cube, with an area up to {MAX_AREA:g} and edges up to '
             f'{MAX_LENGTH:g} in all, found an area of {areas.sum():.3g} and edges of {length:.3g}; it is a tangle of faces'
         )
@@ -309,8 +310,8 @@ def _cavities(vertices: np.ndarray, pieces: list[np.ndarray], volume: np.ndarray
 
 def _overlap(surface: trimesh.Trimesh) -> float:
     """Share of the volume of a closed surface that it encloses more than once, or inside out."""
-    lattice = lines.enclose(surface.vertices, RESOLUTION)
-    hits = lines.cross(lattice, lattice.from_world(surface.vertices), surface.faces, (1, 0, 0))
+    lattice = ray_stabbing.enclose(surface.vertices, RESOLUTION)
+    hits = ray_stabbing.cross(lattice, lattice.from_world(surface.vertices), surface.faces, (1, 0, 0))
     winding = -np.cumsum(hits.sign)
     length = np.diff(hits.height, append=0) * (winding != 0)
     return float(length[(winding != 1) & (winding != 0)].sum() / max(length.sum(), 1e-9))
@@ -321,24 +322,24 @@ def _rebuild(
 ) -> tuple[trimesh.Trimesh, float]:
     """The surface that separates the majorities, and the ambiguous share."""
     patch, flipped, _ = _patches(faces)
-    lattice = lines.enclose(vertices, resolution)
+    lattice = ray_stabbing.enclose(vertices, resolution)
     steps = lattice.from_world(vertices)
-    hits = [lines.cross(lattice, steps, faces, direction) for direction in lines.DIRECTIONS]
+    hits = [ray_stabbing.cross(lattice, steps, faces, direction) for direction in ray_stabbing.DIRECTIONS]
 
     # The side of a patch that is seen more often is its outer one; one that is seen as often from both sides is a sheet.
-    front, back = lines.seen_from_outside(hits, len(faces))
+    front, back = ray_stabbing.seen_from_outside(hits, len(faces))
     front, back = (np.bincount(patch, np.where(flipped, *sides)) for sides in ((back, front), (front, back)))
     orientation = (np.where(flipped, -1, 1) * np.where(front >= back, 1, -1)[patch]).astype(np.int8)
     bounds_a_solid = np.minimum(front, back) < TWO_SIDED * np.maximum(front, back)
 
-    votes = lines.vote(lattice, hits, orientation * bounds_a_solid[patch])
+    votes = ray_stabbing.vote(lattice, hits, orientation * bounds_a_solid[patch])
     solid, is_open = solidify.fill(lattice, hits, votes, least_closed)
     normals = _normals(vertices, faces)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
     depth = solidify.slabs(lattice, hits, solid, normals, orientation, thickness / lattice.spacing)
     inside = solidify.remove_specks(solid | (depth > 0))
     # Winding numbers and lines of sight, two rules that are often used alone, contradict each other there.
-    unsure = (solid | is_open) & ((votes[0] < solidify.MAJORITY) | (votes[2] > WELL_SEEN * lines.NUM_SIDES))
+    unsure = (solid | is_open) & ((votes[0] < solidify.MAJORITY) | (votes[2] > WELL_SEEN * ray_stabbing.NUM_SIDES))
     ambiguous = unsure.sum() / max((inside | is_open).sum(), 1)
-    surface = solidify.mesh_boundary(lattice, hits, inside, solid, depth, votes[0] / np.float32(lines.NUM_SIDES))
+    surface = solidify.mesh_boundary(lattice, hits, inside, solid, depth, votes[0] / np.float32(ray_stabbing.NUM_SIDES))
     return surface, float(ambiguous)

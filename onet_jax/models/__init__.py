@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from onet_jax.errors import InputError
 from onet_jax.models import conv_onet, occupancy, onet
 from onet_jax.models.method import Aux, Method
 
@@ -28,7 +29,7 @@ def build(config: ConfigDict) -> Method:
     """The method that `config.model.name` names, with its widths and thresholds taken from the config."""
     paper, dtype = _find_paper(config.model), config.train.get('dtype', 'float32')
     if dtype not in DTYPES:
-        raise ValueError(f'config.train.dtype: expected one of {DTYPES}, found {dtype!r}')
+        raise InputError(f'config.train.dtype: expected one of {DTYPES}, found {dtype!r}')
     module, trained = (
         paper.build_module(config.model, kind) for kind in (None, jnp.bfloat16 if dtype == 'bfloat16' else None)
     )
@@ -48,7 +49,7 @@ def example_batch(config: ConfigDict) -> dict:
 
 def _find_paper(config: ConfigDict) -> ModuleType:
     if config.name not in PAPERS:
-        raise ValueError(f'config.model.name: expected one of {sorted(PAPERS)}, found {config.name!r}')
+        raise InputError(f'config.model.name: expected one of {sorted(PAPERS)}, found {config.name!r}')
     return PAPERS[config.name]
 
 

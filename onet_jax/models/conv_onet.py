@@ -6,19 +6,28 @@ What is known of a shape is kept where it is, so that detail survives and a netw
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from onet_jax.errors import InputError
 from onet_jax.models.occupancy import Encoder, OccupancyModule
-from onet_jax.networks.crops import CropDecoder, CropPointnet
-from onet_jax.networks.grids import MAPS, POOLINGS, SAMPLINGS, LocalDecoder, LocalPointnet, LocalVoxelEncoder, Maps
-from onet_jax.networks.pointnet_plus import PointDecoder, PointnetPlus
+from onet_jax.networks.feature_planes import (
+    MAPS,
+    POOLINGS,
+    SAMPLINGS,
+    LocalDecoder,
+    LocalPointnet,
+    LocalVoxelEncoder,
+    Maps,
+)
+from onet_jax.networks.pointnet_plus_plus import PointDecoder, PointnetPlus
+from onet_jax.networks.sliding_window import CropDecoder, CropPointnet
 
 
 def _build_maps(config: ConfigDict) -> Maps:
     unknown = [name for name in config.maps if name not in MAPS]
     if unknown or not config.maps:
-        raise ValueError(f'config.model.maps: expected some of {tuple(MAPS)}, found {tuple(config.maps)}')
+        raise InputError(f'config.model.maps: expected some of {tuple(MAPS)}, found {tuple(config.maps)}')
     coarsening = 1 << max(config.unet_depth - 1, 0)
     if config.plane_resolution % coarsening:
-        raise ValueError(
+        raise InputError(
             f'config.model.plane_resolution: expected a multiple of {coarsening}, which '
             f'config.model.unet_depth = {config.unet_depth} asks for, found {config.plane_resolution}'
         )
@@ -86,10 +95,10 @@ def build_module(config: ConfigDict, dtype: jnp.dtype | None = None) -> Occupanc
     """
     for key, known in (('encoder', ENCODERS), ('pooling', POOLINGS), ('interpolation', SAMPLINGS)):
         if key in config and config[key] not in known:
-            raise ValueError(f'config.model.{key}: expected one of {sorted(known)}, found {config[key]!r}')
+            raise InputError(f'config.model.{key}: expected one of {sorted(known)}, found {config[key]!r}')
     decoder = READERS.get(config.encoder, 'simple_local')
     if config.decoder != decoder:
-        raise ValueError(
+        raise InputError(
             f'config.model.decoder: expected {decoder!r}, which reads what the encoder {config.encoder!r} writes, '
             f'found {config.decoder!r}'
         )

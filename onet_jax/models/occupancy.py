@@ -17,7 +17,8 @@ import trimesh
 from ml_collections import ConfigDict
 
 from onet_jax import losses, metrics
-from onet_jax.geometry.device import extract_meshes
+from onet_jax.errors import InputError
+from onet_jax.geometry.batched_extraction import extract_meshes
 from onet_jax.geometry.extract import extract_mesh
 from onet_jax.geometry.grid import voxel_centres
 from onet_jax.models.method import Aux, Method
@@ -85,7 +86,7 @@ class OccupancyModule(nn.Module):
 
     def posterior(self, points, occ, cond):
         if self.encoder_latent is None:
-            raise ValueError('posterior: expected a model with a latent code, found config.model.latent_size = 0')
+            raise InputError('posterior: expected a model with a latent code, found config.model.latent_size = 0')
         return self.encoder_latent(points, occ, cond)
 
 
@@ -204,12 +205,12 @@ def method(config: ConfigDict, module: OccupancyModule, trained: OccupancyModule
     Raises ValueError for a threshold that is no probability and for an encoder that cannot read `config.data.input`.
     """
     if config.data.input != seen:
-        raise ValueError(
+        raise InputError(
             f'config.data.input: expected {seen!r}, what the encoder {config.model.encoder!r} reads, '
             f'found {config.data.input!r}'
         )
     if not 0 < config.eval.threshold < 1:
-        raise ValueError(
+        raise InputError(
             f'config.eval.threshold: expected a probability between 0 and 1, found {config.eval.threshold}'
         )
     model = occupancy_network(module)

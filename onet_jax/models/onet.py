@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from onet_jax.errors import InputError
 from onet_jax.models.occupancy import Encoder, OccupancyModule
 from onet_jax.networks.decoders import DECODERS, Decoder
 from onet_jax.networks.encoders.image import STAGES, ConvEncoder, ResNet
@@ -35,7 +36,7 @@ def build_module(config: ConfigDict, dtype: jnp.dtype | None = None) -> Occupanc
     """
     for key, known in (('encoder', ENCODERS), ('decoder', DECODERS)):
         if config[key] not in known:
-            raise ValueError(f'config.model.{key}: expected one of {sorted(known)}, found {config[key]!r}')
+            raise InputError(f'config.model.{key}: expected one of {sorted(known)}, found {config[key]!r}')
     latent_size, options = config.latent_size, {'leaky': config.leaky, 'dtype': dtype}
     return OccupancyModule(
         decoder=Decoder(config.decoder_hidden_size, latent_size, **options, **DECODERS[config.decoder]),

@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from onet_jax.networks.bound import BoundDecoder, bind_decoder
+from onet_jax.errors import InputError
+from onet_jax.networks.bound_decoder import BoundDecoder, bind_decoder
 from onet_jax.networks.layers import BatchNorm, ConditionalBatchNorm, Linear, ResnetBlock, lower
 
 
@@ -49,7 +50,7 @@ class Decoder(nn.Module):
         if latent is None:
             latent = jnp.zeros((len(points), self.latent_size), points.dtype)
         if latent.shape[-1] != self.latent_size:
-            raise ValueError(f'latent: expected [B, {self.latent_size}], found {list(latent.shape)}')
+            raise InputError(f'latent: expected [B, {self.latent_size}], found {list(latent.shape)}')
         if self.latent_size and self.latent_steers:
             cond = cond + Linear(cond.shape[-1], name='fc_z')(latent)
         elif self.latent_size:

@@ -22,9 +22,10 @@ from onet_jax import models
 from onet_jax.convert import official
 from onet_jax.convert.torch_file import read_torch_file
 from onet_jax.data import records
+from onet_jax.errors import InputError
 from onet_jax.evaluation.calibrate import Calibration, calibrate
-from onet_jax.evaluation.scenes import build_method
 from onet_jax.files import write_json
+from onet_jax.inference.scenes import build_method
 from onet_jax.models.occupancy import OccupancyNetwork
 from onet_jax.parallel import from_first_process, is_first_process, tell
 from onet_jax.training import storage
@@ -98,7 +99,7 @@ def restore(checkpointer: storage.Checkpointer, like: TrainState, step: int) -> 
     """
     differences = storage.describe_differences(checkpointer.metadata(step).metadata, like)
     if differences:
-        raise ValueError(
+        raise InputError(
             f'{checkpointer.directory / str(step)}: expected the arrays of this config, found others:\n'
             + '\n'.join(differences)
             + '\nUse another --workdir, or give the old values of config.model and config.optim.'
@@ -130,7 +131,7 @@ def check_workdir(workdir: Path, config: ConfigDict, *, accept_changes: bool = F
     if changed and accept_changes:
         tell(f'{path}: going on with another config:\n' + '\n'.join(changed))
     elif changed:
-        raise ValueError(
+        raise InputError(
             f'{path}: this workdir belongs to another config:\n' + '\n'.join(changed) + '\n'
             'Use another --workdir, or give the old values to go on with this run; --accept_changes goes on with the new ones.'
         )
@@ -145,7 +146,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path, left_out: I
     path, dataset, left_out = workdir / 'run.json', records.digest(data_dir), sorted(left_out)
     first = from_first_process([dataset, left_out])
     if first != [dataset, left_out]:
-        raise ValueError(
+        raise InputError(
             f'{data_dir}: expected the dataset of process 0, {first[0]} without {first[1]}, found in process '
             f'{jax.process_index()} {dataset} without {left_out}; give all hosts the same files'
         )
@@ -154,7 +155,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path, left_out: I
     if path.exists() and has_checkpoints(workdir):
         old = json.loads(path.read_text())
         if old['dataset'] not in (dataset, None):
-            raise ValueError(
+            raise InputError(
                 f'{path}: this run was trained on another dataset, {old["data_dir"]}; found {data_dir}. '
                 'Give that --data_dir, or another --workdir.'
             )
@@ -188,7 +189,7 @@ def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path,
     workdir = Path(workdir)
     check_workdir(workdir, config)
     if has_checkpoints(workdir):
-        raise ValueError(f'{workdir}: expected a new workdir, found checkpoints in it; choose another --workdir')
+        raise InputError(f'{workdir}: expected a new workdir, found checkpoints in it; choose another --workdir')
     models.build(config)  # is the config sound?
     stored = read_torch_file(path)
     try:
@@ -199,9 +200,9 @@ def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path,
             opt_state = official.from_adam(rest['optimizer'], state, opt_state, config)
         step = rest.get('it', 0)
         if not isinstance(step, int) or not 0 <= step < 2**31:
-            raise ValueError(f"'it': expected a number of steps, found {step!r}")
+            raise InputError(f"'it': expected a number of steps, found {step!r}")
     except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
+        raise InputError(f'{path}: {error}') from error
     train_state = TrainState(jnp.asarray(step, jnp.int32), params, jax.tree.map(jnp.asarray, opt_state))
     train_state = begin_average(train_state, config.optim.ema_decay)
     write_json(workdir / 'config.json', config.to_dict())
@@ -291,7 +292,7 @@ def read_calibration(workdir: str | Path) -> Calibration | None:
     try:
         return Calibration(**json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
-        raise ValueError(
+        raise InputError(
             f'{path}: expected what `python -m launch.evaluate --calibrate` writes, found another file ({error}); delete it '
             'and calibrate again'
         ) from error

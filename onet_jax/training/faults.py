@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from onet_jax.data.records import Feed, read_index
+from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
 from onet_jax.parallel import gather_rows, is_first_process, make_vote, wait_for_all
 from onet_jax.training.state import TrainState
@@ -61,7 +62,7 @@ def _held(path: Path) -> Iterator[None]:
             file.write(f'process {os.getpid()} on {platform.node()}'.encode())
         except BlockingIOError:
             file.seek(0)
-            raise ValueError(
+            raise InputError(
                 f'{path}: expected a workdir in which no run is training, found {file.read().decode()}; wait for that run, '
                 'stop it, or use another --workdir'
             ) from None

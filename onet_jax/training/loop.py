@@ -13,11 +13,12 @@ from onet_jax.convert import official
 from onet_jax.convert.torch_file import read_torch_file
 from onet_jax.data.bad_examples import BadExamples
 from onet_jax.data.feeds import FEEDS, open_feed
-from onet_jax.data.prepare import embedded_dataset
+from onet_jax.data.fields import make_transform
 from onet_jax.data.records import CHUNK_POINTS, read_index, split_shapes
-from onet_jax.data.transforms import make_transform
+from onet_jax.errors import InputError
 from onet_jax.evaluation.validate import unreadable_shapes, validate, validation_batches
 from onet_jax.parallel import is_first_process, make_parallel, tell
+from onet_jax.prepare.embedded import embedded_dataset
 from onet_jax.training import checkpoints, faults
 from onet_jax.training.log import NoLog, RunLog, banner
 from onet_jax.training.optim import learning_rate_of, make_optimizer
@@ -153,9 +154,9 @@ def train(
 def _check_settings(config: ConfigDict) -> None:
     """Of the groups `train`, `data` and `eval`. Raises ValueError for a number that is no number of anything."""
     if config.data.feed not in FEEDS:
-        raise ValueError(f'config.data.feed: expected one of {sorted(FEEDS)}, found {config.data.feed!r}')
+        raise InputError(f'config.data.feed: expected one of {sorted(FEEDS)}, found {config.data.feed!r}')
     if config.data.get('crop_size') and config.data.feed != 'resident':
-        raise ValueError(
+        raise InputError(
             f"config.data.feed: expected 'resident' for crops, which need all points of a shape (a streamed record has "
             f'{CHUNK_POINTS} of them, a few dozen to a crop), found {config.data.feed!r}'
         )
@@ -164,13 +165,13 @@ def _check_settings(config: ConfigDict) -> None:
         ('eval.batch_size', config.eval.batch_size)
     ]:
         if value < 1:
-            raise ValueError(f'config.{key}: expected at least 1, found {value}')
+            raise InputError(f'config.{key}: expected at least 1, found {value}')
     if config.eval.render_every_steps < 0:
         found = config.eval.render_every_steps
-        raise ValueError(f'config.eval.render_every_steps: expected a number of steps, or 0 for never, found {found}')
+        raise InputError(f'config.eval.render_every_steps: expected a number of steps, or 0 for never, found {found}')
     if config.eval.select_by not in checkpoints.SELECTORS:
         known = sorted(checkpoints.SELECTORS)
-        raise ValueError(f'config.eval.select_by: expected one of {known}, found {config.eval.select_by!r}')
+        raise InputError(f'config.eval.select_by: expected one of {known}, found {config.eval.select_by!r}')
 
 
 def _check_dataset(config: ConfigDict, data_dir: Path) -> None:
@@ -179,12 +180,12 @@ def _check_dataset(config: ConfigDict, data_dir: Path) -> None:
     split_shapes(data_dir, index, config.eval.split)
     sampling, num_shapes = index.source.get('sampling', 'uniform'), len(split_shapes(data_dir, index, 'train'))
     if config.data.sampling != sampling:
-        raise ValueError(
+        raise InputError(
             f'config.data.sampling: expected {sampling!r}, how {data_dir} was sampled, found {config.data.sampling!r}; '
             f'prepare another dataset with --sampling={config.data.sampling}'
         )
     if config.model.get('num_shapes', num_shapes) != num_shapes:
-        raise ValueError(
+        raise InputError(
             f'config.model.num_shapes: expected {num_shapes}, the training shapes of {data_dir}, '
             f'found {config.model.num_shapes}'
         )
@@ -199,5 +200,5 @@ def _read_trunk(config: ConfigDict) -> dict | None:
     try:
         official.init_trunk(official.variable_shapes(config), trunk, config)
     except ValueError as error:
-        raise ValueError(f'config.model.encoder_init: {path}: {error}') from error
+        raise InputError(f'config.model.encoder_init: {path}: {error}') from error
     return trunk

@@ -4,6 +4,8 @@ import jax
 import optax.contrib
 from ml_collections import ConfigDict
 
+from onet_jax.errors import InputError
+
 # Schedules that depend on `config.train.num_steps`: a run that follows one cannot be made longer.
 ENDING_SCHEDULES = ('cosine',)
 
@@ -22,11 +24,11 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
     """
     optim = config.optim
     if optim.clip_norm < 0:
-        raise ValueError(f'config.optim.clip_norm: expected a norm, or 0 for none, found {optim.clip_norm}')
+        raise InputError(f'config.optim.clip_norm: expected a norm, or 0 for none, found {optim.clip_norm}')
     if optim.accumulate_steps < 1:
-        raise ValueError(f'config.optim.accumulate_steps: expected at least 1, found {optim.accumulate_steps}')
+        raise InputError(f'config.optim.accumulate_steps: expected at least 1, found {optim.accumulate_steps}')
     if not 0 <= optim.ema_decay < 1:
-        raise ValueError(
+        raise InputError(
             f'config.optim.ema_decay: expected 0 for none, or more and less than 1, found {optim.ema_decay}'
         )
     schedule, num_batches = make_schedule(config, num_steps), optim.accumulate_steps
@@ -38,7 +40,7 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
     elif optim.name == 'muon':
         tx = optax.contrib.muon(rate, consistent_rms=0.2, muon_weight_dimension_numbers=_find_matrices)
     else:
-        raise ValueError(f"config.optim.name: expected 'adam' or 'muon', found {optim.name!r}")
+        raise InputError(f"config.optim.name: expected 'adam' or 'muon', found {optim.name!r}")
     if optim.clip_norm > 0:
         tx = optax.chain(optax.clip_by_global_norm(optim.clip_norm), tx)
     return optax.MultiSteps(tx, num_batches).gradient_transformation() if num_batches > 1 else tx
@@ -57,13 +59,13 @@ def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
         schedule = optax.constant_schedule(rate)
     elif optim.schedule == 'cosine':
         if warmup_steps >= num_steps:
-            raise ValueError(
+            raise InputError(
                 f'config.optim.warmup_steps: expected fewer than config.train.num_steps = {num_steps}, found {warmup_steps}'
             )
         schedule = optax.cosine_decay_schedule(rate, num_steps - warmup_steps)
     elif optim.schedule in ('step', 'exponential'):
         if optim.decay_steps < 1 or not 0 < optim.decay_factor < 1:
-            raise ValueError(
+            raise InputError(
                 'config.optim: expected decay_steps of at least 1 and a decay_factor between 0 and 1, '
                 f'found {optim.decay_steps} and {optim.decay_factor}'
             )
@@ -71,7 +73,7 @@ def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
             rate, optim.decay_steps, optim.decay_factor, staircase=optim.schedule == 'step'
         )
     else:
-        raise ValueError(
+        raise InputError(
             f"config.optim.schedule: expected 'constant', 'cosine', 'step' or 'exponential', found {optim.schedule!r}"
         )
     if warmup_steps == 0:

@@ -9,8 +9,8 @@ import trimesh
 from ml_collections import ConfigDict
 
 from onet_jax import metrics
+from onet_jax.data.fields import evaluation_key, make_evaluation_transform
 from onet_jax.data.records import evaluation_batches, read_index, read_shape, shape_path, split_shapes
-from onet_jax.data.transforms import evaluation_key, make_evaluation_transform
 from onet_jax.evaluation.report import COLUMN_TITLES, show_input
 from onet_jax.geometry.inside import contains
 from onet_jax.models.method import Method

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from onet_jax.errors import InputError
 from onet_jax.files import write_json
 from onet_jax.parallel import from_first_process, is_first_process, tell, wait_for_all
 
@@ -62,7 +63,7 @@ class Checkpointer:
             elif path.exists():  # a run that is writing may just have removed it
                 damages.append(damage)
         if damages and not sound:
-            raise ValueError(
+            raise InputError(
                 f'{directory}: expected a sound checkpoint, found damaged ones only:\n  ' + '\n  '.join(damages) + '\n'
                 'Restore the folder from a copy, or train anew in another --workdir.'
             )

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from onet_jax.data import procedural, records
-from onet_jax.data.collection import UPS, find_meshes
+from onet_jax.data import records
 from onet_jax.data.records import Index, Shape
 from onet_jax.geometry import grid
 from onet_jax.geometry.meshes import load_mesh
+from onet_jax.prepare import procedural
+from onet_jax.prepare.own_meshes import UPS, find_meshes
 from onet_jax.viz.pictures import Item, contact_sheet
 
 NUM_VIEWS_SHOWN = 2

@@ -15,6 +15,7 @@ import numpy as np
 import trimesh
 from PIL import Image, ImageDraw, ImageFont
 
+from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
 from onet_jax.geometry.render import prepare, trace, unit
 
@@ -75,7 +76,7 @@ def render_mesh(
     if len(mesh.faces) == 0:
         return _empty_picture(size)
     if not np.isfinite(mesh.vertices).all():
-        raise ValueError('render_mesh: expected finite vertices, found NaN or infinity; repair or drop the mesh')
+        raise InputError('render_mesh: expected finite vertices, found NaN or infinity; repair or drop the mesh')
     surface = prepare(mesh.vertices, mesh.faces)
     axes = camera_axes(azimuth, elevation).astype(np.float32)  # right, up, back
     eye, directions = DISTANCE * axes[2], _pixel_rays(size) @ axes
@@ -111,7 +112,7 @@ def thin(points: np.ndarray) -> np.ndarray:
     """At most MAX_POINTS of the points [N, 3], evenly spaced in their order: [<= MAX_POINTS, 3] float64."""
     points = np.asarray(points, np.float64)
     if points.ndim != 2 or points.shape[1] != 3:
-        raise ValueError(f'points: expected an array [N, 3], found shape {points.shape}')
+        raise InputError(f'points: expected an array [N, 3], found shape {points.shape}')
     return points[np.linspace(0, len(points) - 1, min(len(points), MAX_POINTS)).astype(int)]
 
 
@@ -161,7 +162,7 @@ def animation(shapes: Sequence[Shape], path: str | Path, *, size: int = SIZE) ->
     row become one that lasts longer. Raises ValueError for fewer than two shapes.
     """
     if len(shapes) < 2:
-        raise ValueError(f'shapes: expected at least 2 to move between, found {len(shapes)}')
+        raise InputError(f'shapes: expected at least 2 to move between, found {len(shapes)}')
     column = Image.fromarray(np.concatenate([render(shape, size=size) for shape in shapes]))
     column = column.quantize(NUM_COLOURS, dither=Image.Dither.NONE)
     steps = [column.crop((0, top, size, top + size)) for top in range(0, column.height, size)]
@@ -175,10 +176,10 @@ def animation(shapes: Sequence[Shape], path: str | Path, *, size: int = SIZE) ->
 def check_columns(items: Sequence[Item], column_titles: Sequence[str]) -> None:
     """Raises ValueError unless there are items and each has one shape for every column."""
     if not items:
-        raise ValueError('items: expected at least one, found none')
+        raise InputError('items: expected at least one, found none')
     for item in items:
         if len(item.shapes) != len(column_titles):
-            raise ValueError(
+            raise InputError(
                 f'item {item.name!r}: expected {len(column_titles)} shapes, one for each of '
                 f'{list(column_titles)}, found {len(item.shapes)}'
             )

@@ -6,7 +6,7 @@ import pytest
 
 from onet_jax.data import feeds, resident
 from onet_jax.data.feeds import open_feed
-from onet_jax.data.pipeline import tfds_feed
+from onet_jax.data.streamed import tfds_feed
 
 
 def test_what_fits_is_resident(dataset, capsys):

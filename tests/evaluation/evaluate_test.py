@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist
 
 from configs import onet_image, onet_unconditional, onet_voxels
 from onet_jax import metrics
-from onet_jax.data import procedural, records
+from onet_jax.data import records
 from onet_jax.evaluation.evaluate import (
     describe_protocol,
     evaluate,
@@ -22,6 +22,7 @@ from onet_jax.evaluation.evaluate import (
 from onet_jax.evaluation.validate import validate, validation_batches
 from onet_jax.geometry.voxels import voxels_to_mesh
 from onet_jax.models import Method
+from onet_jax.prepare import procedural
 from onet_jax.training.checkpoints import load_run
 
 

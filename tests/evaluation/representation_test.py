@@ -3,11 +3,12 @@ import pytest
 from mesh_files import plate, save
 
 from onet_jax import metrics
-from onet_jax.data import procedural, records
-from onet_jax.data.collection import prepare_meshes
-from onet_jax.data.runners import in_this_process
+from onet_jax.data import records
 from onet_jax.evaluation.representation import solids, voxel_centre, voxel_ious
 from onet_jax.geometry.grid import voxel_centres
+from onet_jax.prepare import procedural
+from onet_jax.prepare.own_meshes import prepare_meshes
+from onet_jax.prepare.runners import in_this_process
 
 
 def test_voxels_say_what_their_centres_are(dataset):

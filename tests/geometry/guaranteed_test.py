@@ -8,7 +8,7 @@ from onet_jax.geometry.extract import extract_mesh, marching_cubes, threshold_to
 from onet_jax.geometry.grid import BOX, lattice_to_world
 from onet_jax.geometry.guaranteed import guaranteed_grid
 from onet_jax.geometry.mise import dense_grid, multiresolution_grid
-from onet_jax.networks.bound import Affine, Block, BoundDecoder
+from onet_jax.networks.bound_decoder import Affine, Block, BoundDecoder
 
 
 class Ball:

@@ -2,20 +2,20 @@ import numpy as np
 import pytest
 import trimesh
 
-from onet_jax.geometry import lines, solidify
+from onet_jax.geometry import ray_stabbing, solidify
 
 RESOLUTION = 48
 
 
 def trace(mesh):
-    lattice = lines.enclose(mesh.vertices, RESOLUTION)
+    lattice = ray_stabbing.enclose(mesh.vertices, RESOLUTION)
     steps = lattice.from_world(mesh.vertices)
-    return lattice, [lines.cross(lattice, steps, mesh.faces, direction) for direction in lines.DIRECTIONS]
+    return lattice, [ray_stabbing.cross(lattice, steps, mesh.faces, direction) for direction in ray_stabbing.DIRECTIONS]
 
 
 def solid_of(mesh, least_closed=0.9):
     lattice, hits = trace(mesh)
-    votes = lines.vote(lattice, hits, np.ones(len(mesh.faces), np.int8))
+    votes = ray_stabbing.vote(lattice, hits, np.ones(len(mesh.faces), np.int8))
     solid, is_open = solidify.fill(lattice, hits, votes, least_closed)
     return lattice, hits, votes, solid, is_open
 

@@ -8,12 +8,12 @@ import pytest
 import trimesh
 from conftest import SHARED
 
-from onet_jax.data.procedural import make_shape
 from onet_jax.geometry import watertight
 from onet_jax.geometry.inside import contains
 from onet_jax.geometry.meshes import normalise
 from onet_jax.geometry.sampling import sample_surface
 from onet_jax.geometry.watertight import close
+from onet_jax.prepare.procedural import make_shape
 
 POINTS = np.random.default_rng(0).uniform(-0.55, 0.55, (20_000, 3))
 COARSE, MIDDLE = {'resolution': 96, 'thickness': 0.018}, {'resolution': 128, 'thickness': 0.014}

@@ -3,8 +3,8 @@ import trimesh
 from PIL import Image
 
 from onet_jax.data import records
-from onet_jax.data.collection import prepare_meshes
-from onet_jax.data.runners import in_this_process
+from onet_jax.prepare.own_meshes import prepare_meshes
+from onet_jax.prepare.runners import in_this_process
 from onet_jax.viz.dataset import dataset_sheet, find_originals
 
 

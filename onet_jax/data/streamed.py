@@ -1,0 +1,133 @@
+"""Training batches from disk: tf.data over the TFRecords of `builder.py`. TensorFlow is imported on first use only.
+
+R records of the train split, B batch.
+"""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from onet_jax.data.bad_examples import BadExamples
+from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS, VIEW_SIZE, Feed, read_index, split_shapes
+from onet_jax.errors import InputError
+
+PREFETCHED_BATCHES = 4
+# Streams of random numbers of one seed. Never 0: numpy pads seeds with zeros, and [seed, n] would equal [seed, n, 0].
+SHARD_STREAM, RECORD_STREAM = 1, 2
+
+
+def tfds_feed(
+    data_dir: str | Path,
+    *,
+    batch_size: int,
+    seed: int,
+    rows: range | None = None,
+    bad_examples: BadExamples | None = None,
+) -> Feed:
+    """Batches in which every epoch has each record (a chunk of a shape) once, in an order of its own.
+
+    An epoch takes the shards in an order drawn from (seed, epoch), and the records of a shard in one drawn from (seed,
+    epoch, shard). Nothing is dropped: a batch may span shards and epochs. A later start reads no shard before its own.
+    rows: those of each batch to deliver, all by default; the records of the others are skipped before they are decoded. The
+    records are made on first use, without the shapes that cannot be read as far as `bad_examples` allows. Raises
+    ModuleNotFoundError without TensorFlow; a batch raises ValueError, naming the file, when a shard is damaged.
+    """
+    index = read_index(data_dir)
+    shapes = split_shapes(data_dir, index, 'train')
+    rows = range(batch_size) if rows is None else rows
+    tf = _import_tensorflow()
+    from onet_jax.data.tfds_builder import prepare_tfds
+
+    train = prepare_tfds(data_dir, bad_examples).info.splits['train']
+    files, lengths = [str(path) for path in train.filepaths], np.asarray(train.shard_lengths)
+
+    def shards(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The shards in the order of an epoch and the number of the first record of each, from the start of the run."""
+        order = np.random.default_rng([seed, epoch, SHARD_STREAM]).permutation(len(files))
+        return order, epoch * lengths.sum() + np.concatenate([[0], np.cumsum(lengths[order])[:-1]])
+
+    def piece(number: np.ndarray, first_record: np.ndarray) -> tuple[str, np.ndarray]:
+        """The file of shard `number` of the run and the order [n] in which to take those of its records that belong to
+        `rows` of a batch, which is `batch_size` records in a row, and that are not before `first_record`."""
+        epoch, place = divmod(int(number), len(files))
+        order, starts = shards(epoch)
+        shard = order[place]
+        records = np.random.default_rng([seed, epoch, int(shard), RECORD_STREAM]).permutation(int(lengths[shard]))
+        numbers = starts[place] + np.arange(len(records))
+        wanted = (numbers >= first_record) & (numbers % batch_size >= rows.start) & (numbers % batch_size < rows.stop)
+        return files[shard], records[wanted]
+
+    def read(file, order):
+        records = tf.data.TFRecordDataset(file).batch(tf.int64.max).get_single_element()
+        return tf.data.Dataset.from_tensor_slices(tf.gather(records, order))
+
+    def decode(serialized):
+        """Serialized records [B] -> raw batch; a few large copies instead of B small ones."""
+        keys = ('points', 'occ', 'surface', 'voxels', *(('view',) if index.num_views else ()))
+        features = {key: tf.io.FixedLenFeature([], tf.string) for key in keys}
+        fields = tf.io.parse_example(serialized, {**features, 'index': tf.io.FixedLenFeature([], tf.int64)})
+        views = {'view': decode_views(fields['view'])} if index.num_views else {}
+        return {
+            'points': tf.reshape(tf.io.decode_raw(fields['points'], tf.float16), (-1, CHUNK_POINTS, 3)),
+            'occ': tf.reshape(tf.io.decode_raw(fields['occ'], tf.uint8), (-1, CHUNK_POINTS // 8)),
+            'surface': tf.reshape(tf.io.decode_raw(fields['surface'], tf.float16), (-1, CHUNK_POINTS, 3)),
+            'voxels': tf.reshape(tf.io.decode_raw(fields['voxels'], tf.uint8), (-1, NUM_VOXELS**3 // 8)),
+            'index': tf.cast(fields['index'], tf.int32),
+            'row': tf.range(rows.start, rows.stop, dtype=tf.int32),
+            **views,
+        }
+
+    def decode_views(jpegs):
+        def decode_view(jpeg):
+            # The exact transform of the JPEG standard, as Pillow computes it.
+            pixels = tf.io.decode_jpeg(jpeg, channels=3, dct_method='INTEGER_ACCURATE', fancy_upscaling=True)
+            return tf.ensure_shape(pixels, (VIEW_SIZE, VIEW_SIZE, 3))
+
+        return tf.map_fn(decode_view, jpegs, fn_output_signature=tf.uint8)
+
+    def batches(start_step: int) -> Iterator[dict[str, np.ndarray]]:
+        first_record = start_step * batch_size
+        epoch = first_record // int(lengths.sum())
+        first_piece = epoch * len(files) + np.searchsorted(shards(epoch)[1], first_record, side='right') - 1
+        # Not `from_generator`: it sets malloc back to the defaults that `launch` has changed, and every later step of the
+        # training is a fifth slower.
+        dataset = tf.data.Dataset.counter(first_piece, dtype=tf.int64)
+        dataset = dataset.map(lambda number: tf.numpy_function(piece, (number, first_record), (tf.string, tf.int64)))
+        dataset = dataset.flat_map(read).batch(len(rows), drop_remainder=True).map(decode)
+        try:
+            yield from dataset.prefetch(PREFETCHED_BATCHES).as_numpy_iterator()
+        except tf.errors.OpError as error:
+            damaged = [file for file, length in zip(files, lengths, strict=True) if not is_sound(file, length)]
+            if not damaged:
+                raise
+            raise InputError(
+                f'{", ".join(damaged)}: expected the records that were written, found a damaged file; delete '
+                f'{Path(data_dir) / "tfds"}: the same command makes it again, with the same records in the same order'
+            ) from error
+
+    def is_sound(file: str, length: int) -> bool:
+        """Whether a shard has all its records; each has a checksum."""
+        try:
+            return sum(1 for _ in tf.data.TFRecordDataset(file)) == length
+        except tf.errors.OpError:
+            return False
+
+    return Feed(len(shapes), batches)
+
+
+def _import_tensorflow():
+    """TensorFlow, kept off the accelerators, which are JAX's. Raises ModuleNotFoundError that says what to install."""
+    for package in ('tensorflow', 'tensorflow_datasets'):
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(
+                f'config.data.feed=tfds: expected the package {package}, found none; '
+                "install it with `pip install -e '.[data]'` or use --config.data.feed=resident"
+            )
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], 'GPU')
+    return tf

@@ -1,0 +1,147 @@
+"""PointNet++ (Qi et al., NIPS 2017) and a decoder that reads its features between the points: the baseline PointConv of
+Peng et al., ECCV 2020.
+
+Points are grouped around centres that are far from one another, twice, and what the groups say is spread back to all points.
+All choices of points are functions of the cloud: the first centre is its first point, where the official code draws one.
+
+B batch, N points of a cloud, S centres, K points of a group, T query points, C features.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from onet_jax.networks.feature_planes import BoundLocalDecoder, LocalDecoder, reduce_cells
+from onet_jax.networks.layers import BatchNorm, Linear, lower
+
+RADII = (0.2, 0.4)  # of the groups of each level
+GROUP_SIZES = (32, 64)
+KERNEL_WIDTH = 0.2  # of the Gaussian weights in the decoder
+
+
+def square_distances(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a [M, 3], b [N, 3] -> [M, N]. From differences: products of matrices would lose what is near."""
+    return sum(jnp.square(a[:, None, axis] - b[None, :, axis]) for axis in range(3))
+
+
+def choose_far(points: jax.Array, num_chosen: int) -> jax.Array:
+    """Numbers [num_chosen] int32 of points [N, 3]: the first one, then each time the one that is farthest from the others
+    before it. The first one again where there are too few."""
+
+    def choose(state, _):
+        distances, last = state
+        distances = jnp.minimum(distances, square_distances(points[last][None], points)[0])
+        return (distances, jnp.argmax(distances).astype(jnp.int32)), last
+
+    start = jnp.full(len(points), jnp.inf, points.dtype), jnp.int32(0)
+    return jax.lax.scan(choose, start, length=num_chosen)[1]
+
+
+def find_near(centres: jax.Array, points: jax.Array, radius: float, size: int) -> jax.Array:
+    """Numbers [S, size] of the first of points [N, 3] that are within the radius of each centre [S, 3], one of the points.
+    The very first is repeated where there are fewer."""
+    counts = jnp.cumsum(square_distances(centres, points) <= radius**2, axis=1, dtype=jnp.int32)
+    found = jax.vmap(lambda row: jnp.searchsorted(row, jnp.arange(1, size + 1)))(counts).astype(jnp.int32)
+    return jnp.where(found < len(points), found, found[:, :1])
+
+
+@jax.custom_vjp
+def take_rows(values: jax.Array, rows: jax.Array) -> jax.Array:
+    """values [N, C], rows [M] int -> [M, C]. The gradient is the same in every run, as of `reduce_cells`."""
+    return values[rows]
+
+
+def _take_backwards(kept, gradient):
+    values, rows = kept
+    return jnp.zeros_like(values).at[rows].set(reduce_cells(gradient, rows, 'sum')), None
+
+
+take_rows.defvjp(lambda values, rows: (values[rows], (values, rows)), _take_backwards)
+
+
+def take(values: jax.Array, rows: jax.Array) -> jax.Array:
+    """values [B, N, C], rows [B, ...] int -> [B, ..., C]."""
+    taken = jax.vmap(take_rows)(values, rows.reshape(len(rows), -1))
+    return taken.reshape(*rows.shape, values.shape[-1])
+
+
+def spread(features: jax.Array, places: jax.Array, points: jax.Array) -> jax.Array:
+    """Features [B, S, C] at places [B, S, 3] -> [B, N, C] at points [B, N, 3]: of the three nearest, by 1 / distance^2."""
+    distances = jax.vmap(square_distances)(points, places)
+    third = -jax.lax.top_k(-distances, 3)[0].min(axis=-1, keepdims=True)  # of a slice XLA would sort all
+    weights = jnp.where(distances <= third, 1 / (distances + 1e-8), 0)
+    # As a product of matrices, whose gradient adds in one order; most of it are zeros, and still it is faster.
+    return (weights / weights.sum(axis=-1, keepdims=True)).astype(features.dtype) @ features
+
+
+class PointLayers(nn.Module):
+    """Linear, batch normalisation and ReLU, of each point alone."""
+
+    widths: Sequence[int]
+
+    @nn.compact
+    def __call__(self, *inputs: jax.Array, train: bool, axis_name: str | None) -> jax.Array:
+        """[..., F_1], [..., F_2], ... stand for their concatenation -> [..., the last width]."""
+        for i, width in enumerate(self.widths):
+            net = Linear(width, name=f'mlp_convs_{i}')(*inputs, train=train)
+            inputs = (nn.relu(BatchNorm(name=f'mlp_bns_{i}')(net, train=train, axis_name=axis_name)),)
+        return inputs[0]
+
+
+class PointnetPlus(nn.Module):
+    """Official name `pointnet_plus_plus`; widths are multiples of `hidden_size`, officially 64."""
+
+    cond_size: int
+    hidden_size: int = 64
+    num_centres: Sequence[int] = (512, 128)  # of both levels
+    dtype: jnp.dtype | None = None  # of features and their products
+
+    @nn.compact
+    def __call__(self, points: jax.Array, *, train: bool = False, axis_name: str | None = None) -> dict[str, jax.Array]:
+        """points [B, N, 3] in object coordinates -> {'points': they, 'features': [B, N, C]}."""
+
+        def apply(name, widths, *inputs):
+            return PointLayers(widths, name=name)(*inputs, train=train, axis_name=axis_name)
+
+        w = self.hidden_size
+        levels = [(points, points)]
+        for i, widths in enumerate(((w, w, 2 * w), (2 * w, 2 * w, 4 * w))):
+            places, features = levels[-1]
+            centres = take(places, jax.vmap(lambda x, i=i: choose_far(x, self.num_centres[i]))(places))
+            near = jax.vmap(lambda a, b, i=i: find_near(a, b, RADII[i], GROUP_SIZES[i]))(centres, places)
+            relative = take(places, near) - centres[:, :, None]
+            group = (lower(x, self.dtype) for x in (relative, take(features, near)))
+            levels.append((centres, apply(f'sa{i + 1}', widths, *group).max(axis=2)))
+        (first_places, first), (second_places, second) = levels[1:]
+        whole = apply('sa3', (4 * w, 8 * w, 16 * w), lower(second_places, self.dtype), second).max(
+            axis=1, keepdims=True
+        )
+        second = apply('fp3', (4 * w, 4 * w), second, whole)
+        first = apply('fp2', (4 * w, 2 * w), first, spread(second, second_places, first_places))
+        net = apply('fp1', (2 * w, 2 * w, self.cond_size), spread(first, first_places, points))
+        return {'points': points, 'features': net.astype(points.dtype)}
+
+
+class PointDecoder(LocalDecoder):
+    """`LocalDecoder` of features at the points of a cloud, which weigh by a Gaussian of the distance.
+
+    Official name `simple_local_point`.
+    """
+
+    @nn.nowrap
+    def read(self, points: jax.Array, cond: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """points [B, T, 3], cond as of `PointnetPlus` -> they and features [B, T, C]."""
+        squares = jax.vmap(square_distances)(points, cond['points'])
+        # The root has no slope at 0.
+        distances = jnp.sqrt(jnp.maximum(squares, jnp.finfo(squares.dtype).tiny))
+        weights = jax.nn.softmax(-jnp.square((distances + 1e-5) / KERNEL_WIDTH), axis=-1)
+        return points, weights @ cond['features']
+
+    @nn.nowrap
+    def bind(self, variables: dict, cond: dict, latent: None = None, dtype: Any = jnp.float32) -> BoundLocalDecoder:
+        """As of `LocalDecoder`; the points of the cloud keep their precision."""
+        bound = super().bind(variables, cond, latent, dtype)
+        return bound.replace(cond={**bound.cond, 'points': cond['points']})

@@ -1,0 +1,217 @@
+"""Does a dataset keep its promises? Every shape is read and its parts are held against each other. Imports no JAX."""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import binary_dilation
+from scipy.spatial import KDTree
+
+from onet_jax.data import records
+from onet_jax.data.records import Shape
+from onet_jax.errors import InputError
+from onet_jax.geometry import grid
+from onet_jax.geometry.cameras import Camera, project
+from onet_jax.prepare.runners import Outcome, Runner, processes
+
+ROUNDING = 3e-4  # of float16 in the cube
+MAX_INSIDE = 0.95  # share of the volume points: what is fuller is inside out
+MAX_CHECKED = 20_000  # volume points of a shape that are held against others
+GAP = 4  # mean distances of surface samples to the next one: 1 of 300,000 places of a surface has none nearer than that
+# Shares of the volume points with no surface between them and the nearest other one, or the centre of their voxel, that
+# have its label.
+MIN_ALIKE, MIN_VOXELS = 0.999, 0.95
+# Share of the volume points up to NEAR from the surface that lie on the side that all of the nearest WITNESSES samples tell;
+# SPARE of them may lie elsewhere anyway, at the edges of thin parts.
+MIN_SIDES, NEAR, WITNESSES, SPARE = 0.95, 0.02, 8, 5
+WHITE, MIN_SEEN = 250, 0.9  # background of a view; share of the surface samples that must lie on the object
+
+
+def check_dataset(data_dir: str | Path, run: Runner | None = None) -> tuple[list[str], list[list[str]], dict[str, str]]:
+    """Header and rows of a table (categories, and all of them), and {'category/name': what is wrong with it}.
+
+    Raises FileNotFoundError or ValueError for a dataset without a usable index.
+    """
+    data_dir = Path(data_dir)
+    index = records.read_index(data_dir)
+    listed = _count_listed(index)
+    outcome = (run or processes())(partial(check_shape, data_dir=data_dir, index=index), list(listed), 'checking')
+    problems = {}
+    for shape, count in listed.items():
+        name = '/'.join(shape)
+        faults = [outcome.rejected[name]] if name in outcome.rejected else []
+        if count > 1:
+            faults.append(f'expected it once in the splits, found it {count} times')
+        if shape[0] not in index.categories:
+            faults.append(f'expected a category of {list(index.categories)}, found {shape[0]!r}')
+        if name in index.rejected:
+            faults.append('expected it in a split or rejected, found both')
+        if faults:
+            problems[name] = '; '.join(faults)
+    return *_table(index, outcome, problems), dict(sorted(problems.items()))
+
+
+def list_notes(data_dir: str | Path) -> list[str]:
+    """What is unusual about a dataset without being a fault: splits without shapes, shape files in no split.
+
+    Raises FileNotFoundError or ValueError for a dataset without a usable index.
+    """
+    index = records.read_index(data_dir)
+    notes = [
+        f'the split {split!r} has no shapes; training needs train and val, evaluation the split that it is told'
+        for split in records.SPLITS
+        if not index.splits.get(split)
+    ]
+    listed = {records.shape_path(data_dir, *shape) for shape in _count_listed(index)}
+    unlisted = sorted(set((Path(data_dir) / 'shapes').glob('*/*.npz')) - listed)
+    if unlisted:
+        notes.append(f'shape files that are in no split: {len(unlisted)}, {unlisted[0]} first')
+    return notes
+
+
+def _count_listed(index: records.Index) -> Counter[tuple[str, str]]:
+    return Counter(shape for split in records.SPLITS for shape in index.splits.get(split, ()))
+
+
+def check_shape(category: str, name: str, *, data_dir: Path, index: records.Index) -> dict[str, float]:
+    """Statistics of one shape: shares of points inside and of ambiguous volume, both in [0, 1].
+
+    Raises ValueError with all its faults.
+    """
+    try:
+        shape = records.read_shape(records.shape_path(data_dir, category, name), index)
+    except FileNotFoundError as error:
+        raise InputError(str(error)) from error
+    if not (len(shape.points) and len(shape.surface)):
+        raise InputError(f'expected points and surface samples, found {len(shape.points)} and {len(shape.surface)}')
+    samples = _plant(shape.surface)
+    relations = (check(shape, samples) for check in (_check_neighbours, _check_sides, _check_voxels))
+    faults = [*_check_ranges(shape), *chain(*relations), *_check_views(shape)]
+    if faults:
+        raise InputError('; '.join(faults))
+    return {'inside': float(shape.occ.mean()), 'ambiguous': shape.ambiguous}
+
+
+def _check_ranges(shape: Shape):
+    if shape.scale <= 0:
+        yield f'scale: expected a positive number, found {shape.scale}'
+    if not 0 <= shape.ambiguous <= 1:
+        yield f'ambiguous: expected a share from 0 to 1, found {shape.ambiguous}'
+    # Surface samples lie within the padding even when they are rounded; volume points reach its faces.
+    for key, limit in (('points', grid.BOX / 2 + ROUNDING), ('surface', grid.BOX / 2)):
+        furthest = float(np.abs(getattr(shape, key)).max())
+        if furthest > limit:
+            yield f'{key}: expected coordinates of at most {grid.BOX / 2}, found {furthest:.4f}'
+    inside = shape.occ.mean()
+    if not 0 < inside <= MAX_INSIDE:
+        yield f'occ: expected a share inside of more than 0 and at most {MAX_INSIDE}, found {inside:.4f}'
+    lengths = np.linalg.norm(shape.normals.astype(np.float64), axis=1)
+    if not np.allclose(lengths, 1, atol=5e-3):
+        yield f'normals: expected unit vectors, found lengths from {lengths.min():.3f} to {lengths.max():.3f}'
+
+
+def _check_neighbours(shape: Shape, samples: KDTree):
+    picked = _thin_out(shape.points)
+    apart, other = _plant(shape.points).query(shape.points[picked], k=[2])
+    free = _is_free(shape.points[picked], apart[:, 0], samples)
+    alike = shape.occ[picked][free] == shape.occ[other[free, 0]]
+    if alike.size and alike.mean() < MIN_ALIKE:
+        yield (
+            f'occ: expected {MIN_ALIKE:.1%} of the volume points to have the label of the nearest other one where no surface '
+            f'is between them, found {alike.mean():.2%} of {alike.size}; labels are wrong, or surface is missing'
+        )
+
+
+def _check_sides(shape: Shape, samples: KDTree):
+    distance, _ = samples.query(shape.points, distance_upper_bound=NEAR)
+    near = np.flatnonzero(np.isfinite(distance))
+    near = near[_thin_out(near)]
+    _, witness = samples.query(shape.points[near], k=range(1, min(WITNESSES, samples.n) + 1))
+    ray = shape.points[near, None].astype(np.float64) - samples.data[witness]
+    below = np.einsum('pki,pki->pk', ray, shape.normals[witness].astype(np.float64)) < 0
+    # The nearest sample alone may be of the other side of a part that is thin for the distance between samples.
+    unanimous = (below == below[:, :1]).all(axis=1)
+    agreeing = below[unanimous, 0] == shape.occ[near][unanimous]
+    if np.count_nonzero(~agreeing) > (1 - MIN_SIDES) * agreeing.size + SPARE:
+        yield (
+            f'surface: expected {MIN_SIDES:.0%} of the volume points near it on the side that its normals tell, found '
+            f'{agreeing.mean():.1%} of {agreeing.size}; surface and labels do not belong together, or the normals point inwards'
+        )
+
+
+def _check_voxels(shape: Shape, samples: KDTree):
+    points = shape.points[_thin_out(shape.points)].astype(np.float64)
+    index = np.floor((points + 0.5) * len(shape.voxels)).astype(int)
+    centre = (index + 0.5) / len(shape.voxels) - 0.5
+    told = ((index >= 0) & (index < len(shape.voxels))).all(axis=1)
+    told &= _is_free(points, np.linalg.norm(points - centre, axis=1), samples)
+    agreeing = shape.voxels[tuple(index[told].T)] == shape.occ[_thin_out(shape.points)][told]
+    if agreeing.size and agreeing.mean() < MIN_VOXELS:
+        yield (
+            f'voxels: expected them to agree with {MIN_VOXELS:.0%} of the volume points away from the surface, found '
+            f'{agreeing.mean():.1%} of {agreeing.size}'
+        )
+
+
+def _thin_out(rows: np.ndarray) -> slice:
+    return slice(None, None, max(1, -(-len(rows) // MAX_CHECKED)))
+
+
+def _plant(points: np.ndarray) -> KDTree:
+    # Quick to build rather than to ask: it answers about as many queries as it has points.
+    return KDTree(points, balanced_tree=False, compact_nodes=False)
+
+
+def _is_free(points: np.ndarray, radius: np.ndarray, samples: KDTree) -> np.ndarray:
+    """Whether a ball of `radius` [P] around each of the points [P, 3] holds no surface: [P] bool.
+
+    None of the surface is nearer than the nearest sample, less the largest gap between samples.
+    """
+    spacing, _ = samples.query(samples.data[:1000], k=[2])
+    needed = radius + GAP * spacing.mean() + ROUNDING
+    distance, _ = samples.query(points, distance_upper_bound=needed.max())
+    return distance > needed
+
+
+def _check_views(shape: Shape):
+    if shape.views is None:
+        return
+    samples = shape.surface[:: max(1, len(shape.surface) // 2000)]
+    for i, (jpeg, world_mat, camera_mat) in enumerate(zip(*shape.views, strict=True)):
+        try:
+            drawn = (records.decode_view(jpeg) < WHITE).any(axis=2)
+        except ValueError as error:
+            yield f'view {i}: {error}'
+            continue
+        if drawn.all() or not drawn.any():
+            yield f'view {i}: expected an object on white, found {drawn.mean():.0%} of the pixels drawn'
+            continue
+        place, depth = project(Camera(world_mat, camera_mat), samples)
+        within = (depth > 0) & ((place >= 0) & (place < records.VIEW_SIZE)).all(axis=1)
+        x, y = place[within].astype(int).T
+        # One pixel around: silhouettes are anti-aliased, and sheets without thickness have some as a solid.
+        seen = binary_dilation(drawn, np.ones((3, 3)))[y, x].sum() / len(samples)
+        if seen < MIN_SEEN:
+            yield f'view {i}: expected {MIN_SEEN:.0%} of the surface samples on the object, found {seen:.0%}'
+
+
+def _table(index: records.Index, outcome: Outcome, problems: dict[str, str]) -> tuple[list[str], list[list[str]]]:
+    header = ['category', *records.SPLITS, 'bad', 'rejected', 'inside min', 'median', 'max', 'ambiguous mean']
+    categories = list(dict.fromkeys([*index.categories, *(category for category, _ in _count_listed(index))]))
+
+    def row(title: str, categories: Sequence[str]) -> list[str]:
+        def count(names):
+            return str(sum(name.split('/')[0] in categories for name in names))
+
+        found = [value for name, value in outcome.results.items() if name.split('/')[0] in categories]
+        inside = np.array([value['inside'] for value in found]) if found else np.full(1, np.nan)
+        ambiguous = np.mean([value['ambiguous'] for value in found]) if found else np.nan
+        counts = [count(map('/'.join, index.splits.get(split, ()))) for split in records.SPLITS]
+        shares = (inside.min(), np.median(inside), inside.max(), ambiguous)
+        return [title, *counts, count(problems), count(index.rejected), *(f'{share:.4f}' for share in shares)]
+
+    rows = [row(category, [category]) for category in categories]
+    return header, [*rows, row('all', categories)]

@@ -1,0 +1,226 @@
+"""Datasets of your own meshes: any folder tree of mesh files, closed or not. Imports no JAX.
+
+The first folder below the root is the category, the rest of the path the name. Each mesh is moved into object
+coordinates (the transform is kept), turned into a solid (`geometry/watertight.py`) and sampled. What cannot be labelled
+reliably is in no split but in `index.rejected`, with the reason.
+"""
+
+import gc
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import trimesh
+from tqdm import tqdm
+
+from onet_jax.data.records import SPLITS, Index, Shape
+from onet_jax.errors import InputError
+from onet_jax.geometry.meshes import load_mesh, normalise
+from onet_jax.geometry.watertight import MAX_FACES, close
+from onet_jax.prepare.embedded import claim_folder, finish, read_note, recipe, store, write_note
+from onet_jax.prepare.runners import Outcome, Runner, processes
+from onet_jax.prepare.sampling import Solid, check_sampling, sample_solid
+from onet_jax.prepare.splits import draw_splits, invariants, plain, read_lists, report_copies
+
+MESH_SUFFIXES = ('.off', '.obj', '.ply', '.stl', '.glb', '.gltf')
+MAX_NAME = 200  # bytes, of a shape
+MAX_AMBIGUOUS = 0.5  # share of the volume; what is less certain is rejected
+UPS = {'y': np.eye(3), 'z': np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])}  # up axis of the files -> rotation to y up
+
+
+def prepare_meshes(
+    root: str | Path,
+    data_dir: str | Path,
+    *,
+    num_points: int,
+    num_views: int,
+    seed: int,
+    val_fraction: float,
+    test_fraction: float,
+    lists: str | Path | None = None,
+    sampling: str = 'uniform',
+    up: str = 'y',
+    run: Runner | None = None,
+) -> Index:
+    """Make a dataset in `data_dir` of the mesh files below `root`; returns its index.
+
+    Splits are drawn from the seed, category by category, and keep copies of one shape together (also moved, turned,
+    scaled or cut into other triangles); or they are those of `lists`, a folder with <category>/{train,val,test}.lst of names
+    or name stems, one a line. sampling: of the training shapes, see `data/sampling.py`; those of other splits are uniform.
+    up: the axis of the files that points up. Raises FileNotFoundError or ValueError when there is nothing to prepare, for
+    settings that make no dataset, or when `data_dir` was begun with others.
+    """
+    root, data_dir = Path(root), Path(data_dir)
+    check_sampling(sampling)
+    if up not in UPS:
+        raise InputError(f'up: expected one of {sorted(UPS)}, found {up!r}')
+    if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
+        raise InputError(
+            f'val_fraction, test_fraction: expected shares of less than 1 in all, found {val_fraction}, {test_fraction}'
+        )
+    files = find_meshes(root)
+    listed, missing = read_lists(lists, files) if lists else (None, {})
+    source = {
+        'kind': 'meshes',
+        'root': str(root.resolve()),
+        'num_meshes': len(files),
+        'num_points': num_points,
+        'num_views': num_views,
+        'seed': seed,
+        'val_fraction': val_fraction,
+        'test_fraction': test_fraction,
+        'lists': str(Path(lists).resolve()) if lists else None,
+        'sampling': sampling,
+        'up': up,
+    }
+    claim_folder(data_dir, source)
+
+    run = run or processes()
+    tasks = [(*key, str(path)) for key, path in files.items()]
+    found = run(partial(describe_mesh, data_dir=data_dir), tasks, 'reading meshes')
+    good = {key: np.asarray(found.results['/'.join(key)]) for key in files if '/'.join(key) in found.results}
+    if listed is None:
+        splits = draw_splits(good, seed, val_fraction, test_fraction)
+    else:
+        splits = {split: [key for key in keys if key in good] for split, keys in listed.items()}
+        report_copies(splits, good)
+        unlisted = sorted('/'.join(key) for key in files.keys() - {key for keys in listed.values() for key in keys})
+        if unlisted:
+            shown = ', '.join(unlisted[:10]) + (', ...' if len(unlisted) > 10 else '')
+            tqdm.write(f'{lists}: expected every mesh in a list, found {len(unlisted)} in none: {shown}')
+    training = set(splits['train'])
+    work = partial(prepare_mesh, data_dir=data_dir, seed=seed, num_points=num_points, num_views=num_views, up=up)
+    wanted = dict.fromkeys(key for split in SPLITS for key in splits[split])
+    tasks = [(*key, str(files[key]), sampling if key in training else 'uniform') for key in wanted]
+    made = run(work, tasks, 'preparing shapes')
+    outcome = Outcome(made.results, missing | found.rejected | made.rejected)
+    categories = sorted({category for category, _ in files})
+    return finish(data_dir, categories, splits, outcome, (num_points, num_points, num_views), source)
+
+
+def find_meshes(root: Path) -> dict[tuple[str, str], Path]:
+    """(category, name) of every mesh file below `root`, sorted; files in `root` itself have its name for a category.
+
+    Raises FileNotFoundError without any, ValueError for two of one name.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f'{root}: expected a folder of meshes, found none')
+    files: dict[tuple[str, str], Path] = {}
+    for path in sorted(p for p in _walk(root) if p.suffix.lower() in MESH_SUFFIXES):
+        *folders, _ = path.relative_to(root).parts
+        parts = [plain(part) for part in (*(folders or [root.resolve().name]), path.stem)]
+        key = (parts[0], '-'.join(parts[1:]))
+        if key in files:  # the same name in two formats
+            key = (key[0], f'{key[1]}-{path.suffix.lower()[1:]}')
+        if key in files:
+            raise InputError(f'{path}: expected another name than that of {files[key]}; rename one of them')
+        files[key] = path
+    if not files:
+        raise FileNotFoundError(f'{root}: expected files {"|".join(MESH_SUFFIXES)} in it, found none')
+    return files
+
+
+def _walk(folder: Path, around: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """All files below a folder; links to folders are followed, but not to one that holds the link."""
+    around |= {folder.resolve()}
+    for path in folder.iterdir():
+        if path.is_file():
+            yield path
+        elif path.is_dir() and path.resolve() not in around:
+            yield from _walk(path, around)
+
+
+def describe_mesh(category: str, name: str, path: str, *, data_dir: Path) -> list[float]:
+    """`invariants` of a file, noted in DATA_DIR. Raises ValueError for one that cannot be read or stored."""
+    if len(name.encode()) > MAX_NAME:  # file systems allow 255
+        raise InputError(
+            f'{path}: expected a name of at most {MAX_NAME} bytes below its category, found {name!r}; shorten it'
+        )
+    note, made_from = data_dir / 'notes' / 'surfaces' / category / f'{name}.json', _recipe(path)
+    found = read_note(note, made_from)
+    if found is None:
+        try:
+            mesh = _read(path)
+            found = {'invariants': invariants(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)).tolist()}
+        except ValueError as error:
+            found = {'reason': str(error)}
+        write_note(note, made_from, found)
+    if 'reason' in found:
+        raise InputError(found['reason'])
+    return found['invariants']
+
+
+def _recipe(path: str, **settings) -> bytes:
+    """Of what is made from a mesh file, its numbers and its colours in other files."""
+    beside = (Path(path).with_suffix(suffix) for suffix in ('.mtl', '.bin'))
+    try:
+        return recipe({'file': Path(path).name, **settings}, Path(path), *(file for file in beside if file.is_file()))
+    except OSError as error:
+        raise InputError(f'{path}: expected a file that can be read ({error})') from error
+
+
+def _read(path: str) -> trimesh.Trimesh:
+    """A mesh without vertices that no face uses. Raises ValueError for a damaged one."""
+    mesh = load_mesh(path)
+    faces, num_vertices = np.asarray(mesh.faces), len(mesh.vertices)
+    if len(faces) > MAX_FACES:
+        raise InputError(f'{path}: expected at most {MAX_FACES:,} faces, found {len(faces):,}; simplify the mesh')
+    if faces.min() < 0 or faces.max() >= num_vertices:
+        raise InputError(
+            f'{path}: expected faces of the vertices 0 to {num_vertices - 1}, found {faces.min()} to {faces.max()}; the file '
+            'is damaged'
+        )
+    mesh.remove_unreferenced_vertices()
+    if not np.isfinite(np.asarray(mesh.vertices)).all():
+        raise InputError(f'{path}: expected finite vertices, found NaN or infinity')
+    return mesh
+
+
+def prepare_mesh(
+    category: str,
+    name: str,
+    path: str,
+    sampling: str,
+    *,
+    data_dir: Path,
+    seed: int,
+    num_points: int,
+    num_views: int,
+    up: str,
+) -> str:
+    """Make and store one shape, unless it is there; returns its recipe.
+
+    Raises ValueError, with the reason, for whatever is wrong with the mesh.
+    """
+
+    settings = {'category': category, 'name': name, 'seed': seed, 'up': up}
+    sizes = {'num_points': num_points, 'num_views': num_views, 'sampling': sampling}
+
+    def make() -> Shape:
+        try:
+            return sample_solid(make_solid(_read(path), up), category, name, seed=seed, **sizes)
+        except (ValueError, MemoryError):
+            raise
+        except Exception as error:  # one bad mesh never stops a run, whatever library stumbles over it
+            raise InputError(f'{path}: {type(error).__name__}: {error}') from error
+
+    shape = store(data_dir, category, name, _recipe(path, **settings, **sizes), make)
+    gc.collect()  # a Trimesh refers to itself: without this they pile up in a process that works on many
+    return shape.recipe.hex()
+
+
+def make_solid(mesh: trimesh.Trimesh, up: str = 'y') -> Solid:
+    """A mesh in its own frame -> its solid. Raises ValueError for one that cannot be labelled reliably."""
+    mesh.vertices = np.asarray(mesh.vertices, np.float64) @ UPS[up].T
+    frame = normalise(np.asarray(mesh.vertices)[np.ravel(mesh.faces)])
+    if not (np.isfinite(frame.loc).all() and np.isfinite(frame.scale) and frame.scale > 0):
+        raise InputError(f'mesh: expected finite vertices that are not all one, found a box of edge {frame.scale}')
+    mesh.vertices = frame.to_object(mesh.vertices)
+    labelled = close(mesh)
+    if labelled.ambiguous > MAX_AMBIGUOUS:
+        raise InputError(
+            f'mesh: expected a solid, found a surface for which {labelled.ambiguous:.0%} of the volume is a matter of '
+            f'judgement, more than {MAX_AMBIGUOUS:.0%}; close its holes'
+        )
+    return Solid(labelled.surface, labelled.contains, mesh, frame.loc, frame.scale, labelled.ambiguous)

@@ -1,0 +1,209 @@
+"""Running the same work on many shapes: in processes of this machine, or as a Beam pipeline. Imports no JAX.
+
+A task is (category, name, *arguments) and work(*task) stores the shape and returns something small. A task that raises
+ValueError or MemoryError is rejected with the reason and never stops the others, nor does one whose process dies or takes
+more than `TIME_LIMIT`; any other error, such as a full disk, stops the run.
+"""
+
+import faulthandler
+import importlib.util
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from onet_jax.errors import InputError
+
+# Not forked: a fork of a process in which JAX runs its threads can hang.
+SPAWN = multiprocessing.get_context('spawn')
+TIME_LIMIT = 600.0  # s, of one task
+REJECTED = (ValueError, MemoryError)
+GUARD = "prepare data under `if __name__ == '__main__':` only"
+
+
+class Outcome(NamedTuple):
+    """What became of the tasks, under 'category/name'."""
+
+    results: dict[str, object]
+    rejected: dict[str, str]
+
+
+Runner = Callable[[Callable, Sequence[tuple], str], Outcome]  # (work, tasks, description)
+
+
+def in_this_process(work: Callable, tasks: Sequence[tuple], description: str) -> Outcome:
+    """One task after the other, without the protection and the cost of another process."""
+    outcome = Outcome({}, {})
+    for task in tqdm(tasks, desc=description, unit='shape', mininterval=1):
+        _note(outcome, task, lambda task=task: work(*task))
+    return outcome
+
+
+def _note(outcome: Outcome, task: tuple, get_result: Callable[[], object]) -> None:
+    name = f'{task[0]}/{task[1]}'
+    try:
+        outcome.results[name] = get_result()
+    except REJECTED as error:
+        outcome.rejected[name] = _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    return f'expected to find enough memory ({error})' if isinstance(error, MemoryError) else str(error)
+
+
+def processes(num_workers: int | None = None) -> Runner:
+    """num_workers: processes, as many as there are cores by default."""
+    return partial(_run_in_processes, num_workers or os.cpu_count() or 1)
+
+
+def _run_in_processes(num_workers: int, work: Callable, tasks: Sequence[tuple], description: str) -> Outcome:
+    outcome = Outcome({}, {})
+    with ThreadPoolExecutor(num_workers) as threads:
+        try:
+            task_of = {threads.submit(_do_apart, work, task): task for task in tasks}
+            finished = as_completed(task_of)
+            for future in tqdm(finished, total=len(tasks), desc=description, unit='shape', mininterval=1):
+                _note(outcome, task_of[future], future.result)
+        finally:
+            threads.shutdown(cancel_futures=True)
+    return outcome
+
+
+_own = threading.local()  # of each thread: its worker, which ends with it
+
+
+def _do_apart(work: Callable, task: tuple) -> object:
+    """work(*task) in the process that belongs to this thread."""
+    if not hasattr(_own, 'worker'):
+        _own.worker = Worker()
+    return _own.worker.do(work, task)
+
+
+class Worker:
+    """A process for tasks that may crash it, hang or fill the memory; it is started on demand and ends with its owner."""
+
+    def __init__(self):
+        self._process = None
+
+    def do(self, work: Callable, task: tuple) -> object:
+        """work(*task). Raises what it raises, or ValueError when the process dies twice or takes too long."""
+        for _ in range(2):  # large meshes side by side may find no memory where one of them does
+            if self._process is None:
+                self._process = _start()
+            start = time.monotonic()
+            try:
+                return self._process.submit(_do_in_time, TIME_LIMIT, work, task).result()
+            except BrokenProcessPool:
+                self._process = None
+            if time.monotonic() - start >= TIME_LIMIT:
+                raise InputError(
+                    f'expected to be done within {TIME_LIMIT:g} s, found that it takes longer; simplify the shape'
+                )
+        raise InputError('the process that worked on it died, perhaps for want of memory')
+
+
+def _start() -> ProcessPoolExecutor:
+    """A process that has read the script which this one runs, as every spawned process does first."""
+    process = ProcessPoolExecutor(1, mp_context=SPAWN, initializer=_end_with_parent)
+    try:
+        process.submit(os.getpid).result()
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            'expected a process that starts, found one that ended at once, for the reason above; it reads the running '
+            f'script again, which therefore has to be a file and to {GUARD}'
+        ) from error
+    return process
+
+
+def refuse_second_reading() -> None:
+    """Raises RuntimeError in a process that still reads the script of its parent, for what it would wait for the parent holds.
+
+    Python itself refuses to start processes there.
+    """
+    script = sys.modules.get('__mp_main__')  # what spawned processes name it, and from the end of reading also __main__
+    if script is not None and script is not sys.modules['__main__']:
+        raise RuntimeError(f'expected the script to {GUARD}, found that it prepares data wherever it is read')
+
+
+def _end_with_parent() -> None:
+    """Nobody else ends a process whose parent is killed; Ctrl-C is for the parent, which lets tasks in flight finish."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _do_in_time(limit: float, work: Callable, task: tuple) -> object:
+    # Its thread needs no interpreter lock: it also ends native code that never returns.
+    faulthandler.dump_traceback_later(limit, exit=True)
+    try:
+        return work(*task)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def beam(folder: str | Path, options: Sequence[str]) -> Runner:
+    """An Apache Beam pipeline for collections of any size; needs the extra `beam`.
+
+    folder: where workers note what became of each task; like the dataset it must be seen by all of them. options: of the
+    pipeline, such as '--runner=FlinkRunner'; without any, this machine works on one task after the other. Raises
+    ModuleNotFoundError without Apache Beam.
+    """
+    if importlib.util.find_spec('apache_beam') is None:
+        raise ModuleNotFoundError(
+            "--runner=beam: expected the package apache_beam, found none; install it with `pip install -e '.[beam]'` or use "
+            '--runner=processes'
+        )
+    return partial(_run_with_beam, Path(folder), tuple(options))
+
+
+def _run_with_beam(
+    folder: Path, options: Sequence[str], work: Callable, tasks: Sequence[tuple], description: str
+) -> Outcome:
+    import apache_beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    folder = folder / description.replace(' ', '_')
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    # The last --runner counts. Beam's own default would fetch a program from the internet and start it.
+    with apache_beam.Pipeline(options=PipelineOptions(['--runner=FnApiRunner', *options])) as pipeline:
+        (
+            pipeline
+            | apache_beam.Create(list(tasks))
+            | apache_beam.Reshuffle()
+            | apache_beam.Map(partial(_attempt, work))
+            | apache_beam.io.WriteToText(str(folder / 'part'))
+        )
+    outcome = Outcome({}, {})
+    for path in sorted(folder.glob('part*')):
+        for line in path.read_text().splitlines():
+            name, result, reason = json.loads(line)
+            if reason is None:
+                outcome.results[name] = result
+            else:
+                outcome.rejected[name] = reason
+    return outcome
+
+
+def _attempt(work: Callable, task: tuple) -> str:
+    """[name, result, why it was rejected] of one task, as a line of JSON."""
+    try:
+        return json.dumps([f'{task[0]}/{task[1]}', _do_apart(work, task), None])
+    except REJECTED as error:
+        return json.dumps([f'{task[0]}/{task[1]}', None, _reason(error)])

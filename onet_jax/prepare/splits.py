@@ -1,0 +1,138 @@
+"""Splits of a collection of meshes that keep the copies of one shape together; or given as lists. Imports no JAX.
+
+A shape's key is (category, name). F faces.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
+from tqdm import tqdm
+
+from onet_jax.data.records import SPLITS
+from onet_jax.errors import InputError
+from onet_jax.geometry.watertight import repeated
+from onet_jax.prepare.embedded import count_held_out
+
+# Two meshes are the same shape when all their invariants agree to this: copies do to 1e-6, while a hole that is wider by a
+# tenth moves one of them by 1e-3.
+SAME = 2e-4
+# Nodes and weights of the quadrature of a triangle that is exact to degree 4 (Dunavant, 1985).
+_A, _B = (0.108103018168070, 0.445948490915965), (0.816847572980459, 0.091576213509771)
+NODES = np.array([[x if i == j else y for j in range(3)] for x, y in (_A, _B) for i in range(3)])
+WEIGHTS = np.repeat([0.223381589678011, 0.109951743655322], 3)
+
+
+def invariants(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Numbers of a surface that do not change when it is moved, turned, scaled or cut into other triangles: [6].
+
+    With x from the centroid of the surface and lengths in units of the root of E|x|^2: the eigenvalues of E[x x^T] but the
+    largest, sqrt(area), |E[x |x|^2]|, E|x|^4 and the smallest eigenvalue of E[x x^T |x|^2]; integrals over the area are
+    exact. Raises ValueError for a surface without area.
+    """
+    low, size = vertices.min(axis=0), max(np.ptp(vertices, axis=0).max(), 1e-300)
+    vertices = (vertices - low) / size
+    # A sheet that was drawn from both sides is the same shape.
+    cells = np.round(vertices * 1e6).astype(np.int64) @ [1 << 42, 1 << 21, 1]
+    places = np.unique(cells, return_inverse=True)[1]
+    corners = vertices[faces[~repeated(places[faces])]]
+    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
+    total = areas.sum()
+    if not (np.isfinite(total) and total > 0):
+        raise InputError(f'mesh: expected a surface with a finite area, found {total * size**2}')
+    corners -= areas @ corners.mean(axis=1) / total
+    second, third, fourth = np.zeros((3, 3)), np.zeros(3), np.zeros((3, 3))
+    for node, weight in zip(NODES, WEIGHTS, strict=True):
+        x, weights = node @ corners, weight * areas / total
+        squared = np.square(x).sum(axis=1)
+        second += (x * weights[:, None]).T @ x
+        third += (weights * squared) @ x
+        fourth += (x * (weights * squared)[:, None]).T @ x
+    scale = np.trace(second)
+    second, fourth = np.linalg.eigvalsh(second / scale), np.linalg.eigvalsh(fourth / scale**2)
+    third = np.linalg.norm(third / scale**1.5)
+    return np.array([*second[:2], (total / scale) ** 0.5 / 3, third, fourth.sum(), fourth[0]])
+
+
+def draw_splits(
+    shapes: dict[tuple[str, str], np.ndarray], seed: int, val_fraction: float, test_fraction: float
+) -> dict[str, list[tuple[str, str]]]:
+    """Splits of shapes with their invariants: groups of copies in random order, first to test, then to val, then to train."""
+    keys = list(shapes)
+    groups: dict[int, list[tuple[str, str]]] = {}
+    for key, label in zip(keys, _group([shapes[key] for key in keys]), strict=True):
+        groups.setdefault(label, []).append(key)
+    splits: dict[str, list] = {split: [] for split in SPLITS}
+    for category in sorted({category for category, _ in keys}):
+        # A group that spans categories goes with the first of them.
+        own = [group for group in groups.values() if min(group)[0] == category]
+        size = sum(map(len, own))
+        num_test = min(count_held_out(size, test_fraction), size - 1)  # one at least is for training
+        num_val = min(count_held_out(size, val_fraction), size - 1 - num_test)
+        wanted = {'test': num_test, 'val': num_val, 'train': size}
+        # Large groups of copies are for training: a held-out split of copies would measure nothing.
+        order = np.random.default_rng([seed, len(own)]).permutation(len(own))
+        for group in sorted((own[i] for i in order), key=len):
+            split = next(split for split, room in wanted.items() if room >= len(group))
+            wanted[split] -= len(group)
+            splits[split] += group
+    return {split: sorted(keys) for split, keys in splits.items()}
+
+
+def _group(values: Sequence[np.ndarray]) -> np.ndarray:
+    """[S] labels: equal for shapes that are copies of each other, directly or through others."""
+    if not len(values):
+        return np.zeros(0, int)
+    pairs = KDTree(np.reshape(values, (len(values), -1))).query_pairs(SAME, p=np.inf, output_type='ndarray')
+    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(values),) * 2)
+    return connected_components(graph, directed=False)[1]
+
+
+def read_lists(
+    lists: str | Path, files: dict[tuple[str, str], Path]
+) -> tuple[dict[str, list[tuple[str, str]]], dict[str, str]]:
+    """Splits from <category>/{train,val,test}.lst, and {'category/name': where it is listed} of names without a mesh.
+
+    A name is that of a mesh, or of the folder in the category that holds it. Raises FileNotFoundError for a missing list,
+    ValueError for a name in two lists.
+    """
+    lists, splits, missing, seen = Path(lists), {split: [] for split in SPLITS}, {}, {}
+    keys = {(category, plain(path.parent.name)): (category, name) for (category, name), path in files.items()}
+    keys |= {key: key for key in files}
+    for category in sorted({category for category, _ in files}):
+        for split in SPLITS:
+            path = lists / category / f'{split}.lst'
+            if not path.is_file():
+                raise FileNotFoundError(f'{path}: expected a list of names, one a line, found no such file')
+            for name in filter(None, map(str.strip, path.read_text().splitlines())):
+                key = keys.get((category, plain(name)))
+                if key is None:
+                    missing[f'{category}/{name}'] = f'{path}: expected the name of a mesh, found none of this name'
+                elif key in seen:
+                    raise InputError(f'{path}: expected every name in one list, found {name!r} in {seen[key]}, too')
+                else:
+                    seen[key] = path
+                    splits[split].append(key)
+    return splits, missing
+
+
+def plain(part: str) -> str:
+    """A part of a path that is a file name anywhere."""
+    return re.sub(r'[^\w.+-]', '_', part).lstrip('.') or '_'
+
+
+def report_copies(splits: dict[str, list[tuple[str, str]]], shapes: dict[tuple[str, str], np.ndarray]) -> None:
+    """Say which shapes of given lists are copies of one in another split: such a split measures less than it seems to."""
+    split_of = {key: split for split, keys in splits.items() for key in keys if key in shapes}
+    keys = list(split_of)
+    labels = _group([shapes[key] for key in keys]) if keys else ()
+    groups: dict[int, list[str]] = {}
+    for key, label in zip(keys, labels, strict=True):
+        groups.setdefault(label, []).append(f'{"/".join(key)} ({split_of[key]})')
+    for group in groups.values():
+        if len({name.rpartition(' ')[2] for name in group}) > 1:
+            tqdm.write('copies of one shape in several splits: ' + ', '.join(group))

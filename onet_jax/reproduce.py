@@ -1,0 +1,284 @@
+"""The paper's tables on the dataset at hand: every row trained and evaluated, and the whole written as one page.
+
+OUTPUT/NAME.md is the page, OUTPUT/NAME_*.{png,svg,gif} its pictures. Each row has a workdir in RUNS, one for each seed: a
+row that is trained already is not trained again.
+"""
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from onet_jax.data.records import read_index
+from onet_jax.evaluation.evaluate import Result, evaluate, find_commit, return_inputs
+from onet_jax.evaluation.report import show_input
+from onet_jax.evaluation.representation import RESOLUTIONS, voxel_ious
+from onet_jax.evaluation.tables import COLUMNS, class_means, make_table, to_markdown
+from onet_jax.files import write_atomically
+from onet_jax.inference.generate import interpolate_files, sample_files
+from onet_jax.prepare.embedded import embedded_dataset
+from onet_jax.training.checkpoints import Run, calibrate_run, load_run
+from onet_jax.training.log import read_log
+from onet_jax.training.loop import train
+from onet_jax.viz.pictures import Item, contact_sheet
+from onet_jax.viz.plots import write_plot
+
+METRICS = ('iou', 'chamfer_l1', 'normal_consistency', 'f_score')  # of the paper's tables
+NUM_SHOWN = 3  # best shapes of a page, and as many of the middle and of the worst
+
+
+class Row(NamedTuple):
+    """One row of a table."""
+
+    label: str
+    configs: dict[str, ConfigDict]  # folder in RUNS -> the experiment, with one seed each
+    published: dict[str, float]  # of METRICS, on ShapeNet, in the units of the table; NaN or no key where there is none
+    inputs: bool = False  # the inputs themselves are scored
+
+
+class Page(NamedTuple):
+    """A table of the paper with the experiments that its rows take."""
+
+    name: str  # of its files
+    title: str
+    rows: Sequence[Row]
+    command: str  # that makes it
+
+
+class Trained(NamedTuple):
+    """A row with one of its seeds."""
+
+    workdir: Path
+    run: Run
+    results: list[Result]
+    seconds: float  # of training
+
+
+def reconstruction(page: Page, output: Path, runs: Path, data_dir: Path | None) -> Path:
+    """The page of a table of reconstructions; returns its path. Thresholds are calibrated on the validation split."""
+    name, rows = page.name, page.rows
+    trained = {row.label: [_train_and_score(row, key, runs, data_dir) for key in row.configs] for row in rows}
+    means = to_markdown(
+        [
+            '',
+            'seeds',
+            *(f'{COLUMNS[m][0]}{by}' for m in METRICS for by in ('', ', published')),
+            'training (s)',
+            'seconds a mesh',
+            'threshold',
+        ],
+        [_summarise(row, trained[row.label]) for row in rows],
+    )
+    best = trained[rows[-1].label if rows[0].inputs else rows[0].label][0]
+    _show(output / f'{name}_shapes.png', best)
+    curves = {row.label: read_log(trained[row.label][0].workdir, 'val/iou') for row in rows if not row.inputs}
+    write_plot(output / f'{name}_curves.svg', 'validation IoU of the network by step', dict(list(curves.items())[:4]))
+    return _write_page(
+        page,
+        output,
+        best.run,
+        [
+            'Means of the class means on the test split; with several seeds their mean and standard deviation. The published '
+            'numbers are of ShapeNet and of full-size networks: they stand here for the order, not to be reached.',
+            means,
+            _compare_order(rows, trained),
+            f'![validation IoU]({name}_curves.svg)',
+            f'## {best.workdir.name}',
+            to_markdown(*make_table(best.results)),
+            f'Its {NUM_SHOWN} best shapes, {NUM_SHOWN} of the middle and the {NUM_SHOWN} worst:',
+            f'![shapes]({name}_shapes.png)',
+        ],
+    )
+
+
+def _train_and_score(row: Row, name: str, runs: Path, data_dir: Path | None) -> Trained:
+    workdir, config = runs / name, row.configs[name]
+    source = data_dir or embedded_dataset(config.data)
+    train(config, workdir, source)
+    run = load_run(workdir)
+    if row.inputs:
+        run = run._replace(method=run.method._replace(reconstruct=return_inputs(run.config)))
+    elif run.threshold_from == 'config':
+        run = calibrate_run(workdir, run, source)
+    split = 'train' if config.data.input == 'index' else 'test'
+    results = list(tqdm(evaluate(run.method, run.params, run.config, source, split), desc=row.label, unit='shape'))
+    return Trained(workdir, run, results, sum(seconds for _, seconds in read_log(workdir, 'train/seconds')))
+
+
+def _summarise(row: Row, seeds: Sequence[Trained]) -> list[str]:
+    cells = [row.label, '-' if row.inputs else str(len(seeds))]
+    for metric in METRICS:
+        values = [class_means(trained.results)['mean'][metric] for trained in seeds]
+        spread = f' ± {np.std(values, ddof=1):.3f}' if len(values) > 1 else ''
+        cells += ['-' if np.isnan(values).any() else f'{np.mean(values):.3f}{spread}']
+        published = row.published.get(metric, np.nan)
+        cells += ['-' if np.isnan(published) else f'{published:.3f}']
+    if row.inputs:
+        return [*cells, '-', '-', '-']
+    thresholds = sorted({f'{trained.run.config.eval.threshold:g}' for trained in seeds})
+    mesh_seconds = np.median([result.seconds for trained in seeds for result in trained.results])
+    seconds = np.mean([trained.seconds for trained in seeds])
+    return [*cells, f'{seconds:.0f}', f'{mesh_seconds:.2f}', ', '.join(thresholds)]
+
+
+def _compare_order(rows: Sequence[Row], trained: dict[str, Sequence[Trained]]) -> str:
+    """The rows from the best IoU to the worst, here and in the paper; nothing where it published none or one."""
+    published = {row.label: row.published['iou'] for row in rows if 'iou' in row.published}
+    ours = {label: np.mean([class_means(t.results)['mean']['iou'] for t in trained[label]]) for label in published}
+    if len(published) < 2:
+        return ''
+    here, there = (' > '.join(sorted(ious, key=ious.get, reverse=True)) for ious in (ours, published))
+    return f'By IoU, here: {here}. Published: {there}.'
+
+
+def _show(path: Path, trained: Trained) -> None:
+    """A contact sheet of the best shapes, those of the middle and the worst, with their inputs."""
+    ranked = sorted(trained.results, key=lambda result: -result.scores['iou'])
+    middle = max(0, len(ranked) // 2 - NUM_SHOWN // 2)
+    shown = list(dict.fromkeys([*range(len(ranked))[:NUM_SHOWN], *range(len(ranked))[middle : middle + NUM_SHOWN]]))
+    shown = list(dict.fromkeys([*shown, *range(len(ranked))[-NUM_SHOWN:]]))
+    # The number of a shape, the input of an embedding, is nothing to see.
+    titles = ('input', 'reconstruction') if ranked[0].inputs.ndim else ('reconstruction',)
+    items = [
+        Item(f'{r.category} {r.name}', f'IoU {r.scores["iou"]:.2f}', (show_input(r.inputs), r.mesh)[-len(titles) :])
+        for r in (ranked[i] for i in shown)
+    ]
+    contact_sheet(items, titles, path)
+
+
+def representation(page: Page, output: Path, runs: Path, data_dir: Path | None) -> Path:
+    """The page of representation power (section 4.1): the network against voxels of several resolutions."""
+    name, (row,) = page.name, page.rows
+    ((run_name, config),) = row.configs.items()
+    source = data_dir or embedded_dataset(config.data)
+    with config.unlocked():
+        config.model.num_shapes = len(read_index(source).splits['train'])
+    trained = _train_and_score(row, run_name, runs, source)
+    size = sum(array.size for array in jax.tree.leaves(trained.run.params['params']))
+    ours = class_means(trained.results)['mean']['iou']
+    by_class: dict[str, list[list[float]]] = {}
+    for category, ious in tqdm(voxel_ious(source, 'train'), desc='voxels', unit='shape'):
+        by_class.setdefault(category, []).append([ious[n] for n in RESOLUTIONS])
+    voxels = np.mean([np.mean(values, axis=0) for values in by_class.values()], axis=0)
+    curves = {'ONet': [(n, ours) for n in RESOLUTIONS], 'voxels': list(zip(RESOLUTIONS, voxels, strict=True))}
+    write_plot(output / f'{name}_iou.svg', 'IoU by voxel resolution, training shapes', curves, log_x=True)
+    num_shapes = len(trained.results)
+    voxel_rows = [
+        [f'voxels {n}^3', f'{iou:.3f}', f'{n**3 * num_shapes:,}'] for n, iou in zip(RESOLUTIONS, voxels, strict=True)
+    ]
+    _show(output / f'{name}_shapes.png', trained)
+    return _write_page(
+        page,
+        output,
+        trained.run,
+        [
+            f'{num_shapes} training shapes, each reconstructed from its learned code, and as voxels whose centres are labelled '
+            'exactly. Published for the 4,746 chairs of ShapeNet: IoU about 0.89 with 6 million parameters.',
+            to_markdown(['', 'IoU', 'numbers stored'], [['ONet', f'{ours:.3f}', f'{size:,}'], *voxel_rows]),
+            f'![IoU by resolution]({name}_iou.svg)',
+            to_markdown(*make_table(trained.results)),
+            f'![shapes]({name}_shapes.png)',
+        ],
+    )
+
+
+def generation(page: Page, output: Path, runs: Path, data_dir: Path | None) -> Path:
+    """The page of unconditional generation (section 4.5): samples of the prior and the way between two of them."""
+    name, ((run_name, config),) = page.name, page.rows[0].configs.items()
+    workdir = runs / run_name
+    train(config, workdir, data_dir or embedded_dataset(config.data))
+    run = load_run(workdir)
+    folder = workdir / 'samples'
+    sample_files(run.params, run.config, 18, 0, folder, 'ply')
+    interpolate_files(
+        run.params, run.config, '0', '1', num_steps=8, seed=0, data_dir=None, output=workdir / 'way', file_format='ply'
+    )
+    pictures = {
+        'samples.png': folder / 'contact_sheet.png',
+        'way.png': workdir / 'way' / 'strip.png',
+        'way.gif': workdir / 'way' / 'strip.gif',
+    }
+    for ending, path in pictures.items():
+        write_atomically(output / f'{name}_{ending}', path.read_bytes())
+    terms = {term: read_log(workdir, f'val/{term}') for term in ('loss', 'reconstruction', 'kl')}
+    write_plot(output / f'{name}_curves.svg', 'validation: nats a shape, by step', terms)
+    last = ', '.join(f'{term} {values[-1][1]:.1f}' for term, values in terms.items())
+    return _write_page(
+        page,
+        output,
+        run,
+        [
+            f'Negative evidence lower bound on the validation split, in nats a shape: {last}. The paper gives no figures.',
+            f'![terms]({name}_curves.svg)',
+            'Samples of the prior:',
+            f'![samples]({name}_samples.png)',
+            'From the first to the second, linear in the latent code:',
+            f'![strip]({name}_way.png)',
+            f'![morph]({name}_way.gif)',
+        ],
+    )
+
+
+def _write_page(page: Page, output: Path, run: Run, parts: Sequence[str]) -> Path:
+    device, path = jax.devices()[0], output / f'{page.name}.md'
+    facts = {
+        'command': f'`{page.command}`',
+        'steps': f'{run.config.train.num_steps:,} of batches of {run.config.train.batch_size}',
+        'dataset': f'{run.data_dir.name}, {read_index(run.data_dir).source["kind"]}',
+        'machine': f'{jax.device_count()} x {device.device_kind}, {os.cpu_count()} cores ({platform.machine()})',
+        'versions': f'JAX {jax.__version__}, Python {platform.python_version()}',
+        'date': datetime.now(UTC).date().isoformat(),
+        'commit': find_commit(Path(__file__).resolve().parents[2]) or 'unknown',
+    }
+    lines = [f'# {page.title}', *filter(None, parts), '\n'.join(f'* {key}: {value}' for key, value in facts.items())]
+    write_atomically(path, ('\n\n'.join(line.rstrip() for line in lines) + '\n').encode())
+    return path
+
+
+class Table(NamedTuple):
+    """How a table of the paper is made."""
+
+    title: str
+    configs: tuple[str, ...]  # of two the first for small networks, the second for full-size ones
+    rows: dict[str, str]  # label -> variant of the config, or FILE:VARIANT of another one
+    write: Callable[[Page, Path, Path, Path | None], Path] = reconstruction
+    tiny_steps: int | None = None  # of small networks of `configs`; None: as many as the config says
+
+
+TABLES = {
+    'single_image': Table('Single image 3D reconstruction', ('onet_image',), {'ONet': ''}),
+    'completion': Table('Point cloud completion', ('onet_points',), {'Input': '', 'ONet': ''}, tiny_steps=7500),
+    'local_features': Table(
+        'Point cloud completion: one code, or features of places',
+        ('onet_points',),
+        {
+            'Planes': 'conv_onet:points=3000,maps=planes',
+            'One code': 'onet_points:points=3000',
+            'Planes, 300 points': 'conv_onet:points=300,maps=planes',
+            'One code, 300 points': 'points=300',
+        },
+        tiny_steps=7500,
+    ),
+    'super_resolution': Table('Voxel super-resolution', ('onet_voxels',), {'Input': '', 'ONet': ''}),
+    'representation': Table('Representation power', ('onet_embedding',), {'ONet': ''}, representation),
+    'generation': Table('Unconditional generation', ('onet_unconditional',), {'ONet': ''}, generation),
+    'ablation_sampling': Table(
+        'Ablation: sampling of training points',
+        ('onet_points', 'onet_image'),
+        {name: f'sampling={name.lower().replace(" ", "")}' for name in ('Uniform', 'Uniform 64', 'Equal', 'Surface')},
+        tiny_steps=1200,
+    ),
+    'ablation_architecture': Table(
+        'Ablation: architecture',
+        ('onet_points', 'onet_image'),
+        {'Full': 'sampling=uniform', 'No ResNet': 'sampling=uniform,noresnet', 'No CBN': 'sampling=uniform,nocbn'},
+        tiny_steps=1200,
+    ),
+}

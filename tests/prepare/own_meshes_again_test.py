@@ -1,0 +1,113 @@
+"""A folder of meshes that is prepared again: after an interruption, or when meshes, lists or their faults have changed."""
+
+import numpy as np
+import pytest
+import trimesh
+from mesh_files import plate, save
+
+from onet_jax.data import records
+from onet_jax.prepare import own_meshes
+from onet_jax.prepare.own_meshes import prepare_meshes
+from onet_jax.prepare.runners import in_this_process
+
+SETTINGS = {'num_points': 2100, 'num_views': 0, 'seed': 0, 'val_fraction': 0.25, 'test_fraction': 0.25}
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    """A function that prepares four plates, and one file that is no mesh, again and again."""
+    for i in range(4):
+        save(plate(i), tmp_path / f'meshes/case/{i}.off')
+    (tmp_path / 'meshes/case/broken.off').write_text('OFF')
+
+    def run(**options):
+        return prepare_meshes(tmp_path / 'meshes', tmp_path / 'data', **SETTINGS, **options, run=in_this_process)
+
+    return run
+
+
+def times(data_dir):
+    return {path.stem: path.stat().st_mtime_ns for path in (data_dir / 'shapes').rglob('*.npz')}
+
+
+def test_what_is_known_is_not_read_again(prepare, tmp_path, monkeypatch):
+    """Neither good meshes nor bad ones, in either pass."""
+    close = own_meshes.close
+
+    def reject_one(mesh):
+        if np.ptp(mesh.vertices, axis=0)[1] == pytest.approx(0.31):
+            raise ValueError('it is not to our taste')
+        return close(mesh)
+
+    monkeypatch.setattr(own_meshes, 'close', reject_one)
+    index = prepare()
+    assert index.rejected['case/1'] == 'it is not to our taste'
+    assert 'broken.off: expected a readable' in index.rejected['case/broken']
+    monkeypatch.setattr(own_meshes, 'load_mesh', None)
+    (tmp_path / 'data/dataset.json').unlink()
+    assert prepare() == index
+
+
+def test_a_damaged_note_is_made_again(prepare, tmp_path):
+    index = prepare()
+    notes = sorted((tmp_path / 'data').rglob('surfaces/case/*.json'))
+    assert [path.stem for path in notes] == ['0', '1', '2', '3', 'broken']
+    for path, content in zip(notes, ('', '{"recipe": ', '{}', '{"recipe": "00"}'), strict=False):
+        path.write_text(content)
+    assert prepare() == index
+
+
+def test_a_mesh_that_changed_is_made_again(prepare, tmp_path):
+    index, before, digest = prepare(), times(tmp_path / 'data'), records.digest(tmp_path / 'data')
+    save(plate(20), tmp_path / 'meshes/case/2.off')
+    changed, after = prepare(), times(tmp_path / 'data')
+    assert {name for name in before if before[name] != after[name]} == {'2'}
+    assert changed.content != index.content
+    assert records.digest(tmp_path / 'data') != digest, 'whatever was made of the shapes is made anew'
+    surface = records.read_shape(records.shape_path(tmp_path / 'data', 'case', '2')).surface
+    np.testing.assert_allclose(np.ptp(surface, axis=0)[1], 0.5, atol=2e-3)
+
+    save(plate(2), tmp_path / 'meshes/case/2.off')
+    assert prepare() == index
+
+
+def test_a_mesh_that_was_repaired_is_taken(prepare, tmp_path):
+    assert list(prepare().rejected) == ['case/broken']
+    save(plate(9), tmp_path / 'meshes/case/broken.off')
+    index = prepare()
+    assert not index.rejected
+    assert ('case', 'broken') in sum(index.splits.values(), ())
+    save(trimesh.creation.box((1, 1, 0)), tmp_path / 'meshes/case/broken.off')
+    assert 'found a flat one' in prepare().rejected['case/broken']
+    assert ('case', 'broken') not in sum(records.read_index(tmp_path / 'data').splits.values(), ())
+
+
+def test_shapes_that_change_their_split_change_their_sampling(prepare, tmp_path):
+    lists = tmp_path / 'lists'
+    (lists / 'case').mkdir(parents=True)
+
+    def write_lists(**names):
+        for split, content in names.items():
+            (lists / 'case' / f'{split}.lst').write_text(content)
+
+    def share_inside(name):
+        return records.read_shape(records.shape_path(tmp_path / 'data', 'case', name)).occ.mean()
+
+    write_lists(train='0\n1', val='2', test='3')
+    prepare(lists=lists, sampling='equal')
+    assert [share_inside(name) == 0.5 for name in '0123'] == [True, True, False, False]
+    write_lists(train='0\n3', val='2', test='1')
+    prepare(lists=lists, sampling='equal')
+    assert [share_inside(name) == 0.5 for name in '0123'] == [True, False, False, True]
+
+
+def test_colours_beside_a_mesh_belong_to_it(tmp_path):
+    save(plate(0), tmp_path / 'a.obj')
+    first = own_meshes._recipe(str(tmp_path / 'a.obj'))
+    (tmp_path / 'a.mtl').write_text('newmtl red')
+    second = own_meshes._recipe(str(tmp_path / 'a.obj'))
+    assert first != second
+    assert own_meshes._recipe(str(tmp_path / 'a.obj'), seed=1) != second
+    assert own_meshes._recipe(str(tmp_path / 'a.obj')) == second
+    with pytest.raises(ValueError, match=r'b\.obj: expected a file that can be read'):
+        own_meshes._recipe(str(tmp_path / 'b.obj'))
