@@ -1,13 +1,81 @@
-"""Experiments: `get_config(variant)` of each file returns a locked ConfigDict. Variants combine, as in FILE.py:tiny,nocbn."""
+"""Experiments: `get_config(arg)` of each file returns a locked ConfigDict. Variants combine, as in FILE.py:tiny,nocbn.
 
-from collections.abc import Sequence
+A file states the `model` and the `data` of its experiment in full. What has nothing to do with a paper (the optimiser, the
+loop, validation, meshes) is here with its usual values, and a file names those that it changes.
+"""
+
+import ast
+import io
+import tokenize
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
 
 from onet_jax.errors import InputError
 
 
-def choose(name: str, variant: str, *options: Sequence[str]) -> set[str]:
-    """The words of a variant, of which each of `options` may give one. Raises ValueError for others."""
-    words = [word for word in variant.split(',') if word]
+def optim(**changes) -> dict:
+    return {
+        'name': 'adam',  # 'adam' or 'muon'
+        'learning_rate': 1e-4,
+        'schedule': 'constant',  # 'constant', 'cosine', 'step' or 'exponential', after the warm-up
+        'warmup_steps': 0,
+        'decay_steps': 100_000,  # of 'step' and 'exponential'
+        'decay_factor': 0.3,  # by which the learning rate is multiplied in decay_steps
+        'clip_norm': 0.0,  # of the gradient of all weights; 0 is off
+        'accumulate_steps': 1,  # batches whose mean gradient makes one update
+        'ema_decay': 0.0,  # of the exponential moving average of the weights that is validated and used; 0 is off
+        **changes,
+    }
+
+
+def train(**changes) -> dict:
+    return {
+        'num_steps': 300_000,
+        'batch_size': 64,  # over all devices
+        'backend': 'pmap',  # 'pmap' or 'jit'
+        'dtype': 'float32',  # 'bfloat16': features and products; weights, statistics and loss stay float32
+        'log_every_steps': 10,
+        'eval_every_steps': 2000,
+        'checkpoint_every_steps': 1000,
+        **changes,
+    }
+
+
+def eval_(**changes) -> dict:
+    return {
+        'batch_size': 10,
+        'split': 'val',  # what is validated on
+        'targets': ('volume_points', 'voxels'),  # with 'voxels' validation has the IoU with the 32^3 voxels too
+        'threshold': 0.2,
+        'sample': False,  # latent codes: samples of the prior, or its mean
+        'select_by': 'iou',  # 'iou', 'loss', ...: the metric that makes a checkpoint the best one
+        'render_every_steps': 0,  # pictures of reconstructions, in WORKDIR/images and TensorBoard; 0 is never
+        **changes,
+    }
+
+
+def mesh(**changes) -> dict:
+    return {
+        'resolution': 32,  # cells along each edge of the coarsest grid
+        'upsampling_steps': 2,  # how often cells at the surface are halved
+        **changes,
+    }
+
+
+def experiment(model: dict, data: dict, **groups) -> ConfigDict:
+    """The locked config; a key of `model` and `data` whose value is None is not of the variant, and left out."""
+    model, data = ({key: value for key, value in group.items() if value is not None} for group in (model, data))
+    return ConfigDict({'model': model, 'data': data, **groups}).lock()
+
+
+def choose(name: str, variants: str, *options: Sequence[str]) -> tuple[str, ...]:
+    """Of each of `options` the word that the comma-separated variants give, '' where they give none.
+
+    Raises InputError for an unknown word and for two words of one option.
+    """
+    words = [word for word in variants.split(',') if word]
     unknown = [word for word in words if not any(word in group for group in options)]
     if unknown:
         known = tuple(word for group in options for word in group)
@@ -16,4 +84,57 @@ def choose(name: str, variant: str, *options: Sequence[str]) -> set[str]:
         both = [word for word in words if word in group]
         if len(both) > 1:
             raise InputError(f'configs/{name}.py: expected one of the variants {tuple(group)}, found {both}')
-    return set(words)
+    return tuple(next((word for word in words if word in group), '') for group in options)
+
+
+def describe(config: ConfigDict, file: str | Path) -> str:
+    """The values of the config of a file as an indented listing, each with the comment beside its key in the sources."""
+    comments = {}
+    for source in (__file__, file):
+        for path, comment in _read_comments(source):
+            comments[path] = comment or comments.get(path, '')
+    places = {path: i for i, path in enumerate(comments)}
+
+    def lines(values: ConfigDict, group: str, indent: str) -> Iterator[str]:
+        for key in sorted(values, key=lambda key: places.get((group, key), len(places))):
+            value, comment = values[key], comments.get((group, key))
+            beside = f'  # {comment}' if comment else ''
+            if not isinstance(value, ConfigDict):
+                yield f'{indent}{key}: {value!r}{beside}'
+            else:
+                yield f'{indent}{key}:{beside}' if value else f'{indent}{key}: {{}}{beside}'
+                yield from lines(value, key, indent + '    ')
+
+    return '\n'.join(lines(config, 'get_config', ''))
+
+
+def _read_comments(file: str | Path) -> list[tuple[tuple[str, str], str]]:
+    """((group, key), comment or '') of the keys of all dicts and of all arguments by name, in the order of a source file.
+
+    The group is the function that returns the dict, its key in another dict or the variable that it is assigned to.
+    """
+    text, keys = Path(file).read_text(encoding='utf-8'), []
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    comments = {token.start[0]: token.string.lstrip('# ') for token in tokens if token.type == tokenize.COMMENT}
+
+    def visit(node: ast.AST, group: str):
+        match node:
+            case ast.FunctionDef(name=name):
+                group = name.rstrip('_')
+            case ast.Assign(targets=[ast.Name(id=name)]):
+                group = name
+            case ast.keyword(arg=str(name)):
+                keys.append((node.lineno, (group, name)))
+                group = name
+            case ast.Dict():
+                for key, value in zip(node.keys, node.values, strict=True):
+                    if isinstance(key, ast.Constant):
+                        keys.append((key.lineno, (group, key.value)))
+                    visit(value, key.value if isinstance(key, ast.Constant) else group)
+                return
+        for child in ast.iter_child_nodes(node):
+            visit(child, group)
+
+    visit(ast.parse(text), '')
+    last = dict(keys)  # of several keys on a line the comment is the last one's
+    return [(path, comments.get(line, '') if last[line] == path else '') for line, path in keys]

@@ -14,25 +14,50 @@ The variant `tiny` has small networks, for two CPU cores.
 
 from ml_collections import ConfigDict
 
-from configs import choose, onet_points
+from configs import choose, eval_, experiment, mesh, optim, train
 
-VARIANTS = ('', *onet_points.SIZES)
+VARIANTS = ('', 'tiny')
 
 
-def get_config(variant: str = '') -> ConfigDict:
-    chosen = choose('onet_embedding', variant, onet_points.SIZES)
-    config = onet_points.get_config(variant).unlock()
-    del config.model.encoder_hidden_size, config.data.num_input_points, config.data.noise_std
-    config.model.update(encoder='idx')
-    config.model.num_shapes = 640 if 'tiny' in chosen else 800  # of the training split
-    config.model.code_std = 1.0  # of the codes before training
-    config.data.update(input='index')
-    config.eval.update(split='train', threshold=0.5)
-    if 'tiny' in chosen:
-        # Many shapes with few points each, so that every code is often visited, and none has to forget where it began.
-        config.model.code_std = 0.01
-        config.data.update(num_points_per_step=64, num_near_points=52)
-        config.train.update(batch_size=128)
-    else:
-        config.data.update(num_points_per_step=1024)
-    return config.lock()
+def get_config(arg: str = '') -> ConfigDict:
+    (tiny,) = choose('onet_embedding', arg, ('tiny',))
+    return experiment(
+        seed=0,
+        model={
+            'name': 'onet',
+            'encoder': 'idx',
+            'decoder': 'cbatchnorm',
+            'cond_size': 128 if tiny else 512,
+            'num_shapes': 640 if tiny else 800,  # of the training split
+            'code_std': 0.01 if tiny else 1.0,  # of the codes before training
+            'decoder_hidden_size': 64 if tiny else 256,
+            'latent_size': 0,  # of the VAE; 0 is none
+            'free_bits': 0.0,  # nats of KL for each latent number that cost nothing; 0 is off
+            'leaky': False,  # leaky ReLUs in the decoder and in the encoder of the VAE
+        },
+        data={
+            'feed': 'resident' if tiny else 'tfds',  # 'resident': all in device memory, without TensorFlow
+            'inputs': ('index',),
+            'targets': ('volume_points',),
+            # Many shapes with few points each, so that every code is often visited, and none has to forget where it began.
+            'num_points_per_step': 64 if tiny else 1024,
+            'num_near_points': 52 if tiny else 0,  # nearest to the surface; 0: as drawn
+            'sampling': 'uniform',  # 'uniform', 'equal' or 'surface': how the dataset's points were drawn
+            # The embedded dataset, built where no --data_dir is given.
+            'families': (),  # all of them
+            'num_shapes_per_family': 80 if tiny else 100,
+            'num_points': 16_384 if tiny else 100_000,
+            'num_views': 0,
+            'val_fraction': 0.1,
+            'test_fraction': 0.1,
+            'dataset_seed': 0,
+        },
+        optim=optim(name='muon', learning_rate=1e-2, schedule='cosine', warmup_steps=100) if tiny else optim(),
+        train=train(
+            num_steps=1750, batch_size=128, log_every_steps=50, eval_every_steps=350, checkpoint_every_steps=350
+        )
+        if tiny
+        else train(),
+        eval=eval_(split='train', targets=('volume_points',) if tiny else ('volume_points', 'voxels'), threshold=0.5),
+        mesh=mesh(),
+    )

@@ -11,25 +11,55 @@ pixels, and takes about six minutes on two CPU cores (docs/results/single_image.
 
 from ml_collections import ConfigDict
 
-from configs import choose, onet_points
+from configs import choose, eval_, experiment, mesh, optim, train
 
-VARIANTS = ('', *onet_points.SIZES, *onet_points.SAMPLINGS, *onet_points.DECODERS)
+SAMPLINGS = ('sampling=uniform', 'sampling=uniform64', 'sampling=equal', 'sampling=surface')
+DECODERS = {'noresnet': 'cbatchnorm_noresnet', 'nocbn': 'batchnorm'}
+VARIANTS = ('', 'tiny', *SAMPLINGS, *DECODERS)
 
 
-def get_config(variant: str = '') -> ConfigDict:
-    chosen = choose('onet_image', variant, onet_points.SIZES, onet_points.SAMPLINGS, onet_points.DECODERS)
-    config = onet_points.get_config(variant).unlock()
-    del config.model.encoder_hidden_size, config.data.num_input_points, config.data.noise_std
-    config.data.update(input='image', num_views=24)
-    config.data.augment = False  # train on random square crops of 75 to 100 % of the area of a view
-    if 'tiny' in chosen:
-        config.model.update(encoder='simple_conv', encoder_hidden_size=16)
-        config.data.image_size = 64  # px
-        config.train.update(num_steps=5000, eval_every_steps=1000)
-    else:
-        config.model.update(encoder='resnet18', cond_size=256)
-        # Weights of a ResNet of torchvision or timm (.pth or .safetensors) to start the encoder from; '' is from scratch.
-        config.model.encoder_init = ''
-        config.data.image_size = 224  # px
-        config.train.update(eval_every_steps=20_000)
-    return config.lock()
+def get_config(arg: str = '') -> ConfigDict:
+    tiny, sampling, decoder = choose('onet_image', arg, ('tiny',), SAMPLINGS, DECODERS)
+    return experiment(
+        seed=0,
+        model={
+            'name': 'onet',
+            'encoder': 'simple_conv' if tiny else 'resnet18',
+            'decoder': DECODERS.get(decoder, 'cbatchnorm'),
+            'cond_size': 128 if tiny else 256,
+            'encoder_hidden_size': 16 if tiny else None,
+            'decoder_hidden_size': 64 if tiny else 256,
+            'latent_size': 0,  # of the VAE; 0 is none
+            'free_bits': 0.0,  # nats of KL for each latent number that cost nothing; 0 is off
+            'leaky': False,  # leaky ReLUs in the decoder and in the encoder of the VAE
+        },
+        data={
+            'feed': 'resident' if tiny else 'tfds',  # 'resident': all in device memory, without TensorFlow
+            'inputs': ('image',),
+            'targets': ('volume_points',),
+            'image_size': 64 if tiny else 224,  # px
+            'augment': False,  # train on random square crops of 75 to 100 % of the area of a view
+            'num_points_per_step': 64 if sampling == 'sampling=uniform64' else 256 if tiny else 2048,
+            'num_near_points': 208 if tiny and not sampling else 0,  # nearest to the surface; 0: as drawn
+            'sampling': sampling.removeprefix('sampling=').removesuffix('64') or 'uniform',  # of the dataset's points
+            # The embedded dataset, built where no --data_dir is given.
+            'families': (),  # all of them
+            'num_shapes_per_family': 80 if tiny else 100,
+            'num_points': 16_384 if tiny else 100_000,
+            'num_views': 24,
+            'val_fraction': 0.1,
+            'test_fraction': 0.1,
+            'dataset_seed': 0,
+        },
+        optim=optim(name='muon', learning_rate=1e-2, schedule='cosine', warmup_steps=100) if tiny else optim(),
+        train=train(
+            num_steps=5000, batch_size=32, log_every_steps=50, eval_every_steps=1000, checkpoint_every_steps=350
+        )
+        if tiny
+        else train(
+            eval_every_steps=20_000,
+            encoder_init='',  # ResNet of torchvision or timm (.pth, .safetensors) to start from; '' is none
+        ),
+        eval=eval_(targets=('volume_points',), threshold=0.4) if tiny else eval_(),
+        mesh=mesh(),
+    )
