@@ -1,7 +1,10 @@
-"""The cameras of the R2N2 renderings (Choy et al.), with which the images of ShapeNet were made.
+"""Pinhole cameras: projection, its inverse and rays through pixels, for arrays of numpy and of JAX; the cameras of R2N2.
 
-N points, [...] any leading axes, one camera for each. Image axes: x right, y down, z forward. Pixels are continuous:
-the pixel in column i and row j covers [i, i + 1) x [j, j + 1), so that (68.5, 68.5) is the centre of 137 x 137 px.
+N points or pixels, [...] any leading axes, one camera for each. A camera is two matrices on homogeneous coordinates: the
+extrinsic [R | t] and the intrinsic. Camera axes: x right, y down, z forward. Pixels are continuous: the pixel in column i and
+row j covers [i, i + 1) x [j, j + 1), so that (68.5, 68.5) is the centre of 137 x 137 px. Imports no JAX.
+
+The images of ShapeNet, the R2N2 renderings, were made with the cameras of Choy et al.
 
 Three frames, all with y up:
     shapenet  ShapeNetCore v1: the diagonal of the bounding box is 1 and its centre 0. The views were drawn in this frame.
@@ -25,8 +28,8 @@ AZIMUTHS, ELEVATIONS, DISTANCE_RATIOS = (0.0, 360.0), (25.0, 30.0), (0.65, 0.95)
 class Camera(NamedTuple):
     """A point is seen at the perspective division of camera_mat @ world_mat @ (point, 1): see `project`."""
 
-    world_mat: np.ndarray  # [..., 3, 4] float64, points -> camera frame; a rotation, or a rotation times a scale
-    camera_mat: np.ndarray  # [..., 3, 3] float64, camera frame -> px of an image of 137 px
+    world_mat: ArrayLike  # [..., 3, 4] extrinsic, points -> camera frame; a rotation, or a rotation times a scale
+    camera_mat: ArrayLike  # [..., 3, 3] intrinsic, camera frame -> px, here of an image of 137 px
 
 
 def r2n2_camera(azimuth: ArrayLike, elevation: ArrayLike, distance_ratio: ArrayLike) -> Camera:
@@ -77,18 +80,52 @@ def object_camera(camera: Camera, loc: ArrayLike, scale: ArrayLike) -> Camera:
 
 
 def to_normalised(camera: Camera, image_size: int = IMAGE_SIZE) -> Camera:
-    """A camera of pixels -> one of device coordinates: the image is [-1, 1]^2, -1 its left and top edge."""
+    """A camera of pixels -> one of normalised device coordinates: the image is [-1, 1]^2, -1 its left and top edge."""
     to_device = np.array([[2 / image_size, 0, -1], [0, 2 / image_size, -1], [0, 0, 1]])
     return camera._replace(camera_mat=to_device @ camera.camera_mat)
 
 
-def project(camera: Camera, points: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Points [..., N, 3] -> pixels [..., N, 2] (x, y), depth [..., N] along the axis of the camera; float64.
+def project(camera: Camera, points: ArrayLike) -> tuple[ArrayLike, ArrayLike]:
+    """Points [..., N, 3] -> pixels [..., N, 2] (x, y), depth [..., N] along the axis of the camera.
 
-    A point that is not in front of the camera (depth <= 0) is nowhere in the picture: its pixel means nothing.
+    This and the next two functions compute in float64 with numpy; where an array is one of JAX they compute with JAX, in the
+    precision it is set to, and can be differentiated and compiled. A point that is not in front of the camera (depth <= 0) is
+    nowhere in the picture: its pixel means nothing.
     """
-    points = np.asarray(points, np.float64)
-    seen = points @ np.swapaxes(camera.world_mat[..., :3], -1, -2) + camera.world_mat[..., None, :, 3]
-    image = seen @ np.swapaxes(camera.camera_mat, -1, -2)
+    _, world_mat, camera_mat, points = _arrays(*camera, points)
+    seen = _multiply(world_mat[..., :3], points) + world_mat[..., None, :, 3]
+    image = _multiply(camera_mat, seen)
     with np.errstate(divide='ignore', invalid='ignore'):
         return image[..., :2] / image[..., 2:], seen[..., 2]
+
+
+def rays(camera: Camera, pixels: ArrayLike) -> tuple[ArrayLike, ArrayLike]:
+    """Pixels [..., N, 2] (x, y) -> origins and directions of the rays through them, [..., N, 3] each.
+
+    A direction is as long as makes its depth 1: origin + depth * direction is the point that `project` takes there.
+    """
+    xp, world_mat, camera_mat, pixels = _arrays(*camera, pixels)
+    seen = _multiply(xp.linalg.inv(camera_mat), xp.concatenate([pixels, xp.ones_like(pixels[..., :1])], axis=-1))
+    to_world = xp.linalg.inv(world_mat[..., :3])
+    directions = _multiply(to_world, seen / seen[..., 2:])
+    origins = _multiply(to_world, -world_mat[..., None, :, 3])
+    return xp.broadcast_to(origins, directions.shape), directions
+
+
+def unproject(camera: Camera, pixels: ArrayLike, depth: ArrayLike) -> ArrayLike:
+    """Pixels [..., N, 2] (x, y) and their depth [..., N] along the axis of the camera -> points [..., N, 3]."""
+    origins, directions = rays(camera, pixels)
+    _, depth = _arrays(depth)
+    return origins + depth[..., None] * directions
+
+
+def _arrays(*values: ArrayLike) -> tuple:
+    """The namespace of the arrays, which is JAX's where any of them is JAX's and else numpy, and the arrays in floats of it."""
+    found = [value.__array_namespace__() for value in values if hasattr(value, '__array_namespace__')]
+    xp = next((namespace for namespace in found if namespace is not np), np)
+    return xp, *(xp.asarray(value, float) for value in values)
+
+
+def _multiply(matrix: ArrayLike, vectors: ArrayLike) -> ArrayLike:
+    """[..., 3, 3] @ each of [..., N, 3]; written out, for an accelerator's matrix products have too few bits for pixels."""
+    return sum(matrix[..., None, :, k] * vectors[..., k : k + 1] for k in range(3))

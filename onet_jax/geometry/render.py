@@ -20,7 +20,7 @@ from trimesh.visual.color import uv_to_color
 from trimesh.visual.material import PBRMaterial
 
 from onet_jax.errors import InputError
-from onet_jax.geometry.cameras import IMAGE_SIZE, Camera, object_camera, project
+from onet_jax.geometry.cameras import IMAGE_SIZE, Camera, object_camera, project, rays
 
 GREY = (0.80, 0.80, 0.80)  # sRGB in full light, of a mesh without colours: a drawn hue would say nothing of its shape
 LAMP = (0.37, 0.92, 0.12)  # towards it, in the axes of the mesh: y is up
@@ -238,17 +238,15 @@ def _draw(surface: Surface, colours: np.ndarray, camera: Camera, window: tuple[i
         return
     shape = (bottom - top, right - left, len(SAMPLES))
     steps, zoom = np.array(SAMPLES) / 16, IMAGE_SIZE / len(view.rgb)
-    positions = np.ones((*shape, 3))
-    positions[..., 0] = zoom * (np.arange(left, right)[:, None] + steps[:, 0])
-    positions[..., 1] = zoom * (np.arange(top, bottom)[:, None, None] + steps[:, 1])
-    # Rays whose length along the camera's axis is 1 / unit_depth, so that a distance is a depth.
-    inverse = np.linalg.inv(camera.world_mat[:, :3])
+    pixels = np.empty((*shape, 2))
+    pixels[..., 0] = zoom * (np.arange(left, right)[:, None] + steps[:, 0])
+    pixels[..., 1] = zoom * (np.arange(top, bottom)[:, None, None] + steps[:, 1])
+    origins, directions = rays(camera, pixels.reshape(-1, 2))
+    # Of a length around 1, whatever the unit of the depth is: rays are float32.
     unit_depth = np.linalg.norm(camera.world_mat[2, :3])
-    eye = -inverse @ camera.world_mat[:, 3]
-    to_world = unit_depth * inverse @ np.linalg.inv(camera.camera_mat)
-    directions = (positions.reshape(-1, 3) @ to_world.T).astype(np.float32)
+    directions = (unit_depth * directions).astype(np.float32)
 
-    hits = trace(surface, eye, directions)
+    hits = trace(surface, origins, directions)
     lamp = unit(np.array(LAMP, np.float32))
     light = FLOOR + (1 - FLOOR) * (1 + hits.normals @ lamp[:, None]) / 2
     paint = np.einsum('hi,hic->hc', hits.weights, colours[hits.faces])

@@ -1,3 +1,9 @@
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 import pytest
 
@@ -9,8 +15,10 @@ from onet_jax.geometry.cameras import (
     object_camera,
     project,
     r2n2_camera,
+    rays,
     sample_cameras,
     to_normalised,
+    unproject,
 )
 
 MODELS = {'chairA': '03001627', 'torusB': '99999999'}
@@ -120,3 +128,49 @@ def test_cameras_are_drawn_as_the_renderings_were():
 def test_points_beside_the_camera_do_not_raise():
     _, depth = project(r2n2_camera(0, 0, 1), [[1.75, 0, 0], [1.75, 1, 0], [3, 0, 0]])
     np.testing.assert_allclose(depth, [0, 0, -1.25], atol=1e-12)
+
+
+def some_cameras():
+    """Cameras [4] whose matrices are general: another unit, and an intrinsic matrix whose last row is no unit vector."""
+    camera = object_camera(aim(sample_cameras(3, 4), [30.0, -4.0, 9.0], 5.0), [30.0, -4.0, 9.0], 4.0)
+    return camera._replace(camera_mat=-0.5 * camera.camera_mat)
+
+
+@pytest.mark.parametrize('xp', [np, jnp], ids=['numpy', 'jax'])
+def test_unprojecting_undoes_projecting_and_rays_pass_through_the_points(xp):
+    camera, points = Camera(*map(xp.asarray, some_cameras())), xp.asarray(np.random.default_rng(0).normal(size=(50, 3)))
+    pixels, depth = project(camera, points)
+    assert pixels.shape == (4, 50, 2)
+    again = unproject(camera, pixels, depth)
+    assert {type(array) for array in (pixels, depth, again)} == {type(points)}
+    assert again.dtype == (np.float64 if xp is np else np.float32)
+    atol = 1e-12 if xp is np else 2e-5
+    np.testing.assert_allclose(again, np.broadcast_to(points, (4, 50, 3)), atol=atol)
+    origins, directions = rays(camera, pixels)
+    assert origins.shape == directions.shape == (4, 50, 3)
+    np.testing.assert_allclose(project(camera, origins)[1], 0, atol=10 * atol, err_msg='the eye')
+    further = project(camera, origins + 2.5 * directions)
+    np.testing.assert_allclose(further[0], pixels, atol=1e2 * atol)
+    np.testing.assert_allclose(further[1], 2.5, atol=10 * atol)
+
+
+def test_projection_is_one_function_of_both_libraries_compiled_and_differentiated():
+    camera, points = some_cameras(), np.random.default_rng(1).normal(size=(7, 3))
+    with jax.enable_x64(True):
+        for function, arguments in (
+            (project, (points,)),
+            (rays, project(camera, points)[:1]),
+            (unproject, project(camera, points)),
+        ):
+            expected = function(camera, *arguments)
+            found = jax.jit(function)(camera, *arguments)
+            for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-12)
+        # By the camera and by the points.
+        jax.test_util.check_grads(project, (camera, points), order=1, modes=['fwd', 'rev'])
+
+
+def test_preparing_data_starts_no_jax():
+    modules = ('cameras', 'sampling', 'render', 'meshes', 'voxels', 'inside', 'watertight', 'tiled_marching_cubes')
+    code = f'import sys; from onet_jax.geometry import {", ".join(modules)}; sys.exit("jax" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
