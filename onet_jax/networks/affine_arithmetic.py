@@ -1,22 +1,22 @@
-"""Bounds of a bound decoder on whole cuboids: affine arithmetic, one pass of the network and one back for all of one.
+"""Affine arithmetic: guaranteed bounds of the logits of a `BoundDecoder` on whole cuboids (range analysis).
 
-On the cuboid centre + half_edges e, e in [-1, 1]^3, every unit x of the network is carried as a form
+On the cuboid centre + half_edges e, e in [-1, 1]^3 (the noise symbols), every unit x of the network is an affine form
 
     |x(e) - (middle + slopes . e)| <= error
 
-An affine map takes middle and slopes through its matrix and the error through the absolute values of it, so that stretches
-without a kink are exact. A kink is replaced by the line that is nearest to it on the range of the unit (Chebyshev), and half
-of their distance is added to the error. Source: Sharp and Jacobson, Spelunking the Deep: Guaranteed Queries on General Neural
-Implicit Surfaces via Range Analysis, SIGGRAPH 2022 (their "affine fixed").
+A linear layer takes middle and slopes through its matrix and the error through the absolute values of it: stretches without a
+kink are exact. A ReLU is replaced by the line that is nearest to it on the range of the unit (Chebyshev approximation), and
+half of their distance is added to the error. Source: Sharp and Jacobson, Spelunking the Deep: Guaranteed Queries on General
+Neural Implicit Surfaces via Range Analysis, SIGGRAPH 2022 (their "affine fixed").
 
-One error for all that happened before forgets that errors cancel. For the logit this is mended: with lines for kinks it is a
-linear function of the error that each unit adds, the factors are derivatives, and one pass backwards finds all of them. The
-paper's "affine all" is the same at the price of a row of features for each error, but has the sharper ranges of the units too.
+With one error for each unit, errors of earlier layers never cancel. For the logit they do: with lines for ReLUs it is a linear
+function of the error that each unit adds, the factors are derivatives, and one backward pass finds all of them. The paper's
+"affine all" does that at the price of a row of features for each error, but has the sharper ranges of the units too.
 
 The bounds hold for the numbers that the network computes, not for exact arithmetic only. A sum of F products, taken in any
 order and without underflow, is off by at most F eps / 2 times the sum of their magnitudes (Higham, Accuracy and Stability of
-Numerical Algorithms, section 3.1), itself bounded by the product of the norms (Cauchy and Schwarz). Each unit adds that as
-another error, twice: for the network, and for both passes, which split the magnitude among them. This supposes products in the
+Numerical Algorithms, section 3.1), itself bounded by the product of the norms (Cauchy-Schwarz). Each unit adds that as another
+error, twice: for the network, and for both passes, which split the magnitude among them. This supposes products in the
 precision of the arrays: on an accelerator, `jax.default_matmul_precision('highest')`.
 
 N cuboids, F features in, G out.
@@ -34,14 +34,14 @@ from onet_jax.geometry.field import evaluate, for_backend
 if TYPE_CHECKING:
     from onet_jax.networks.bound_decoder import Affine, BoundDecoder
 
-# Cuboids at a time, with five rows of features each (see `field.py`).
-CHUNK = 512
-ACCELERATOR_CHUNK = 2048
+# Cuboids at a time, with five rows of features each (see `geometry/field.py`).
+CUBOID_CHUNK = 512
+ACCELERATOR_CUBOID_CHUNK = 2048
 SLACK = 8  # eps of the magnitude, more than anything but a sum of products rounds away in the network and both passes
 
 
-class Form(NamedTuple):
-    """Units as functions of e in [-1, 1]^3."""
+class AffineForm(NamedTuple):
+    """Affine forms of units, functions of e in [-1, 1]^3."""
 
     middle: jax.Array  # [N, F]
     slopes: tuple[jax.Array, jax.Array, jax.Array]  # [N, F] along each axis
@@ -62,14 +62,14 @@ class Errors:
     def __init__(self, shifts: list[jax.Array]):
         self.shifts, self.sizes = shifts, []
 
-    def add(self, size: jax.Array, x: Form) -> Form:
+    def add(self, size: jax.Array, x: AffineForm) -> AffineForm:
         """x with an error of `size` [N, F] more, and with the shift of that error."""
         shift = self.shifts[len(self.sizes)]
         self.sizes.append(size)
-        return Form(x.middle + shift, x.slopes, x.error + size)
+        return AffineForm(x.middle + shift, x.slopes, x.error + size)
 
 
-def bound_range(decoder: 'BoundDecoder', centres: np.ndarray, half_edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def find_range(decoder: 'BoundDecoder', centres: np.ndarray, half_edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """centres [N, 3] of cuboids with edges 2 half_edges -> low [N], high [N]: all logits on each closed one are between.
 
     half_edges: [3] along each axis, or a number for cubes.
@@ -80,13 +80,13 @@ def bound_range(decoder: 'BoundDecoder', centres: np.ndarray, half_edges: np.nda
     if not len(centres):
         return np.zeros(0), np.zeros(0)
     half_edges = np.broadcast_to(np.asarray(half_edges, decoder.scale.dtype), 3)
-    bounds = partial(_bound_range, decoder, half_edges)
-    low, high = evaluate(bounds, centres, chunk_size=for_backend(CHUNK, ACCELERATOR_CHUNK)).T
+    bounds = partial(_find_range, decoder, half_edges)
+    low, high = evaluate(bounds, centres, chunk_size=for_backend(CUBOID_CHUNK, ACCELERATOR_CUBOID_CHUNK)).T
     return low, high
 
 
 @jax.jit
-def _bound_range(decoder: 'BoundDecoder', half_edges: jax.Array, centres: jax.Array) -> jax.Array:
+def _find_range(decoder: 'BoundDecoder', half_edges: jax.Array, centres: jax.Array) -> jax.Array:
     """half_edges [3], centres [N, 3] -> low and high [N, 2]."""
     num_errors = 2 + 4 * len(decoder.blocks) + 2 * len(decoder.layers)
     zeros = jnp.zeros((len(centres), len(decoder.scale)), decoder.scale.dtype)
@@ -105,25 +105,25 @@ def _bound_range(decoder: 'BoundDecoder', half_edges: jax.Array, centres: jax.Ar
     return jnp.stack([middle - radius, middle + radius], axis=1)
 
 
-def _cuboids(centres: jax.Array, half_edges: jax.Array) -> Form:
+def _cuboids(centres: jax.Array, half_edges: jax.Array) -> AffineForm:
     """The coordinates of the points of cuboids, each a little larger: points, centres and edges are rounded."""
     half = half_edges + SLACK * jnp.finfo(centres.dtype).eps * (jnp.abs(centres) + half_edges)
-    return Form(centres, tuple(half * axis for axis in np.eye(3, dtype=centres.dtype)), jnp.zeros_like(centres))
+    return AffineForm(centres, tuple(half * axis for axis in np.eye(3, dtype=centres.dtype)), jnp.zeros_like(centres))
 
 
-def _decode(decoder: 'BoundDecoder', x: Form, errors: Errors) -> Form:
-    """The forms of points, F = 3, -> those of the logits, F = 1: `BoundDecoder.__call__`, line by line."""
-    x = _map(decoder.lift, x, errors)
+def _decode(decoder: 'BoundDecoder', x: AffineForm, errors: Errors) -> AffineForm:
+    """The affine forms of points, F = 3, -> those of the logits, F = 1: `BoundDecoder.__call__`, line by line."""
+    x = _linear(decoder.lift, x, errors)
     for block in decoder.blocks:
-        inner = _map(block.inner, _bend(x, errors, block.scale, block.shift), errors)
-        x = _map(block.outer, _bend(inner, errors), errors, carried=x)
+        inner = _linear(block.inner, _relu(x, errors, block.scale, block.shift), errors)
+        x = _linear(block.outer, _relu(inner, errors), errors, carried=x)
     for layer in decoder.layers:
-        x = _map(layer, _bend(x, errors), errors)
-    x = _bend(x, errors, decoder.scale, decoder.shift, 0.2 if decoder.leaky else 0.0)
-    return _map(decoder.output, x, errors)
+        x = _linear(layer, _relu(x, errors), errors)
+    x = _relu(x, errors, decoder.scale, decoder.shift, 0.2 if decoder.leaky else 0.0)
+    return _linear(decoder.output, x, errors)
 
 
-def _map(affine: 'Affine', x: Form, errors: Errors, carried: Form | None = None) -> Form:
+def _linear(affine: 'Affine', x: AffineForm, errors: Errors, carried: AffineForm | None = None) -> AffineForm:
     """carried + x kernel + bias: [N, F] -> [N, G]."""
     kernel = affine.kernel.astype(affine.bias.dtype)
     # The sums, and x rounded to the precision of the kernel; the slack is for adding the rest to them.
@@ -131,16 +131,16 @@ def _map(affine: 'Affine', x: Form, errors: Errors, carried: Form | None = None)
     relative = len(kernel) * jnp.finfo(kernel.dtype).eps + jnp.finfo(affine.kernel.dtype).eps + slack
     size = relative * jnp.linalg.norm(x.magnitude(), axis=1, keepdims=True) * jnp.linalg.norm(kernel, axis=0)
     size += slack * jnp.abs(affine.bias)
-    mapped = Form(x.middle @ kernel + affine.bias, tuple(s @ kernel for s in x.slopes), x.error @ jnp.abs(kernel))
+    mapped = AffineForm(x.middle @ kernel + affine.bias, tuple(s @ kernel for s in x.slopes), x.error @ jnp.abs(kernel))
     if carried is not None:
         size += slack * carried.magnitude()
         mapped = jax.tree.map(jnp.add, carried, mapped)
     return errors.add(size, mapped)
 
 
-def _bend(
-    x: Form, errors: Errors, scale: jax.Array | float = 1.0, shift: jax.Array | float = 0.0, slope: float = 0.0
-) -> Form:
+def _relu(
+    x: AffineForm, errors: Errors, scale: jax.Array | float = 1.0, shift: jax.Array | float = 0.0, slope: float = 0.0
+) -> AffineForm:
     """max(y, slope y) of y = scale x + shift, a ReLU that may leak: for y in [low, high] it is within `gap` of chord y + gap.
 
     A y that is rounded past an end is within that rounding more, for neither is steeper than y.
@@ -155,5 +155,7 @@ def _bend(
     # Twice: for scaling, and for the line.
     slack = 2 * SLACK * jnp.finfo(gap.dtype).eps * (jnp.abs(middle) + radius + jnp.abs(shift))
     chord, gap, slack = jax.lax.stop_gradient((chord, gap, slack))
-    line = Form(chord * middle + gap, tuple(chord * scale * s for s in x.slopes), chord * jnp.abs(scale) * x.error)
+    line = AffineForm(
+        chord * middle + gap, tuple(chord * scale * s for s in x.slopes), chord * jnp.abs(scale) * x.error
+    )
     return errors.add(gap + slack, line)

@@ -1,8 +1,8 @@
-"""A decoder with its condition folded in: what depends on the shape alone is computed once, not for every point.
+"""A decoder with batch normalisation and condition folded into its weights: the field of one shape, fast at many points.
 
 With a fixed condition each normalisation of the evaluation mode is an affine map of the channels, x -> scale x + shift. That
-of a block's first matrix is folded into the matrix; the one before it stays, for its input is also carried past the block.
-What is left of the paper's decoder is ten products of matrices, two of them a block, and ReLUs.
+after a block's first matrix is folded into the matrix; the one before it stays, for the shortcut carries its input past the
+block. What is left of the paper's decoder is ten products of matrices, two of them a block, and ReLUs.
 
 T points, H features.
 """
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from onet_jax.networks.affine_arithmetic import bound_range
+from onet_jax.networks.affine_arithmetic import find_range
 
 
 class Affine(flax.struct.PyTreeNode):
@@ -45,7 +45,7 @@ class Block(flax.struct.PyTreeNode):
 class BoundDecoder(flax.struct.PyTreeNode):
     """The field of one shape, points [T, 3] in object coordinates -> logits [T]; jitted, and one compilation for all shapes.
 
-    The lifted points are refined by `blocks` or, without residuals, by `layers`, each after a ReLU. Then
+    `lift` takes points to features; then come ResNet `blocks` or, in a decoder without them, `layers`, each after a ReLU. Then
     logits = output(activation(scale x + shift)).
     """
 
@@ -72,14 +72,14 @@ class BoundDecoder(flax.struct.PyTreeNode):
     def keeps_sign(self, centres: np.ndarray, half_edges: np.ndarray, level: float) -> np.ndarray:
         """centres [N, 3] of cuboids with edges 2 half_edges [3] -> bool [N]: a proof that on the closed cuboid all logits
         are above `level`, or all below it (see `affine_arithmetic.py`)."""
-        low, high = bound_range(self, centres, half_edges)
+        low, high = find_range(self, centres, half_edges)
         return (low > level) | (high < level)
 
 
 def bind_decoder(
     decoder: nn.Module, variables: dict, cond: jax.Array, latent: jax.Array | None = None, dtype: Any = jnp.float32
 ) -> BoundDecoder:
-    """A `Decoder` for one shape: cond [C], latent [Z] or None for the mean of the prior.
+    """The field of one shape by a `Decoder`: cond [C], latent [Z] or None for the mean of the prior.
 
     dtype: of the H x H matrices, which are products of this precision with sums in float32; jnp.bfloat16 is for devices that
     multiply it faster.

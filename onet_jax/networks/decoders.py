@@ -1,4 +1,7 @@
-"""Decoders: points and a condition to logits of occupancy. B batch, T points, C condition, Z latent."""
+"""Decoders of Occupancy Networks: multilayer perceptrons with conditional batch normalisation, and the ablations of it.
+
+B batch, T query points, C condition, Z latent.
+"""
 
 from typing import Any
 
@@ -8,14 +11,14 @@ import jax.numpy as jnp
 
 from onet_jax.errors import InputError
 from onet_jax.networks.bound_decoder import BoundDecoder, bind_decoder
-from onet_jax.networks.layers import BatchNorm, ConditionalBatchNorm, Linear, ResnetBlock, lower
+from onet_jax.networks.layers import BatchNorm, ConditionalBatchNorm, Linear, ResnetBlock, cast
 
 
 class Decoder(nn.Module):
-    """The decoder of the paper and its ablations: points are lifted to features that blocks refine, one by one.
+    """f(points, condition, latent code) -> logits of occupancy: the paper's decoder, five ResNet blocks of each point alone.
 
-    norm             the class that normalises before each activation: `ConditionalBatchNorm` lets the condition steer every
-                     layer; otherwise (`BatchNorm`, None) the condition is added once to the features of the points
+    norm             the normalisation before each activation: `ConditionalBatchNorm` puts the condition into every layer;
+                     otherwise (`BatchNorm`, None) it is added once to the features of the points
     residual         five ResNet blocks, or five plain layers
     latent_steers    the latent code is added to the condition, or else once to the features of the points
     leaky            slope 0.2 for negative values in the activation before the output; those of the blocks stay as they are
@@ -43,7 +46,7 @@ class Decoder(nn.Module):
     ) -> jax.Array:
         """points [B, T, 3] in object coordinates, cond [B, C] -> logits [B, T].
 
-        latent [B, Z]: None is the mean of the prior, 0. Raises ValueError for a latent code of another size.
+        latent [B, Z]: None is the mean of the prior, 0. Raises InputError for a latent code of another size.
         """
         mode = {'train': train, 'axis_name': axis_name}
         net = Linear(self.hidden_size, name='fc_p')(points)
@@ -57,14 +60,14 @@ class Decoder(nn.Module):
             net = net + Linear(self.hidden_size, name='fc_z')(latent)[:, None]
         if cond.shape[-1] and self.norm is not ConditionalBatchNorm:
             net = net + Linear(self.hidden_size, name='fc_c')(cond)[:, None]
-        net = lower(net, self.dtype)
+        net = cast(net, self.dtype)
 
         for i in range(self.num_blocks):
             if self.residual:
                 net = ResnetBlock(self.hidden_size, self.norm, name=f'block{i}')(net, cond=cond, **mode)
             else:
                 net = nn.relu(self.norm(name=f'bn_{i}')(net, cond, **mode))
-                net = Linear(self.hidden_size, name=f'fc_{i}')(net, train=train)
+                net = Linear(self.hidden_size, name=f'fc_{i}')(net)
         if self.norm is not None:
             net = self.norm(name='bn' if self.residual else f'bn_{self.num_blocks}')(net, cond, **mode)
         net = nn.leaky_relu(net, 0.2) if self.leaky else nn.relu(net)
@@ -78,8 +81,8 @@ class Decoder(nn.Module):
         return bind_decoder(self, variables, cond, latent, dtype)
 
 
-# The official names, as options of the one decoder.
-DECODERS = {
+# Official name -> the options of `Decoder`.
+DECODER_OPTIONS = {
     'cbatchnorm': {},  # the paper
     'cbatchnorm_noresnet': {'residual': False},  # ablation "no ResNet"
     'batchnorm': {'norm': BatchNorm},  # ablation "no CBN"

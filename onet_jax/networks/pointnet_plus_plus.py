@@ -1,8 +1,9 @@
-"""PointNet++ (Qi et al., NIPS 2017) and a decoder that reads its features between the points: the baseline PointConv of
-Peng et al., ECCV 2020.
+"""PointNet++ (Qi et al., NIPS 2017) and a decoder that interpolates its features: the baseline PointConv of Peng et al., ECCV
+2020.
 
-Points are grouped around centres that are far from one another, twice, and what the groups say is spread back to all points.
-All choices of points are functions of the cloud: the first centre is its first point, where the official code draws one.
+Set abstraction, twice: centres by farthest point sampling, groups by a ball query, a shared multilayer perceptron and max
+pooling. Feature propagation then interpolates the features of the groups back to all points. All choices of points are
+functions of the cloud: the first centre is its first point, where the official code draws one.
 
 B batch, N points of a cloud, S centres, K points of a group, T query points, C features.
 """
@@ -14,12 +15,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from onet_jax.networks.feature_planes import BoundLocalDecoder, LocalDecoder, reduce_cells
-from onet_jax.networks.layers import BatchNorm, Linear, lower
+from onet_jax.networks.feature_planes import BoundLocalDecoder, LocalDecoder
+from onet_jax.networks.layers import BatchNorm, Linear, cast
+from onet_jax.networks.scatter import reduce_cells
 
-RADII = (0.2, 0.4)  # of the groups of each level
+BALL_RADII = (0.2, 0.4)  # of the groups of each level
 GROUP_SIZES = (32, 64)
-KERNEL_WIDTH = 0.2  # of the Gaussian weights in the decoder
+GAUSSIAN_WIDTH = 0.2  # of the weights in the decoder
 
 
 def square_distances(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -27,9 +29,9 @@ def square_distances(a: jax.Array, b: jax.Array) -> jax.Array:
     return sum(jnp.square(a[:, None, axis] - b[None, :, axis]) for axis in range(3))
 
 
-def choose_far(points: jax.Array, num_chosen: int) -> jax.Array:
-    """Numbers [num_chosen] int32 of points [N, 3]: the first one, then each time the one that is farthest from the others
-    before it. The first one again where there are too few."""
+def sample_farthest(points: jax.Array, num_chosen: int) -> jax.Array:
+    """Farthest point sampling of points [N, 3] -> indices [num_chosen] int32: the first point, then each time the one that is
+    farthest from all before it. The first one again where there are too few."""
 
     def choose(state, _):
         distances, last = state
@@ -40,45 +42,45 @@ def choose_far(points: jax.Array, num_chosen: int) -> jax.Array:
     return jax.lax.scan(choose, start, length=num_chosen)[1]
 
 
-def find_near(centres: jax.Array, points: jax.Array, radius: float, size: int) -> jax.Array:
-    """Numbers [S, size] of the first of points [N, 3] that are within the radius of each centre [S, 3], one of the points.
-    The very first is repeated where there are fewer."""
+def query_ball(centres: jax.Array, points: jax.Array, radius: float, size: int) -> jax.Array:
+    """Ball query: indices [S, size] int32 of the first of points [N, 3] within the radius of each centre [S, 3], one of the
+    points. The very first is repeated where there are fewer."""
     counts = jnp.cumsum(square_distances(centres, points) <= radius**2, axis=1, dtype=jnp.int32)
     found = jax.vmap(lambda row: jnp.searchsorted(row, jnp.arange(1, size + 1)))(counts).astype(jnp.int32)
     return jnp.where(found < len(points), found, found[:, :1])
 
 
 @jax.custom_vjp
-def take_rows(values: jax.Array, rows: jax.Array) -> jax.Array:
+def gather_rows(values: jax.Array, rows: jax.Array) -> jax.Array:
     """values [N, C], rows [M] int -> [M, C]. The gradient is the same in every run, as of `reduce_cells`."""
     return values[rows]
 
 
-def _take_backwards(kept, gradient):
+def _gather_backward(kept, gradient):
     values, rows = kept
     return jnp.zeros_like(values).at[rows].set(reduce_cells(gradient, rows, 'sum')), None
 
 
-take_rows.defvjp(lambda values, rows: (values[rows], (values, rows)), _take_backwards)
+gather_rows.defvjp(lambda values, rows: (values[rows], (values, rows)), _gather_backward)
 
 
-def take(values: jax.Array, rows: jax.Array) -> jax.Array:
+def gather(values: jax.Array, rows: jax.Array) -> jax.Array:
     """values [B, N, C], rows [B, ...] int -> [B, ..., C]."""
-    taken = jax.vmap(take_rows)(values, rows.reshape(len(rows), -1))
+    taken = jax.vmap(gather_rows)(values, rows.reshape(len(rows), -1))
     return taken.reshape(*rows.shape, values.shape[-1])
 
 
-def spread(features: jax.Array, places: jax.Array, points: jax.Array) -> jax.Array:
-    """Features [B, S, C] at places [B, S, 3] -> [B, N, C] at points [B, N, 3]: of the three nearest, by 1 / distance^2."""
-    distances = jax.vmap(square_distances)(points, places)
+def interpolate_three(features: jax.Array, centres: jax.Array, points: jax.Array) -> jax.Array:
+    """Features [B, S, C] at centres [B, S, 3] -> [B, N, C] at points [B, N, 3]: of the three nearest, by 1 / distance^2."""
+    distances = jax.vmap(square_distances)(points, centres)
     third = -jax.lax.top_k(-distances, 3)[0].min(axis=-1, keepdims=True)  # of a slice XLA would sort all
     weights = jnp.where(distances <= third, 1 / (distances + 1e-8), 0)
     # As a product of matrices, whose gradient adds in one order; most of it are zeros, and still it is faster.
     return (weights / weights.sum(axis=-1, keepdims=True)).astype(features.dtype) @ features
 
 
-class PointLayers(nn.Module):
-    """Linear, batch normalisation and ReLU, of each point alone."""
+class SharedMLP(nn.Module):
+    """A multilayer perceptron of each point alone: linear, batch normalisation and ReLU."""
 
     widths: Sequence[int]
 
@@ -86,7 +88,7 @@ class PointLayers(nn.Module):
     def __call__(self, *inputs: jax.Array, train: bool, axis_name: str | None) -> jax.Array:
         """[..., F_1], [..., F_2], ... stand for their concatenation -> [..., the last width]."""
         for i, width in enumerate(self.widths):
-            net = Linear(width, name=f'mlp_convs_{i}')(*inputs, train=train)
+            net = Linear(width, name=f'mlp_convs_{i}')(*inputs)
             inputs = (nn.relu(BatchNorm(name=f'mlp_bns_{i}')(net, train=train, axis_name=axis_name)),)
         return inputs[0]
 
@@ -104,40 +106,38 @@ class PointnetPlus(nn.Module):
         """points [B, N, 3] in object coordinates -> {'points': they, 'features': [B, N, C]}."""
 
         def apply(name, widths, *inputs):
-            return PointLayers(widths, name=name)(*inputs, train=train, axis_name=axis_name)
+            return SharedMLP(widths, name=name)(*inputs, train=train, axis_name=axis_name)
 
         w = self.hidden_size
         levels = [(points, points)]
         for i, widths in enumerate(((w, w, 2 * w), (2 * w, 2 * w, 4 * w))):
             places, features = levels[-1]
-            centres = take(places, jax.vmap(lambda x, i=i: choose_far(x, self.num_centres[i]))(places))
-            near = jax.vmap(lambda a, b, i=i: find_near(a, b, RADII[i], GROUP_SIZES[i]))(centres, places)
-            relative = take(places, near) - centres[:, :, None]
-            group = (lower(x, self.dtype) for x in (relative, take(features, near)))
+            centres = gather(places, jax.vmap(lambda x, i=i: sample_farthest(x, self.num_centres[i]))(places))
+            near = jax.vmap(lambda a, b, i=i: query_ball(a, b, BALL_RADII[i], GROUP_SIZES[i]))(centres, places)
+            relative = gather(places, near) - centres[:, :, None]
+            group = (cast(x, self.dtype) for x in (relative, gather(features, near)))
             levels.append((centres, apply(f'sa{i + 1}', widths, *group).max(axis=2)))
-        (first_places, first), (second_places, second) = levels[1:]
-        whole = apply('sa3', (4 * w, 8 * w, 16 * w), lower(second_places, self.dtype), second).max(
-            axis=1, keepdims=True
-        )
-        second = apply('fp3', (4 * w, 4 * w), second, whole)
-        first = apply('fp2', (4 * w, 2 * w), first, spread(second, second_places, first_places))
-        net = apply('fp1', (2 * w, 2 * w, self.cond_size), spread(first, first_places, points))
+        (places1, net1), (places2, net2) = levels[1:]
+        whole = apply('sa3', (4 * w, 8 * w, 16 * w), cast(places2, self.dtype), net2).max(axis=1, keepdims=True)
+        net2 = apply('fp3', (4 * w, 4 * w), net2, whole)
+        net1 = apply('fp2', (4 * w, 2 * w), net1, interpolate_three(net2, places2, places1))
+        net = apply('fp1', (2 * w, 2 * w, self.cond_size), interpolate_three(net1, places1, points))
         return {'points': points, 'features': net.astype(points.dtype)}
 
 
 class PointDecoder(LocalDecoder):
-    """`LocalDecoder` of features at the points of a cloud, which weigh by a Gaussian of the distance.
+    """`LocalDecoder` of features at the points of a cloud, interpolated with a Gaussian of the distance as weight.
 
     Official name `simple_local_point`.
     """
 
     @nn.nowrap
-    def read(self, points: jax.Array, cond: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        """points [B, T, 3], cond as of `PointnetPlus` -> they and features [B, T, C]."""
+    def sample(self, points: jax.Array, cond: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """points [B, T, 3], cond as of `PointnetPlus` -> points, features [B, T, C]."""
         squares = jax.vmap(square_distances)(points, cond['points'])
         # The root has no slope at 0.
         distances = jnp.sqrt(jnp.maximum(squares, jnp.finfo(squares.dtype).tiny))
-        weights = jax.nn.softmax(-jnp.square((distances + 1e-5) / KERNEL_WIDTH), axis=-1)
+        weights = jax.nn.softmax(-jnp.square((distances + 1e-5) / GAUSSIAN_WIDTH), axis=-1)
         return points, weights @ cond['features']
 
     @nn.nowrap

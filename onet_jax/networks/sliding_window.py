@@ -1,10 +1,11 @@
-"""Windows of scenes of any size (Peng et al., ECCV 2020, section 3.4): a grid of cells of a fixed size, wherever it lies.
+"""Sliding-window networks for scenes of any size (Peng et al., ECCV 2020, section 3.4): a feature volume that lies anywhere.
 
-A window has `num_cells`^3 cells of edge `unit`, and a point is to the network what it is within its cell, so that one window
-is as good as another. Queries lie in the middle, the query volume; around it is what the U-Net needs to see for them. `low` is
-the lowest corner of a window, by default of one around the origin, whose cells then begin at multiples of the unit.
+A window has `num_cells`^3 cells of edge `unit`. The network sees of a point only where in its cell it lies: the layers are
+translation-equivariant, and one window is as good as another. Queries lie in the middle, the query volume; around it is the
+receptive field of the U-Net. `low` is the lowest corner of a window, by default of one around the origin, whose cells begin at
+multiples of the unit.
 
-B batch, N input points, T query points, C features, R cells along an axis.
+B batch, N input points, T query points, C features, R = num_cells.
 """
 
 import flax.linen as nn
@@ -13,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from onet_jax.geometry.grid import BOX
-from onet_jax.networks.feature_planes import LocalDecoder, point_features, write_means
+from onet_jax.networks.feature_planes import LocalDecoder, local_pointnet
+from onet_jax.networks.scatter import scatter_mean
 from onet_jax.networks.unets import UNet3D
 
-NUM_FREQUENCIES = 10  # of the encoding by sines and cosines
+NUM_FREQUENCIES = 10  # of the positional encoding by sines and cosines
 
 
 def receptive_field(levels: int) -> int:
@@ -45,33 +47,29 @@ def local_coordinates(points: jax.Array, unit: float, sin_cos: bool) -> jax.Arra
     return jnp.concatenate([f(angle) for angle in angles for f in (jnp.sin, jnp.cos)], axis=-1)
 
 
-def window_corner(num_cells: int, unit: float, dtype: jnp.dtype) -> jax.Array:
-    """The lowest corner of the window around the origin, [1, 1, 3]."""
-    return jnp.full((1, 1, 3), -num_cells * unit / 2, dtype)
-
-
 def find_window_cells(points: jax.Array, low: jax.Array, unit: float, num_cells: int) -> jax.Array:
-    """points [B, N, 3], low broadcasting against them -> the number of the cell of each, [B, N] int32, the first axis fastest.
+    """points [B, N, 3], low broadcasting against them -> the index of the cell of each, [B, N] int32, the first axis fastest.
 
-    Points outside of the window have the number R^3.
+    Points outside of the window have the index R^3.
     """
     place = (points - low) / unit
     inside = ((place >= 0) & (place < num_cells)).all(axis=-1)
     cells = jnp.where(inside[..., None], place, 0).astype(jnp.int32)
-    numbers = (cells * num_cells ** jnp.arange(3, dtype=jnp.int32)).sum(axis=-1)
-    return jnp.where(inside, numbers, num_cells**3)
+    indices = (cells * num_cells ** jnp.arange(3, dtype=jnp.int32)).sum(axis=-1)
+    return jnp.where(inside, indices, num_cells**3)
 
 
 class CropPointnet(nn.Module):
     """`LocalPointnet` in a window. Official name `pointnet_crop_local_pool`.
 
-    Points outside of the window are dropped: they share one more cell, which the map does not have.
+    No parameter depends on `num_cells`: `module.clone(num_cells=...)` serves windows of another size with the same weights.
+    Points outside of the window are dropped: they share one more cell, which the volume does not have.
     """
 
     cond_size: int
     hidden_size: int
     unit: float  # edge of a cell
-    query_cells: int  # along an axis, of the volume that training asks about
+    num_cells: int  # along an axis of the window: see `window_cells` and `cube_cells`
     unet3d_levels: int = 4
     unet3d_size: int = 32
     sin_cos: bool = False
@@ -86,35 +84,30 @@ class CropPointnet(nn.Module):
         train: bool = False,
         axis_name: str | None = None,
     ) -> dict[str, jax.Array]:
-        """points [B, N, 3], low [B, 1, 3] or None -> 'grid' [B, R, R, R, C], 'low' [B, 1, 3].
-
-        In training the window is that of the query volume, else that of the whole padded cube.
-        """
-        levels = self.unet3d_levels
-        num_cells = window_cells(self.query_cells, levels) if train else cube_cells(self.unit, levels)
+        """points [B, N, 3], low [B, 1, 3] or None -> 'grid' [B, R, R, R, C], 'low' [B, 1, 3]. No layer depends on the mode."""
+        batch, num_cells = len(points), self.num_cells
         if low is None:
-            low = jnp.broadcast_to(window_corner(num_cells, self.unit, points.dtype), (len(points), 1, 3))
+            low = jnp.full((batch, 1, 3), -num_cells * self.unit / 2, points.dtype)
         cells = find_window_cells(points, low, self.unit, num_cells)
         local = local_coordinates(points, self.unit, self.sin_cos)
-        net = point_features(local, [cells], self.hidden_size, self.cond_size, dtype=self.dtype, train=train)
-        means = jax.vmap(write_means, in_axes=(0, 0, None))(net, cells, num_cells**3 + 1)[:, :-1]
-        volume = means.reshape(len(points), *(num_cells,) * 3, -1)
-        volume = UNet3D(self.cond_size, levels, self.unet3d_size, name='unet3d')(volume)
+        net = local_pointnet(local, [cells], self.hidden_size, self.cond_size, dtype=self.dtype)
+        means = jax.vmap(lambda net, cells: scatter_mean(net, cells, num_cells**3 + 1))(net, cells)[:, :-1]
+        volume = means.reshape(batch, *(num_cells,) * 3, -1)
+        volume = UNet3D(self.cond_size, self.unet3d_levels, self.unet3d_size, name='unet3d')(volume)
         return {'grid': volume.astype(points.dtype), 'low': low}
 
 
 class CropDecoder(LocalDecoder):
-    """`LocalDecoder` of a window. Official name `simple_local_crop`.
+    """`LocalDecoder` of a window; beyond it the features are those at its border. Official name `simple_local_crop`.
 
-    Two `centred` windows read the same where they hold the same; else they differ by up to half a cell in where they do.
+    Without `align_corners` two windows sample the same where they hold the same; with it, up to half a cell beside.
     """
 
     unit: float = 0.005
     sin_cos: bool = False
 
-    def read(self, points: jax.Array, cond: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        grid = cond['grid']
-        place = (points - cond['low']) / (self.unit * grid.shape[1])
-        # Beyond the window the value at its border.
-        features = self.look_up(grid, place.clip(0, 1 - 1e-6))
-        return local_coordinates(points, self.unit, self.sin_cos), features
+    def sample(self, points: jax.Array, cond: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """points [B, T, 3], cond as of `CropPointnet` -> their coordinates in their cells [B, T, F], features [B, T, C]."""
+        volume = cond['grid']
+        unit = (points - cond['low']) / (self.unit * volume.shape[1])
+        return local_coordinates(points, self.unit, self.sin_cos), self.sample_map(volume, unit)

@@ -1,4 +1,4 @@
-"""U-Nets of images and volumes, as Convolutional Occupancy Networks spread features with (Peng et al., ECCV 2020).
+"""U-Nets of images (Ronneberger et al., MICCAI 2015) and of volumes (3D U-Net), those of Convolutional Occupancy Networks.
 
 B batch, F features in. Channels come last.
 """
@@ -10,16 +10,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from onet_jax.networks.layers import Conv
+from onet_jax.networks.layers import Conv, uniform
 
 
 class UNet(nn.Module):
-    """U-Net of images: [B, H, W, F] -> [B, H, W, features]. Two convolutions a level, each halving doubles the channels."""
+    """U-Net of images: [B, H, W, F] -> [B, H, W, features]. Two convolutions a level; max pooling halves the resolution and
+    doubles the channels."""
 
     features: int
     depth: int = 4
     first_size: int = 32
-    add_skips: bool = False  # or concatenate them, as all published networks do
+    add_skips: bool = False  # add skip connections, or concatenate them as all published networks do
 
     @nn.compact
     def __call__(self, net: jax.Array) -> jax.Array:
@@ -32,33 +33,29 @@ class UNet(nn.Module):
 
         skips = []
         for i in range(self.depth):
-            net = convolve_twice(_halve(net) if i else net, self.first_size << i, f'down_convs_{i}')
+            net = convolve_twice(_max_pool(net) if i else net, self.first_size << i, f'down_convs_{i}')
             skips.append(net)
         for i, skip in enumerate(reversed(skips[:-1])):
-            net = Doubling(skip.shape[-1], name=f'up_convs_{i}_upconv')(net)
+            net = UpConv(skip.shape[-1], name=f'up_convs_{i}_upconv')(net)
             net = net + skip if self.add_skips else jnp.concatenate([net, skip], axis=-1)
             net = convolve_twice(net, skip.shape[-1], f'up_convs_{i}')
         return conv(self.features, kernel_size=1, name='conv_final')(net)
 
 
-class Doubling(nn.Module):
-    """Transposed convolution of width and stride 2: every pixel becomes 2 x 2. [B, H, W, F] -> [B, 2H, 2W, features]."""
+class UpConv(nn.Module):
+    """Transposed convolution of width and stride 2: [B, H, W, F] -> [B, 2H, 2W, features]."""
 
     features: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, height, width, size = x.shape
-        bound = (4 * self.features) ** -0.5
-
-        def uniform(key, shape, dtype=jnp.float32):
-            return jax.random.uniform(key, shape, dtype, -bound, bound)
-
+        init = uniform((4 * self.features) ** -0.5)
         # As that of the convolution which it is the transpose of, from `features` to `size` channels.
-        kernel = self.param('kernel', uniform, (2, 2, self.features, size))
+        kernel = self.param('kernel', init, (2, 2, self.features, size))
         y = x.reshape(-1, size) @ kernel.reshape(-1, size).T
         y = y.reshape(batch, height, width, 2, 2, self.features).swapaxes(2, 3)
-        return y.reshape(batch, 2 * height, 2 * width, -1) + self.param('bias', uniform, (self.features,))
+        return y.reshape(batch, 2 * height, 2 * width, -1) + self.param('bias', init, (self.features,))
 
 
 class UNet3D(nn.Module):
@@ -78,19 +75,19 @@ class UNet3D(nn.Module):
         skips = []
         for i in range(self.num_levels):
             size = self.first_size << i
-            net = _halve(net) if i else net
+            net = _max_pool(net) if i else net
             net = convolve(net, max(net.shape[-1], size // 2), f'encoders_{i}_SingleConv1')
             net = convolve(net, size, f'encoders_{i}_SingleConv2')
             skips.append(net)
         for i, skip in enumerate(reversed(skips[:-1])):
-            net = jnp.concatenate([skip, _resize(net, skip.shape[1:-1])], axis=-1)
+            net = jnp.concatenate([skip, _upsample_nearest(net, skip.shape[1:-1])], axis=-1)
             for j in (1, 2):
                 net = convolve(net, skip.shape[-1], f'decoders_{i}_SingleConv{j}')
         return Conv(self.features, kernel_size=1, name='final_conv')(net)
 
 
-def _halve(x: jax.Array) -> jax.Array:
-    """The largest of every 2 x 2 (x 2) values; an odd one at the end is dropped.
+def _max_pool(x: jax.Array) -> jax.Array:
+    """Max pooling of 2 x 2 (x 2) values; an odd one at the end is dropped.
 
     Equal ones share the gradient: behind a ReLU only zeros are equal, which have none.
     """
@@ -101,8 +98,8 @@ def _halve(x: jax.Array) -> jax.Array:
     return x
 
 
-def _resize(x: jax.Array, space: Sequence[int]) -> jax.Array:
-    """[B, *space, F] to another size, each value that of the nearest old one before it."""
+def _upsample_nearest(x: jax.Array, space: Sequence[int]) -> jax.Array:
+    """[B, *space, F] to a larger `space`, by nearest-neighbour interpolation as torch has it: the old value at or before."""
     for axis, size in enumerate(space, start=1):
         if size == 2 * x.shape[axis]:
             x = jnp.repeat(x, 2, axis=axis)  # its gradient is a sum, not a scatter

@@ -1,10 +1,13 @@
-"""Encoders of images. B batch, H and W pixels, C condition. Images are RGB in [0, 1], channels last."""
+"""Image encoders: ResNet (He et al., CVPR 2016), whose weights from ImageNet can be loaded, and a small convolutional network.
+
+B batch, H and W pixels, C condition. Images are RGB in [0, 1], channels last.
+"""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from onet_jax.networks.layers import BatchNorm, Conv, Linear, lower
+from onet_jax.networks.layers import BatchNorm, Conv, Linear, cast
 
 # Of ImageNet, by channel (RGB): the weights that people start from were trained on images normalised by these.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -20,7 +23,7 @@ he_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 class ConvEncoder(nn.Module):
-    """Five strided convolutions and the mean over all pixels. Official name `simple_conv`."""
+    """Five strided convolutions and global average pooling. Official name `simple_conv`."""
 
     cond_size: int = 128
     hidden_size: int = 32  # features of the first convolution; the others double them
@@ -29,7 +32,7 @@ class ConvEncoder(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
         """images [B, H, W, 3] in [0, 1] -> cond [B, C]. No layer depends on the mode."""
-        net = Conv(self.hidden_size, stride=2, name='conv0')(lower(images, self.dtype))
+        net = Conv(self.hidden_size, stride=2, name='conv0')(cast(images, self.dtype))
         for i in range(1, 5):
             net = Conv(self.hidden_size << i, stride=2, name=f'conv{i}')(nn.relu(net))
         return Linear(self.cond_size, name='fc_out')(nn.relu(net.mean(axis=(1, 2), dtype=images.dtype)))
@@ -50,12 +53,12 @@ class ResNet(nn.Module):
     def __call__(self, images: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
         """images [B, H, W, 3] in [0, 1] -> cond [B, C]."""
         net = (images - jnp.asarray(IMAGENET_MEAN, images.dtype)) / jnp.asarray(IMAGENET_STD, images.dtype)
-        net = ResNetTrunk(self.depth, name='features')(lower(net, self.dtype), train=train, axis_name=axis_name)
+        net = ResNetTrunk(self.depth, name='features')(cast(net, self.dtype), train=train, axis_name=axis_name)
         return Linear(self.cond_size, name='fc')(net)
 
 
 class ResNetTrunk(nn.Module):
-    """Four stages of residual blocks and the mean over all pixels."""
+    """Four stages of residual blocks and global average pooling."""
 
     depth: int
 
@@ -70,12 +73,12 @@ class ResNetTrunk(nn.Module):
         for stage, num_blocks in enumerate(stages):
             for i in range(num_blocks):
                 stride = 2 if stage > 0 and i == 0 else 1
-                block = ResNetBlock(64 << stage, stride, bottleneck, name=f'layer{stage + 1}_{i}')
+                block = ResidualBlock(64 << stage, stride, bottleneck, name=f'layer{stage + 1}_{i}')
                 net = block(net, **mode)
         return net.mean(axis=(1, 2), dtype=jnp.promote_types(net.dtype, jnp.float32))
 
 
-class ResNetBlock(nn.Module):
+class ResidualBlock(nn.Module):
     """relu(s(x) + F(x)): two convolutions of 3 x 3, or a bottleneck of 1 x 1, 3 x 3 and 1 x 1 with 4 x features."""
 
     features: int
@@ -103,7 +106,7 @@ class ResNetBlock(nn.Module):
 
 
 def _max_pool(x: jax.Array) -> jax.Array:
-    """Maxima of windows of 3 x 3 at every second pixel, one pixel of padding: [B, H, W, F] -> [B, H / 2, W / 2, F].
+    """Max pooling of 3 x 3 with stride 2 and a padding of 1: [B, H, W, F] -> [B, H / 2, W / 2, F].
 
     One axis after the other, for XLA's gradient of a window's maximum takes a tenth of the training step on a CPU. Equal
     maxima share the gradient; after a ReLU these are zeros, which have none.

@@ -1,4 +1,4 @@
-"""Codes that no sensor delivers: of the VAE, inferred from occupancies, and of a known shape, learned as parameters.
+"""Latent codes: the encoder of the variational autoencoder (VAE), and learned embeddings of the training shapes.
 
 B batch, T points, C condition, Z latent.
 """
@@ -7,20 +7,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from onet_jax.networks.layers import Linear, lower
+from onet_jax.networks.layers import Linear, cast
 
 
 class LatentEncoder(nn.Module):
-    """q(z | points, occupancies, condition), a diagonal Gaussian (paper, section 3.2). Official name `simple`.
+    """The approximate posterior q(z | points, occupancies, condition), a diagonal Gaussian (paper, section 3.2).
 
-    leaky: slope 0.2 for negative values, and means instead of maxima over the points. dtype: of the features and their
-    products; what comes in and goes out is float32.
+    Official name `simple`.
     """
 
     latent_size: int
     hidden_size: int = 128
-    leaky: bool = False
-    dtype: jnp.dtype | None = None
+    leaky: bool = False  # slope 0.2 for negative values, and means instead of maxima over the points
+    dtype: jnp.dtype | None = None  # of features and their products; what comes in and goes out is float32
 
     @nn.compact
     def __call__(self, points: jax.Array, occ: jax.Array, cond: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -38,7 +37,7 @@ class LatentEncoder(nn.Module):
         net = Linear(self.hidden_size, name='fc_0')(occ[..., None]) + Linear(self.hidden_size, name='fc_pos')(points)
         if cond.shape[-1]:
             net = net + Linear(self.hidden_size, name='fc_c')(cond)[:, None]
-        net = layer(self.hidden_size, 'fc_1', lower(net, self.dtype))
+        net = layer(self.hidden_size, 'fc_1', cast(net, self.dtype))
         net = layer(self.hidden_size, 'fc_2', net, pool(net))
         net = layer(self.hidden_size, 'fc_3', net, pool(net))
         net = pool(net)[:, 0].astype(cond.dtype)
@@ -46,7 +45,7 @@ class LatentEncoder(nn.Module):
 
 
 class IndexEmbedding(nn.Module):
-    """A learned code for each training shape (paper, section 4.1), at first from N(0, std^2). Official name `idx`."""
+    """An embedding for each training shape (paper, section 4.1), at first from N(0, std^2). Official name `idx`."""
 
     cond_size: int
     num_shapes: int

@@ -1,14 +1,14 @@
-"""Encoders of point clouds. B batch, N input points, C condition."""
+"""PointNet encoders of point clouds. B batch, N input points, C condition."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from onet_jax.networks.layers import Linear, ResnetBlock, lower
+from onet_jax.networks.layers import Linear, ResnetBlock, cast
 
 
 class Pointnet(nn.Module):
-    """PointNet in which each layer sees, beside the features of a point, their maximum over all points.
+    """PointNet whose layers see, beside the features of a point, their maximum over all points (global max pooling).
 
     Official names `pointnet_resnet` (five ResNet blocks) and `pointnet_simple` (residual=False: four plain layers).
     Invariant to the order of the points. dtype: of the features and their products; points and condition are float32.
@@ -22,12 +22,12 @@ class Pointnet(nn.Module):
     @nn.compact
     def __call__(self, points: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
         """points [B, N, 3] in object coordinates -> cond [B, C]. No value depends on the mode."""
-        features = (lower(Linear(2 * self.hidden_size, name='fc_pos')(points), self.dtype),)
+        features = (cast(Linear(2 * self.hidden_size, name='fc_pos')(points), self.dtype),)
         for i in range(5 if self.residual else 4):
             if self.residual:
-                net = ResnetBlock(self.hidden_size, name=f'block_{i}')(*features, train=train)
+                net = ResnetBlock(self.hidden_size, name=f'block_{i}')(*features)
             else:
-                net = Linear(self.hidden_size, name=f'fc_{i}')(*map(nn.relu, features), train=train)
+                net = Linear(self.hidden_size, name=f'fc_{i}')(*map(nn.relu, features))
             features = (net, net.max(axis=1, keepdims=True))
         pooled = features[1][:, 0].astype(points.dtype)
         return Linear(self.cond_size, name='fc_c')(nn.relu(pooled))

@@ -1,10 +1,10 @@
-"""Encoder of coarse voxels. B batch, C condition."""
+"""Convolutional encoder of coarse voxels. B batch, C condition."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from onet_jax.networks.layers import Conv, Linear, lower
+from onet_jax.networks.layers import Conv, Linear, cast
 
 
 class VoxelEncoder(nn.Module):
@@ -17,7 +17,7 @@ class VoxelEncoder(nn.Module):
     @nn.compact
     def __call__(self, voxels: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
         """voxels [B, 32, 32, 32] in {0, 1}, x slowest -> cond [B, C]. No layer depends on the mode."""
-        net = Conv(self.hidden_size, padding=1, name='conv_in')(lower(voxels[..., None], self.dtype))
+        net = Conv(self.hidden_size, padding=1, name='conv_in')(cast(voxels[..., None], self.dtype))
         for i in range(4):
             net = Conv(self.hidden_size << i + 1, stride=2, padding=1, name=f'conv_{i}')(nn.relu(net))
         # Channels first, the order in which the official weights of `fc` take them.
