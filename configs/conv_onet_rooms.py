@@ -29,7 +29,7 @@ NETWORKS = {
     'grid64': (('grid',), 6),
     'pointconv': ((), 20),
 }
-VARIANTS = ('', 'tiny', *NETWORKS, 'tiny,pointconv', 'tiny,grid64')
+VARIANTS = ('', 'tiny', *NETWORKS, 'tiny,pointconv')
 
 
 def get_config(arg: str = '') -> ConfigDict:

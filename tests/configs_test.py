@@ -1,72 +1,236 @@
-"""Every config and every variant trains one step at its full width, on two examples."""
+"""Every variant of every config: what it changes, its keys, that it fits together at full size; tiny ones train one step."""
 
 import importlib
+import inspect
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+import configs
 from onet_jax import models
-from onet_jax.data.fields import make_transform
+from onet_jax.data.fields import example_batch, find_need, make_transform
 from onet_jax.data.resident import resident_feed
+from onet_jax.errors import InputError
 from onet_jax.parallel import make_parallel
 from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import create_state
 from onet_jax.training.step import make_train_step
 
-FILES = sorted(p.stem for p in (Path(__file__).parents[1] / 'configs').glob('*.py') if p.stem != '__init__')
-CONFIGS = [(name, variant) for name in FILES for variant in importlib.import_module(f'configs.{name}').VARIANTS]
-ABLATIONS = ('tiny,sampling=uniform64,noresnet', 'tiny,sampling=surface,nocbn')
-TINY = [*((name, 'tiny') for name in FILES), *(('onet_points', variant) for variant in ABLATIONS)]
+FILES = {p.stem: p for p in sorted(Path(configs.__file__).parent.glob('*.py')) if p.stem != '__init__'}
+VARIANTS = [(name, v) for name in FILES for v in importlib.import_module(f'configs.{name}').VARIANTS]
+ABLATIONS = [('onet_points', 'tiny,sampling=uniform64,noresnet'), ('onet_points', 'tiny,sampling=surface,nocbn')]
+
+# Variant -> what it changes, of the tiny network where it begins with `tiny`; a whole group, or None where a key goes.
+AS_DRAWN, PLANES = {'data.num_near_points': 0}, ('xz', 'xy', 'yz')
+ONET = {
+    'sampling=uniform': {},
+    'sampling=uniform64': {'data.num_points_per_step': 64},
+    'sampling=equal': {'data.sampling': 'equal'},
+    'sampling=surface': {'data.sampling': 'surface'},
+    'noresnet': {'model.decoder': 'cbatchnorm_noresnet'},
+    'nocbn': {'model.decoder': 'batchnorm'},
+    'tiny,sampling=uniform': AS_DRAWN,
+    'tiny,sampling=uniform64': {'data.num_points_per_step': 64, **AS_DRAWN},
+    'tiny,sampling=equal,nocbn': {'data.sampling': 'equal', 'model.decoder': 'batchnorm', **AS_DRAWN},
+}
+CONV_ONET = {
+    'maps=xz': {'model.maps': PLANES[:1]},
+    'maps=planes': {},
+    'maps=grid': {'model.maps': ('grid',)},
+    'tiny,maps=all': {'model.maps': (*PLANES, 'grid')},
+}
+POINTCONV = {
+    'name': 'conv_onet',
+    'encoder': 'pointnet_plus_plus',
+    'decoder': 'simple_local_point',
+    'cond_size': 32,
+    'encoder_hidden_size': 64,
+    'decoder_hidden_size': 32,
+    'num_centres': (512, 128),
+}
+TINY_POINTCONV = {
+    'model': {**POINTCONV, 'encoder_hidden_size': 16, 'num_centres': (128, 32)},
+    'data.num_points_per_step': 256,
+    'data.num_near_points': 208,
+    'optim.learning_rate': 5e-3,
+}
+VOXELS = {
+    'model.encoder': 'voxel_simple_local',
+    **dict.fromkeys(['model.encoder_hidden_size', 'model.pooling', 'model.cell_coordinates']),
+    'data.inputs': ('voxels',),
+    'data.num_points_per_step': 1024,
+    **dict.fromkeys(['data.num_input_points', 'data.noise_std', 'data.partial']),
+}
+GRID64 = {'model.maps': ('grid',), 'model.grid_resolution': 64, 'model.unet3d_levels': 4}
+CHANGES = {
+    'onet_points': {
+        **ONET,
+        'points=300': {},
+        'points=3000': {'data.num_input_points': 3000},
+        'tiny,points=3000': {
+            'data.num_input_points': 3000,
+            'train.num_steps': 1900,
+            'train.eval_every_steps': 190,
+            'train.checkpoint_every_steps': 190,
+        },
+    },
+    'onet_image': ONET,
+    'conv_onet': {
+        **CONV_ONET,
+        'maps=all': {'model.maps': (*PLANES, 'grid')},
+        'points=300,partial': {'data.num_input_points': 300, 'data.partial': True},
+        'points=3000': {},
+        'tiny,points=3000': {
+            'data.num_input_points': 3000,
+            'train.num_steps': 1750,
+            'train.eval_every_steps': 350,
+            'train.checkpoint_every_steps': 350,
+        },
+        'voxels': {**VOXELS, 'train.batch_size': 64},
+        'tiny,voxels': {**VOXELS, 'model.align_corners': True, 'train.batch_size': 16},
+        'voxels,maps=xz': {**VOXELS, 'model.maps': PLANES[:1], 'train.batch_size': 64},
+        'pointconv': {'model': POINTCONV, 'train.batch_size': 24},
+        'tiny,pointconv': TINY_POINTCONV,
+    },
+    'conv_onet_rooms': {
+        **CONV_ONET,
+        'maps=all': {'model.maps': (*PLANES, 'grid'), 'train.batch_size': 24},
+        'grid64': {**GRID64, 'train.batch_size': 6},
+        'tiny,grid64': GRID64,
+        'pointconv': {'model': {**POINTCONV, 'decoder_hidden_size': 256}, 'train.batch_size': 20},
+        'tiny,pointconv': TINY_POINTCONV,
+    },
+}
 
 
-def build(name, variant):
-    """Config, method, optimiser and transform, for two examples."""
-    config = importlib.import_module(f'configs.{name}').get_config(variant)
+def get_config(name, variant=''):
+    return importlib.import_module(f'configs.{name}').get_config(variant)
+
+
+def flatten(tree, prefix=''):
+    """{'model': {'name': 'onet'}} -> {'model.name': 'onet'}; an empty group stays."""
+    flat = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f'{prefix}{key}.') if value and isinstance(value, dict) else {f'{prefix}{key}': value}
+    return flat
+
+
+@pytest.mark.parametrize('name, variant', [(name, variant) for name in CHANGES for variant in CHANGES[name]])
+def test_a_variant_changes_what_it_says_and_nothing_else(name, variant):
+    expected = flatten(get_config(name, 'tiny' if 'tiny' in variant else '').to_dict())
+    for key, value in CHANGES[name][variant].items():
+        expected = {k: v for k, v in expected.items() if k != key and not k.startswith(f'{key}.')}
+        expected |= {} if value is None else flatten({key: value})
+    found = flatten(get_config(name, variant).to_dict())
+    assert found == expected
+    assert {k: type(v) for k, v in found.items()} == {k: type(v) for k, v in expected.items()}
+
+
+@pytest.mark.parametrize('name, variant', VARIANTS)
+def test_a_config_is_locked_and_has_all_groups_and_no_unknown_key(name, variant):
+    config = get_config(name, variant)
     assert config.is_locked
     assert set(config) == {'seed', 'model', 'data', 'optim', 'train', 'eval', 'mesh'}
+    assert set(config.optim) == set(configs.optim())
+    assert set(config.eval) == set(configs.eval_())
+    assert set(config.train) - {'encoder_init'} == set(configs.train())
+    assert ('encoder_init' in config.train) == config.model.encoder.startswith('resnet')
+    assert set(config.mesh) == (set() if config.data.inputs == ('scene',) else set(configs.mesh()))
+    assert ('partial' in config.data) == (config.data.inputs == ('cloud',))
+    if config.data.inputs == ('scene',):
+        assert config.data.cell_size == config.model.unit_size
+        assert config.data.feed == 'resident'
+        assert config.data.num_points_per_step <= config.data.num_points
+
+
+@pytest.mark.parametrize('paper', models.PAPERS)
+def test_the_model_groups_have_exactly_the_keywords_of_make_model(paper):
+    """Each group fits the signature; together they use all of it but the precision, which is of the training step."""
+    module, used = importlib.import_module(f'onet_jax.models.{paper}'), set()
+    signature = inspect.signature(getattr(module, 'make_modules', module.make_model))
+    for name, variant in VARIANTS:
+        keywords = get_config(name, variant).model.to_dict()
+        if keywords.pop('name') == paper:
+            signature.bind(**keywords)
+            used |= set(keywords)
+    assert used == set(signature.parameters) - {'train_dtype'}
+
+
+# One variant of each network.
+@pytest.mark.parametrize('name, variant', {str(get_config(*v).model): v for v in reversed(VARIANTS)}.values())
+def test_a_config_fits_together_at_full_size(name, variant):
+    config = get_config(name, variant)
+    method, tx = models.build(config), make_optimizer(config, config.train.num_steps)
+    key, batch = jax.random.key(0), example_batch(config.data)
+    variables = jax.eval_shape(method.init, key, batch)
+    loss, aux = jax.eval_shape(lambda variables, batch: method.loss(variables, batch, key, None), variables, batch)
+    assert loss.shape == ()
+    assert jax.tree.structure(aux.mutated) == jax.tree.structure({k: variables[k] for k in variables if k != 'params'})
+    jax.eval_shape(tx.init, variables['params'])
+
+
+@pytest.mark.parametrize('name, variant', [*((name, 'tiny') for name in FILES), *ABLATIONS])
+@pytest.mark.slow
+def test_a_config_trains_one_step_at_tiny_size(dataset, name, variant):
+    config = get_config(name, variant)
     with config.unlocked():
-        config.train.batch_size = 2
         config.data.num_points_per_step = min(config.data.num_points_per_step, 512)
         config.data.num_near_points = min(config.data.num_near_points, 208)
-    return config, models.build(config), make_optimizer(config, config.train.num_steps), make_transform(config.data)
-
-
-@pytest.fixture(scope='module')
-def raw(dataset):
-    """Two examples."""
-    return next(resident_feed(dataset, batch_size=2, seed=0).batches(0))
-
-
-@pytest.mark.parametrize('name, variant', CONFIGS)
-def test_a_config_fits_together_at_full_size(raw, name, variant):
-    _, method, tx, transform = build(name, variant)
-    key = jax.random.key(0)
-    batch = jax.eval_shape(transform, key, raw)
-    params = jax.eval_shape(method.init, key, batch)
-    loss, aux = jax.eval_shape(lambda params, batch: method.loss(params, batch, key, None), params, batch)
-    assert loss.shape == ()
-    assert jax.tree.structure(aux.batch_stats) == jax.tree.structure(params.get('batch_stats', {}))
-    jax.eval_shape(tx.init, params['params'])
-
-
-@pytest.mark.parametrize('name, variant', TINY)
-@pytest.mark.slow
-def test_a_config_trains_one_step_at_tiny_size(raw, name, variant):
-    config, method, tx, transform = build(name, variant)
+        if 'num_input_points' in config.data:
+            config.data.num_input_points = min(config.data.num_input_points, 2048)
+    method, tx, transform = models.build(config), make_optimizer(config, 100), make_transform(config.data)
+    raw = next(resident_feed(dataset, find_need(config.data), batch_size=2, seed=0).batches(0))
     parallel, key = make_parallel(config.train.backend, 2), jax.random.key(0)
     step = parallel.compile(make_train_step(method, tx, transform, parallel.axis_name))
     state = parallel.replicate(create_state(key, method, tx, transform(key, raw)))
-    before = jax.device_get(state.params)
+    before = jax.device_get(state.variables)
     state, scalars = step(state, parallel.shard(raw), parallel.replicate(key))
     assert int(state.step) == 1
     assert 0 < float(scalars['loss']) < np.log(2) * config.data.num_points_per_step * 1.5
-    assert jax.tree.structure(state.params) == jax.tree.structure(before)
-    assert jax.tree.all(jax.tree.map(lambda x: bool(np.isfinite(x).all()), jax.device_get(state.params)))
+    after = jax.device_get(state.variables)
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+    assert jax.tree.all(jax.tree.map(lambda x: bool(np.isfinite(x).all()), after))
 
 
-def test_an_unknown_variant_is_named():
-    for name in FILES:
-        with pytest.raises(ValueError, match=rf"configs/{name}.py: expected a variant of .*found 'huge'"):
-            importlib.import_module(f'configs.{name}').get_config('huge')
+@pytest.mark.parametrize('name', FILES)
+def test_wrong_variants_are_named(name):
+    with pytest.raises(InputError, match=rf"configs/{name}.py: expected a variant of \('tiny'.*found 'huge'"):
+        get_config(name, 'tiny,huge')
+    with pytest.raises(
+        InputError, match=rf"configs/{name}.py: expected one of the variants \('tiny',\), found \['tiny', "
+    ):
+        get_config(name, 'tiny,tiny')
+
+
+def test_contradicting_variants_are_refused():
+    for variant in (
+        'maps=xz,pointconv',
+        'points=300,points=3000',
+        'voxels,points=300',
+        'voxels,partial',
+        'pointconv,voxels',
+    ):
+        with pytest.raises(InputError, match=r'configs/conv_onet.py: expected .*, found '):
+            get_config('conv_onet', variant)
+
+
+@pytest.mark.parametrize('name, variant', VARIANTS)
+def test_a_description_has_every_value_and_the_comments_beside(name, variant):
+    config = get_config(name, variant)
+    found, group = {}, ''
+    for line in configs.describe(config, FILES[name]).splitlines():
+        key, _, rest = line.strip().partition(':')
+        group = '' if line[0] != ' ' else group
+        found[f'{group}{key}'] = rest.strip()
+        group = group or f'{key}.'
+    for key, value in flatten(config.to_dict()).items():
+        assert found[key].startswith(repr(value)), key
+    assert list(found)[:3] == ['seed', 'model', 'model.name']  # in the order of the file
+    assert found['train.batch_size'] == f'{config.train.batch_size}  # over all devices'
+    assert (
+        "of the dataset's points" in found['data.sampling']
+        or "the dataset's points were drawn" in found['data.sampling']
+    )
+    assert '#' not in found['data.val_fraction']
