@@ -15,8 +15,9 @@ from onet_jax.errors import InputError
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the dataset.', required=True)
 MESHES = flags.DEFINE_string('meshes', None, 'Folder tree of mesh files.')
 SHAPENET = flags.DEFINE_string('shapenet', None, 'Folder in the official layout.')
-NUM_POINTS = flags.DEFINE_integer('num_points', 100_000, 'Volume points of a shape, and surface points.', lower_bound=1)
+NUM_POINTS = flags.DEFINE_integer('num_points', 100_000, 'Labelled points, and surface samples.', lower_bound=1)
 NUM_VIEWS = flags.DEFINE_integer('num_views', 24, 'Rendered pictures of a shape, 137 px.', lower_bound=0)
+DEPTH = flags.DEFINE_bool('depth', False, 'Also the depth of the pictures.')
 SEED = flags.DEFINE_integer('seed', 0, 'The same seed gives the same dataset.', lower_bound=0)
 VAL_FRACTION = flags.DEFINE_float('val_fraction', 0.1, 'Share of each category for validation.')
 TEST_FRACTION = flags.DEFINE_float('test_fraction', 0.1, 'Share of each category for testing.')
@@ -30,7 +31,7 @@ RUNNER = flags.DEFINE_enum('runner', 'processes', ['processes', 'beam'], 'On thi
 BEAM_OPTIONS = flags.DEFINE_list('beam_options', [], 'Beam: options of the pipeline, as --runner=FlinkRunner.')
 # Flags that a kind of dataset does not use.
 MESHES_ONLY, SOLIDS_ONLY = ('lists', 'up'), ('families', 'num_shapes_per_family')
-OFFICIAL = ('num_points', 'num_views', 'val_fraction', 'test_fraction')
+OFFICIAL = ('num_points', 'num_views', 'depth', 'val_fraction', 'test_fraction')
 UNUSED = {'meshes': SOLIDS_ONLY, 'solids': MESHES_ONLY, 'shapenet': (*OFFICIAL, *MESHES_ONLY, *SOLIDS_ONLY)}
 
 
@@ -45,22 +46,19 @@ def main(_):
     kind = 'meshes' if MESHES.value else 'shapenet' if SHAPENET.value else 'solids'
     for name in UNUSED[kind]:
         if flags.FLAGS[name].present:
-            raise InputError(
-                f'--{name}: expected no such flag for a dataset of {kind}, which does not use it, found one'
-            )
+            raise InputError(f'--{name}: expected no such flag for a dataset of {kind}, found one')
     data_dir, on_beam = DATA_DIR.value, RUNNER.value == 'beam'
     run = beam(f'{data_dir}/beam', BEAM_OPTIONS.value) if on_beam else processes(NUM_WORKERS.value)
-    sizes = {'num_points': NUM_POINTS.value, 'num_views': NUM_VIEWS.value, 'seed': SEED.value, 'run': run}
-    fractions = {'val_fraction': VAL_FRACTION.value, 'test_fraction': TEST_FRACTION.value}
-    sizes['sampling'] = SAMPLING.value
+    options = {'sampling': SAMPLING.value, 'seed': SEED.value, 'run': run}
+    sizes = {'num_points': NUM_POINTS.value, 'num_views': NUM_VIEWS.value, 'depth': DEPTH.value}
+    sizes |= {'val_fraction': VAL_FRACTION.value, 'test_fraction': TEST_FRACTION.value}
     if MESHES.value:
-        options = {'lists': LISTS.value, 'up': UP.value}
-        index = prepare_meshes(MESHES.value, data_dir, **sizes, **fractions, **options)
+        index = prepare_meshes(MESHES.value, data_dir, lists=LISTS.value, up=UP.value, **sizes, **options)
     elif SHAPENET.value:
-        index = import_shapenet(SHAPENET.value, data_dir, sampling=SAMPLING.value, seed=SEED.value, run=run)
+        index = import_shapenet(SHAPENET.value, data_dir, **options)
     else:
         families = {'families': FAMILIES.value, 'num_shapes_per_family': NUM_SHAPES_PER_FAMILY.value}
-        index = prepare_procedural(data_dir, **families, **sizes, **fractions)
+        index = prepare_procedural(data_dir, **families, **sizes, **options)
     counts = ', '.join(f'{split} {len(shapes)}' for split, shapes in index.splits.items())
     for name, reason in index.rejected.items():
         print(f'rejected: {name}: {reason}')

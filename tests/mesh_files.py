@@ -1,14 +1,29 @@
 """Meshes, and files of them, for the tests of preparation."""
 
+import hashlib
+
 import numpy as np
 import trimesh
 from trimesh.transformations import random_rotation_matrix
 
-from onet_jax.prepare.constructive_solids import Box, Solid
+from onet_jax.prepare.constructive_solids import Box, ConstructiveSolid, draw_colours
+
+
+def solid_of(parts, cuts=()) -> ConstructiveSolid:
+    """With some colours."""
+    return ConstructiveSolid(parts, cuts, draw_colours((0,), len(parts) + len(cuts)))
+
+
+def digest(solids) -> str:
+    """Of vertices, up to their last bits, and faces."""
+    content = hashlib.sha256()
+    for mesh in (solid.mesh() for solid in solids):
+        content.update(np.round(1e5 * mesh.vertices).astype('<i8').tobytes() + mesh.faces.astype('<i8').tobytes())
+    return content.hexdigest()[:16]
 
 
 def box_with_hole(width=0.3) -> trimesh.Trimesh:
-    return Solid([Box((0, 0, 0), (1, 0.6, 0.4))], [Box((0.2, 0, 0), (width, 0.3, 1))]).mesh()
+    return solid_of([Box((0, 0, 0), (1, 0.6, 0.4))], [Box((0.2, 0, 0), (width, 0.3, 1))]).mesh()
 
 
 def plate(i) -> trimesh.Trimesh:

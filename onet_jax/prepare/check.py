@@ -1,4 +1,4 @@
-"""Does a dataset keep its promises? Every shape is read and its parts are held against each other. Imports no JAX."""
+"""Validation of a dataset: every shape is read and its columns are held against each other. Imports no JAX."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,22 +18,25 @@ from onet_jax.geometry.cameras import Camera, project
 from onet_jax.prepare.runners import Outcome, Runner, processes
 
 ROUNDING = 3e-4  # of float16 in the cube
-MAX_INSIDE = 0.95  # share of the volume points: what is fuller is inside out
-MAX_CHECKED = 20_000  # volume points of a shape that are held against others
+MAX_INSIDE = 0.95  # share of the labelled points: what is fuller is inside out
+MAX_CHECKED = 20_000  # labelled points of a shape that are held against others
 GAP = 4  # mean distances of surface samples to the next one: 1 of 300,000 places of a surface has none nearer than that
-# Shares of the volume points with no surface between them and the nearest other one, or the centre of their voxel, that
+# Shares of the labelled points with no surface between them and the nearest other one, or the centre of their voxel, that
 # have its label.
 MIN_ALIKE, MIN_VOXELS = 0.999, 0.95
-# Share of the volume points up to NEAR from the surface that lie on the side that all of the nearest WITNESSES samples tell;
+# Share of the labelled points up to NEAR from the surface that lie on the side that all of the nearest WITNESSES samples tell;
 # SPARE of them may lie elsewhere anyway, at the edges of thin parts.
 MIN_SIDES, NEAR, WITNESSES, SPARE = 0.95, 0.02, 8, 5
-WHITE, MIN_SEEN = 250, 0.9  # background of a view; share of the surface samples that must lie on the object
+WHITE, RINGING = 250, 20  # background of a picture; what JPEG leaves of edges beside the object
+MIN_SEEN = 0.9  # share of the surface samples that must lie on the object, and not before what its depth says
+DEPTH_SLACK = 0.02  # units of the object
+MIN_VISIBLE = 0.05  # share of the surface samples that must be what depth tells of
 
 
 def check_dataset(data_dir: str | Path, run: Runner | None = None) -> tuple[list[str], list[list[str]], dict[str, str]]:
     """Header and rows of a table (categories, and all of them), and {'category/name': what is wrong with it}.
 
-    Raises FileNotFoundError or ValueError for a dataset without a usable index.
+    Raises FileNotFoundError or InputError for a dataset without a usable index.
     """
     data_dir = Path(data_dir)
     index = records.read_index(data_dir)
@@ -57,7 +60,7 @@ def check_dataset(data_dir: str | Path, run: Runner | None = None) -> tuple[list
 def list_notes(data_dir: str | Path) -> list[str]:
     """What is unusual about a dataset without being a fault: splits without shapes, shape files in no split.
 
-    Raises FileNotFoundError or ValueError for a dataset without a usable index.
+    Raises FileNotFoundError or InputError for a dataset without a usable index.
     """
     index = records.read_index(data_dir)
     notes = [
@@ -79,7 +82,7 @@ def _count_listed(index: records.Index) -> Counter[tuple[str, str]]:
 def check_shape(category: str, name: str, *, data_dir: Path, index: records.Index) -> dict[str, float]:
     """Statistics of one shape: shares of points inside and of ambiguous volume, both in [0, 1].
 
-    Raises ValueError with all its faults.
+    Raises InputError with all its faults.
     """
     try:
         shape = records.read_shape(records.shape_path(data_dir, category, name), index)
@@ -100,7 +103,7 @@ def _check_ranges(shape: Shape):
         yield f'scale: expected a positive number, found {shape.scale}'
     if not 0 <= shape.ambiguous <= 1:
         yield f'ambiguous: expected a share from 0 to 1, found {shape.ambiguous}'
-    # Surface samples lie within the padding even when they are rounded; volume points reach its faces.
+    # Surface samples lie within the padding even when they are rounded; labelled points reach its faces.
     for key, limit in (('points', grid.BOX / 2 + ROUNDING), ('surface', grid.BOX / 2)):
         furthest = float(np.abs(getattr(shape, key)).max())
         if furthest > limit:
@@ -120,7 +123,7 @@ def _check_neighbours(shape: Shape, samples: KDTree):
     alike = shape.occ[picked][free] == shape.occ[other[free, 0]]
     if alike.size and alike.mean() < MIN_ALIKE:
         yield (
-            f'occ: expected {MIN_ALIKE:.1%} of the volume points to have the label of the nearest other one where no surface '
+            f'occ: expected {MIN_ALIKE:.1%} of the labelled points to have the label of the nearest other one where no surface '
             f'is between them, found {alike.mean():.2%} of {alike.size}; labels are wrong, or surface is missing'
         )
 
@@ -137,7 +140,7 @@ def _check_sides(shape: Shape, samples: KDTree):
     agreeing = below[unanimous, 0] == shape.occ[near][unanimous]
     if np.count_nonzero(~agreeing) > (1 - MIN_SIDES) * agreeing.size + SPARE:
         yield (
-            f'surface: expected {MIN_SIDES:.0%} of the volume points near it on the side that its normals tell, found '
+            f'surface: expected {MIN_SIDES:.0%} of the labelled points near it on the side that its normals tell, found '
             f'{agreeing.mean():.1%} of {agreeing.size}; surface and labels do not belong together, or the normals point inwards'
         )
 
@@ -151,7 +154,7 @@ def _check_voxels(shape: Shape, samples: KDTree):
     agreeing = shape.voxels[tuple(index[told].T)] == shape.occ[_thin_out(shape.points)][told]
     if agreeing.size and agreeing.mean() < MIN_VOXELS:
         yield (
-            f'voxels: expected them to agree with {MIN_VOXELS:.0%} of the volume points away from the surface, found '
+            f'voxels: expected them to agree with {MIN_VOXELS:.0%} of the labelled points away from the surface, found '
             f'{agreeing.mean():.1%} of {agreeing.size}'
         )
 
@@ -177,25 +180,47 @@ def _is_free(points: np.ndarray, radius: np.ndarray, samples: KDTree) -> np.ndar
 
 
 def _check_views(shape: Shape):
-    if shape.views is None:
-        return
     samples = shape.surface[:: max(1, len(shape.surface) // 2000)]
-    for i, (jpeg, world_mat, camera_mat) in enumerate(zip(*shape.views, strict=True)):
+    for i in range(len(shape.image or ())):
         try:
-            drawn = (records.decode_view(jpeg) < WHITE).any(axis=2)
-        except ValueError as error:
+            pixels, alpha, depth = (
+                records.decode_picture(name, files[i]) if (files := getattr(shape, name)) else None
+                for name in ('image', 'alpha', 'depth')
+            )
+        except InputError as error:
             yield f'view {i}: {error}'
             continue
+        drawn = (pixels < WHITE).any(axis=2)
         if drawn.all() or not drawn.any():
             yield f'view {i}: expected an object on white, found {drawn.mean():.0%} of the pixels drawn'
             continue
-        place, depth = project(Camera(world_mat, camera_mat), samples)
-        within = (depth > 0) & ((place >= 0) & (place < records.VIEW_SIZE)).all(axis=1)
+        if alpha is not None:
+            drawn, stray = alpha > 0, ((pixels < WHITE - RINGING).any(axis=2) & (alpha == 0)).sum()
+            if stray:
+                yield f'view {i}: expected white where alpha is 0, found {stray} pixels drawn'
+        place, distance = project(Camera(shape.world_mat[i], shape.camera_mat[i]), samples)
+        within = (distance > 0) & ((place >= 0) & (place < records.VIEW_SIZE)).all(axis=1)
         x, y = place[within].astype(int).T
         # One pixel around: silhouettes are anti-aliased, and sheets without thickness have some as a solid.
         seen = binary_dilation(drawn, np.ones((3, 3)))[y, x].sum() / len(samples)
         if seen < MIN_SEEN:
             yield f'view {i}: expected {MIN_SEEN:.0%} of the surface samples on the object, found {seen:.0%}'
+        elif depth is not None:
+            yield from _check_depth(i, shape, drawn, depth, depth[y, x] / records.DEPTH_STEPS, distance[within])
+
+
+def _check_depth(i: int, shape: Shape, drawn: np.ndarray, depth: np.ndarray, told: np.ndarray, distance: np.ndarray):
+    """told, distance: what the depth of a view says at the pixels of surface samples, 0 for nothing; and where they are."""
+    if ((depth > 0) != drawn).any():
+        yield f'view {i}: expected depth where there is an object, found {(depth > 0).sum()} pixels of {drawn.sum()}'
+        return
+    behind = (distance - told)[told > 0]
+    slack = DEPTH_SLACK * np.linalg.norm(shape.world_mat[i, 2, :3])  # in the unit of the camera
+    if (behind > -slack).mean() < MIN_SEEN or (np.abs(behind) < slack).mean() < MIN_VISIBLE:
+        yield (
+            f'view {i}: expected surface samples at its depth and behind it, found {(np.abs(behind) < slack).mean():.0%} at it '
+            f'and {(behind <= -slack).mean():.0%} before it'
+        )
 
 
 def _table(index: records.Index, outcome: Outcome, problems: dict[str, str]) -> tuple[list[str], list[list[str]]]:

@@ -1,10 +1,12 @@
-"""Solids by constructive geometry: every one has an exact inside test and a watertight mesh.
+"""Constructive solid geometry (CSG): solids with an exact inside test and a watertight mesh in the colours of their parts.
 
 A primitive is a closed body with three members: `contains(p [T, 3]) -> bool [T]`, exact; `bounds() -> low [3], high [3]`; and
-`manifold()`, its tessellation. A `Solid` is a union of primitives minus a union of others, normalised to the unit cube.
-Round parts are tessellated to a chord error below CHORD, with polygons of the same area as the circle. Imports no JAX.
+`manifold()`, its tessellation. A `ConstructiveSolid` is the difference of two unions of primitives, normalised to the unit
+cube. Round primitives are tessellated to a chord error below CHORD, with polygons of the same area as the circle. Imports no
+JAX.
 """
 
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -14,6 +16,12 @@ from manifold3d import CrossSection, Manifold, OpType
 from scipy.spatial import ConvexHull
 
 CHORD = 4e-4  # of shapes about as large as 1
+# sRGB in full light; they can be told apart by the colour-blind (Okabe and Ito, 2008), without black.
+PALETTE = np.array(
+    [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)],
+    np.uint8,
+)
+COLOURS_STREAM = 1  # of random numbers; the shape itself draws from another
 
 
 def count_segments(radius: float) -> int:
@@ -134,7 +142,7 @@ class Torus(NamedTuple):
         return _place(circle.revolve(count_segments(self.radius + self.tube)), self.axis, self.centre)
 
 
-class Lathe(NamedTuple):
+class Revolution(NamedTuple):
     """A body of revolution around the vertical line through `centre`, hollow where the inner radius is positive.
 
     profile: (height above the centre, inner radius, outer radius) in rising order of height, linear in between; a height
@@ -164,7 +172,7 @@ class Lathe(NamedTuple):
         return _place(CrossSection([outline]).revolve(n), (0, 1, 0), self.centre)
 
 
-Primitive = Box | Hull | Frustum | Ellipsoid | Torus | Lathe
+Primitive = Box | Hull | Frustum | Ellipsoid | Torus | Revolution
 
 
 def _place(manifold: Manifold, axis, origin) -> Manifold:
@@ -175,32 +183,60 @@ def _place(manifold: Manifold, axis, origin) -> Manifold:
     return manifold.transform(np.column_stack([x, np.cross(z, x), z, origin]))
 
 
-class Solid:
-    """The union of `parts` minus the union of `cuts`, normalised: longest edge of the bounding box 1, centre 0."""
+# A colour [3] uint8 of all of a primitive; or of what has several, by places on it: points and normals [F, 3] -> [F, 3] uint8.
+Colour = np.ndarray | Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-    def __init__(self, parts: list[Primitive], cuts: list[Primitive] | tuple = ()):
-        self.parts, self.cuts = tuple(parts), tuple(cuts)
+
+def draw_colours(entropy: Sequence[int], count: int) -> np.ndarray:
+    """Colours of PALETTE, [count, 3] uint8. A function of the arguments, from a stream of random numbers of its own."""
+    rng = np.random.default_rng(np.random.SeedSequence([*entropy, COLOURS_STREAM]))
+    return PALETTE[rng.integers(len(PALETTE), size=count)]
+
+
+class ConstructiveSolid:
+    """The union of `parts` less the union of `cuts`, normalised: longest edge of the bounding box 1, centre 0.
+
+    colours: of the parts, then of the cuts. The surface that a cut leaves has the colour of the cut, so that the inside of
+    a mug can be told from its outside.
+    """
+
+    def __init__(self, parts: Sequence[Primitive], cuts: Sequence[Primitive], colours: Sequence[Colour]):
+        self.parts, self.cuts, self.colours = tuple(parts), tuple(cuts), tuple(colours)
 
     def contains(self, points: np.ndarray) -> np.ndarray:
         """points [T, 3] in object coordinates -> [T] bool, exact."""
-        _, centre, scale = self._body
+        _, _, centre, scale = self._body
         p = np.asarray(points, np.float64) * scale + centre
         return _in_any(self.parts, p) & ~_in_any(self.cuts, p)
 
     def mesh(self) -> trimesh.Trimesh:
-        """Its surface in object coordinates: watertight and oriented outwards."""
-        body, centre, scale = self._body
+        """Its surface in object coordinates with face colours: watertight and oriented outwards."""
+        body, firsts, centre, scale = self._body
         mesh = body.to_mesh()
         vertices = (np.asarray(mesh.vert_properties, np.float64)[:, :3] - centre) / scale
-        return trimesh.Trimesh(vertices, np.asarray(mesh.tri_verts, np.int64), process=False)
+        result = trimesh.Trimesh(vertices, np.asarray(mesh.tri_verts, np.int64), process=False)
+        # A boolean operation keeps of each face of which operand it is.
+        owners = np.searchsorted(firsts, np.repeat(mesh.run_original_id, np.diff(mesh.run_index) // 3)) - 1
+        places, colours = result.triangles_center * scale + centre, np.empty(result.faces.shape, np.uint8)
+        for owner, colour in enumerate(self.colours):
+            rows = owners == owner
+            colours[rows] = colour(places[rows], result.face_normals[rows]) if callable(colour) else colour
+        result.visual.face_colors = colours
+        return result
 
     @cached_property
-    def _body(self) -> tuple[Manifold, np.ndarray, float]:
-        body = Manifold.batch_boolean([part.manifold() for part in self.parts], OpType.Add)
+    def _body(self) -> tuple[Manifold, list[int], np.ndarray, float]:
+        """The difference, the first number of those that each primitive gives its faces, centre and longest edge."""
+        firsts, operands = [], []
+        for primitive in (*self.parts, *self.cuts):
+            # They rise. To ask an operand for its own would change the last bits of the result.
+            firsts.append(Manifold.reserve_ids(1))
+            operands.append(primitive.manifold())
+        body = Manifold.batch_boolean(operands[: len(self.parts)], OpType.Add)
         if self.cuts:
-            body -= Manifold.batch_boolean([cut.manifold() for cut in self.cuts], OpType.Add)
+            body -= Manifold.batch_boolean(operands[len(self.parts) :], OpType.Add)
         low, high = np.reshape(body.bounding_box(), (2, 3))
-        return body, (low + high) / 2, float((high - low).max())
+        return body, firsts, (low + high) / 2, float((high - low).max())
 
 
 def _in_any(primitives: tuple[Primitive, ...], p: np.ndarray) -> np.ndarray:

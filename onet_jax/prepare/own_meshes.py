@@ -1,4 +1,4 @@
-"""Datasets of your own meshes: any folder tree of mesh files, closed or not. Imports no JAX.
+"""Datasets of your own meshes: any folder tree of mesh files, watertight or not. Imports no JAX.
 
 The first folder below the root is the category, the rest of the path the name. Each mesh is moved into object
 coordinates (the transform is kept), turned into a solid (`geometry/watertight.py`) and sampled. What cannot be labelled
@@ -7,6 +7,7 @@ reliably is in no split but in `index.rejected`, with the reason.
 
 import gc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -18,10 +19,10 @@ from onet_jax.data.records import SPLITS, Index, Shape
 from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import load_mesh, normalise
 from onet_jax.geometry.watertight import MAX_FACES, close
-from onet_jax.prepare.embedded import claim_folder, finish, read_note, recipe, store, write_note
 from onet_jax.prepare.runners import Outcome, Runner, processes
-from onet_jax.prepare.sampling import Solid, check_sampling, sample_solid
+from onet_jax.prepare.sampling import Solid, check_options, sample_solid
 from onet_jax.prepare.splits import draw_splits, invariants, plain, read_lists, report_copies
+from onet_jax.prepare.store import claim_folder, finish, read_note, recipe, store, write_note
 
 MESH_SUFFIXES = ('.off', '.obj', '.ply', '.stl', '.glb', '.gltf')
 MAX_NAME = 200  # bytes, of a shape
@@ -39,6 +40,7 @@ def prepare_meshes(
     val_fraction: float,
     test_fraction: float,
     lists: str | Path | None = None,
+    depth: bool = False,
     sampling: str = 'uniform',
     up: str = 'y',
     run: Runner | None = None,
@@ -47,12 +49,12 @@ def prepare_meshes(
 
     Splits are drawn from the seed, category by category, and keep copies of one shape together (also moved, turned,
     scaled or cut into other triangles); or they are those of `lists`, a folder with <category>/{train,val,test}.lst of names
-    or name stems, one a line. sampling: of the training shapes, see `data/sampling.py`; those of other splits are uniform.
-    up: the axis of the files that points up. Raises FileNotFoundError or ValueError when there is nothing to prepare, for
-    settings that make no dataset, or when `data_dir` was begun with others.
+    or name stems, one a line. depth: of the views as well. sampling: of the training shapes, one of `SAMPLING_STRATEGIES`;
+    those of other splits are uniform. up: the axis of the files that points up. Raises FileNotFoundError or InputError when
+    there is nothing to prepare, for settings that make no dataset, or when `data_dir` was begun with others.
     """
     root, data_dir = Path(root), Path(data_dir)
-    check_sampling(sampling)
+    check_options(sampling, num_views, depth)
     if up not in UPS:
         raise InputError(f'up: expected one of {sorted(UPS)}, found {up!r}')
     if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
@@ -67,6 +69,7 @@ def prepare_meshes(
         'num_meshes': len(files),
         'num_points': num_points,
         'num_views': num_views,
+        'depth': depth,
         'seed': seed,
         'val_fraction': val_fraction,
         'test_fraction': test_fraction,
@@ -90,19 +93,20 @@ def prepare_meshes(
             shown = ', '.join(unlisted[:10]) + (', ...' if len(unlisted) > 10 else '')
             tqdm.write(f'{lists}: expected every mesh in a list, found {len(unlisted)} in none: {shown}')
     training = set(splits['train'])
-    work = partial(prepare_mesh, data_dir=data_dir, seed=seed, num_points=num_points, num_views=num_views, up=up)
+    settings = {'seed': seed, 'num_points': num_points, 'num_views': num_views, 'depth': depth, 'up': up}
+    work = partial(prepare_mesh, data_dir=data_dir, **settings)
     wanted = dict.fromkeys(key for split in SPLITS for key in splits[split])
     tasks = [(*key, str(files[key]), sampling if key in training else 'uniform') for key in wanted]
     made = run(work, tasks, 'preparing shapes')
     outcome = Outcome(made.results, missing | found.rejected | made.rejected)
     categories = sorted({category for category, _ in files})
-    return finish(data_dir, categories, splits, outcome, (num_points, num_points, num_views), source)
+    return finish(data_dir, categories, splits, outcome, source)
 
 
 def find_meshes(root: Path) -> dict[tuple[str, str], Path]:
     """(category, name) of every mesh file below `root`, sorted; files in `root` itself have its name for a category.
 
-    Raises FileNotFoundError without any, ValueError for two of one name.
+    Raises FileNotFoundError without any, InputError for two of one name.
     """
     if not root.is_dir():
         raise FileNotFoundError(f'{root}: expected a folder of meshes, found none')
@@ -132,7 +136,7 @@ def _walk(folder: Path, around: frozenset[Path] = frozenset()) -> Iterator[Path]
 
 
 def describe_mesh(category: str, name: str, path: str, *, data_dir: Path) -> list[float]:
-    """`invariants` of a file, noted in DATA_DIR. Raises ValueError for one that cannot be read or stored."""
+    """`invariants` of a file, noted in DATA_DIR. Raises InputError for one that cannot be read or stored."""
     if len(name.encode()) > MAX_NAME:  # file systems allow 255
         raise InputError(
             f'{path}: expected a name of at most {MAX_NAME} bytes below its category, found {name!r}; shorten it'
@@ -141,14 +145,27 @@ def describe_mesh(category: str, name: str, path: str, *, data_dir: Path) -> lis
     found = read_note(note, made_from)
     if found is None:
         try:
-            mesh = _read(path)
-            found = {'invariants': invariants(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)).tolist()}
-        except ValueError as error:
+            with _rejecting(path):
+                mesh = _read(path)
+                numbers = invariants(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces))
+            found = {'invariants': numbers.tolist()}
+        except InputError as error:
             found = {'reason': str(error)}
         write_note(note, made_from, found)
     if 'reason' in found:
         raise InputError(found['reason'])
     return found['invariants']
+
+
+@contextmanager
+def _rejecting(path: str) -> Iterator[None]:
+    """One bad mesh never stops a run, whatever library stumbles over it: all but want of memory becomes an InputError."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(f'{path}: {type(error).__name__}: {error}') from error
 
 
 def _recipe(path: str, **settings) -> bytes:
@@ -161,7 +178,7 @@ def _recipe(path: str, **settings) -> bytes:
 
 
 def _read(path: str) -> trimesh.Trimesh:
-    """A mesh without vertices that no face uses. Raises ValueError for a damaged one."""
+    """A mesh without vertices that no face uses. Raises InputError for a damaged one."""
     mesh = load_mesh(path)
     faces, num_vertices = np.asarray(mesh.faces), len(mesh.vertices)
     if len(faces) > MAX_FACES:
@@ -188,30 +205,26 @@ def prepare_mesh(
     num_points: int,
     num_views: int,
     up: str,
-) -> str:
-    """Make and store one shape, unless it is there; returns its recipe.
+    depth: bool = False,
+) -> dict:
+    """Make and store one shape, unless it is there; returns what `store` returns.
 
-    Raises ValueError, with the reason, for whatever is wrong with the mesh.
+    Raises InputError, with the reason, for whatever is wrong with the mesh.
     """
-
     settings = {'category': category, 'name': name, 'seed': seed, 'up': up}
-    sizes = {'num_points': num_points, 'num_views': num_views, 'sampling': sampling}
+    sizes = {'num_points': num_points, 'num_views': num_views, 'depth': depth, 'sampling': sampling}
 
     def make() -> Shape:
-        try:
+        with _rejecting(path):
             return sample_solid(make_solid(_read(path), up), category, name, seed=seed, **sizes)
-        except (ValueError, MemoryError):
-            raise
-        except Exception as error:  # one bad mesh never stops a run, whatever library stumbles over it
-            raise InputError(f'{path}: {type(error).__name__}: {error}') from error
 
-    shape = store(data_dir, category, name, _recipe(path, **settings, **sizes), make)
+    stored = store(data_dir, category, name, _recipe(path, **settings, **sizes), make)
     gc.collect()  # a Trimesh refers to itself: without this they pile up in a process that works on many
-    return shape.recipe.hex()
+    return stored
 
 
 def make_solid(mesh: trimesh.Trimesh, up: str = 'y') -> Solid:
-    """A mesh in its own frame -> its solid. Raises ValueError for one that cannot be labelled reliably."""
+    """A mesh in its own frame -> its solid. Raises InputError for one that cannot be labelled reliably."""
     mesh.vertices = np.asarray(mesh.vertices, np.float64) @ UPS[up].T
     frame = normalise(np.asarray(mesh.vertices)[np.ravel(mesh.faces)])
     if not (np.isfinite(frame.loc).all() and np.isfinite(frame.scale) and frame.scale > 0):

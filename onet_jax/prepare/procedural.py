@@ -11,18 +11,29 @@ from itertools import product
 import numpy as np
 
 from onet_jax.errors import InputError
-from onet_jax.prepare.constructive_solids import Box, Ellipsoid, Frustum, Hull, Lathe, Primitive, Solid, Torus
+from onet_jax.prepare.constructive_solids import (
+    Box,
+    ConstructiveSolid,
+    Ellipsoid,
+    Frustum,
+    Hull,
+    Primitive,
+    Revolution,
+    Torus,
+    draw_colours,
+)
 
 Parts = tuple[list[Primitive], list[Primitive]]
 SIGNS = tuple(product((-1, 1), (-1, 1)))  # the four corners of a rectangle
 
 
-def make_shape(seed: int, family: str, index: int) -> Solid:
-    """Number `index` of a family. Raises ValueError for an unknown family."""
+def make_shape(seed: int, family: str, index: int) -> ConstructiveSolid:
+    """Number `index` of a family. Raises InputError for an unknown family."""
     if family not in MAKERS:
         raise InputError(f'family: expected one of {FAMILIES}, found {family!r}')
-    rng = np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(family.encode()), index]))
-    return Solid(*MAKERS[family](rng))
+    entropy = (seed, zlib.crc32(family.encode()), index)
+    parts, cuts = MAKERS[family](np.random.default_rng(np.random.SeedSequence(entropy)))
+    return ConstructiveSolid(parts, cuts, draw_colours(entropy, len(parts) + len(cuts)))
 
 
 def taper(bottom, top, bottom_size, top_size) -> Hull:
@@ -172,7 +183,7 @@ def lamp(rng) -> Parts:
         (top, 0, high),
     )
     bulb = Ellipsoid((0, height + shade * 0.5, 0), (0.05, 0.07, 0.05))
-    return [*parts, Lathe((0, 0, 0), profile), bulb], []
+    return [*parts, Revolution((0, 0, 0), profile), bulb], []
 
 
 def sofa(rng) -> Parts:
@@ -317,8 +328,8 @@ def mug(rng) -> Parts:
     flare, wall = rng.uniform(0.8, 1.1), rng.uniform(0.04, 0.06)
     ring, tube = height * rng.uniform(0.26, 0.34), rng.uniform(0.035, 0.055)
     bottom = radius * flare
-    cup = Lathe((0, 0, 0), ((0, 0, bottom), (height, 0, radius)))
-    inside = Lathe((0, 0, 0), ((wall * 1.3, 0, bottom - wall), (height + 0.01, 0, radius - wall)))
+    cup = Revolution((0, 0, 0), ((0, 0, bottom), (height, 0, radius)))
+    inside = Revolution((0, 0, 0), ((wall * 1.3, 0, bottom - wall), (height + 0.01, 0, radius - wall)))
     side = (bottom + radius) / 2 - wall / 2
     handle = Torus((side, height * rng.uniform(0.45, 0.55), 0), (0, 0, 1), ring, tube)
     return [cup, handle], [inside]
@@ -331,7 +342,7 @@ def bottle(rng) -> Parts:
     rise = np.linspace(0, 1, 8)
     curve = [(body + t * shoulder, neck + (radius - neck) * (1 - t**2) ** 0.5) for t in rise]
     outline = [(0, radius * 0.92), (0.03, radius), (body * 0.5, radius * waist), *curve, (body + shoulder + top, neck)]
-    parts: list[Primitive] = [Lathe((0, 0, 0), tuple((y, 0, r) for y, r in outline))]
+    parts: list[Primitive] = [Revolution((0, 0, 0), tuple((y, 0, r) for y, r in outline))]
     end = body + shoulder + top
     if rng.random() < 0.6:  # a cap
         parts.append(Frustum((0, end - 0.08, 0), (0, end + 0.02, 0), neck * 1.35, neck * 1.35))

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import trimesh
 from manifold3d import Manifold, Mesh
+from trimesh.ray.ray_pyembree import RayMeshIntersector
 
 from onet_jax.errors import InputError
-from onet_jax.prepare.constructive_solids import Box, Solid
+from onet_jax.prepare.constructive_solids import Box, ConstructiveSolid, draw_colours
 from onet_jax.prepare.procedural import make_shape
 
 FAMILIES = tuple(f'rooms_{count:02d}' for count in range(4, 9))
@@ -23,13 +24,15 @@ WALL_HEIGHT, WALL_SHARE = (0.25, 0.45), 0.7  # a side of the floor has a wall wi
 SIZE = (0.5, 0.85)  # longest edge of an object, times the square root of their number
 GAP = 0.02  # between objects, and to the walls
 TRIES, SHRINK = 60, 0.9  # places that are tried for an object before it is made smaller
+RAY_START = 1e-4  # above the surface
 
 
-def make_room(seed: int, family: str, index: int) -> Solid:
-    """Number `index` of a family. Raises ValueError for an unknown family."""
+def make_room(seed: int, family: str, index: int) -> ConstructiveSolid:
+    """Number `index` of a family. Raises InputError for an unknown family."""
     if family not in FAMILIES:
         raise InputError(f'family: expected one of {FAMILIES}, found {family!r}')
-    rng = np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(family.encode()), index]))
+    entropy = (seed, zlib.crc32(family.encode()), index)
+    rng = np.random.default_rng(np.random.SeedSequence(entropy))
     depth, thickness, wall = rng.uniform(*ASPECT), rng.uniform(*FLOOR), rng.uniform(*WALL)
     boxes = [Box((0, -thickness / 2, 0), (1, thickness, depth)), *_walls(rng, depth, wall)]
     count = int(family.removeprefix('rooms_'))
@@ -37,7 +40,8 @@ def make_room(seed: int, family: str, index: int) -> Solid:
     for _ in range(count):
         solid = make_shape(int(rng.integers(2**31)), str(rng.choice(FURNITURE)), 0)
         placed.append(_place(rng, solid, rng.uniform(*SIZE) / np.sqrt(count), (1 - 2 * wall, depth - 2 * wall), taken))
-    return Solid([*boxes, *placed])
+    colours = [*draw_colours(entropy, len(boxes)), *(furniture.colours_at for furniture in placed)]
+    return ConstructiveSolid([*boxes, *placed], [], colours)
 
 
 def _walls(rng: np.random.Generator, depth: float, thickness: float) -> list[Box]:
@@ -52,7 +56,7 @@ def _walls(rng: np.random.Generator, depth: float, thickness: float) -> list[Box
 class Placed(NamedTuple):
     """A solid somewhere: turned around y by `turn` radians, scaled, moved."""
 
-    solid: Solid
+    solid: ConstructiveSolid
     mesh: trimesh.Trimesh  # of the solid, where it stands
     turn: np.ndarray  # [3, 3]
     scale: float
@@ -69,9 +73,15 @@ class Placed(NamedTuple):
     def manifold(self) -> Manifold:
         return Manifold(Mesh(np.asarray(self.mesh.vertices, np.float32), np.asarray(self.mesh.faces, np.uint32)))
 
+    def colours_at(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        """Colours [T, 3] uint8 of points of its surface with the normals there, both [T, 3]."""
+        # The first face that a ray meets which enters the solid there.
+        faces = RayMeshIntersector(self.mesh).intersects_first(points + RAY_START * normals, -normals)
+        return self.mesh.visual.face_colors[faces, :3]
+
 
 def _place(
-    rng: np.random.Generator, solid: Solid, scale: float, room: tuple[float, float], taken: list[np.ndarray]
+    rng: np.random.Generator, solid: ConstructiveSolid, scale: float, room: tuple[float, float], taken: list[np.ndarray]
 ) -> Placed:
     """Stand a solid on the floor within a rectangle (x, z) where it touches none of the boxes `taken`, [2, 2]; adds its own."""
     mesh = solid.mesh()

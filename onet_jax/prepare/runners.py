@@ -1,7 +1,7 @@
 """Running the same work on many shapes: in processes of this machine, or as a Beam pipeline. Imports no JAX.
 
 A task is (category, name, *arguments) and work(*task) stores the shape and returns something small. A task that raises
-ValueError or MemoryError is rejected with the reason and never stops the others, nor does one whose process dies or takes
+InputError or MemoryError is rejected with the reason and never stops the others, nor does one whose process dies or takes
 more than `TIME_LIMIT`; any other error, such as a full disk, stops the run.
 """
 
@@ -29,7 +29,7 @@ from onet_jax.errors import InputError
 # Not forked: a fork of a process in which JAX runs its threads can hang.
 SPAWN = multiprocessing.get_context('spawn')
 TIME_LIMIT = 600.0  # s, of one task
-REJECTED = (ValueError, MemoryError)
+REJECTED = (InputError, MemoryError)
 GUARD = "prepare data under `if __name__ == '__main__':` only"
 
 
@@ -98,7 +98,7 @@ class Worker:
         self._process = None
 
     def do(self, work: Callable, task: tuple) -> object:
-        """work(*task). Raises what it raises, or ValueError when the process dies twice or takes too long."""
+        """work(*task). Raises what it raises, or InputError when the process dies twice or takes too long."""
         for _ in range(2):  # large meshes side by side may find no memory where one of them does
             if self._process is None:
                 self._process = _start()

@@ -1,6 +1,6 @@
-"""From a solid to the arrays of one shape: volume points with labels, surface points, voxels, views. Imports no JAX.
+"""Sampling a solid: labelled points, surface samples with normals and colours, voxels and views. Imports no JAX.
 
-N volume points and as many surface points of a shape, V views.
+N labelled points and as many surface samples of a shape, V views.
 """
 
 import zlib
@@ -12,20 +12,21 @@ import trimesh
 from scipy.spatial import KDTree
 
 from onet_jax.data import records
-from onet_jax.data.records import CHUNK_POINTS, Shape, Views, encode_view
+from onet_jax.data.records import CHUNK_POINTS, DEPTH_STEPS, Shape, encode_picture
 from onet_jax.errors import InputError
 from onet_jax.geometry import grid
 from onet_jax.geometry.cameras import aim, sample_cameras
-from onet_jax.geometry.render import render_views
-from onet_jax.geometry.sampling import sample_surface
+from onet_jax.geometry.render import corner_colours, render_views
+from onet_jax.geometry.sampling import sample_surface, sample_surface_with_colours
 
-# How volume points are drawn (paper, section 4.6): uniform in the cube; as many inside as outside; or half of them from the
+# How labelled points are drawn (paper, section 4.6): uniform in the cube; as many inside as outside; or half of them from the
 # surface with Gaussian noise of NEAR_STD, half uniform.
-SAMPLINGS = ('uniform', 'equal', 'surface')
+SAMPLING_STRATEGIES = ('uniform', 'equal', 'surface')
 NEAR_STD = 0.01
 MAX_ROUNDS = 400  # of N uniform points each, to find N / 2 inside: enough for 0.2 % of the cube
+NUM_COLOURED = 100_000  # samples of a mesh that give their colours to those of the surface rebuilt from it
 # Streams of random numbers of one shape (a procedural solid itself draws from its own).
-POINTS_STREAM, SURFACE_STREAM, VIEWS_STREAM = 1, 2, 3
+POINTS_STREAM, SURFACE_STREAM, VIEWS_STREAM, COLOURS_STREAM = 1, 2, 3, 4
 
 
 class Solid(NamedTuple):
@@ -40,14 +41,27 @@ class Solid(NamedTuple):
 
 
 def sample_solid(
-    solid: Solid, category: str, name: str, *, seed: int, num_points: int, num_views: int = 0, sampling: str = 'uniform'
+    solid: Solid,
+    category: str,
+    name: str,
+    *,
+    seed: int,
+    num_points: int,
+    num_views: int = 0,
+    depth: bool = False,
+    sampling: str = 'uniform',
 ) -> Shape:
-    """A function of the arguments alone. Raises ValueError for a solid without points inside."""
+    """All columns of a shape, those of views where there are any, `depth` where it is asked for.
+
+    A function of the arguments alone. Raises InputError for options that `check_options` refuses and for a solid without points
+    inside.
+    """
+    check_options(sampling, num_views, depth)
 
     def stream(number):
         return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(f'{category}/{name}'.encode()), number]))
 
-    surface, normals = sample_surface(solid.surface, num_points, stream(SURFACE_STREAM))
+    surface, normals, colours = sample_colours(solid, num_points, stream(SURFACE_STREAM), stream(COLOURS_STREAM))
     # Rounded first: the labels belong to the points as stored.
     points = draw_points(stream(POINTS_STREAM), solid, surface, num_points, sampling).astype(np.float16)
     points = points[chunk_order(points, surface)]
@@ -58,29 +72,46 @@ def sample_solid(
     return Shape(
         category,
         name,
-        points,
-        occ,
-        surface.astype(np.float16),
-        normals.astype(np.float16),
-        solid.contains(centres.reshape(-1, 3)).reshape(centres.shape[:3]),
-        np.asarray(solid.loc, np.float64),
-        float(solid.scale),
-        solid.ambiguous,
-        take_views(solid.picture, stream(VIEWS_STREAM), num_views) if num_views else None,
+        points=points,
+        occ=occ,
+        surface=surface.astype(np.float16),
+        normals=normals.astype(np.float16),
+        voxels=solid.contains(centres.reshape(-1, 3)).reshape(centres.shape[:3]),
+        loc=np.asarray(solid.loc, np.float64),
+        scale=np.float64(solid.scale),
+        ambiguous=np.float64(solid.ambiguous),
+        colours=colours,
+        **take_views(solid.picture, stream(VIEWS_STREAM), num_views, depth),
     )
 
 
-def check_sampling(sampling: str) -> None:
-    """Raises ValueError for a name that is none of SAMPLINGS."""
-    if sampling not in SAMPLINGS:
-        raise InputError(f'sampling: expected one of {SAMPLINGS}, found {sampling!r}')
+def check_options(sampling: str, num_views: int = 0, depth: bool = False) -> None:
+    """Raises InputError for a name that is none of SAMPLING_STRATEGIES, and for depth without views."""
+    if sampling not in SAMPLING_STRATEGIES:
+        raise InputError(f'sampling: expected one of {SAMPLING_STRATEGIES}, found {sampling!r}')
+    if depth and not num_views:
+        raise InputError('depth: expected views to give the depth of, found num_views = 0; ask for views or no depth')
+
+
+def sample_colours(
+    solid: Solid, num_points: int, rng: np.random.Generator, colours_rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Samples of the surface of a solid, their normals and the colours that its picture has there: [N, 3] float32, uint8."""
+    if solid.surface is solid.picture:
+        return sample_surface_with_colours(solid.surface, num_points, rng)
+    points, normals = sample_surface(solid.surface, num_points, rng)
+    corners = np.round(255 * corner_colours(solid.picture)).astype(np.uint8)
+    if (corners == corners[0, 0]).all():  # most meshes have none
+        return points, normals, np.tile(corners[0, 0], (num_points, 1))
+    places, _, colours = sample_surface_with_colours(solid.picture, NUM_COLOURED, colours_rng)
+    _, nearest = KDTree(places, balanced_tree=False, compact_nodes=False).query(points)
+    return points, normals, colours[nearest]
 
 
 def draw_points(
     rng: np.random.Generator, solid: Solid, surface: np.ndarray, num_points: int, sampling: str
 ) -> np.ndarray:
-    """Volume points [N, 3] in random order, by one of SAMPLINGS; `surface` [M, 3] are samples of the surface."""
-    check_sampling(sampling)
+    """Points [N, 3] in random order, by one of SAMPLING_STRATEGIES; `surface` [M, 3] are samples of the surface."""
 
     def uniform(count):
         return rng.uniform(-grid.BOX / 2, grid.BOX / 2, (count, 3))
@@ -118,10 +149,20 @@ def chunk_order(points: np.ndarray, surface: np.ndarray) -> np.ndarray:
     return np.lexsort((distance, np.arange(len(points)) // CHUNK_POINTS))
 
 
-def take_views(mesh: trimesh.Trimesh, rng: np.random.Generator, num_views: int) -> Views:
-    """Pictures of a mesh in object coordinates from random cameras with the distribution of the R2N2 renderings."""
+def take_views(mesh: trimesh.Trimesh, rng: np.random.Generator, num_views: int, depth: bool) -> dict:
+    """Columns of the views of a mesh in object coordinates; the cameras have the distribution of the R2N2 renderings."""
+    if not num_views:
+        return {}
     low, high = mesh.bounds
     cameras = aim(sample_cameras(rng, num_views), (low + high) / 2, np.linalg.norm(high - low))
-    pictures = render_views(mesh, cameras, size=records.VIEW_SIZE)
-    jpegs = tuple(encode_view(pixels) for pixels in pictures.rgb)
-    return Views(jpegs, cameras.world_mat.astype(np.float32), cameras.camera_mat.astype(np.float32))
+    views = render_views(mesh, cameras, size=records.VIEW_SIZE)
+    columns = {
+        'image': tuple(map(encode_picture, views.rgb)),
+        'alpha': tuple(map(encode_picture, views.alpha)),
+        'world_mat': cameras.world_mat.astype(np.float32),
+        'camera_mat': cameras.camera_mat.astype(np.float32),
+    }
+    if depth:  # nothing of an object is as far as 65,535 steps from a camera that frames it
+        steps = np.round(np.where(np.isfinite(views.depth), views.depth, 0) * DEPTH_STEPS).astype(np.uint16)
+        columns['depth'] = tuple(map(encode_picture, steps))
+    return columns

@@ -1,12 +1,11 @@
-"""Datasets of this package from the official ShapeNet layout (see `shapenet_files.py`) and back.
+"""Import and export of the preprocessed ShapeNet of the official code (its files: see `shapenet_files.py`). Imports no JAX.
 
-N volume points and M surface points of a shape. Imports no JAX: processes that prepare data use it.
+N labelled points, M surface samples, V views of a shape.
 """
 
 import io
 import zlib
 from collections import Counter
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,52 +14,47 @@ from PIL import Image
 from tqdm import tqdm
 
 from onet_jax.data import records
-from onet_jax.data.records import NUM_VOXELS, VIEW_SIZE, Index, Shape, Views, encode_view
+from onet_jax.data.records import NUM_VOXELS, VIEW_SIZE, Index, Shape, encode_picture
 from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import Camera, object_camera
 from onet_jax.geometry.voxels import Voxels
-from onet_jax.prepare import rooms, shapenet_files
-from onet_jax.prepare.embedded import claim_folder, finish, recipe, store
+from onet_jax.prepare import rooms
 from onet_jax.prepare.runners import Outcome, Runner, processes
-from onet_jax.prepare.sampling import check_sampling, chunk_order
+from onet_jax.prepare.sampling import check_options, chunk_order
 from onet_jax.prepare.shapenet_files import (
     Model,
+    Views,
     find_models,
     read_shapenet_model,
     write_lists,
     write_room,
     write_shapenet_model,
 )
+from onet_jax.prepare.store import claim_folder, finish, recipe, store
 
 MAX_COORDINATE = 1.01  # of points and normals; what lies further out is not in object coordinates
 
 
 def import_shapenet(
-    root: str | Path,
-    data_dir: str | Path,
-    *,
-    classes: Sequence[str] | None = None,
-    sampling: str = 'uniform',
-    seed: int = 0,
-    run: Runner | None = None,
+    root: str | Path, data_dir: str | Path, *, sampling: str = 'uniform', seed: int = 0, run: Runner | None = None
 ) -> Index:
     """Make a dataset in `data_dir` of the official layout in `root`; returns its index.
 
-    classes: categories, all that have lists by default. sampling: of the training points (the ablations of section 4.6);
-    'uniform' are all points as stored, 'equal' half of them inside, 'surface' those of points_surface.npz. Splits are those
-    of the lists; a model that cannot be read, has no surface points or no voxels, or differs from most others in its number
-    of points or views is in no split but in `index.rejected`. seed: which sampling of a room is taken, of the several that it
-    has. The result does not depend on the runner.
+    sampling: of the training points (the ablations of section 4.6); 'uniform' are all points as stored, 'equal' half of them
+    inside, 'surface' those of points_surface.npz. Splits are those of the lists; a model that cannot be read, has no surface
+    samples or no voxels, or differs from most others in its number of points or views is in no split but in `index.rejected`.
+    seed: which sampling of a room is taken, of the several that it has. The files know neither colours nor alpha nor depth.
+    The result does not depend on the runner.
 
-    Raises FileNotFoundError or ValueError when there is nothing to import or `data_dir` was begun with other settings.
+    Raises FileNotFoundError or InputError when there is nothing to import or `data_dir` was begun with other settings.
     """
     root, data_dir = Path(root), Path(data_dir)
-    check_sampling(sampling)
-    collection = find_models(root, classes)
+    check_options(sampling)
+    collection = find_models(root)
     for note in collection.notes:
         tqdm.write(note)
-    source = {'kind': 'shapenet', 'root': str(root.resolve()), 'names': collection.names, 'sampling': sampling}
-    source |= {'seed': seed} if seed else {}
+    names, settings = collection.names, {'sampling': sampling, 'seed': seed}
+    source = {'kind': 'shapenet', 'root': str(root.resolve()), 'names': names, **settings}
     models = tuple(dict.fromkeys(model for split in collection.splits.values() for model in split))
     if not models:
         first = next((f'; {name}: {reason}' for name, reason in collection.missing.items()), '')
@@ -70,27 +64,25 @@ def import_shapenet(
     tasks = [(*model, sampling if model in training else 'uniform', seed) for model in models]
     outcome = (run or processes())(partial(import_model, root, data_dir), tasks, 'importing shapes')
 
-    sizes = Counter(tuple(found) for found, _ in outcome.results.values())
+    counts = Counter(tuple(found['counts']) for found in outcome.results.values())
     # The larger of numbers that are equally frequent, so that the result does not depend on who finished first.
-    usual = max(sizes.items(), key=lambda item: item[::-1])[0] if sizes else (0, 0, 0)
+    usual = max(counts.items(), key=lambda item: item[::-1])[0] if counts else ()
     rejected = collection.missing | outcome.rejected
-    for model, (found, _) in outcome.results.items():
-        if tuple(found) != usual:
+    for model, found in outcome.results.items():
+        if tuple(found['counts']) != usual:
             records.shape_path(data_dir, *model.split('/')).unlink()
             rejected[model] = (
-                f'expected {usual[0]} volume points, {usual[1]} surface points and {usual[2]} views as most models have, '
-                f'found {found[0]}, {found[1]} and {found[2]}'
+                'expected {} labelled points, {} surface samples and {} views as most models have, '.format(*usual)
+                + 'found {}, {} and {}'.format(*found['counts'])
             )
-    kept = {model: made_from for model, (_, made_from) in outcome.results.items() if model not in rejected}
-    return finish(data_dir, tuple(collection.names), collection.splits, Outcome(kept, rejected), usual, source)
+    kept = {model: found for model, found in outcome.results.items() if model not in rejected}
+    return finish(data_dir, tuple(names), collection.splits, Outcome(kept, rejected), source)
 
 
-def import_model(
-    root: Path, data_dir: Path, category: str, name: str, sampling: str, seed: int = 0
-) -> tuple[tuple[int, int, int], str]:
-    """Store one model as a shape, unless it is there; returns its numbers of points, surface samples and views and its recipe.
+def import_model(root: Path, data_dir: Path, category: str, name: str, sampling: str, seed: int) -> dict:
+    """Store one model as a shape, unless it is there; returns what `store` returns.
 
-    Raises ValueError for whatever is wrong with the model, OSError only when the shape cannot be written.
+    Raises InputError for whatever is wrong with the model, OSError only when the shape cannot be written.
     """
     folder = root / category / name
 
@@ -107,22 +99,20 @@ def import_model(
         'category': category,
         'name': name,
         'sampling': sampling,
-        **({'seed': seed} if seed else {}),
+        'seed': seed,
         'files': [path.relative_to(folder).as_posix() for path in files],
     }
     try:
         made_from = recipe(settings, *files)
     except OSError as error:
         raise InputError(f'{folder}: expected files that can be read ({error})') from error
-    shape = store(data_dir, category, name, made_from, make)
-    sizes = len(shape.points), len(shape.surface), len(shape.views.jpegs) if shape.views else 0
-    return sizes, shape.recipe.hex()
+    return store(data_dir, category, name, made_from, make)
 
 
 def to_shape(model: Model, category: str, name: str, sampling: str = 'uniform') -> Shape:
     """A model as a shape: coordinates rounded to float16, the stored labels, the points in the order of training chunks.
 
-    sampling: as in `import_shapenet`. Raises ValueError for a model without surface points or 32^3 voxels, not in object
+    sampling: as in `import_shapenet`. Raises InputError for a model without surface samples or 32^3 voxels, not in object
     coordinates, or without what the sampling needs.
     """
     for part, file in ((model.surface, 'pointcloud.npz'), (model.voxels, 'model.binvox')):
@@ -140,13 +130,23 @@ def to_shape(model: Model, category: str, name: str, sampling: str = 'uniform') 
     surface, normals = model.surface[mixed].astype(np.float16), model.normals[mixed].astype(np.float16)
     points, occ = _draw_points(rng, model, sampling)
     order = chunk_order(points, surface)
-    views = to_views(model.views) if model.views is not None else None
-    voxels, frame = model.voxels.values, (model.loc, model.scale)
-    return Shape(category, name, points[order], occ[order], surface, normals, voxels, *frame, model.ambiguous, views)
+    return Shape(
+        category,
+        name,
+        points=points[order],
+        occ=occ[order],
+        surface=surface,
+        normals=normals,
+        voxels=model.voxels.values,
+        loc=model.loc,
+        scale=np.float64(model.scale),
+        ambiguous=np.float64(model.ambiguous),
+        **(view_columns(model.views) if model.views else {}),
+    )
 
 
 def _draw_points(rng: np.random.Generator, model: Model, sampling: str) -> tuple[np.ndarray, np.ndarray]:
-    """As many volume points as the model has, with their labels, in random order."""
+    """As many labelled points as the model has, with their labels, in random order."""
     points, occ, num_points = model.points, model.occ, len(model.points)
     drawn = rng.permutation(num_points)
     if sampling == 'equal':
@@ -168,24 +168,28 @@ def _draw_points(rng: np.random.Generator, model: Model, sampling: str) -> tuple
     return points[drawn].astype(np.float16), occ[drawn]
 
 
-def to_views(stored: shapenet_files.Views) -> Views:
+def view_columns(views: Views) -> dict:
     """Views of 137 x 137 px as they are, others resized, with their cameras."""
-    jpegs, camera_mat = [], stored.camera_mat.copy()
-    for i, jpeg in enumerate(stored.jpegs):
-        with Image.open(io.BytesIO(jpeg)) as image:
+    files, camera_mat = [], views.camera_mat.copy()
+    for i, file in enumerate(views.jpegs):
+        with Image.open(io.BytesIO(file)) as image:
             if image.size != (VIEW_SIZE, VIEW_SIZE):
                 camera_mat[i] = np.diag([VIEW_SIZE / image.width, VIEW_SIZE / image.height, 1]) @ camera_mat[i]
                 pixels = image.convert('RGB').resize((VIEW_SIZE, VIEW_SIZE), Image.Resampling.BILINEAR)
-                jpeg = encode_view(np.asarray(pixels))
-        jpegs.append(jpeg)
-    return Views(tuple(jpegs), stored.world_mat.astype(np.float32), camera_mat.astype(np.float32))
+                file = encode_picture(np.asarray(pixels))
+        files.append(file)
+    return {
+        'image': tuple(files),
+        'world_mat': views.world_mat.astype(np.float32),
+        'camera_mat': camera_mat.astype(np.float32),
+    }
 
 
 def export_shapenet(data_dir: str | Path, root: str | Path) -> None:
     """Write a dataset in the official layout, so that the original code reads it; `root` is a new or an empty folder.
 
-    The lists come last: a root without them is of an interrupted run. Raises FileNotFoundError or ValueError for a dataset
-    that cannot be read, ValueError when there is something in `root`.
+    Colours, alpha and depth have no place in it. The lists come last: a root without them is of an interrupted run. Raises
+    FileNotFoundError or InputError for a dataset that cannot be read, InputError when there is something in `root`.
     """
     data_dir, root = Path(data_dir), Path(root)
     index = records.read_index(data_dir)
@@ -198,10 +202,10 @@ def export_shapenet(data_dir: str | Path, root: str | Path) -> None:
         voxels = Voxels(shape.voxels, shape.loc, shape.scale)
         labels = (shape.points, shape.occ, shape.loc, shape.scale, shape.ambiguous)
         model = Model(*labels, shape.surface, shape.normals, voxels)
-        if shape.views is not None:
-            camera = Camera(shape.views.world_mat.astype(np.float64), shape.views.camera_mat.astype(np.float64))
+        if shape.image is not None:
+            camera = Camera(shape.world_mat.astype(np.float64), shape.camera_mat.astype(np.float64))
             stored = object_camera(camera, -shape.loc / shape.scale, 1 / shape.scale)  # of the shape's own frame
-            model = model._replace(views=shapenet_files.Views(shape.views.jpegs, *camera[::-1], stored.world_mat))
+            model = model._replace(views=Views(shape.image, *camera[::-1], stored.world_mat))
         write = write_room if category in rooms.FAMILIES else write_shapenet_model
         write(root / category / name, model)
     names = index.source.get('names') or {}

@@ -1,4 +1,4 @@
-"""The preprocessed ShapeNet layout of the official code, read exactly and written. `exchange.py` makes datasets of it.
+"""Files of the preprocessed ShapeNet of the official code, read exactly and written. `shapenet.py` makes datasets of them.
 
 ROOT/metadata.yaml                         category -> {id, name}
 ROOT/<category>/{train,val,test}.lst       one model a line
@@ -14,7 +14,7 @@ A model may also be a room of Convolutional Occupancy Networks, with K samplings
         pointcloud/pointcloud_00.npz, ...  points, normals, semantics
         item_dict.npz                      how it was generated; not read
 
-N volume points, M surface points, V views. The files come from anywhere and are not trusted: every fault is reported with
+N labelled points, M surface samples, V views. The files come from anywhere and are not trusted: every fault is reported with
 the path, the key, what was expected and what was found.
 """
 
@@ -61,41 +61,36 @@ class Model(NamedTuple):
     occ: np.ndarray  # [N] bool
     loc: np.ndarray  # [3] float64; in the model's own file a point is at loc + scale * point
     scale: float
-    ambiguous: float = (
-        0.0  # share of uncertain labels; our own key of points.npz, which the official code does not look at
-    )
+    ambiguous: float = 0.0  # share of uncertain labels: a key of our own in points.npz that the official code ignores
     surface: np.ndarray | None = None  # [M, 3] float16 or float32
     normals: np.ndarray | None = None  # [M, 3] float16 or float32
     voxels: Voxels | None = None
     views: Views | None = None
-    near_points: np.ndarray | None = None  # [L, 3] of points_surface.npz
+    near_points: np.ndarray | None = None  # [L, 3] of points_surface.npz; read only
     near_occ: np.ndarray | None = None  # [L] bool
 
 
 class Collection(NamedTuple):
     """What the lists of a root folder name."""
 
-    names: dict[str, str]  # category, in the order of the classes -> name in metadata.yaml, or 'n/a'
+    names: dict[str, str]  # category, sorted -> name in metadata.yaml, or 'n/a'
     splits: dict[str, tuple[tuple[str, str], ...]]  # 'train', 'val', 'test' -> (category, model), in the lists' order
     missing: dict[str, str]  # 'category/model' -> why a listed model is in no split
     notes: tuple[str, ...]  # faults of the lists that leave the splits usable
 
 
-def find_models(root: str | Path, classes: Sequence[str] | None = None) -> Collection:
-    """Read the lists of the categories `classes`, by default of all folders of `root` that have any, in sorted order.
+def find_models(root: str | Path) -> Collection:
+    """Read the lists of all folders of `root` that have any, in sorted order.
 
     Blank lines, missing lists and models that are listed twice become notes, listed models without a folder `missing`.
-    Raises FileNotFoundError without the root or a class, ValueError for files of no use.
+    Raises FileNotFoundError without the root, InputError for files of no use.
     """
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f'{root}: expected the root of the ShapeNet layout, found no such folder')
-    categories = tuple(classes or sorted({path.parent.name for path in root.glob('*/*.lst')}))
-    for category in categories:
-        if not _is_plain(category) or not (root / category).is_dir():
-            raise FileNotFoundError(f'{root / category}: expected the folder of a category, found none')
-    if not categories or len(set(categories)) < len(categories):
-        raise InputError(f'{root}: expected different categories with lists (train.lst ...), found {list(categories)}')
+    categories = tuple(sorted({path.parent.name for path in root.glob('*/*.lst')}))
+    if not categories:
+        raise InputError(f'{root}: expected folders of categories with lists (train.lst ...), found none')
 
     names = _read_names(root / 'metadata.yaml')
     splits, missing, notes, listed = {}, {}, [], {}
@@ -156,7 +151,7 @@ def _read_names(path: Path) -> dict[str, str]:
 def read_shapenet_model(folder: str | Path, seed: int = 0) -> Model:
     """Read the folder of one model. All but points.npz may be missing. Of a room `seed` and name say which sampling is read.
 
-    Raises FileNotFoundError without the folder or points.npz; ValueError for a file that is damaged or unlike the layout.
+    Raises FileNotFoundError without the folder or points.npz; InputError for a file that is damaged or unlike the layout.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -272,9 +267,6 @@ def write_shapenet_model(folder: str | Path, model: Model) -> None:
     np.savez(folder / 'points.npz', points=model.points, **labels, **frame)
     if model.surface is not None:
         np.savez(folder / 'pointcloud.npz', points=model.surface, normals=model.normals, **frame)
-    if model.near_points is not None:
-        near_occ = np.packbits(model.near_occ)
-        np.savez(folder / 'points_surface.npz', points=model.near_points, occupancies=near_occ, **frame)
     if model.voxels is not None:
         write_binvox(folder / 'model.binvox', model.voxels)
     if model.views is not None:

@@ -16,7 +16,6 @@ from tqdm import tqdm
 from onet_jax.data.records import SPLITS
 from onet_jax.errors import InputError
 from onet_jax.geometry.watertight import repeated
-from onet_jax.prepare.embedded import count_held_out
 
 # Two meshes are the same shape when all their invariants agree to this: copies do to 1e-6, while a hole that is wider by a
 # tenth moves one of them by 1e-3.
@@ -32,7 +31,7 @@ def invariants(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
     With x from the centroid of the surface and lengths in units of the root of E|x|^2: the eigenvalues of E[x x^T] but the
     largest, sqrt(area), |E[x |x|^2]|, E|x|^4 and the smallest eigenvalue of E[x x^T |x|^2]; integrals over the area are
-    exact. Raises ValueError for a surface without area.
+    exact. Raises InputError for a surface without area.
     """
     low, size = vertices.min(axis=0), max(np.ptp(vertices, axis=0).max(), 1e-300)
     vertices = (vertices - low) / size
@@ -83,6 +82,11 @@ def draw_splits(
     return {split: sorted(keys) for split, keys in splits.items()}
 
 
+def count_held_out(num_shapes: int, fraction: float) -> int:
+    """Shapes of a split that holds `fraction` of them: at least one where the fraction is positive."""
+    return max(1, round(num_shapes * fraction)) if fraction > 0 else 0
+
+
 def _group(values: Sequence[np.ndarray]) -> np.ndarray:
     """[S] labels: equal for shapes that are copies of each other, directly or through others."""
     if not len(values):
@@ -98,7 +102,7 @@ def read_lists(
     """Splits from <category>/{train,val,test}.lst, and {'category/name': where it is listed} of names without a mesh.
 
     A name is that of a mesh, or of the folder in the category that holds it. Raises FileNotFoundError for a missing list,
-    ValueError for a name in two lists.
+    InputError for a name in two lists.
     """
     lists, splits, missing, seen = Path(lists), {split: [] for split in SPLITS}, {}, {}
     keys = {(category, plain(path.parent.name)): (category, name) for (category, name), path in files.items()}

@@ -1,4 +1,4 @@
-"""What a dataset looks like: a shape of each category as it is stored."""
+"""Contact sheet of a dataset: a shape of each category as it is stored."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from onet_jax.data import records
 from onet_jax.data.records import Index, Shape
 from onet_jax.geometry import grid
 from onet_jax.geometry.meshes import load_mesh
-from onet_jax.prepare import procedural
+from onet_jax.prepare.embedded import embedded_solid
 from onet_jax.prepare.own_meshes import UPS, find_meshes
 from onet_jax.viz.pictures import Item, contact_sheet
 
@@ -18,9 +18,9 @@ NUM_VIEWS_SHOWN = 2
 
 
 def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
-    """Writes a PNG with the first shape of each category: mesh, points inside, surface points, voxels, two views.
+    """Writes a PNG with the first shape of each category: mesh, points inside, surface samples, voxels, two views.
 
-    The mesh is shown where it is at hand still. Raises FileNotFoundError or ValueError for a dataset that cannot be read.
+    The mesh is shown where it is at hand still. Raises FileNotFoundError or InputError for a dataset that cannot be read.
     """
     index = records.read_index(data_dir)
     first: dict[str, str] = {}
@@ -30,13 +30,14 @@ def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
     num_views, original = min(NUM_VIEWS_SHOWN, index.num_views), find_originals(index, set(first.items()))
     items = []
     for category, name in sorted(first.items()):
-        shape = records.read_shape(records.shape_path(data_dir, category, name), index)
+        path = records.shape_path(data_dir, category, name)
+        shape = records.read_shape(path, index)
         centres = grid.voxel_centres(records.NUM_VOXELS)[shape.voxels]
-        views = [records.decode_view(jpeg) for jpeg in shape.views.jpegs[:num_views]] if num_views else []
+        views = records.decode_views(path, 'image', shape.image[:num_views]) if num_views else ()
         clouds = (shape.points[shape.occ].astype(np.float32), shape.surface.astype(np.float32), centres)
         meshes = (original(shape),) if original else ()
         items.append(Item(f'{category} {name}', f'{shape.occ.mean():.1%} inside', (*meshes, *clouds, *views)))
-    titles = ('points inside', 'surface points', 'voxels', *(f'view {i}' for i in range(num_views)))
+    titles = ('points inside', 'surface samples', 'voxels', *(f'view {i}' for i in range(num_views)))
     contact_sheet(items, ('mesh', *titles) if original else titles, path)
 
 
@@ -44,7 +45,7 @@ def find_originals(index: Index, wanted: set[tuple[str, str]]) -> Callable[[Shap
     """shape -> the mesh it was made from, in object coordinates; None where one of the wanted ones is not at hand."""
     source = index.source
     if source['kind'] == 'procedural':
-        return lambda shape: procedural.make_shape(source['seed'], shape.category, int(shape.name)).mesh()
+        return lambda shape: embedded_solid(source['seed'], shape.category, int(shape.name)).mesh()
     if source['kind'] != 'meshes' or not Path(source['root']).is_dir():
         return None
     files = find_meshes(Path(source['root']))

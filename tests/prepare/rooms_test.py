@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from mesh_files import digest
+from scipy.spatial import KDTree
 
 from onet_jax.data import records
 from onet_jax.geometry.inside import contains
@@ -46,6 +48,24 @@ def test_rooms_depend_on_seed_family_and_index_alone():
     occupied = [make_room(seed, 'rooms_04', index).contains(POINTS) for seed, index in ((3, 7), (3, 8), (4, 7))]
     for other in occupied[1:]:
         assert (occupied[0] & other).sum() / (occupied[0] | other).sum() < 0.9
+
+
+def test_the_rooms_of_a_seed_are_those_that_they_have_always_been():
+    assert digest(make_room(0, family, 0) for family in FAMILIES) == '72b63901bae6e998'
+
+
+def test_furniture_keeps_its_colours():
+    room = make_room(0, 'rooms_06', 1)
+    mesh = room.mesh()
+    _, _, centre, scale = room._body
+    for furniture in placed_in(room):
+        own = furniture.mesh
+        # Most faces of the furniture, those that the floor does not cut, are faces of the room.
+        distance, face = KDTree(mesh.triangles_center * scale + centre).query(own.triangles_center)
+        same = distance < 1e-6
+        assert same.mean() > 0.5
+        np.testing.assert_array_equal(mesh.visual.face_colors[face[same]], own.visual.face_colors[same])
+        assert len(np.unique(own.visual.face_colors, axis=0)) > 1
 
 
 def test_rooms_are_a_dataset_as_any_other(tmp_path):

@@ -1,0 +1,129 @@
+"""What all preparations of datasets share: resuming, caching of shapes, rejected shapes, the index. Imports no JAX.
+
+A preparation claims its folder for its settings, a runner does one task for each shape, and the index is written last. A shape
+that is there and has the same recipe is not made again.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from onet_jax.data import records
+from onet_jax.data.records import COLUMNS, Index, Shape
+from onet_jax.errors import InputError
+from onet_jax.files import write_json
+from onet_jax.prepare.runners import Outcome
+
+
+def claim_folder(data_dir: Path, source: dict) -> None:
+    """Note the settings in the folder before the first shape, so that no other dataset is mixed in.
+
+    Raises InputError where the folder was begun with other settings.
+    """
+    path, found = data_dir / 'source.json', source
+    if (data_dir / 'dataset.json').exists():
+        found = records.read_index(data_dir).source
+    elif path.exists():
+        found = json.loads(path.read_text())
+    differing = sorted(key for key in source.keys() | found.keys() if source.get(key) != found.get(key))
+    if differing:
+        raise InputError(
+            f'{data_dir}: expected an empty folder or a dataset of the same settings, found other settings: '
+            + ', '.join(f'{key} {found.get(key)!r} instead of {source.get(key)!r}' for key in differing)
+            + '; choose another folder or delete this one'
+        )
+    write_json(path, source)
+
+
+def recipe(settings: dict, *files: Path) -> bytes:
+    """SHA-256 of all that something is made from: what has the same recipe need not be made again."""
+    digest = hashlib.sha256(json.dumps([records.VERSION, settings], sort_keys=True).encode())
+    for path in files:
+        with path.open('rb') as file:
+            digest.update(hashlib.file_digest(file, 'sha256').digest())
+    return digest.digest()
+
+
+def store(data_dir: Path, category: str, name: str, made_from: bytes, make: Callable[[], Shape]) -> dict:
+    """Make and write a shape, unless DATA_DIR has one that reads well and has the recipe `made_from`.
+
+    Returns what `finish` must know of it, as plain JSON: 'recipe', 'columns' and 'counts' of points, samples and views. Raises
+    the InputError of `make` with which it rejects the shape, also from an earlier run.
+    """
+    path = records.shape_path(data_dir, category, name)
+    if path.exists():
+        try:
+            shape = records.read_shape(path)
+        except InputError:
+            shape = None  # of an interrupted run or a damaged disk: made anew
+        if shape and shape.recipe.tobytes() == made_from:
+            return _describe(shape)
+
+    note = data_dir / 'notes' / 'rejected' / category / f'{name}.json'
+    found = read_note(note, made_from)
+    if found is None:
+        try:
+            shape = make()._replace(recipe=np.frombuffer(made_from, np.uint8))
+        except InputError as error:
+            found = {'reason': str(error)}
+            write_note(note, made_from, found)
+        else:
+            records.write_shape(path, shape)
+            return _describe(shape)
+    raise InputError(found['reason'])
+
+
+def _describe(shape: Shape) -> dict:
+    counts = [len(shape.points), len(shape.surface), len(shape.image or ())]
+    return {'recipe': shape.recipe.tobytes().hex(), 'columns': list(records.present(shape)), 'counts': counts}
+
+
+def read_note(path: Path, made_from: bytes) -> dict | None:
+    """What an earlier run found out, or None where it was of another recipe."""
+    try:
+        note = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):  # none, or one of a damaged disk
+        return None
+    return note if note.pop('recipe', None) == made_from.hex() else None
+
+
+def write_note(path: Path, made_from: bytes, found: dict) -> None:
+    """Keep what cost time to find out."""
+    write_json(path, {'recipe': made_from.hex(), **found})
+
+
+def finish(
+    data_dir: Path,
+    categories: Sequence[str],
+    splits: dict[str, Sequence[tuple[str, str]]],
+    outcome: Outcome,
+    source: dict,
+) -> Index:
+    """Write the index of the shapes that were made; returns it. Its columns are those that all of them have.
+
+    outcome: its results are those of `store`, with the same counts. Raises InputError when there is none.
+    """
+    made = outcome.results
+    if not made:
+        first = next((f'; {name}: {reason}' for name, reason in outcome.rejected.items()), '')
+        raise InputError(
+            f'{data_dir}: expected a shape that can be made, found none, {len(outcome.rejected)} rejected{first}'
+        )
+    kept = {split: tuple(shape for shape in shapes if '/'.join(shape) in made) for split, shapes in splits.items()}
+    for split in (split for split, shapes in kept.items() if not shapes):
+        tqdm.write(f'{data_dir}: no shape is in the split {split!r}')
+    index = Index(
+        tuple(categories),
+        kept,
+        tuple(name for name in COLUMNS if all(name in found['columns'] for found in made.values())),
+        *next(iter(made.values()))['counts'],
+        dict(sorted(outcome.rejected.items())),
+        source,
+        hashlib.sha256(json.dumps([[name, made[name]['recipe']] for name in sorted(made)]).encode()).hexdigest(),
+    )
+    records.write_index(data_dir, index)
+    return index
