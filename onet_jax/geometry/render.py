@@ -9,23 +9,20 @@ faces of a box are equally bright. A normal counts towards the eye: surfaces hav
 faces turned either way look like the solids they mean.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import trimesh
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
-from trimesh.visual import TextureVisuals
-from trimesh.visual.color import uv_to_color
-from trimesh.visual.material import PBRMaterial
 
 from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import IMAGE_SIZE, Camera, object_camera, project, rays
+from onet_jax.geometry.colours import GAMMA, colours_of
 
-GREY = (0.80, 0.80, 0.80)  # sRGB in full light, of a mesh without colours: a drawn hue would say nothing of its shape
 LAMP = (0.37, 0.92, 0.12)  # towards it, in the axes of the mesh: y is up
 FLOOR = 0.04  # linear intensity on the far side, which the renderings leave black
-GAMMA = 2.2  # of sRGB, nearly
 CREASE = np.cos(np.radians(40.0))  # faces that meet at a sharper angle keep their edge
 # Where the rays pass through a pixel, in sixteenths right and down: no two in one row or column.
 SAMPLES = ((9, 5), (7, 11), (13, 9), (5, 3), (3, 13), (1, 7), (11, 15), (15, 1))
@@ -72,7 +69,7 @@ def render_views(
 ) -> View:
     """A mesh seen by cameras [V] of its own frame, whose pixels are those of a 137 px image whatever `size` is.
 
-    colour: sRGB in [0, 1]; by default the mesh's own colours, or GREY. An empty mesh gives white pictures. Raises
+    colour: sRGB in [0, 1]; by default the mesh's own colours (see `colours.py`). An empty mesh gives white pictures. Raises
     ValueError for vertices that are not finite or that do not exist.
     """
     vertices, faces = _checked(mesh)
@@ -91,10 +88,10 @@ def render_views(
     loc, scale = vertices.min(axis=0) + extents / 2, extents.max()
     cameras, vertices = object_camera(cameras, loc, scale), (vertices - loc) / scale
     surface = prepare(vertices, faces)
-    colours = corner_colours(mesh) if colour is None else np.broadcast_to(np.float32(colour), (len(faces), 3, 3))
+    colours_at = colours_of(mesh) if colour is None else lambda *_: np.float32(colour)
     for view in range(num_views):
         camera = Camera(cameras.world_mat[view], cameras.camera_mat[view])
-        _draw(surface, colours, camera, _window(camera, vertices, size), View(*(array[view] for array in views)))
+        _draw(surface, colours_at, camera, _window(camera, vertices, size), View(*(array[view] for array in views)))
     return views
 
 
@@ -126,29 +123,6 @@ def trace(surface: Surface, origins: np.ndarray, directions: np.ndarray) -> Hits
     facing = np.where(front, 1, -1).astype(np.float32)
     normals = unit(np.einsum('hi,hic->hc', weights, surface.corners[faces]))
     return Hits(rays, faces, weights, distances[:, None], front, facing * flat, facing * normals)
-
-
-def corner_colours(mesh: trimesh.Trimesh) -> np.ndarray:
-    """The mesh's own colours at the corners of its faces, [F, 3, 3] float32 sRGB in [0, 1]; GREY if it has none.
-
-    Faces, vertices, a texture (looked up at the vertices only) or one material for all may carry them.
-    """
-    visual, faces = mesh.visual, mesh.faces
-    colours = np.float32(GREY)
-    if isinstance(visual, TextureVisuals):
-        material, uv = visual.material, visual.uv
-        image = getattr(material, 'baseColorTexture', None) or getattr(material, 'image', None)
-        if image is not None and uv is not None and len(uv) == len(mesh.vertices) and np.isfinite(uv).all():
-            colours = uv_to_color(uv, image)[faces, :3] / 255
-        elif isinstance(material, PBRMaterial):
-            colours = (material.main_color[:3] / 255) ** (1 / GAMMA)  # glTF has linear factors
-        elif material is not None:
-            colours = material.main_color[:3] / 255
-    elif visual.kind == 'vertex':
-        colours = visual.vertex_colors[faces, :3] / 255
-    elif visual.kind == 'face':
-        colours = visual.face_colors[:, None, :3] / 255
-    return np.broadcast_to(np.float32(colours), (len(faces), 3, 3))
 
 
 def face_and_corner_normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -231,7 +205,9 @@ def _window(camera: Camera, vertices: np.ndarray, size: int) -> tuple[int, int, 
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
-def _draw(surface: Surface, colours: np.ndarray, camera: Camera, window: tuple[int, int, int, int], view: View) -> None:
+def _draw(
+    surface: Surface, colours_at: Callable, camera: Camera, window: tuple[int, int, int, int], view: View
+) -> None:
     """Draws what the camera sees into the window of one view; its `rgb` [S, S, 3], `alpha` and `depth` [S, S] are blank."""
     left, top, right, bottom = window
     if left >= right or top >= bottom:
@@ -249,9 +225,8 @@ def _draw(surface: Surface, colours: np.ndarray, camera: Camera, window: tuple[i
     hits = trace(surface, origins, directions)
     lamp = unit(np.array(LAMP, np.float32))
     light = FLOOR + (1 - FLOOR) * (1 + hits.normals @ lamp[:, None]) / 2
-    paint = np.einsum('hi,hic->hc', hits.weights, colours[hits.faces])
     samples = np.ones((len(directions), 3), np.float32)
-    samples[hits.rays] = paint * light ** (1 / GAMMA)
+    samples[hits.rays] = colours_at(hits.faces, hits.weights) * light ** (1 / GAMMA)
     covered, depth = np.zeros(len(directions), np.float32), np.full(len(directions), np.inf, np.float32)
     covered[hits.rays], depth[hits.rays] = 1, unit_depth * hits.distances[:, 0]
 

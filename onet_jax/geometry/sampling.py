@@ -1,9 +1,10 @@
-"""Uniform samples of a surface. Imports no JAX: processes that prepare data use it."""
+"""Uniform samples of a surface: points, normals and colours. N samples. Imports no JAX: processes that prepare data use it."""
 
 import numpy as np
 import trimesh
 
 from onet_jax.errors import InputError
+from onet_jax.geometry.colours import colours_of
 
 
 def sample_surface(
@@ -11,8 +12,25 @@ def sample_surface(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points uniform by area on a mesh, and the normals of their faces: [N, 3], [N, 3] float32.
 
-    Raises ValueError for a mesh without area.
+    Raises InputError for a mesh without area.
     """
+    points, normals, _, _ = _sample(mesh, num_points, seed)
+    return points, normals
+
+
+def sample_surface_with_colours(
+    mesh: trimesh.Trimesh, num_points: int, seed: int | np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The points and normals of `sample_surface`, and the mesh's own colours there (see `colours.py`): [N, 3] uint8 sRGB."""
+    points, normals, faces, uv = _sample(mesh, num_points, seed)
+    weights = np.column_stack([1 - uv.sum(axis=1), uv])
+    return points, normals, np.round(255 * colours_of(mesh)(faces, weights)).astype(np.uint8)
+
+
+def _sample(
+    mesh: trimesh.Trimesh, num_points: int, seed: int | np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Points and normals, the faces [N] that the points are in, and the barycentric coordinates [N, 2] of their 2nd and 3rd corners."""
     rng = np.random.default_rng(seed)
     triangles = np.asarray(mesh.vertices, np.float64)[np.asarray(mesh.faces)]
     edges = triangles[:, 1:] - triangles[:, :1]
@@ -22,10 +40,10 @@ def sample_surface(
     if not total > 0:
         raise InputError(f'mesh: expected a surface to sample, found {len(triangles)} faces of area zero')
 
-    picked = np.searchsorted(np.cumsum(double_areas), rng.random(num_points) * total, side='right')
-    picked = np.minimum(picked, len(triangles) - 1)
-    u = rng.random((num_points, 2))
-    u = np.where(u.sum(axis=1, keepdims=True) > 1, 1 - u, u)  # fold the square onto the triangle
-    points = triangles[picked, 0] + (u[:, :, None] * edges[picked]).sum(axis=1)
-    normals = cross[picked] / double_areas[picked, None]
-    return points.astype(np.float32), normals.astype(np.float32)
+    faces = np.searchsorted(np.cumsum(double_areas), rng.random(num_points) * total, side='right')
+    faces = np.minimum(faces, len(triangles) - 1)
+    uv = rng.random((num_points, 2))
+    uv = np.where(uv.sum(axis=1, keepdims=True) > 1, 1 - uv, uv)  # fold the square onto the triangle
+    points = triangles[faces, 0] + (uv[:, :, None] * edges[faces]).sum(axis=1)
+    normals = cross[faces] / double_areas[faces, None]
+    return points.astype(np.float32), normals.astype(np.float32), faces, uv

@@ -1,0 +1,48 @@
+"""The colours of a mesh, interpolated anywhere on its surface: of vertices, faces, a texture or a material. Imports no JAX.
+
+N points of the surface, given by their faces [N] and their barycentric coordinates [N, 3]. Colours are sRGB in [0, 1].
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import trimesh
+from trimesh.visual import TextureVisuals
+from trimesh.visual.color import uv_to_color
+from trimesh.visual.material import PBRMaterial
+
+GREY = (0.80, 0.80, 0.80)  # of a mesh without colours: a drawn hue would say nothing of its shape
+GAMMA = 2.2  # of sRGB, nearly
+
+
+def colours_of(mesh: trimesh.Trimesh) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """A function (faces [N], barycentric coordinates [N, 3]) -> the mesh's own colours there, [N, 3] float32.
+
+    A texture is looked up in the texel nearest to the point's own UV. GREY where the mesh carries no colours.
+    """
+    visual, colour = mesh.visual, GREY
+    if isinstance(visual, TextureVisuals):
+        material, uv = visual.material, visual.uv
+        image = getattr(material, 'baseColorTexture', None) or getattr(material, 'image', None)
+        if image is not None and uv is not None and len(uv) == len(mesh.vertices) and np.isfinite(uv).all():
+            image = image.convert('RGBA')
+            return lambda faces, weights: _of_bytes(uv_to_color(_interpolate(uv[mesh.faces[faces]], weights), image))
+        if isinstance(material, PBRMaterial):
+            colour = (material.main_color[:3] / 255) ** (1 / GAMMA)  # glTF has linear factors
+        elif material is not None:
+            colour = material.main_color[:3] / 255
+    elif visual.kind == 'vertex':
+        return lambda faces, weights: _interpolate(_of_bytes(visual.vertex_colors[mesh.faces[faces]]), weights)
+    elif visual.kind == 'face':
+        return lambda faces, weights: _of_bytes(visual.face_colors[faces])
+    return lambda faces, weights: np.broadcast_to(np.float32(colour), (len(faces), 3))
+
+
+def _interpolate(corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Values at the corners of faces [N, 3, K] -> at points in them [N, K]."""
+    return np.einsum('ni,nik->nk', weights, corners)
+
+
+def _of_bytes(rgba: np.ndarray) -> np.ndarray:
+    """[..., 4] uint8 -> [..., 3] float32 in [0, 1]."""
+    return rgba[..., :3] / np.float32(255)

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+from trimesh.visual import ColorVisuals, TextureVisuals
+from trimesh.visual.material import PBRMaterial, SimpleMaterial
+
+from onet_jax.geometry.colours import GREY, colours_of
+from onet_jax.geometry.sampling import sample_surface, sample_surface_with_colours
+
+QUAD = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], [[0, 1, 2], [0, 2, 3]], process=False)
+CORNERS = np.array([[0, 0, 50, 255], [250, 0, 50, 255], [250, 200, 50, 255], [0, 200, 50, 255]], np.uint8)
+
+
+def ramp():
+    """A texture of 100 x 100 texels: red grows to the right by 2 a texel, green upwards (rows go down, v goes up)."""
+    steps = (2 * np.arange(100)).astype(np.uint8)
+    return Image.fromarray(np.stack([*np.meshgrid(steps, steps[::-1]), np.full((100, 100), 50, np.uint8)], axis=-1))
+
+
+@pytest.mark.parametrize(
+    'visual, expected',
+    [
+        (lambda mesh: ColorVisuals(mesh, vertex_colors=CORNERS), lambda x, y: (250 * x, 200 * y, 50 + 0 * x)),
+        (lambda mesh: ColorVisuals(mesh, face_colors=CORNERS[1:3]), lambda x, y: (250 + 0 * x, 200 * (y > x), 50 + 0 * x)),
+        (
+            lambda mesh: TextureVisuals(uv=mesh.vertices[:, :2], material=SimpleMaterial(image=ramp())),
+            lambda x, y: (2 * np.round(99 * x), 2 * np.round(99 * y), 50 + 0 * x),
+        ),
+        (
+            lambda mesh: TextureVisuals(uv=mesh.vertices[:, :2], material=PBRMaterial(baseColorTexture=ramp())),
+            lambda x, y: (2 * np.round(99 * x), 2 * np.round(99 * y), 50 + 0 * x),
+        ),
+        (
+            lambda mesh: TextureVisuals(uv=np.full((3, 2), np.nan), material=SimpleMaterial(image=ramp(), diffuse=CORNERS[2])),
+            lambda x, y: (250 + 0 * x, 200 + 0 * x, 50 + 0 * x),
+        ),
+        (lambda mesh: ColorVisuals(mesh), lambda x, y: np.full((3, len(x)), 204)),
+    ],
+    ids=['vertices', 'faces', 'texture', 'glTF texture', 'texture without UV', 'none'],
+)  # fmt: skip
+def test_samples_have_the_colours_of_their_places(visual, expected):
+    mesh = QUAD.copy()
+    mesh.visual = visual(mesh)
+    points, normals, colours = sample_surface_with_colours(mesh, 2000, 5)
+    assert colours.dtype == np.uint8
+    x, y, _ = points.astype(np.float64).T
+    error = np.abs(colours - np.stack(expected(x, y), axis=-1))
+    assert error.max() <= 2, 'of rounding, to a texel or a byte'
+    assert error.mean() < 0.3
+    for found, plain in zip((points, normals), sample_surface(mesh, 2000, 5), strict=True):
+        np.testing.assert_array_equal(found, plain)
+
+
+def test_colours_are_between_0_and_1():
+    colours = colours_of(QUAD)(np.zeros(3, int), np.eye(3))
+    assert colours.dtype == np.float32
+    np.testing.assert_array_equal(colours, np.float32([GREY] * 3))
