@@ -30,7 +30,7 @@ def sample_surface_with_colours(
 def _sample(
     mesh: trimesh.Trimesh, num_points: int, seed: int | np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Points and normals, the faces [N] that the points are in, and the barycentric coordinates [N, 2] of their 2nd and 3rd corners."""
+    """Points, normals, the faces [N] of the points, and their barycentric coordinates [N, 2] of the 2nd and 3rd corner."""
     rng = np.random.default_rng(seed)
     triangles = np.asarray(mesh.vertices, np.float64)[np.asarray(mesh.faces)]
     edges = triangles[:, 1:] - triangles[:, :1]
