@@ -1,4 +1,4 @@
-"""Reading the user's point clouds and meshes, their frames, and writing meshes. N points."""
+"""Files of meshes and point clouds, read and written, and the frames they are in. N points or vertices. Imports no JAX."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,10 +9,12 @@ import trimesh
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
 from onet_jax.geometry.sampling import sample_surface
+from onet_jax.geometry.voxels import Voxels, voxels_to_mesh
 
 MESH_FORMATS = ('ply', 'obj', 'off', 'stl', 'glb')
 TEXT_FORMATS = ('xyz', 'txt')
-CLOUD_FORMATS = (*MESH_FORMATS, *TEXT_FORMATS, 'npy', 'npz')
+CLOUD_FORMATS = (*MESH_FORMATS, *TEXT_FORMATS, 'npy', 'npz')  # that a cloud is read from
+POINT_FORMATS = ('ply', 'obj', 'glb', 'xyz')  # that a cloud is written to
 NUM_SAMPLES = 100_000  # drawn from the surface of a file that has faces
 
 
@@ -41,7 +43,7 @@ def load_cloud(path: str | Path) -> np.ndarray:
     """The points of a file, [N, 3] float64 in the user's frame; 100,000 samples of the surface of a file with faces.
 
     Formats: ply, obj, off, stl, glb, xyz or txt (one point a line), npy, npz (array 'points'). Raises FileNotFoundError or
-    ValueError, naming the file, for one that is missing, damaged, without two distinct points or not finite.
+    InputError, naming the file, for one that is missing, damaged, without two distinct points or not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -79,7 +81,7 @@ def load_cloud(path: str | Path) -> np.ndarray:
 def load_mesh(path: str | Path) -> trimesh.Trimesh:
     """The triangles of a file (off, obj, ply, stl, glb, gltf) in its own frame, with their colours, unwelded.
 
-    All meshes of a scene are put where it places them. Raises FileNotFoundError, or ValueError that names the file, for one
+    All meshes of a scene are put where it places them. Raises FileNotFoundError, or InputError that names the file, for one
     that is missing, damaged or without triangles.
     """
     path = Path(path)
@@ -129,11 +131,27 @@ def _check_points(path: Path, points: np.ndarray) -> None:
         raise InputError(f'{path}: expected at least 2 distinct points, found {min(len(points), 1)} in {len(points)}')
 
 
-def save_mesh(mesh: trimesh.Trimesh, path: str | Path) -> None:
-    """Write a mesh as ply, obj, off, stl or glb, by the suffix; the file appears whole or not at all."""
+def save_mesh(geometry: trimesh.Trimesh | trimesh.PointCloud, path: str | Path) -> None:
+    """Write a mesh (ply, obj, off, stl, glb) or a point cloud (ply, obj, glb, xyz), by the suffix.
+
+    The file appears whole or not at all. Raises InputError for a suffix of another format.
+    """
     path = Path(path)
     kind = path.suffix.lower()[1:]
-    if kind not in MESH_FORMATS:
-        raise InputError(f'{path}: expected one of the formats {"|".join(MESH_FORMATS)}, found {kind or "no suffix"!r}')
-    content = mesh.export(file_type=kind)
+    is_cloud = isinstance(geometry, trimesh.PointCloud)
+    formats, what = (POINT_FORMATS, 'points') if is_cloud else (MESH_FORMATS, 'triangles')
+    if kind not in formats:
+        raise InputError(
+            f'{path}: expected one of the formats {"|".join(formats)} for {what}, found {kind or "no suffix"!r}'
+        )
+    content = geometry.export(file_type=kind)
     write_atomically(path, content.encode() if isinstance(content, str) else content)
+
+
+class OpenSurface(trimesh.Trimesh):
+    """A surface that encloses nothing, such as patches of AtlasNet: it has no inside."""
+
+
+def as_geometry(prediction: trimesh.Trimesh | trimesh.PointCloud | Voxels) -> trimesh.Trimesh | trimesh.PointCloud:
+    """What `save_mesh` writes of a prediction: of voxels their blocky surface, anything else is left as it is."""
+    return voxels_to_mesh(prediction.values) if isinstance(prediction, Voxels) else prediction

@@ -2,7 +2,17 @@ import numpy as np
 import pytest
 import trimesh
 
-from onet_jax.geometry.meshes import MESH_FORMATS, load_cloud, normalise, save_mesh
+from onet_jax.errors import InputError
+from onet_jax.geometry.meshes import (
+    MESH_FORMATS,
+    POINT_FORMATS,
+    OpenSurface,
+    as_geometry,
+    load_cloud,
+    normalise,
+    save_mesh,
+)
+from onet_jax.geometry.voxels import Voxels
 
 
 def test_frames_there_and_back():
@@ -69,10 +79,36 @@ def test_bad_files_are_named_with_their_fault(tmp_path, name, found):
         load_cloud(tmp_path / name)
 
 
+@pytest.mark.parametrize('kind', POINT_FORMATS)
+def test_point_clouds_are_written_with_their_colours(tmp_path, kind):
+    points = np.random.default_rng(0).normal(size=(50, 3))
+    path = tmp_path / f'a.{kind}'
+    save_mesh(trimesh.PointCloud(points, colors=np.full((50, 3), 30, np.uint8)), path)
+    np.testing.assert_allclose(load_cloud(path), points, atol=1e-6)
+    cloud = trimesh.load(path, process=False)
+    (cloud,) = cloud.geometry.values() if isinstance(cloud, trimesh.Scene) else [cloud]
+    np.testing.assert_array_equal(cloud.colors[:, :3], 30)
+
+
 def test_an_unknown_format_is_refused_before_writing(tmp_path):
-    with pytest.raises(ValueError, match=r'ply\|obj\|off\|stl\|glb'):
-        save_mesh(trimesh.creation.box(), tmp_path / 'a.fbx')
+    cloud = trimesh.PointCloud(np.eye(3))
+    for geometry, name in ((trimesh.creation.box(), 'a.fbx'), (trimesh.creation.box(), 'a.xyz'), (cloud, 'a.fbx')):
+        with pytest.raises(InputError, match=r'expected one of the formats ply\|obj\|'):
+            save_mesh(geometry, tmp_path / name)
+    for kind in ('stl', 'off'):
+        with pytest.raises(InputError, match=rf"a.{kind}: expected .* ply\|obj\|glb\|xyz for points, found '{kind}'"):
+            save_mesh(cloud, tmp_path / f'a.{kind}')
     assert not list(tmp_path.iterdir())
+
+
+def test_predictions_as_geometry():
+    """Voxels become the surface of their blocks."""
+    surface, cloud = OpenSurface(np.eye(3), [[0, 1, 2]]), trimesh.PointCloud(np.eye(3))
+    assert as_geometry(surface) is surface
+    assert as_geometry(cloud) is cloud
+    mesh = as_geometry(Voxels(np.ones((2, 2, 2), bool), np.zeros(3), 1.0))
+    assert mesh.is_watertight
+    assert mesh.volume == pytest.approx(1)
 
 
 def test_a_scene_of_point_clouds_is_read_in_its_own_frame(tmp_path):
