@@ -54,16 +54,7 @@ def load_cloud(path: str | Path) -> np.ndarray:
             f'{path}: expected one of the formats {"|".join(CLOUD_FORMATS)}, found {kind or "no suffix"!r}'
         )
     if kind in MESH_FORMATS:
-        geometry = _parse(path, lambda: trimesh.load(path, process=False))
-        if isinstance(geometry, trimesh.Scene):
-            # Nodes placed in the scene; `to_mesh` would drop those that are point clouds.
-            parts = _parse(path, geometry.dump)
-            meshes = [part for part in parts if len(getattr(part, 'faces', ()))]
-            geometry = (
-                trimesh.util.concatenate(meshes)
-                if meshes
-                else trimesh.PointCloud(np.concatenate([np.zeros((0, 3)), *(part.vertices for part in parts)]))
-            )
+        geometry = _load(path)
         points = np.asarray(geometry.vertices, np.float64)
         _check_points(path, points)
         if len(getattr(geometry, 'faces', ())):
@@ -84,15 +75,35 @@ def load_mesh(path: str | Path) -> trimesh.Trimesh:
     All meshes of a scene are put where it places them. Raises FileNotFoundError, or InputError that names the file, for one
     that is missing, damaged or without triangles.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: expected a mesh, found no such file')
-    geometry = _parse(path, lambda: trimesh.load(path, process=False))
-    if isinstance(geometry, trimesh.Scene):
-        geometry = _parse(path, geometry.to_mesh)
+    geometry = _load(Path(path))
     if not len(getattr(geometry, 'faces', ())):
         raise InputError(f'{path}: expected triangles, found none')
     return geometry
+
+
+def load_geometry(path: str | Path) -> trimesh.Trimesh | trimesh.PointCloud:
+    """What `save_mesh` has written: a mesh, its vertices merged as an stl does not keep them, or a point cloud."""
+    geometry = _load(Path(path))
+    if len(getattr(geometry, 'faces', ())):
+        geometry.merge_vertices(merge_tex=True, merge_norm=True)
+    return geometry
+
+
+def _load(path: Path) -> trimesh.Trimesh | trimesh.PointCloud:
+    """All meshes of a file as one, where its scene places them; a point cloud where it has no mesh."""
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: expected a mesh or a point cloud, found no such file')
+    geometry = _parse(path, lambda: trimesh.load(path, process=False))
+    if not isinstance(geometry, trimesh.Scene):
+        return geometry
+    # `to_mesh` would drop the nodes that are point clouds.
+    parts = _parse(path, geometry.dump)
+    meshes = [part for part in parts if len(getattr(part, 'faces', ()))]
+    if meshes:
+        return trimesh.util.concatenate(meshes)
+    return (
+        parts[0] if len(parts) == 1 else trimesh.PointCloud(np.vstack([np.zeros((0, 3)), *(p.vertices for p in parts)]))
+    )
 
 
 def _read_numpy(path: Path) -> np.ndarray:
@@ -131,6 +142,12 @@ def _check_points(path: Path, points: np.ndarray) -> None:
         raise InputError(f'{path}: expected at least 2 distinct points, found {min(len(points), 1)} in {len(points)}')
 
 
+def check_format(kind: str) -> None:
+    """Raises InputError unless it is one of MESH_FORMATS."""
+    if kind not in MESH_FORMATS:
+        raise InputError(f'expected one of the formats {"|".join(MESH_FORMATS)} to write meshes in, found {kind!r}')
+
+
 def save_mesh(geometry: trimesh.Trimesh | trimesh.PointCloud, path: str | Path) -> None:
     """Write a mesh (ply, obj, off, stl, glb) or a point cloud (ply, obj, glb, xyz), by the suffix.
 
@@ -138,12 +155,10 @@ def save_mesh(geometry: trimesh.Trimesh | trimesh.PointCloud, path: str | Path) 
     """
     path = Path(path)
     kind = path.suffix.lower()[1:]
-    is_cloud = isinstance(geometry, trimesh.PointCloud)
-    formats, what = (POINT_FORMATS, 'points') if is_cloud else (MESH_FORMATS, 'triangles')
+    formats = POINT_FORMATS if isinstance(geometry, trimesh.PointCloud) else MESH_FORMATS
     if kind not in formats:
-        raise InputError(
-            f'{path}: expected one of the formats {"|".join(formats)} for {what}, found {kind or "no suffix"!r}'
-        )
+        what = type(geometry).__name__
+        raise InputError(f'{path}: expected a format that holds a {what}, {"|".join(formats)}, found {kind!r}')
     content = geometry.export(file_type=kind)
     write_atomically(path, content.encode() if isinstance(content, str) else content)
 

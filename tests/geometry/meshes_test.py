@@ -8,7 +8,10 @@ from onet_jax.geometry.meshes import (
     POINT_FORMATS,
     OpenSurface,
     as_geometry,
+    check_format,
     load_cloud,
+    load_geometry,
+    load_mesh,
     normalise,
     save_mesh,
 )
@@ -85,20 +88,34 @@ def test_point_clouds_are_written_with_their_colours(tmp_path, kind):
     path = tmp_path / f'a.{kind}'
     save_mesh(trimesh.PointCloud(points, colors=np.full((50, 3), 30, np.uint8)), path)
     np.testing.assert_allclose(load_cloud(path), points, atol=1e-6)
-    cloud = trimesh.load(path, process=False)
-    (cloud,) = cloud.geometry.values() if isinstance(cloud, trimesh.Scene) else [cloud]
+    cloud = load_geometry(path)
+    assert isinstance(cloud, trimesh.PointCloud)
     np.testing.assert_array_equal(cloud.colors[:, :3], 30)
 
 
-def test_an_unknown_format_is_refused_before_writing(tmp_path):
+@pytest.mark.parametrize('kind', MESH_FORMATS)
+def test_geometry_comes_back_with_shared_vertices(tmp_path, kind):
+    """Also from stl, where each face has vertices of its own."""
+    box = trimesh.creation.box((2, 1, 1))
+    save_mesh(box, tmp_path / f'a.{kind}')
+    mesh = load_geometry(tmp_path / f'a.{kind}')
+    assert mesh.is_watertight
+    assert len(mesh.vertices) == 8
+    np.testing.assert_allclose(mesh.bounds, box.bounds)
+
+
+def test_a_format_that_cannot_hold_it_is_refused_before_writing(tmp_path):
     cloud = trimesh.PointCloud(np.eye(3))
-    for geometry, name in ((trimesh.creation.box(), 'a.fbx'), (trimesh.creation.box(), 'a.xyz'), (cloud, 'a.fbx')):
-        with pytest.raises(InputError, match=r'expected one of the formats ply\|obj\|'):
+    for geometry, name in ((trimesh.creation.box(), 'a.fbx'), (trimesh.creation.box(), 'a.xyz'), (cloud, 'a')):
+        with pytest.raises(InputError, match=r'a.*: expected a format that holds a .*, ply\|obj\|'):
             save_mesh(geometry, tmp_path / name)
     for kind in ('stl', 'off'):
-        with pytest.raises(InputError, match=rf"a.{kind}: expected .* ply\|obj\|glb\|xyz for points, found '{kind}'"):
+        with pytest.raises(InputError, match=rf"holds a PointCloud, ply\|obj\|glb\|xyz, found '{kind}'"):
             save_mesh(cloud, tmp_path / f'a.{kind}')
     assert not list(tmp_path.iterdir())
+    check_format('glb')
+    with pytest.raises(InputError, match=r"one of the formats ply\|obj\|off\|stl\|glb to write meshes in, found 'usd'"):
+        check_format('usd')
 
 
 def test_predictions_as_geometry():
@@ -121,6 +138,22 @@ def test_a_scene_of_point_clouds_is_read_in_its_own_frame(tmp_path):
     cloud = load_cloud(tmp_path / 'a.glb')
     expected = np.concatenate([points, points + np.array([5, 0, 0])])
     np.testing.assert_allclose(np.sort(cloud, axis=0), np.sort(expected, axis=0), atol=1e-5)
+
+
+def test_a_scene_of_meshes_is_one_with_their_colours(tmp_path):
+    red, blue = trimesh.creation.box(), trimesh.creation.box()
+    red.visual.face_colors, blue.visual.face_colors = [255, 0, 0, 255], [0, 0, 255, 255]
+    scene = trimesh.Scene([red])
+    scene.add_geometry(blue, transform=trimesh.transformations.translation_matrix([5, 0, 0]))
+    (tmp_path / 'a.glb').write_bytes(scene.export(file_type='glb'))
+    mesh = load_mesh(tmp_path / 'a.glb')
+    np.testing.assert_allclose(mesh.bounds, [[-0.5] * 3, [5.5, 0.5, 0.5]])
+    is_blue = mesh.vertices[:, 0] > 2
+    np.testing.assert_array_equal(mesh.visual.vertex_colors[is_blue], [[0, 0, 255, 255]] * is_blue.sum())
+    assert is_blue.sum() == len(mesh.vertices) // 2
+    save_mesh(trimesh.PointCloud(np.eye(3)), tmp_path / 'a.xyz')
+    with pytest.raises(InputError, match=r'a\.xyz: expected triangles, found none'):
+        load_mesh(tmp_path / 'a.xyz')
 
 
 def test_text_is_no_number(tmp_path):
