@@ -180,7 +180,8 @@ def test_a_config_trains_one_step_at_tiny_size(dataset, name, variant):
         config.data.num_near_points = min(config.data.num_near_points, 208)
         if 'num_input_points' in config.data:
             config.data.num_input_points = min(config.data.num_input_points, 2048)
-    method, tx, transform = models.build(config), make_optimizer(config, 100), make_transform(config.data)
+    method, transform = models.build(config), make_transform(config.data)
+    tx = make_optimizer(config, config.train.num_steps)
     raw = next(resident_feed(dataset, find_need(config.data), batch_size=2, seed=0).batches(0))
     parallel, key = make_parallel(config.train.backend, 2), jax.random.key(0)
     step = parallel.compile(make_train_step(method, tx, transform, parallel.axis_name))
