@@ -23,8 +23,8 @@ os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE / 'compiled'))
 
 TRACEBACK = flags.DEFINE_bool('traceback', False, 'Show the full traceback of an error.')
 
-# What wrong input raises; anything else is a defect of the program and keeps its traceback.
-INPUT_ERRORS = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
+# What wrong input raises; anything else, as a ValueError of JAX, is a defect of the program and keeps its traceback.
+INPUT_ERRORS = (InputError, OSError, FloatingPointError, ModuleNotFoundError)
 
 
 def run(main) -> None:
@@ -40,7 +40,7 @@ def run(main) -> None:
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
-    """Parse the flags into flags.FLAGS; returns what is left of argv. Raises ValueError with one clear message."""
+    """Parse the flags into flags.FLAGS; returns what is left of argv. Raises InputError with one clear message."""
     try:
         rest = flags.FLAGS(argv)
         if 'config' in flags.FLAGS:
@@ -56,5 +56,6 @@ def _parse_flags(argv: list[str]) -> list[str]:
         # ml_collections puts the traceback of a failing config file into the message; its last line says what is wrong.
         reason = str(error).strip()
         if 'Traceback' in reason:
-            reason = reason.splitlines()[-1].strip().removeprefix('ValueError: ')
+            reason = reason.splitlines()[-1].strip()
+            reason = reason.partition('InputError: ')[2] or reason
         raise InputError(f'{reason} (--help lists the flags)') from error

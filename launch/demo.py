@@ -18,13 +18,14 @@ NUM_SHOWN = flags.DEFINE_integer('num_shown', 18, 'Held-out shapes to write as m
 
 def main(_):
     from configs import conv_onet, onet_points
+    from onet_jax.data.datasets import open_dataset
     from onet_jax.evaluation import tables
     from onet_jax.evaluation.evaluate import evaluate
     from onet_jax.evaluation.report import write_report
     from onet_jax.files import write_json
     from onet_jax.prepare.embedded import embedded_dataset
     from onet_jax.prepare.procedural import make_shape
-    from onet_jax.training.checkpoints import load_run
+    from onet_jax.run import load_run
     from onet_jax.training.log import read_log
     from onet_jax.training.loop import train
 
@@ -47,7 +48,7 @@ def main(_):
             (f'validation IoU, {title}', read_log(workdir, 'val/iou'), False),
         ]
         run = load_run(workdir)
-        results[title] = list(evaluate(run.method, run.params, run.config, data_dir, 'test'))
+        results[title] = list(evaluate(run.method, run.params, run.config, open_dataset(data_dir), 'test'))
     after = ' and '.join(f'{seconds:.0f} ({title})' for title, seconds in seconds_train.items())
     write_report(
         output,

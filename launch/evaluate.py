@@ -26,11 +26,11 @@ INPUTS = flags.DEFINE_bool('inputs', False, 'Score the inputs instead of the rec
 def main(_):
     from tqdm import tqdm
 
-    from onet_jax.data.records import read_index
+    from onet_jax.data.datasets import open_dataset
     from onet_jax.evaluation.evaluate import describe_protocol, evaluate, return_inputs
     from onet_jax.evaluation.published import find_published
     from onet_jax.evaluation.tables import write_results
-    from onet_jax.training.checkpoints import at_threshold, calibrate_run, load_run
+    from onet_jax.run import at_threshold, calibrate_run, load_run
 
     if INPUTS.value and (CALIBRATE.value or THRESHOLD.value is not None):
         raise InputError('--inputs: expected neither --calibrate nor --threshold, inputs have no threshold; found one')
@@ -39,20 +39,22 @@ def main(_):
     if data_dir is None:
         raise InputError('--data_dir: expected a dataset, for this workdir was not trained here; found none')
     protocol = {'workdir': WORKDIR.value, 'dataset': DATA_DIR.value or run.data_dir.name}
-    protocol |= describe_protocol(run.config, data_dir, SPLIT.value)
+    dataset = open_dataset(data_dir)
+    protocol |= describe_protocol(run.config, dataset, SPLIT.value)
     if INPUTS.value:
-        run = run._replace(method=run.method._replace(reconstruct=return_inputs(run.config)))
+        run = run._replace(method=run.method._replace(predict=return_inputs(run.config)))
         protocol |= {'evaluated': 'inputs'}
     else:
         if CALIBRATE.value:
             run = calibrate_run(WORKDIR.value, run, data_dir)
         if THRESHOLD.value is not None:
             run = at_threshold(run, THRESHOLD.value, '--threshold')
-        threshold = {'threshold': run.config.eval.threshold, 'threshold_from': run.threshold_from}
-        protocol |= {'evaluated': 'reconstructions', 'checkpoint_step': run.step, **threshold}
-    results = list(tqdm(evaluate(run.method, run.params, run.config, data_dir, SPLIT.value), unit='shape'))
+        protocol |= {'evaluated': 'reconstructions', 'checkpoint_step': run.step}
+        if 'threshold' in run.config.eval:
+            protocol |= {'threshold': run.config.eval.threshold, 'threshold_from': run.threshold_from}
+    results = list(tqdm(evaluate(run.method, run.params, run.config, dataset, SPLIT.value), unit='shape'))
     folder = Path(WORKDIR.value) / 'evaluation' / (f'{SPLIT.value}_inputs' if INPUTS.value else SPLIT.value)
-    write_results(folder, results, protocol, find_published(run.config.data.input, read_index(data_dir)))
+    write_results(folder, results, protocol, find_published(run.config.data.inputs, dataset.index))
     print((folder / 'table.md').read_text())
     print(f'written to {folder}')
 

@@ -22,10 +22,11 @@ FORMAT = flags.DEFINE_string('format', 'ply', 'ply, obj, off, stl or glb.')
 
 def main(_):
     from onet_jax.inference.generate import interpolate_files
-    from onet_jax.training.checkpoints import load_run
+    from onet_jax.run import load_run
 
     run = load_run(WORKDIR.value)
     interpolate_files(
+        run.method.model,
         run.params,
         run.config,
         START.value,

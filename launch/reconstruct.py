@@ -3,10 +3,10 @@
 --input is a file or a folder, of what the model was trained on: point clouds (ply, obj, off, stl, glb, xyz, txt, npy, npz;
 y up), pictures (jpg, png, ...; also KITTI and Online Products folders) or 32^3 voxels (binvox). The meshes come back in the
 frame of the input; those of pictures and voxels in object coordinates, longest edge about 1 and centre 0. DIR/index.html
-shows inputs and meshes side by side, and says which inputs are unlike those that the network has learned from.
+shows inputs and meshes side by side, and says which inputs are out of distribution.
 
-A network of windows (configs/conv_onet.py:crops) takes clouds of scenes of any size: --cell is the edge of its cells in their
-unit, by default such that a cell has as many points as in training. The same command goes on where it was interrupted.
+The sliding-window network (configs/conv_onet_crops.py) takes clouds of scenes of any size: --cell is the edge of its cells in
+their unit, by default such that a cell has as many points as in training. The same command goes on where it was interrupted.
 """
 
 from functools import partial
@@ -14,7 +14,6 @@ from functools import partial
 from absl import flags
 
 import launch
-from onet_jax.errors import InputError
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by launch.train.', required=True)
 INPUT = flags.DEFINE_string('input', None, 'Point cloud, picture or voxels, or a folder of them.', required=True)
@@ -35,27 +34,20 @@ FORMAT = flags.DEFINE_string('format', 'ply', 'ply, obj, off, stl or glb.')
 
 def main(_):
     from onet_jax.geometry.extract import check_memory
-    from onet_jax.inference.domain import workdir_domain
+    from onet_jax.inference.out_of_distribution import workdir_domain
     from onet_jax.inference.reconstruct import reconstruct_files
-    from onet_jax.inference.scenes import is_of_scenes, reconstruct_scenes
-    from onet_jax.training.checkpoints import at_resolution, at_threshold, load_run
+    from onet_jax.run import at_resolution, at_threshold, change, load_run
 
     run = load_run(WORKDIR.value)
     if THRESHOLD.value is not None:
         run = at_threshold(run, THRESHOLD.value, 'the flag --threshold')
-    if is_of_scenes(run.config):
-        if RESOLUTION.value is not None:
-            raise InputError(
-                '--resolution: expected none for a network of windows, whose grid follows --cell; found one'
-            )
-        reconstruct_scenes(run.params, run.config, INPUT.value, OUTPUT.value, FORMAT.value, CELL.value)
-        return
     if CELL.value is not None:
-        raise InputError('--cell: expected none for a network of whole objects, found one')
+        run = change(run, 'data', scan_cell=CELL.value)
     if RESOLUTION.value is not None:
         run = at_resolution(run, int(RESOLUTION.value))
-    check_memory(run.config.mesh.resolution << run.config.mesh.upsampling_steps, MAX_MEMORY_GB.value)
-    find_domain = partial(workdir_domain, WORKDIR.value, run.params, run.config, run.data_dir)
+    if 'resolution' in run.config.mesh:
+        check_memory(run.config.mesh.resolution << run.config.mesh.upsampling_steps, MAX_MEMORY_GB.value)
+    find_domain = partial(workdir_domain, WORKDIR.value, run.method.model, run.params, run.config, run.data_dir)
     reconstruct_files(run.method, run.params, run.config, INPUT.value, OUTPUT.value, FORMAT.value, find_domain)
 
 

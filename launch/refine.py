@@ -22,12 +22,13 @@ SIMPLIFY_FACES = flags.DEFINE_integer(
 
 def main(_):
     from onet_jax.inference.refine import refine_file
-    from onet_jax.training.checkpoints import at_threshold, load_run
+    from onet_jax.run import at_threshold, load_run
 
     run = load_run(WORKDIR.value)
     if THRESHOLD.value is not None:
         run = at_threshold(run, THRESHOLD.value, 'the flag --threshold')
     before, after = refine_file(
+        run.method.model,
         run.params,
         run.config,
         MESH.value,

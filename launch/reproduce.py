@@ -35,7 +35,7 @@ def make_row(file: str, label: str, variant: str, num_seeds: int, num_steps: int
         with config.unlocked():
             config.seed, config.train.num_steps = seed, num_steps or config.train.num_steps
         configs['-'.join(filter(None, [file, words, str(seed)]))] = config
-    return Row(label, configs, published_row(config.data.input, label), label == 'Input')
+    return Row(label, configs, published_row(config.data.inputs, label), label == 'Input')
 
 
 def main(argv):

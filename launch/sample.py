@@ -16,10 +16,10 @@ FORMAT = flags.DEFINE_string('format', 'ply', 'ply, obj, off, stl or glb.')
 
 def main(_):
     from onet_jax.inference.generate import sample_files
-    from onet_jax.training.checkpoints import load_run
+    from onet_jax.run import load_run
 
     run = load_run(WORKDIR.value)
-    sample_files(run.params, run.config, NUM_SAMPLES.value, SEED.value, OUTPUT.value, FORMAT.value)
+    sample_files(run.method.model, run.params, run.config, NUM_SAMPLES.value, SEED.value, OUTPUT.value, FORMAT.value)
 
 
 if __name__ == '__main__':

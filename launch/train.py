@@ -2,7 +2,7 @@
 
 Any value of the config can be overridden, as in --config.optim.learning_rate=3e-4. A workdir that holds checkpoints is
 resumed. Without --data_dir the embedded dataset is built and cached. --profile writes a trace of a few steps into the
-workdir.
+workdir. --print_config shows all values of the config with their comments.
 
 All devices of this machine take part. Over several processes or hosts (docs/tpu_pod.md) the same command runs in each of
 them, on a TPU slice, under SLURM, Open MPI or Kubernetes with --distributed, elsewhere with the three other flags.
@@ -16,10 +16,13 @@ from absl import flags
 from ml_collections import config_flags
 
 import launch
+from configs import describe
+from onet_jax.errors import InputError
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'File of the config, optionally with a variant: FILE.py:tiny.')
-WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of checkpoints and logs.', required=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of checkpoints and logs.')
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Dataset written by launch.prepare; the embedded one by default.')
+PRINT_CONFIG = flags.DEFINE_bool('print_config', False, 'Show the resolved values of the config, and do nothing else.')
 PROFILE = flags.DEFINE_bool('profile', False, 'Write a trace of a few steps, to see where the time goes.')
 ACCEPT_CHANGES = flags.DEFINE_bool('accept_changes', False, 'Resume a run with a config that differs from its own.')
 MAX_BAD_EXAMPLES = flags.DEFINE_integer('max_bad_examples', 0, 'How many shapes that cannot be read may be left out.')
@@ -31,6 +34,11 @@ flags.mark_flag_as_required('config')
 
 
 def main(_):
+    if PRINT_CONFIG.value:
+        print(describe(CONFIG.value, config_flags.get_config_filename(flags.FLAGS['config'])))
+        return
+    if WORKDIR.value is None:
+        raise InputError('--workdir: expected the folder of the run, found none; give a new folder or one to go on in')
     from onet_jax.parallel import leaving_at_once, start_processes
 
     start_processes(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, detect=DISTRIBUTED.value)

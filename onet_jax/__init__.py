@@ -2,10 +2,11 @@
 
 A shape is the decision boundary of `f(point, condition) -> occupancy`. The public names:
 
-    load            a trained network: (model, params)
+    load            a trained network: (model, params), functions and weights
     extract_mesh    the level set of any field as a closed mesh
     refine_mesh     its vertices moved onto the level set by gradients of the field
-    Method, OccupancyNetwork    what they are made of
+    Method          what training, evaluation and inference know of a paper
+    InputError      what wrong input raises
 """
 
 from importlib import import_module
@@ -13,11 +14,11 @@ from importlib import import_module
 __version__ = '0.1.0'
 
 _HOME = {
-    'load': 'onet_jax.training.checkpoints',
+    'load': 'onet_jax.run',
     'extract_mesh': 'onet_jax.geometry.extract',
     'refine_mesh': 'onet_jax.geometry.refine',
     'Method': 'onet_jax.models',
-    'OccupancyNetwork': 'onet_jax.models.occupancy',
+    'InputError': 'onet_jax.errors',
 }
 __all__ = sorted(_HOME)
 

@@ -18,3 +18,26 @@ def kl_to_standard_normal(mean: jax.Array, log_std: jax.Array) -> jax.Array:
     mean and log_std of one shape: (std^2 + mean^2 - 1) / 2 - log_std.
     """
     return 0.5 * (jnp.exp(2 * log_std) + jnp.square(mean) - 1) - log_std
+
+
+def chamfer(points: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Squared distances between two sets of points, of each point to the nearest one of the other set (Fan et al., CVPR 2017).
+
+    points [B, N, 3], targets [B, M, 3] -> [B, N] and [B, M], in squared units of the points. Exact: differences are squared,
+    not expanded. The gradient goes through the nearest pairs.
+    """
+    return jax.vmap(_to_nearest)(points, targets), jax.vmap(_to_nearest)(targets, points)
+
+
+PAIRS_AT_ONCE = 1 << 22  # whose distances are in memory at a time
+
+
+def _to_nearest(points: jax.Array, others: jax.Array) -> jax.Array:
+    """points [N, 3], others [M, 3] -> squared distances [N]."""
+
+    def find(point):
+        return jnp.argmin(sum(jnp.square(point[axis] - others[:, axis]) for axis in range(3)))
+
+    at_once = max(1, min(len(points), PAIRS_AT_ONCE // len(others)))
+    nearest = jax.lax.map(find, jax.lax.stop_gradient(points), batch_size=at_once)
+    return jnp.square(points - others[nearest]).sum(axis=-1)

@@ -1,28 +1,12 @@
 """Metrics of the paper, for one shape at a time: the caller averages. Distances are in units of the longest edge.
 
-T points, N predicted and M target surface points.
+T query points, N predicted and M target surface samples.
 """
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 F_SCORE_DISTANCE = 0.01  # 1 % of the longest edge
-
-# What an empty prediction scores: the worst values of the official evaluation. It leaves the Chamfer distances out, and
-# with them the failures; here they count.
-EMPTY = {
-    'iou': 0.0,
-    'accuracy': 3**0.5,
-    'completeness': 3**0.5,
-    'accuracy2': 3.0,
-    'completeness2': 3.0,
-    'chamfer_l1': 3**0.5,
-    'chamfer_l2': 3.0,
-    'normals_accuracy': -1.0,
-    'normals_completeness': -1.0,
-    'normal_consistency': -1.0,
-    'f_score': 0.0,
-}
 
 
 def iou(occ_a, occ_b):

@@ -16,21 +16,22 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from onet_jax.data.records import read_index
+from onet_jax.data.datasets import open_dataset
+from onet_jax.data.fields import show
 from onet_jax.evaluation.evaluate import Result, evaluate, find_commit, return_inputs
-from onet_jax.evaluation.report import show_input
 from onet_jax.evaluation.representation import RESOLUTIONS, voxel_ious
-from onet_jax.evaluation.tables import COLUMNS, class_means, make_table, to_markdown
+from onet_jax.evaluation.tables import class_means, make_table, to_markdown
 from onet_jax.files import write_atomically
 from onet_jax.inference.generate import interpolate_files, sample_files
 from onet_jax.prepare.embedded import embedded_dataset
-from onet_jax.training.checkpoints import Run, calibrate_run, load_run
+from onet_jax.run import Run, calibrate_run, load_run
+from onet_jax.scores import METRICS, headline
 from onet_jax.training.log import read_log
 from onet_jax.training.loop import train
 from onet_jax.viz.pictures import Item, contact_sheet
 from onet_jax.viz.plots import write_plot
 
-METRICS = ('iou', 'chamfer_l1', 'normal_consistency', 'f_score')  # of the paper's tables
+PRINTED = ('iou', 'chamfer_l1', 'normal_consistency', 'f_score')  # of the paper's tables, of `scores.METRICS`
 NUM_SHOWN = 3  # best shapes of a page, and as many of the middle and of the worst
 
 
@@ -39,7 +40,7 @@ class Row(NamedTuple):
 
     label: str
     configs: dict[str, ConfigDict]  # folder in RUNS -> the experiment, with one seed each
-    published: dict[str, float]  # of METRICS, on ShapeNet, in the units of the table; NaN or no key where there is none
+    published: dict[str, float]  # of PRINTED, on ShapeNet, in the units of the table; NaN or no key where there is none
     inputs: bool = False  # the inputs themselves are scored
 
 
@@ -69,7 +70,7 @@ def reconstruction(page: Page, output: Path, runs: Path, data_dir: Path | None) 
         [
             '',
             'seeds',
-            *(f'{COLUMNS[m][0]}{by}' for m in METRICS for by in ('', ', published')),
+            *(f'{METRICS[m].title}{by}' for m in PRINTED for by in ('', ', published')),
             'training (s)',
             'seconds a mesh',
             'threshold',
@@ -79,6 +80,7 @@ def reconstruction(page: Page, output: Path, runs: Path, data_dir: Path | None) 
     best = trained[rows[-1].label if rows[0].inputs else rows[0].label][0]
     _show(output / f'{name}_shapes.png', best)
     curves = {row.label: read_log(trained[row.label][0].workdir, 'val/iou') for row in rows if not row.inputs}
+    curves = {label: curve for label, curve in curves.items() if curve}
     write_plot(output / f'{name}_curves.svg', 'validation IoU of the network by step', dict(list(curves.items())[:4]))
     return _write_page(
         page,
@@ -104,17 +106,20 @@ def _train_and_score(row: Row, name: str, runs: Path, data_dir: Path | None) -> 
     train(config, workdir, source)
     run = load_run(workdir)
     if row.inputs:
-        run = run._replace(method=run.method._replace(reconstruct=return_inputs(run.config)))
-    elif run.threshold_from == 'config':
+        run = run._replace(method=run.method._replace(predict=return_inputs(run.config)))
+    elif run.threshold_from == 'config' and hasattr(run.method.model, 'occupancy'):
         run = calibrate_run(workdir, run, source)
-    split = 'train' if config.data.input == 'index' else 'test'
-    results = list(tqdm(evaluate(run.method, run.params, run.config, source, split), desc=row.label, unit='shape'))
+    split = (
+        'train' if config.eval.split == 'train' else 'test'
+    )  # representation power is measured on the training shapes
+    scored = evaluate(run.method, run.params, run.config, open_dataset(source), split)
+    results = list(tqdm(scored, desc=row.label, unit='shape'))
     return Trained(workdir, run, results, sum(seconds for _, seconds in read_log(workdir, 'train/seconds')))
 
 
 def _summarise(row: Row, seeds: Sequence[Trained]) -> list[str]:
     cells = [row.label, '-' if row.inputs else str(len(seeds))]
-    for metric in METRICS:
+    for metric in PRINTED:
         values = [class_means(trained.results)['mean'][metric] for trained in seeds]
         spread = f' ± {np.std(values, ddof=1):.3f}' if len(values) > 1 else ''
         cells += ['-' if np.isnan(values).any() else f'{np.mean(values):.3f}{spread}']
@@ -122,7 +127,9 @@ def _summarise(row: Row, seeds: Sequence[Trained]) -> list[str]:
         cells += ['-' if np.isnan(published) else f'{published:.3f}']
     if row.inputs:
         return [*cells, '-', '-', '-']
-    thresholds = sorted({f'{trained.run.config.eval.threshold:g}' for trained in seeds})
+    thresholds = sorted({f'{t.run.config.eval.threshold:g}' for t in seeds if 'threshold' in t.run.config.eval}) or [
+        '-'
+    ]
     mesh_seconds = np.median([result.seconds for trained in seeds for result in trained.results])
     seconds = np.mean([trained.seconds for trained in seeds])
     return [*cells, f'{seconds:.0f}', f'{mesh_seconds:.2f}', ', '.join(thresholds)]
@@ -140,14 +147,14 @@ def _compare_order(rows: Sequence[Row], trained: dict[str, Sequence[Trained]]) -
 
 def _show(path: Path, trained: Trained) -> None:
     """A contact sheet of the best shapes, those of the middle and the worst, with their inputs."""
-    ranked = sorted(trained.results, key=lambda result: -result.scores['iou'])
+    ranked = sorted(trained.results, key=lambda result: (-result.scores['iou'], result.scores['chamfer_l1']))
     middle = max(0, len(ranked) // 2 - NUM_SHOWN // 2)
     shown = list(dict.fromkeys([*range(len(ranked))[:NUM_SHOWN], *range(len(ranked))[middle : middle + NUM_SHOWN]]))
     shown = list(dict.fromkeys([*shown, *range(len(ranked))[-NUM_SHOWN:]]))
     # The number of a shape, the input of an embedding, is nothing to see.
-    titles = ('input', 'reconstruction') if ranked[0].inputs.ndim else ('reconstruction',)
+    titles = ('reconstruction',) if show(ranked[0].inputs) is None else ('input', 'reconstruction')
     items = [
-        Item(f'{r.category} {r.name}', f'IoU {r.scores["iou"]:.2f}', (show_input(r.inputs), r.mesh)[-len(titles) :])
+        Item(f'{r.category} {r.name}', headline(r.scores), (show(r.inputs), r.prediction)[-len(titles) :])
         for r in (ranked[i] for i in shown)
     ]
     contact_sheet(items, titles, path)
@@ -159,7 +166,7 @@ def representation(page: Page, output: Path, runs: Path, data_dir: Path | None) 
     ((run_name, config),) = row.configs.items()
     source = data_dir or embedded_dataset(config.data)
     with config.unlocked():
-        config.model.num_shapes = len(read_index(source).splits['train'])
+        config.model.num_shapes = len(open_dataset(source).names('train'))
     trained = _train_and_score(row, run_name, runs, source)
     size = sum(array.size for array in jax.tree.leaves(trained.run.params['params']))
     ours = class_means(trained.results)['mean']['iou']
@@ -196,9 +203,18 @@ def generation(page: Page, output: Path, runs: Path, data_dir: Path | None) -> P
     train(config, workdir, data_dir or embedded_dataset(config.data))
     run = load_run(workdir)
     folder = workdir / 'samples'
-    sample_files(run.params, run.config, 18, 0, folder, 'ply')
+    sample_files(run.method.model, run.params, run.config, 18, 0, folder, 'ply')
     interpolate_files(
-        run.params, run.config, '0', '1', num_steps=8, seed=0, data_dir=None, output=workdir / 'way', file_format='ply'
+        run.method.model,
+        run.params,
+        run.config,
+        '0',
+        '1',
+        num_steps=8,
+        seed=0,
+        data_dir=None,
+        output=workdir / 'way',
+        file_format='ply',
     )
     pictures = {
         'samples.png': folder / 'contact_sheet.png',
@@ -231,7 +247,7 @@ def _write_page(page: Page, output: Path, run: Run, parts: Sequence[str]) -> Pat
     facts = {
         'command': f'`{page.command}`',
         'steps': f'{run.config.train.num_steps:,} of batches of {run.config.train.batch_size}',
-        'dataset': f'{run.data_dir.name}, {read_index(run.data_dir).source["kind"]}',
+        'dataset': f'{run.data_dir.name}, {open_dataset(run.data_dir).index.source["kind"]}',
         'machine': f'{jax.device_count()} x {device.device_kind}, {os.cpu_count()} cores ({platform.machine()})',
         'versions': f'JAX {jax.__version__}, Python {platform.python_version()}',
         'date': datetime.now(UTC).date().isoformat(),

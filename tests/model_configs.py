@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from configs import onet_points
-from onet_jax.models.method import Aux, Method
+from onet_jax.models import Aux, Method
 
 
 def small_config(**train) -> ConfigDict:
@@ -28,14 +28,15 @@ def tiny_method(config: ConfigDict) -> Method:
     def init(key, batch):
         return {'params': {name: jax.random.normal(key, (100, config.model.cond_size)) for name in 'abcdefgh'}}
 
-    def predict(params, batch):
-        return sum((batch['points'] @ array[:3, :1])[..., 0] + array.mean() for array in params['params'].values())
+    def values(variables, points):
+        return sum((points @ array[:3, :1])[..., 0] + array.mean() for array in variables['params'].values())
 
-    def loss(params, batch, key, axis_name):
-        noise = jax.random.normal(key, batch['occ'].shape) * batch['inputs'].mean()
-        return jnp.square(predict(params, batch) - batch['occ'] + noise).mean(), Aux(params['batch_stats'], {})
+    def loss(variables, batch, key, axis_name):
+        targets = batch['targets']
+        noise = jax.random.normal(key, targets['occ'].shape) * batch['inputs']['cloud'].mean()
+        return jnp.square(values(variables, targets['points']) - targets['occ'] + noise).mean(), Aux({}, {})
 
-    def metrics(params, batch):
-        return {'iou': jnp.square(predict(params, batch) - batch['occ']).mean(-1)}
+    def metrics(variables, batch):
+        return {'iou': jnp.square(values(variables, batch['targets']['points']) - batch['targets']['occ']).mean(-1)}
 
-    return Method(init, loss, metrics, None)
+    return Method(init, loss, metrics, None, None)

@@ -1,8 +1,8 @@
-"""Weights of the official PyTorch implementation to the variables of this package, and back.
+"""Weights of the official PyTorch implementations to the variables of this package, and back.
 
 Sub-modules here carry the official names, so that a weight converts by rule: ('decoder', 'block0', 'fc_0', 'kernel') is
-`decoder.block0.fc_0.weight`. What differs stands in one table, with a `Layout` for each family. Both directions walk the
-tree of variables that the config calls for, so that no weight can be missed, left over or of another shape.
+`decoder.block0.fc_0.weight`. What differs stands in `names.py`. Both directions walk the tree of variables that the config
+calls for, so that no weight can be missed, left over or of another shape. `params` are all variables of a network.
 """
 
 import re
@@ -14,44 +14,10 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from onet_jax import models
+from onet_jax.convert.names import RESNET, Layout, is_legacy, layouts_of
+from onet_jax.data.fields import example_batch
 from onet_jax.errors import InputError
-from onet_jax.models import conv_onet, onet
-
-
-class Layout(NamedTuple):
-    """How the official code names and stores what a module here calls otherwise."""
-
-    linear: str = (
-        '.*'  # the layers (a pattern of their names) that are linear there; others are convolutions of width 1
-    )
-    renames: tuple[tuple[str, str], ...] = ()  # (pattern, replacement) of the path below the module
-    square: str = ''  # those (a pattern of their official names) that are convolutions of 1 x 1
-
-
-_POINTWISE = Layout(linear='fc_z|fc_c')
-DECODERS = {
-    'simple': Layout(),
-    'cbatchnorm': _POINTWISE,
-    'cbatchnorm_noresnet': _POINTWISE,
-    'batchnorm': _POINTWISE,
-    'cbatchnorm2': _POINTWISE._replace(
-        renames=((r'^fc_p\.', 'conv_p.'), (r'^fc_out\.', 'conv_out.'), (r'^block(\d)\.', r'blocks.\1.'))
-    ),
-}
-RESNET = Layout(renames=((r'layer(\d)_(\d+)\.', r'layer\1.\2.'), (r'downsample_(\d)\.', r'downsample.\1.')))
-LOCAL = Layout(
-    renames=(
-        (r'^maps\.', ''),
-        (r'(blocks|fc_c)_(\d)\.', r'\1.\2.'),
-        (r'(down_convs|up_convs)_(\d)_', r'\1.\2.'),
-        (r'(encoders|decoders)_(\d)_(SingleConv\d)_', r'\1.\2.basic_module.\3.'),
-    )
-)
-POINTNET_PLUS = Layout(linear='', renames=((r'(mlp_convs|mlp_bns)_(\d)\.', r'\1.\2.'),), square=r'sa\d\..*')
-DECODERS |= dict.fromkeys(conv_onet.DECODERS, LOCAL)
-ENCODERS = {name: RESNET if name.startswith('resnet') else Layout() for name in onet.ENCODERS}
-ENCODERS |= dict.fromkeys(conv_onet.ENCODERS, LOCAL) | {'pointnet_plus_plus': POINTNET_PLUS}
+from onet_jax.models import Method
 
 LEAVES = {'kernel': 'weight', 'scale': 'weight', 'embedding': 'weight'}  # others have the same name
 ADAM = {'betas': (0.9, 0.999), 'eps': 1e-8, 'weight_decay': 0, 'amsgrad': False}  # as `optim.make_optimizer` makes it
@@ -70,7 +36,7 @@ def split_checkpoint(stored: object) -> tuple[dict[str, np.ndarray], dict]:
     """What a file holds: the weights by name, and everything else by name ('optimizer', 'it', ...).
 
     The weights are those under 'model' (official) or 'state_dict', or the file holds nothing else; the prefix 'module.' that
-    torch's DataParallel puts before all names is taken off. Raises ValueError for anything else and for weights that are
+    torch's DataParallel puts before all names is taken off. Raises InputError for anything else and for weights that are
     not finite.
     """
     weights, rest = stored, {}
@@ -89,13 +55,13 @@ def split_checkpoint(stored: object) -> tuple[dict[str, np.ndarray], dict]:
     return weights, rest
 
 
-def from_state_dict(state: Mapping[str, np.ndarray], config: ConfigDict) -> dict:
-    """Official names and arrays, for the network of `config.model` -> {'params': ..., 'batch_stats': ...} in float32.
+def from_state_dict(state: Mapping[str, np.ndarray], shapes: dict, config: ConfigDict) -> dict:
+    """Official names and arrays -> the variables of the network of a config, whose `variable_shapes` are `shapes`, in float32.
 
-    Both key layouts of conditional batch normalisation are read. Raises ValueError that lists every missing, left over or
+    Both key layouts of conditional batch normalisation are read. Raises InputError that lists every missing, left over or
     wrongly shaped weight.
     """
-    return read_weights(state, variable_shapes(config), layouts_of(config, is_legacy(state)))
+    return read_weights(state, shapes, layouts_of(config, is_legacy(state)))
 
 
 def to_state_dict(params: dict, config: ConfigDict, *, legacy: bool = False, num_batches: int = 0) -> dict:
@@ -105,11 +71,11 @@ def to_state_dict(params: dict, config: ConfigDict, *, legacy: bool = False, num
     return {**state, **dict.fromkeys(counters, np.asarray(num_batches))}
 
 
-def from_adam(optimizer: object, state: Mapping[str, np.ndarray], opt_state, config: ConfigDict):
+def from_adam(optimizer: object, state: Mapping[str, np.ndarray], opt_state, shapes: dict, config: ConfigDict):
     """The official optimiser's state in the place of the fresh `opt_state` of `optim.make_optimizer` for Adam.
 
     optimizer: `state_dict()` of torch.optim.Adam, in which weights have numbers (or, from old versions of torch, any keys);
-    those of its group stand in the order of the weights in `state`. Raises ValueError for another optimiser or other
+    those of its group stand in the order of the weights in `state`. Raises InputError for another optimiser or other
     settings than those of `config.optim`, and as `from_state_dict`.
     """
     how = 'or convert without the optimiser: --nooptimizer'
@@ -137,7 +103,7 @@ def from_adam(optimizer: object, state: Mapping[str, np.ndarray], opt_state, con
             f'optimizer: expected moments of {len(weights)} weights after one number of steps, found {len(keys)} weights, '
             f'{len(moments)} moments and the numbers of steps {sorted(counts)}; {how}'
         )
-    layouts, trainable = layouts_of(config, is_legacy(state)), {'params': variable_shapes(config)['params']}
+    layouts, trainable = layouts_of(config, is_legacy(state)), {'params': shapes['params']}
     mu, nu = (
         read_weights({name: moment[key] for name, key in zip(weights, keys, strict=True)}, trainable, layouts)['params']
         for moment in (first, second)
@@ -148,10 +114,10 @@ def from_adam(optimizer: object, state: Mapping[str, np.ndarray], opt_state, con
 def init_trunk(params: dict, state: Mapping[str, np.ndarray], config: ConfigDict) -> dict:
     """`params` with the trunk of the image encoder taken from a ResNet of torchvision or timm, its classifier left out.
 
-    Raises ValueError for another encoder, and as `from_state_dict`.
+    Raises InputError for another encoder, and as `from_state_dict`.
     """
-    if ENCODERS[config.model.encoder] is not RESNET:
-        raise InputError(f'config.model.encoder_init: expected a ResNet to initialise, found {config.model.encoder!r}')
+    if layouts_of(config, False)['encoder'] is not RESNET:
+        raise InputError(f'config.train.encoder_init: expected a ResNet to initialise, found {config.model.encoder!r}')
     trunk = {c: {'encoder': {'features': params[c]['encoder']['features']}} for c in ('params', 'batch_stats')}
     state = {f'encoder.features.{name}': array for name, array in state.items() if not name.startswith('fc.')}
     read = read_weights(state, trunk, {'encoder': RESNET})
@@ -161,30 +127,9 @@ def init_trunk(params: dict, state: Mapping[str, np.ndarray], config: ConfigDict
     }
 
 
-def variable_shapes(config: ConfigDict) -> dict:
-    """{'params': ..., 'batch_stats': ...} of the network of `config.model`, as shapes; nothing is computed."""
-    init = models.occupancy_network(config.model).init
-    shapes = jax.eval_shape(init, jax.random.key(0), models.example_batch(config.model))
-    return {'params': shapes['params'], 'batch_stats': shapes.get('batch_stats', {})}
-
-
-def legacy_layout(layout: Layout) -> Layout:
-    """Conditional batch normalisation had linear layers of other names first (option `legacy`); the same maths."""
-    return Layout(f'{layout.linear}|conv_gamma|conv_beta', (*layout.renames, (r'conv_(gamma|beta)\.', r'fc_\1.')))
-
-
-def is_legacy(state: Mapping[str, np.ndarray]) -> bool:
-    """Whether the weights have the names that conditional batch normalisation had first."""
-    return any(name.endswith('.fc_gamma.weight') for name in state)
-
-
-def layouts_of(config: ConfigDict, legacy: bool) -> dict[str, Layout]:
-    """The layout of each module of the network of `config.model`. Raises ValueError for one that no official file is of."""
-    if config.model.get('centred', False):
-        raise InputError('config.model.centred: expected False, as official networks read their maps, found True')
-    decoder = DECODERS[config.model.decoder]
-    decoder = legacy_layout(decoder) if legacy else decoder
-    return {'decoder': decoder, 'encoder': ENCODERS[config.model.encoder], 'encoder_latent': Layout()}
+def variable_shapes(method: Method, config: ConfigDict) -> dict:
+    """The variables of a method as shapes; nothing is computed."""
+    return jax.eval_shape(method.init, jax.random.key(0), example_batch(config.data))
 
 
 def _entries(tree: dict, layouts: dict[str, Layout]) -> Iterator[tuple[Entry, object]]:
@@ -217,7 +162,7 @@ def write_weights(tree: dict, layouts: Mapping[str, Layout]) -> dict[str, np.nda
 def read_weights(state: Mapping[str, np.ndarray], like: dict, layouts: Mapping[str, Layout]) -> dict:
     """The variables of `like` ({collection: {module: tree of arrays or shapes}}) from official names and arrays.
 
-    layouts: of each module. Raises ValueError as `from_state_dict`.
+    layouts: of each module. Raises InputError as `from_state_dict`.
     """
     tree, problems, seen = {collection: {} for collection in like}, [], set()
     for entry, leaf in _entries(like, layouts):

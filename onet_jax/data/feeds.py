@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from onet_jax.data.records import CHUNK_POINTS, Feed
+from onet_jax.data.records import Feed, Need
 from onet_jax.data.resident import DoesNotFitError, resident_feed
 from onet_jax.data.streamed import tfds_feed
 from onet_jax.parallel import any_process, tell
@@ -11,26 +11,17 @@ from onet_jax.parallel import any_process, tell
 FEEDS = {'tfds': tfds_feed, 'resident': resident_feed}
 
 
-def open_feed(
-    name: str,
-    data_dir: str | Path,
-    *,
-    num_points: int | None = CHUNK_POINTS,
-    num_surface_points: int | None = CHUNK_POINTS,
-    **options,
-) -> Feed:
+def open_feed(name: str, data_dir: str | Path, need: Need, **options) -> Feed:
     """The feed `config.data.feed` = name of the train split.
 
     Where TensorFlow is installed a split too large for the resident feed is streamed instead, and a message says so; without
-    it DoesNotFitError, a ValueError, is raised. The two draw their batches in different orders, so that of several processes
-    all stream what is too large for one; each calls this. num_points, num_surface_points: how many queries and
-    inputs are drawn from, None is all; the resident feed delivers as many, a streamed record has those of one chunk. options:
-    what both take, `batch_size`, `seed`, `rows` and `bad_examples`.
+    it DoesNotFitError, an InputError, is raised. The two draw their batches in different orders, so that of several processes
+    all stream what is too large for one; each calls this. options: what both take, `batch_size`, `seed`, `rows` and
+    `bad_examples`.
     """
     feed, too_large = None, None
-    more = {'num_points': num_points, 'num_surface_points': num_surface_points} if name == 'resident' else {}
     try:
-        feed = FEEDS[name](data_dir, **options, **more)
+        feed = FEEDS[name](data_dir, need, **options)
     except DoesNotFitError as error:
         too_large = error
     if not any_process(too_large is not None):
@@ -39,4 +30,4 @@ def open_feed(
     if any(importlib.util.find_spec(package) is None for package in ('tensorflow', 'tensorflow_datasets')):
         raise too_large
     tell(f'{too_large}\nIt is streamed instead, as with --config.data.feed=tfds.')
-    return tfds_feed(data_dir, **options)
+    return tfds_feed(data_dir, need, **options)

@@ -1,100 +1,139 @@
-"""From the stored bytes of a batch to what a network sees: unpacking, subsampling and noise, jitted and on the device.
+"""Fields: what a config can ask for by name, as inputs of a network (`data.inputs`) and as its targets (`data.targets`).
 
-B batch, T query points, N volume points and M surface points of a raw row, P input points. Both feeds and evaluation
-use the same functions. Every row draws from its own key, so a part of a batch gives the same rows as the whole. Query
-points are the stored float16 values, never jittered: their labels are exact for these values.
+A field knows which columns of a dataset it reads, draws its part of a batch on the device from a key, reads itself from a
+user's file, and shows itself. A batch is {'inputs': {name: [B, ...]}, 'targets': {name: [B, ...]}, 'row': [B], 'mask': [B]}.
+
+B batch, T query points, N labelled points and M surface samples of a row, P points of a cloud, S pixels on each side of a
+picture. Every row draws from its own key, so a part of a batch gives the same rows as the whole. Query points are the stored
+float16 values, never jittered: their labels are exact for these values.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS
+from onet_jax.data.images import load_image
+from onet_jax.data.records import CHUNK_POINTS, COLUMNS, DEPTH_STEPS, NUM_VOXELS, Need
+from onet_jax.data.sources import Source, find_files, find_photos
 from onet_jax.errors import InputError
+from onet_jax.geometry.grid import BOX, voxel_centres
+from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_FORMATS, Frame, load_cloud, load_mesh, normalise
+from onet_jax.geometry.sliding_window import matching_cell
+from onet_jax.geometry.solid import make_solid
+from onet_jax.geometry.voxels import read_binvox
 
-ROW_KEYS = ('points', 'occ', 'surface', 'voxels', 'view', 'index', 'row')
+OBJECT_FRAME = Frame(np.zeros(3), 1.0)
+NUM_FITTED_POINTS = 16_384  # labelled points that a mesh is turned into
 
 
-def make_transform(data_config: ConfigDict) -> Callable[[jax.Array, dict], dict]:
-    """transform(key, raw training batch) -> {'points' f32 [B, T, 3], 'occ' f32 [B, T], 'inputs', 'row' [B]}.
+class Field(NamedTuple):
+    """One entry of the table below. `data` is the group of a config."""
 
-    T is `num_points_per_step`: the `num_near_points` of the record's 2048 that are nearest to the surface, which decide
-    where the boundary lies, and one from each of T - num_near_points equal shells of the others. num_near_points = 0 takes
-    the points as the dataset draws them, in the paper uniformly (section 3.1). An input of more points than a record has
-    repeats some of them, each time with other noise. With `partial` a cloud lacks a part of the shape (see `_draw_part`). With
-    `augment` a picture is a random square crop of 75 to 100 % of the
-    area of its view. With `crop_size` the points are of one random cube of that edge, moved to the origin, the input with them
-    (see `_crop`). 'inputs' as in `make_evaluation_transform`. Raises ValueError for a config that a record cannot satisfy.
+    columns: tuple[str, ...]
+    draw: Callable  # (key, row, data) -> {name: array} in training; the row has whole chunks of stored samples
+    draw_all: Callable | None = None  # the same in evaluation, where the row has all of a shape; None: as in training
+    # Different labelled points, and different surface samples, that a training row is drawn from.
+    num_points: Callable[[ConfigDict], int] = lambda data: 0
+    num_samples: Callable[[ConfigDict], int] = lambda data: 0
+    # Of an input that a user can give: a file or a folder -> its sources; (source, data, seed) -> ({name: array}, frame).
+    find: Callable[[str | Path], list[Source]] | None = None
+    read: Callable | None = None
+    show: Callable | None = None  # array -> points [K, 3] or pixels [H, W, 3] uint8; None: nothing to see
+    is_object: bool = False  # it shows one whole object, so that codes of two inputs can be compared
+    unseen: str = ''  # the field that stands in for it where a shape is not of the training split
+
+
+def _float(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.float32)
+
+
+# --- Labelled points of the volume.
+
+
+def _labels(row: dict) -> jax.Array:
+    """Occupancies [N] f32 {0, 1} of a row's labelled points."""
+    return _float(jnp.unpackbits(row['occ'].ravel(), count=len(row['points'])))
+
+
+def _draw_points(key: jax.Array, row: dict, data: ConfigDict) -> dict:
+    """`num_points_per_step` different ones: from each chunk the `num_near_points` nearest to the surface, which decide where
+    the boundary lies, and one from each of equal shells of the others; of several chunks each gives its share.
+
+    num_near_points = 0 takes the points as the dataset draws them, in the paper uniformly (section 3.1).
     """
-    num_points, num_near = data_config.num_points_per_step, data_config.num_near_points
-    draw_inputs = _make_inputs(data_config, training=True)
-    for name, most in (('num_points_per_step', CHUNK_POINTS), ('num_input_points', 8 * CHUNK_POINTS)):
-        if not 1 <= data_config.get(name, 1) <= most:
-            raise InputError(
-                f'config.data.{name}: expected 1 to {most}, of the {CHUNK_POINTS} points of one training record, '
-                f'found {data_config[name]}'
-            )
-    if not 0 <= num_near <= num_points:
-        raise InputError(
-            f'config.data.num_near_points: expected 0 to config.data.num_points_per_step = {num_points}, found {num_near}'
-        )
+    num_chunks = len(row['points']) // CHUNK_POINTS
+    shares = [
+        np.diff(np.linspace(0, n, num_chunks + 1).astype(int)) for n in (data.num_points_per_step, data.num_near_points)
+    ]
+    drawn = []
     # A chunk is stored from the surface outwards (`records.py`): the near points come first, and shells are slices.
-    crop_size = data_config.get('crop_size', 0.0)
-    if crop_size and (num_near or data_config.input != 'points'):
+    for chunk, (num_points, num_near) in enumerate(zip(*shares, strict=True)):
+        chunk_key = jax.random.fold_in(key, chunk)
+        shells = np.linspace(num_near, CHUNK_POINTS, num_points - num_near + 1).astype(int)
+        far = jax.random.randint(chunk_key, shells[1:].shape, shells[:-1], shells[1:])
+        drawn.append(chunk * CHUNK_POINTS + jnp.concatenate([np.arange(num_near), far]))
+    drawn = jnp.concatenate(drawn)
+    return {'points': _float(row['points'][drawn]), 'occ': _labels(row)[drawn]}
+
+
+def _all_points(key: jax.Array, row: dict, data: ConfigDict) -> dict:
+    """All of them; 'subset' int32 [T] are the places among them of as many points as training draws, everywhere in the cube."""
+    # The first chunk is a sample of the whole cube, in it the points are ordered by their distance to the surface.
+    num_drawn = data.get('num_points_per_step', CHUNK_POINTS)
+    last = min(len(row['points']), max(CHUNK_POINTS, num_drawn)) - 1
+    subset = np.linspace(0, last, num_drawn).round().astype(np.int32)
+    return {'points': _float(row['points']), 'occ': _labels(row), 'subset': jnp.asarray(subset)}
+
+
+# --- Samples of the surface.
+
+
+def _draw_samples(key: jax.Array, row: dict, data: ConfigDict) -> dict:
+    """`num_target_points` of them with their normals."""
+    start = _window_start(key, len(row['surface']), data.num_target_points)
+    return {
+        'surface': _float(jax.lax.dynamic_slice_in_dim(row['surface'], start, data.num_target_points)),
+        'normals': _float(jax.lax.dynamic_slice_in_dim(row['normals'], start, data.num_target_points)),
+    }
+
+
+def _all_samples(key: jax.Array, row: dict, data: ConfigDict) -> dict:
+    return {'surface': _float(row['surface']), 'normals': _float(row['normals'])}
+
+
+def _window_start(key: jax.Array, num_stored: int, num_drawn: int) -> jax.Array:
+    """Where a window of num_drawn of num_stored samples starts, uniformly. Raises InputError when there are too few."""
+    if num_drawn > num_stored:
         raise InputError(
-            'config.data.crop_size: expected points as input and config.data.num_near_points = 0, found '
-            f'{data_config.input!r} and {num_near}'
+            f'config.data: expected at most the {num_stored} surface samples of a shape, found {num_drawn} to draw'
         )
-    near = np.arange(num_near)
-    shells = np.linspace(num_near, CHUNK_POINTS, num_points - num_near + 1).astype(int)
-
-    def transform_row(key, row):
-        points_key, inputs_key = jax.random.split(key)
-        if crop_size:
-            return _crop(points_key, row, draw_inputs(inputs_key, row), crop_size, num_points)
-        far = jax.random.randint(points_key, shells[1:].shape, shells[:-1], shells[1:])
-        drawn = jnp.concatenate([near, far])
-        return {
-            'points': row['points'][drawn].astype(jnp.float32),
-            'occ': jnp.unpackbits(row['occ'])[drawn].astype(jnp.float32),
-            'inputs': draw_inputs(inputs_key, row),
-            'row': row['row'],
-        }
-
-    return _for_each_row(transform_row)
+    return jax.random.randint(key, (), 0, num_stored - num_drawn + 1)
 
 
-def make_evaluation_transform(data_config: ConfigDict) -> Callable[[jax.Array, dict], dict]:
-    """transform(key, raw evaluation batch) -> {'points' f32 [B, N, 3], 'occ' f32 [B, N], 'inputs', 'row' [B], ...}.
+# --- Point clouds.
 
-    All volume points are kept. 'subset' int32 [B, T] are the positions among them of `num_points_per_step` points
-    everywhere in the cube, 'voxels' f32 [B, 32, 32, 32] {0, 1} the occupied voxels. 'inputs' is, by `config.data.input`,
-        'points'   f32 [B, P, 3]: P = `num_input_points` surface points, Gaussian noise of `noise_std` added
-        'voxels'   as above
-        'image'    f32 [B, S, S, 3]: the view resized to S = `image_size` px, RGB in [0, 1]
-        'index'    int32 [B]: the number of the shape in its split
-        'none'     f32 [B, 0]
-    """
-    draw_inputs = _make_inputs(data_config)
 
-    def transform_row(key, row):
-        _, inputs_key = jax.random.split(key)
-        num_points = len(row['points'])
-        # The first chunk is a sample of the whole cube, in it the points are ordered by their distance to the surface.
-        last = min(num_points, CHUNK_POINTS) - 1
-        return {
-            'points': row['points'].astype(jnp.float32),
-            'occ': jnp.unpackbits(row['occ'], count=num_points).astype(jnp.float32),
-            'subset': np.linspace(0, last, data_config.num_points_per_step).round().astype(np.int32),
-            'voxels': _unpack_voxels(inputs_key, row),
-            'inputs': draw_inputs(inputs_key, row),
-            'row': row['row'],
-        }
+def _draw_scene(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
+    """`num_input_points` different surface samples [P, 3] with Gaussian noise of `noise_std`."""
+    window_key, noise_key = jax.random.split(key)
+    start = _window_start(window_key, len(row['surface']), data.num_input_points)
+    points = _float(jax.lax.dynamic_slice_in_dim(row['surface'], start, data.num_input_points))
+    return points + data.noise_std * jax.random.normal(noise_key, points.shape)
 
-    return _for_each_row(transform_row)
+
+def _draw_cloud(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
+    """As of a scene; with `partial` of a part of the shape."""
+    if not data.partial:
+        return _draw_scene(key, row, data)
+    part_key, noise_key = jax.random.split(key)
+    points = _draw_part(part_key, _float(row['surface']), data.num_input_points)
+    return points + data.noise_std * jax.random.normal(noise_key, points.shape)
 
 
 def _draw_part(key: jax.Array, surface: jax.Array, num_points: int) -> jax.Array:
@@ -107,21 +146,244 @@ def _draw_part(key: jax.Array, surface: jax.Array, num_points: int) -> jax.Array
     return surface[kept[jax.random.randint(points_key, (num_points,), 0, (~beyond).sum())]]
 
 
-def _crop(key: jax.Array, row: dict, inputs: jax.Array, size: float, num_points: int) -> dict:
-    """A row in a cube of edge `size` whose centre, uniform in the bounding box of the inputs [P, 3], becomes the origin.
+def subsample(cloud: np.ndarray, num_points: int, seed: int) -> np.ndarray:
+    """num_points of a cloud [P, 3] at random; a cloud with fewer points repeats some of them."""
+    rng = np.random.default_rng(seed)
+    return cloud[rng.choice(len(cloud), num_points, replace=len(cloud) < num_points)]
 
-    `num_points` are drawn, with replacement, of the points in the cube; where there is none, the nearest one to it is. All
-    inputs stay: it is for the network to drop what is outside of its window.
+
+def normalised_cloud(cloud: np.ndarray, num_points: int, seed: int) -> tuple[np.ndarray, Frame]:
+    """A cloud [P, 3] in any frame -> num_points of it, float32 in object coordinates, as in training, and its frame."""
+    frame = normalise(cloud)
+    return frame.to_object(subsample(cloud, num_points, seed)).astype(np.float32), frame
+
+
+def _read_cloud(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
+    points, frame = normalised_cloud(load_cloud(source.path), data.num_input_points, seed)
+    return {'cloud': points}, frame
+
+
+def _read_scene(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
+    """All points of a scan, in the unit in which a cell of the network has the edge `cell_size`.
+
+    `scan_cell` is the edge of a cell in the unit of the scan; 0 chooses it such that a cell has as many points as in training.
     """
-    centre_key, points_key = jax.random.split(key)
-    low, high = inputs.min(axis=0), inputs.max(axis=0)
-    centre = low + (high - low) * jax.random.uniform(centre_key, (3,))
-    points = row['points'].astype(jnp.float32) - centre
-    beyond = jnp.maximum(jnp.abs(points).max(axis=-1) - size / 2, 0)
-    count = jnp.maximum((beyond == 0).sum(), 1)
-    drawn = jnp.argsort(beyond)[jax.random.randint(points_key, (num_points,), 0, count)]
-    occ = jnp.unpackbits(row['occ'])[drawn].astype(jnp.float32)
-    return {'points': points[drawn], 'occ': occ, 'inputs': inputs - centre, 'row': row['row']}
+    cloud = load_cloud(source.path)
+    cell = data.scan_cell or matching_cell(cloud, data.cell_size, data.num_input_points, seed)
+    frame = Frame(np.min(cloud, axis=0), cell / data.cell_size)
+    return {'scene': frame.to_object(cloud)}, frame
+
+
+# --- Pictures and their cameras.
+
+
+def _draw_image(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
+    """The view resized to `image_size` px, RGB in [0, 1]; with `augment` a random square crop of 75 to 100 % of its area."""
+    if not data.augment:
+        return _resize(row['image'], data.image_size)
+    side_key, corner_key = jax.random.split(key)
+    side = jnp.sqrt(jax.random.uniform(side_key, minval=0.75, maxval=1.0))
+    return _resize(row['image'], data.image_size, side, jax.random.uniform(corner_key, (2,), maxval=1 - side))
+
+
+def _resize(view: jax.Array, size: int, side: jax.Array | float = 1.0, corner: jax.Array | float = 0.0) -> jax.Array:
+    """A view [H, H, 3] uint8 -> [size, size, 3] in [0, 1], of its part from `corner` on with edge `side`, shares of the
+    picture."""
+    view = _float(view) / 255
+    scale = size / (side * len(view))
+    shift = jnp.broadcast_to(-corner * len(view) * scale, (2,))
+    scale = jnp.broadcast_to(scale, (2,))
+    return jax.image.scale_and_translate(view, (size, size, 3), (0, 1), scale, shift, 'linear')
+
+
+def _read_image(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
+    return {'image': load_image(source.path, data.image_size, source.box)}, OBJECT_FRAME
+
+
+# --- Voxels.
+
+
+def _voxels(row: dict) -> jax.Array:
+    return _float(jnp.unpackbits(row['voxels'])).reshape((NUM_VOXELS,) * 3)
+
+
+def _read_voxels(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
+    values = read_binvox(source.path).values
+    if values.shape != (NUM_VOXELS,) * 3:
+        raise InputError(f'{source.path}: expected 32 x 32 x 32 voxels, found {" x ".join(map(str, values.shape))}')
+    return {'voxels': values.astype(np.float32)}, OBJECT_FRAME
+
+
+def _occupied_centres(voxels: np.ndarray) -> np.ndarray:
+    return voxel_centres(len(voxels))[voxels > 0.5]
+
+
+# --- The number of a training shape, or labelled points of any other, to which a code is fitted (auto-decoding).
+
+
+def _draw_labels(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
+    """The first half of the labelled points with their occupancies [N / 2, 4]; the other half is for the score."""
+    labelled = jnp.concatenate([_float(row['points']), _labels(row)[:, None]], axis=1)
+    return labelled[: len(labelled) // 2]
+
+
+def _read_labels(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
+    """Uniform points of the cube with the occupancies of a mesh, which may be open (see `geometry/solid.py`)."""
+    try:
+        solid = make_solid(load_mesh(source.path))
+    except InputError as error:
+        raise InputError(str(error) if str(source.path) in str(error) else f'{source.path}: {error}') from error
+    points = np.random.default_rng(seed).uniform(-BOX / 2, BOX / 2, (NUM_FITTED_POINTS, 3)).astype(np.float32)
+    occ = solid.contains(points.astype(np.float64))
+    return {'labels': np.column_stack([points, occ]).astype(np.float32)}, Frame(solid.loc, solid.scale)
+
+
+def held_out(targets: dict, inputs: dict) -> dict:
+    """The targets without the labelled points that an input contains: they are for the score."""
+    if 'labels' not in inputs:
+        return targets
+    first = inputs['labels'].shape[1]
+    return {**targets, 'points': targets['points'][:, first:], 'occ': targets['occ'][:, first:]}
+
+
+def _single(name: str, draw: Callable) -> Callable:
+    """A draw that gives one array, under the name of its field."""
+    return lambda key, row, data: {name: draw(key, row, data)}
+
+
+find_clouds = partial(find_files, formats=CLOUD_FORMATS)
+find_meshes = partial(find_files, formats=MESH_FORMATS)
+FIELDS = {
+    # f32 [B, T, 3] and [B, T] in {0, 1}; in evaluation all points, and 'subset' int32 [B, T]
+    'volume_points': Field(
+        ('points', 'occ'), _draw_points, _all_points, num_points=lambda data: data.num_points_per_step
+    ),
+    # f32 [B, N, 3] twice: 'surface' and outward unit 'normals'; in evaluation all samples
+    'surface_samples': Field(
+        ('surface', 'normals'), _draw_samples, _all_samples, num_samples=lambda data: data.num_target_points
+    ),
+    # f32 [B, P, 3] in object coordinates
+    'cloud': Field(
+        ('surface',),
+        _single('cloud', _draw_cloud),
+        num_samples=lambda data: data.num_input_points,
+        find=find_clouds,
+        read=_read_cloud,
+        show=np.asarray,
+        is_object=True,
+    ),
+    # f32 [B, P, 3] in units in which a cell of the sliding-window network has the edge `cell_size`; of a scan all its points
+    'scene': Field(
+        ('surface',),
+        _single('scene', _draw_scene),
+        num_samples=lambda data: data.num_input_points,
+        find=find_clouds,
+        read=_read_scene,
+        show=np.asarray,
+    ),
+    # f32 [B, S, S, 3], RGB in [0, 1]
+    'image': Field(
+        ('image',),
+        _single('image', _draw_image),
+        _single('image', lambda key, row, data: _resize(row['image'], data.image_size)),
+        find=find_photos,
+        read=_read_image,
+        show=lambda image: (np.asarray(image) * 255).round().astype(np.uint8),
+        is_object=True,
+    ),
+    # f32 [B, 137, 137] in [0, 1], of the same view: 1 where the object fills the pixel
+    'alpha': Field(('alpha',), _single('alpha', lambda key, row, data: _float(row['alpha']) / 255)),
+    # f32 [B, 137, 137] along the camera's axis, of the same view; 0 where nothing is seen
+    'depth': Field(('depth',), _single('depth', lambda key, row, data: _float(row['depth']) / DEPTH_STEPS)),
+    # f32 [B, 3, 4] and [B, 3, 3], of the same view (see `geometry/cameras.py`)
+    'camera': Field(
+        ('world_mat', 'camera_mat'), lambda key, row, data: {name: row[name] for name in ('world_mat', 'camera_mat')}
+    ),
+    # f32 [B, 32, 32, 32] in {0, 1}, x slowest
+    'voxels': Field(
+        ('voxels',),
+        _single('voxels', lambda key, row, data: _voxels(row)),
+        find=partial(find_files, formats=('binvox',)),
+        read=_read_voxels,
+        show=_occupied_centres,
+        is_object=True,
+    ),
+    # int32 [B], the number of the shape in the training split
+    'index': Field(
+        (),
+        _single('index', lambda key, row, data: row['index']),
+        find=find_meshes,
+        read=_read_labels,
+        unseen='labels',
+    ),
+    # f32 [B, N / 2, 4], points and their occupancies
+    'labels': Field(
+        ('points', 'occ'), _single('labels', _draw_labels), show=lambda labels: labels[labels[:, 3] > 0.5, :3]
+    ),
+    # f32 [B, 0]
+    'none': Field((), _single('none', lambda key, row, data: jnp.zeros(0))),
+}
+
+
+def find_fields(data: ConfigDict) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the inputs and of the targets of a config. Raises InputError for an unknown one and for wrong numbers."""
+    for key in ('inputs', 'targets'):
+        unknown = [name for name in data[key] if name not in FIELDS]
+        if unknown or not data[key]:
+            raise InputError(f'config.data.{key}: expected some of {sorted(FIELDS)}, found {tuple(data[key])}')
+    for key in ('num_points_per_step', 'num_input_points', 'num_target_points'):
+        if data.get(key, 1) < 1:
+            raise InputError(f'config.data.{key}: expected at least 1, found {data[key]}')
+    if not 0 <= data.get('num_near_points', 0) <= data.get('num_points_per_step', 0):
+        raise InputError(
+            'config.data.num_near_points: expected 0 to config.data.num_points_per_step = '
+            f'{data.num_points_per_step}, found {data.num_near_points}'
+        )
+    return tuple(data.inputs), tuple(data.targets)
+
+
+def find_need(data: ConfigDict) -> Need:
+    """What a training row takes of a shape."""
+    inputs, targets = find_fields(data)
+    fields = [FIELDS[name] for name in (*inputs, *targets)]
+    columns = tuple(name for name in COLUMNS if any(name in field.columns for field in fields))
+    return Need(
+        columns, *(max(getattr(field, size)(data) for field in fields) for size in ('num_points', 'num_samples'))
+    )
+
+
+def make_transform(data: ConfigDict) -> Callable[[jax.Array, dict], dict]:
+    """transform(key, raw training batch) -> batch, jittable. Raises InputError for a config that no dataset satisfies."""
+    inputs, targets = find_fields(data)
+    return _transform(data, inputs, targets, training=True)
+
+
+def make_evaluation_transform(
+    data: ConfigDict, inputs: Sequence[str], targets: Sequence[str]
+) -> Callable[[jax.Array, dict], dict]:
+    """transform(key, raw evaluation batch) -> batch, jittable: whole shapes, pictures without augmentation."""
+    return _transform(data, inputs, targets, training=False)
+
+
+def _transform(data: ConfigDict, inputs: Sequence[str], targets: Sequence[str], training: bool) -> Callable:
+    def draw(names, key, row):
+        drawn = {}
+        for i, name in enumerate(names):
+            field = FIELDS[name]
+            function = field.draw if training or field.draw_all is None else field.draw_all
+            drawn |= function(jax.random.fold_in(key, i), row, data)
+        return drawn
+
+    def transform_row(key, row):
+        inputs_key, targets_key = jax.random.split(jax.random.fold_in(key, row['row']))
+        return {'inputs': draw(inputs, inputs_key, row), 'targets': draw(targets, targets_key, row), 'row': row['row']}
+
+    def transform(key, raw):
+        raw = {name: jnp.asarray(value) for name, value in raw.items()}
+        batch = jax.vmap(partial(transform_row, key))({name: raw[name] for name in raw if name != 'mask'})
+        return batch | ({'mask': raw['mask']} if 'mask' in raw else {})
+
+    return transform
 
 
 def evaluation_key(seed: int) -> jax.Array:
@@ -129,69 +391,74 @@ def evaluation_key(seed: int) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), 2**31)
 
 
-def _for_each_row(transform_row: Callable) -> Callable:
-    def transform(key, raw):
-        rows = {name: jnp.asarray(raw[name]) for name in ROW_KEYS if name in raw}
-        return jax.vmap(lambda row: transform_row(jax.random.fold_in(key, row['row']), row))(rows)
-
-    return transform
+def unseen_inputs(inputs: Sequence[str], split: str) -> tuple[str, ...]:
+    """The fields that are the inputs for shapes of a split: what tells training shapes apart says nothing of others."""
+    return tuple((split != 'train' and FIELDS[name].unseen) or name for name in inputs)
 
 
-def _make_inputs(data_config: ConfigDict, training: bool = False) -> Callable:
-    """(key, row of a raw batch) -> what the encoder sees of it."""
+def columns_of(names: Collection[str]) -> tuple[str, ...]:
+    """The columns that some fields read."""
+    return tuple(name for name in COLUMNS if any(name in FIELDS[field].columns for field in names))
 
-    def draw_points(key, row):
-        num_points, noise_std = data_config.num_input_points, data_config.noise_std
-        window_key, noise_key = jax.random.split(key)
-        surface = row['surface']
-        if data_config.get('partial', False):
-            points = _draw_part(window_key, surface.astype(jnp.float32), num_points)
-        else:
-            if training:
-                surface = jnp.tile(surface, (-(-num_points // len(surface)), 1))
-            start = _window_start(window_key, len(surface), num_points)
-            points = jax.lax.dynamic_slice_in_dim(surface, start, num_points).astype(jnp.float32)
-        return points + noise_std * jax.random.normal(noise_key, points.shape)
 
-    def resize_view(key, row):
-        if 'view' not in row:
-            raise InputError(
-                "config.data.input: expected a dataset with views for 'image', found one without; "
-                'prepare it with --num_views=24'
-            )
-        view, size = row['view'].astype(jnp.float32) / 255, data_config.image_size
-        side, corner = 1.0, jnp.zeros(2)  # of the part that is seen, as shares of the picture
-        if training and data_config.get('augment', False):
-            side_key, corner_key = jax.random.split(key)
-            side = jnp.sqrt(jax.random.uniform(side_key, minval=0.75, maxval=1.0))
-            corner = jax.random.uniform(corner_key, (2,), maxval=1 - side)
-        scale = size / (side * len(view))
-        shift = -corner * len(view) * scale
-        return jax.image.scale_and_translate(view, (size, size, 3), (0, 1), jnp.full(2, scale), shift, 'linear')
+def example_batch(data: ConfigDict) -> dict:
+    """A training batch of one empty row, as shapes and types: enough for `Method.init` under `jax.eval_shape`."""
+    need = find_need(data)
+    row = {name: _stored_shape(name, need) for name in need.columns}
+    row |= {'index': jax.ShapeDtypeStruct((1,), np.int32), 'row': jax.ShapeDtypeStruct((1,), np.int32)}
+    return jax.eval_shape(make_transform(data), jax.random.key(0), row)
 
-    inputs = {
-        'points': draw_points,
-        'voxels': _unpack_voxels,
-        'image': resize_view,
-        'index': lambda key, row: row['index'],
-        'none': lambda key, row: jnp.zeros(0),
-    }
-    if data_config.input not in inputs:
+
+def _stored_shape(name: str, need: Need) -> jax.ShapeDtypeStruct:
+    column = COLUMNS[name]
+    dims = (*filter(None, [CHUNK_POINTS * need.chunks.get(column.per, 0)]), *column.dims)
+    if column.dtype is bool:
+        return jax.ShapeDtypeStruct((1, int(np.prod(dims)) // 8), np.uint8)
+    return jax.ShapeDtypeStruct((1, *dims), column.dtype)
+
+
+def read_inputs(data: ConfigDict, source: Source, seed: int) -> tuple[dict, Frame]:
+    """What a network sees of a user's file, {name: array} without a batch axis, and the frame of the first field.
+
+    Raises OSError or InputError, naming the file, where it cannot be read.
+    """
+    read = [FIELDS[name].read(source, data, seed) for name in _readable(data)]
+    return {name: array for arrays, _ in read for name, array in arrays.items()}, read[0][1]
+
+
+def find_sources(data: ConfigDict, path: str | Path) -> list[Source]:
+    """The files of a user from which the inputs of a network can be read. Raises FileNotFoundError where there is none."""
+    return FIELDS[_readable(data)[0]].find(path)
+
+
+def _readable(data: ConfigDict) -> tuple[str, ...]:
+    names, _ = find_fields(data)
+    if any(FIELDS[name].read is None for name in names):
+        known = sorted(name for name, field in FIELDS.items() if field.read)
         raise InputError(
-            f'config.data.input: expected one of {sorted(inputs)} to learn from, found {data_config.input!r}'
+            f'config.data.inputs: expected a model with inputs of {known}, which files can be read as, found {names}; a model '
+            'without input is sampled by `python -m launch.sample`'
         )
-    return inputs[data_config.input]
+    return names
 
 
-def _unpack_voxels(key: jax.Array, row: dict) -> jax.Array:
-    return jnp.unpackbits(row['voxels']).astype(jnp.float32).reshape((NUM_VOXELS,) * 3)
+def has_input(data: ConfigDict) -> bool:
+    """Whether a network is conditioned on something."""
+    return 'none' not in data.inputs
 
 
-def _window_start(key: jax.Array, num_stored: int, num_drawn: int) -> jax.Array:
-    """Where a window of num_drawn of num_stored points starts, uniformly. Raises ValueError when there are too few."""
-    if num_drawn > num_stored:
-        raise InputError(
-            f'config.data.num_input_points: expected at most the {num_stored} surface points of a shape, '
-            f'found {num_drawn}'
-        )
-    return jax.random.randint(key, (), 0, num_stored - num_drawn + 1)
+def shows_objects(data: ConfigDict) -> bool:
+    """Whether the inputs of a network show one whole object, so that the codes of two of them can be compared."""
+    return all(FIELDS[name].is_object for name in data.inputs)
+
+
+def sees_views(data: ConfigDict) -> bool:
+    """Whether an input of a network is a view of a shape, of which there are several."""
+    return any(COLUMNS[column].per == 'view' for name in data.inputs for column in FIELDS[name].columns)
+
+
+def show(inputs: dict[str, np.ndarray]) -> np.ndarray | None:
+    """What is to be seen of the inputs of one shape: points [K, 3] or pixels [H, W, 3] uint8; None where there is nothing."""
+    return next(
+        (FIELDS[name].show(array) for name, array in inputs.items() if name in FIELDS and FIELDS[name].show), None
+    )

@@ -1,20 +1,23 @@
-"""Datasets on disk: one `.npz` file for each shape and a `dataset.json` that lists them. Needs numpy and Pillow only.
+"""The schema of a dataset of shapes and its files: one `.npz` for each shape, and an index. Needs numpy and Pillow only.
 
-DATA_DIR/dataset.json                      the index: splits, numbers of points, rejected shapes, how it was made
+DATA_DIR/dataset.json                      the index: splits, columns, counts, rejected shapes, how it was made
 DATA_DIR/shapes/<category>/<name>.npz      one shape
-DATA_DIR/tfds/                             TFRecords derived from them (see `builder.py`)
+DATA_DIR/tfds/                             TFRecords derived from them (see `tfds_builder.py`)
 
-B batch, N volume points and M surface points of a shape, V views, K training chunks of a shape. Points are in object
-coordinates and float16 (spacing below 5e-4 in the cube); occupancies were computed on the rounded points, so that the pair
-is exact. Surface points are stored in random order: any contiguous piece of them is a uniform sample. Volume points are so
-chunk by chunk: any whole chunk of 2048 is a uniform sample, and lies in it from the surface outwards, so that a training
-step reads one record and finds there both points near the surface and points everywhere. `README.md` beside this file has
-every array with its unit and frame.
+`COLUMNS` is the schema: the one table of what a shape can have. The writer, the reader, the training records, both feeds, their
+estimates of memory and the evaluation loop over it.
+
+N labelled points and M surface samples of a shape, V views. Points are in object coordinates and float16 (spacing below 5e-4 in
+the cube); occupancies were computed on the rounded points, so that the pair is exact. Surface samples are stored in random
+order: any contiguous piece of them is a uniform sample. Labelled points are so chunk by chunk: any whole chunk of 2,048 is a
+uniform sample, and lies in it from the surface outwards, so that a training step finds in one chunk both points near the
+surface and points everywhere. `README.md` beside this file has every column with its unit and frame.
 """
 
 import hashlib
 import io
 import json
+from collections import namedtuple
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -27,56 +30,50 @@ from onet_jax.data.archives import parse_array, read_members, reject
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically, write_json
 
-VERSION = 4  # raised when the same meshes and settings come out as other files
-CHUNK_POINTS = 2048  # points of one training record
+VERSION = 5  # raised when the same meshes and settings come out as other files
+CHUNK_POINTS = 2048  # labelled points or surface samples that are stored and drawn together
 NUM_VOXELS = 32  # on each axis
 VIEW_SIZE = 137  # px, of square views
+DEPTH_STEPS = 1 << 14  # stored depths of one unit; 0 is where nothing is seen
 SPLITS = ('train', 'val', 'test')
 
-# dtype and shape of each array of a shape file; None is any length.
-ARRAYS = {
-    'points': (np.float16, (None, 3)),
-    'occ': (np.uint8, (None,)),  # np.packbits
-    'surface': (np.float16, (None, 3)),
-    'normals': (np.float16, (None, 3)),
-    'voxels': (np.uint8, (NUM_VOXELS**3 // 8,)),  # np.packbits of [32, 32, 32], x slowest
-    'loc': (np.float64, (3,)),
-    'scale': (np.float64, ()),
-    'ambiguous': (np.float64, ()),
-    'recipe': (np.uint8, (32,)),
+
+class Column(NamedTuple):
+    """What is stored of a shape under one name: an array [*dims], or of each point, sample or view one."""
+
+    per: str  # 'shape', 'point' (labelled), 'sample' (of the surface) or 'view'
+    dtype: type  # bool is stored as packed bits
+    dims: tuple[int, ...] = ()
+    required: bool = True
+    is_picture: bool = False  # pixels, stored as files: JPEG of colours, PNG of one channel
+
+
+COLUMNS = {
+    'points': Column('point', np.float16, (3,)),
+    'occ': Column('point', bool),
+    'surface': Column('sample', np.float16, (3,)),
+    'normals': Column('sample', np.float16, (3,)),
+    'voxels': Column('shape', bool, (NUM_VOXELS,) * 3),
+    'loc': Column('shape', np.float64, (3,)),
+    'scale': Column('shape', np.float64),
+    'ambiguous': Column('shape', np.float64),
+    'recipe': Column('shape', np.uint8, (32,)),
+    'colours': Column('sample', np.uint8, (3,), required=False),
+    'image': Column('view', np.uint8, (VIEW_SIZE, VIEW_SIZE, 3), required=False, is_picture=True),
+    'alpha': Column('view', np.uint8, (VIEW_SIZE, VIEW_SIZE), required=False, is_picture=True),
+    'depth': Column('view', np.uint16, (VIEW_SIZE, VIEW_SIZE), required=False, is_picture=True),
+    'world_mat': Column('view', np.float32, (3, 4), required=False),
+    'camera_mat': Column('view', np.float32, (3, 3), required=False),
 }
-# Of a shape with views only.
-VIEW_ARRAYS = {
-    'jpegs': (np.uint8, (None,)),  # the files, one after the other
-    'jpeg_ends': (np.int64, (None,)),  # where each one ends
-    'world_mat': (np.float32, (None, 3, 4)),
-    'camera_mat': (np.float32, (None, 3, 3)),
-}
+COUNTED = {'point': 'points', 'sample': 'surface', 'view': 'image'}  # whose length says how many there are
 
-
-class Views(NamedTuple):
-    """Pictures of a shape and the cameras that took them (`geometry/cameras.py`)."""
-
-    jpegs: tuple[bytes, ...]  # V files of 137 x 137 px, on white
-    world_mat: np.ndarray  # [V, 3, 4] float32, object coordinates to those of the camera
-    camera_mat: np.ndarray  # [V, 3, 3] float32, to pixels
-
-
-class Shape(NamedTuple):
-    """One shape in object coordinates; in its own file's frame, turned y up, a point is at loc + scale * point."""
-
-    category: str
-    name: str
-    points: np.ndarray  # [N, 3] float16, uniform in the padded cube
-    occ: np.ndarray  # [N] bool, True inside
-    surface: np.ndarray  # [M, 3] float16, uniform on the surface
-    normals: np.ndarray  # [M, 3] float16, outward unit normals of `surface`
-    voxels: np.ndarray  # [32, 32, 32] bool, occupancy at the voxel centres
-    loc: np.ndarray  # [3] float64
-    scale: float
-    ambiguous: float = 0.0  # share of the volume whose labels are a matter of judgement (`geometry/watertight.py`)
-    views: Views | None = None
-    recipe: bytes = bytes(32)  # SHA-256 of all that the shape was made from
+# One shape in object coordinates: category, name and its columns, None for those that it lacks. In its own file's frame, turned
+# y up, a point is at loc + scale * point. A column of pictures is a tuple of V files.
+Shape = namedtuple(
+    'Shape',
+    ('category', 'name', *COLUMNS),
+    defaults=(np.float64(0), np.zeros(32, np.uint8), *(None for column in COLUMNS.values() if not column.required)),
+)
 
 
 class Index(NamedTuple):
@@ -84,6 +81,7 @@ class Index(NamedTuple):
 
     categories: tuple[str, ...]
     splits: dict[str, tuple[tuple[str, str], ...]]  # 'train', 'val', 'test' -> (category, name) of each shape, in order
+    columns: tuple[str, ...]  # of every shape
     num_points: int  # of every shape
     num_surface_points: int
     num_views: int  # of every shape; 0 for a dataset without pictures
@@ -91,27 +89,32 @@ class Index(NamedTuple):
     source: dict  # how the dataset was made; plain JSON
     content: str  # digest of the recipes of all its shapes
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many rows a column has of what it is `per`."""
+        return {'shape': 1, 'point': self.num_points, 'sample': self.num_surface_points, 'view': self.num_views}
 
-class Chunks(NamedTuple):
-    """A shape cut into training records.
 
-    Record k holds points[k], occ[k], surface[k mod K_surface], voxels and jpegs[k mod V].
-    """
+class Need(NamedTuple):
+    """What a row of a training batch takes of a shape."""
 
-    points: np.ndarray  # [K, 2048, 3] float16
-    occ: np.ndarray  # [K, 256] uint8, np.packbits
-    surface: np.ndarray  # [K_surface, 2048, 3] float16
-    voxels: np.ndarray  # [4096] uint8, np.packbits
-    jpegs: tuple[bytes, ...]  # V files; none for a shape without views
+    columns: tuple[str, ...]
+    num_points: int = 0  # different labelled points
+    num_samples: int = 0  # different surface samples
+
+    @property
+    def chunks(self) -> dict[str, int]:
+        """In whole chunks."""
+        return {'point': -(-self.num_points // CHUNK_POINTS), 'sample': -(-self.num_samples // CHUNK_POINTS)}
 
 
 class Feed(NamedTuple):
     """A source of training batches, endless and resumable at any step.
 
-    A raw batch is {'points' f16 [B, 2048 n, 3], 'occ' uint8 [B, 256 n], 'surface' f16 [B, 2048 m, 3], 'voxels' uint8
-    [B, 4096], 'index' int32 [B] the shape's position in the split, 'row' int32 [B] = arange(B)}, of n and m chunks, one where
-    the feed is not asked for more; with views also 'view' uint8 [B, 137, 137, 3]: stored bytes, to be unpacked by
-    `transforms.make_transform`. A feed of some `rows` delivers these rows of the same batch and no others.
+    A raw batch has the columns of a `Need` as they are stored: [B, 2048 n, *dims] of n chunks, [B, *dims] of a shape or of one
+    of its views, which are decoded; bool columns are packed bits. And 'index' int32 [B], the shape's position in the split,
+    'row' int32 [B] = arange(B). `fields.py` makes of it what a network sees. A feed of some `rows` delivers these rows of the
+    same batch and no others.
     """
 
     num_shapes: int
@@ -123,117 +126,120 @@ def shape_path(data_dir: str | Path, category: str, name: str) -> Path:
     return Path(data_dir) / 'shapes' / category / f'{name}.npz'
 
 
+def present(shape: Shape) -> tuple[str, ...]:
+    """The columns that a shape has."""
+    return tuple(name for name in COLUMNS if getattr(shape, name) is not None)
+
+
 def write_shape(path: str | Path, shape: Shape) -> None:
     """Write a shape as an uncompressed `.npz`; the file appears whole or not at all. Its path says category and name."""
-    arrays = {key: getattr(shape, key) for key in ('points', 'surface', 'normals', 'loc')}
-    arrays |= {'occ': np.packbits(shape.occ), 'voxels': np.packbits(shape.voxels)}
-    arrays |= {'scale': np.float64(shape.scale), 'ambiguous': np.float64(shape.ambiguous)}
-    arrays |= {'recipe': np.frombuffer(shape.recipe, np.uint8)}
-    if shape.views is not None:
-        jpegs, world_mat, camera_mat = shape.views
-        arrays |= {
-            'jpegs': np.frombuffer(b''.join(jpegs), np.uint8),
-            'jpeg_ends': np.cumsum([len(jpeg) for jpeg in jpegs], dtype=np.int64),
-            'world_mat': world_mat.astype(np.float32),
-            'camera_mat': camera_mat.astype(np.float32),
-        }
+    arrays = {}
+    for name in present(shape):
+        column, value = COLUMNS[name], getattr(shape, name)
+        if column.is_picture:
+            arrays[name] = np.frombuffer(b''.join(value), np.uint8)
+            arrays[f'{name}_ends'] = np.cumsum([len(file) for file in value], dtype=np.int64)
+        else:
+            arrays[name] = np.packbits(value) if column.dtype is bool else np.asarray(value, column.dtype)
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     write_atomically(path, stream.getvalue())
 
 
 def read_shape(path: str | Path, index: Index | None = None) -> Shape:
-    """Read and check a shape file; with `index`, also that it has as many points and views as the dataset promises.
+    """Read and check a shape file; with `index`, also that it has the columns and as many rows as the dataset promises.
 
-    Raises FileNotFoundError without the file, ValueError when it is damaged or an array is missing or unlike `ARRAYS`.
+    Raises FileNotFoundError without the file, InputError when it is damaged or an array is missing or unlike `COLUMNS`.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'{path}: expected a shape file, found none; run the preparation of the dataset again')
     try:
         return _parse_shape(path, index)
-    except ValueError as error:
+    except InputError as error:
         raise InputError(f'{error}; delete the file and run the preparation of the dataset again') from error
 
 
 def _parse_shape(path: Path, index: Index | None) -> Shape:
     members = read_members(path)
-    expected = ARRAYS | (VIEW_ARRAYS if 'jpegs' in members else {})
-    arrays = {key: _parse(path, key, members, *spec) for key, spec in expected.items()}
-    num_points, num_surface_points = len(arrays['points']), len(arrays['surface'])
-    views = _parse_views(path, arrays) if 'jpegs' in arrays else None
-    sizes = {'occ': -(-num_points // 8), 'normals': num_surface_points}
-    found = {key: len(arrays[key]) for key in sizes}
+    expected = [name for name, column in COLUMNS.items() if column.required or name in members]
     if index is not None:
-        sizes |= {'points': index.num_points, 'surface': index.num_surface_points, 'jpeg_ends': index.num_views}
-        found |= {'points': num_points, 'surface': num_surface_points, 'jpeg_ends': len(views.jpegs) if views else 0}
-    for key, size in sizes.items():
-        if found[key] != size:
-            reject(path, key, f'length {size}', str(found[key]))
-    return Shape(
-        path.parent.name,
-        path.stem,
-        arrays['points'],
-        np.unpackbits(arrays['occ'], count=num_points).astype(bool),
-        arrays['surface'],
-        arrays['normals'],
-        np.unpackbits(arrays['voxels']).astype(bool).reshape((NUM_VOXELS,) * 3),
-        arrays['loc'],
-        float(arrays['scale']),
-        float(arrays['ambiguous']),
-        views,
-        arrays['recipe'].tobytes(),
-    )
+        expected = index.columns
+    stored = {name: _parse_column(path, name, members) for name in expected}
+    counts = {'shape': 1} | {per: len(stored[name]) for per, name in COUNTED.items() if name in stored}
+    if index is not None:
+        counts = index.counts
+    for name, value in stored.items():
+        column = COLUMNS[name]
+        size = counts[column.per] if column.per != 'shape' else None
+        if column.dtype is bool:
+            num_bits = (size or 1) * int(np.prod(column.dims))
+            if len(value) != -(-num_bits // 8):
+                reject(path, name, f'length {-(-num_bits // 8)}', str(len(value)))
+            stored[name] = (
+                np.unpackbits(value, count=num_bits).astype(bool).reshape(*filter(None, [size]), *column.dims)
+            )
+        elif size is not None and len(value) != size:
+            reject(path, name, f'length {size}', str(len(value)))
+    return Shape(path.parent.name, path.stem, **stored)
 
 
-def _parse(path: Path, key: str, members: dict[str, bytes], dtype: type, dims: tuple) -> np.ndarray:
-    array = parse_array(path, key, members, np.dtype(dtype).kind, dims)
+def _parse_column(path: Path, name: str, members: dict[str, bytes]):
+    """A column as it is stored: bits packed, files apart."""
+    column = COLUMNS[name]
+    flat = column.dtype is bool or column.is_picture
+    dtype = np.dtype(np.uint8 if flat else column.dtype)
+    dims = (None,) if flat else (*(() if column.per == 'shape' else (None,)), *column.dims)
+    array = parse_array(path, name, members, dtype.kind, dims)
     if array.dtype != dtype:
-        reject(path, key, str(np.dtype(dtype)), str(array.dtype))
-    return array
-
-
-def _parse_views(path: Path, arrays: dict[str, np.ndarray]) -> Views:
-    content, ends = arrays['jpegs'].tobytes(), [0, *arrays['jpeg_ends'].tolist()]
+        reject(path, name, str(dtype), str(array.dtype))
+    if not column.is_picture:
+        return array
+    content = array.tobytes()
+    ends = [0, *parse_array(path, f'{name}_ends', members, 'i', (None,)).tolist()]
     if sorted(ends) != ends or ends[-1] != len(content):
-        reject(path, 'jpeg_ends', f'rising numbers up to {len(content)}', str(ends[1:]))
-    for key in ('world_mat', 'camera_mat'):
-        if len(arrays[key]) != len(ends) - 1:
-            reject(path, key, f'one for each of {len(ends) - 1} views', str(len(arrays[key])))
-    jpegs = tuple(content[a:b] for a, b in pairwise(ends))
-    return Views(jpegs, arrays['world_mat'], arrays['camera_mat'])
+        reject(path, f'{name}_ends', f'rising numbers up to {len(content)}', str(ends[1:]))
+    return tuple(content[a:b] for a, b in pairwise(ends))
 
 
-def encode_view(pixels: np.ndarray) -> bytes:
-    """A picture [H, W, 3] uint8 as a JPEG file."""
+def encode_picture(pixels: np.ndarray) -> bytes:
+    """Pixels as a picture file: colours [H, W, 3] uint8 as JPEG, one channel [H, W] uint8 or uint16 as PNG."""
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, 'jpeg', quality=95, subsampling=0)
+    if pixels.ndim == 3:
+        Image.fromarray(pixels).save(stream, 'jpeg', quality=95, subsampling=0)
+    else:
+        Image.fromarray(pixels).save(stream, 'png', optimize=True)
     return stream.getvalue()
 
 
-def decode_view(jpeg: bytes) -> np.ndarray:
-    """A stored view as pixels [137, 137, 3] uint8, RGB. Raises ValueError for a damaged one or another size."""
+def decode_picture(name: str, content: bytes) -> np.ndarray:
+    """A file of a column of pictures as pixels [*dims]. Raises InputError for a damaged one or another size."""
+    column = COLUMNS[name]
     try:
-        with Image.open(io.BytesIO(jpeg)) as image:
-            pixels = np.asarray(image.convert('RGB'))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f'view: expected a JPEG file, found {len(jpeg)} bytes that are damaged ({error})') from error
-    if pixels.shape != (VIEW_SIZE, VIEW_SIZE, 3):
-        raise InputError(f'view: expected {VIEW_SIZE} x {VIEW_SIZE} px, found {pixels.shape[1]} x {pixels.shape[0]}')
-    return pixels
+        with Image.open(io.BytesIO(content)) as image:
+            pixels = np.asarray(image.convert('RGB') if len(column.dims) == 3 else image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        kind = 'JPEG' if len(column.dims) == 3 else 'PNG'
+        raise InputError(
+            f'{name}: expected a {kind} file, found {len(content)} bytes that are damaged ({error})'
+        ) from error
+    if pixels.shape != column.dims:
+        height, width = pixels.shape[:2]
+        raise InputError(f'{name}: expected {VIEW_SIZE} x {VIEW_SIZE} px, found {width} x {height}')
+    return pixels.astype(column.dtype)
 
 
-def decode_views(path: str | Path, jpegs: tuple[bytes, ...]) -> np.ndarray:
-    """The views of the shape file `path` as pixels [V, 137, 137, 3] uint8. Raises ValueError, naming it, as `decode_view`."""
+def decode_views(path: str | Path, name: str, files: Sequence[bytes]) -> np.ndarray:
+    """Pictures of the shape file `path` as pixels [V, *dims]. Raises InputError, naming it, as `decode_picture`."""
     try:
-        return np.stack([decode_view(jpeg) for jpeg in jpegs])
-    except ValueError as error:
+        return np.stack([decode_picture(name, content) for content in files])
+    except InputError as error:
         raise InputError(f'{path}: {error}; delete the file and run the preparation of the dataset again') from error
 
 
 def write_index(data_dir: str | Path, index: Index) -> None:
     """Write DATA_DIR/dataset.json; the file appears whole or not at all."""
-    write_json(Path(data_dir) / 'dataset.json', {'version': VERSION, **index._asdict()})
+    write_json(Path(data_dir) / 'dataset.json', {'layout': 'shapes', 'version': VERSION, **index._asdict()})
 
 
 def digest(data_dir: str | Path) -> str:
@@ -242,27 +248,23 @@ def digest(data_dir: str | Path) -> str:
 
 
 def read_index(data_dir: str | Path) -> Index:
-    """Read DATA_DIR/dataset.json. Raises FileNotFoundError without it, ValueError when it cannot be used."""
-    data_dir = Path(data_dir)
-    path = data_dir / 'dataset.json'
-    how = f'make a dataset with `python -m launch.prepare --data_dir={data_dir}`'
-    if not data_dir.is_dir():
-        raise FileNotFoundError(f'{data_dir}: expected the folder of a dataset, found none; {how}')
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: expected the index of a dataset, found none; {how}')
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f'{path}: expected JSON, found a damaged file ({error}); {how}') from error
-    version = content.get('version') if isinstance(content, dict) else None
-    if version != VERSION:
-        raise InputError(f'{path}: expected version {VERSION}, found {version!r}; {how} in another folder')
+    """Read DATA_DIR/dataset.json. Raises FileNotFoundError without it, InputError when it cannot be used."""
+    content = read_index_file(data_dir)
+    path, how = Path(data_dir) / 'dataset.json', _how_to_make(data_dir)
+    if content.get('version') != VERSION:
+        raise InputError(
+            f'{path}: expected version {VERSION}, found {content.get("version")!r}; {how} in another folder'
+        )
     missing = [key for key in Index._fields if key not in content]
     if missing:
         raise InputError(f'{path}: expected the keys {list(Index._fields)}, found none of {missing}; {how}')
+    unknown = set(content['columns']) - set(COLUMNS)
+    if unknown:
+        raise InputError(f'{path}: expected some of the columns {list(COLUMNS)}, found {sorted(unknown)}; {how}')
     return Index(
         tuple(content['categories']),
         {split: tuple((category, name) for category, name in shapes) for split, shapes in content['splits'].items()},
+        tuple(content['columns']),
         int(content['num_points']),
         int(content['num_surface_points']),
         int(content['num_views']),
@@ -272,8 +274,30 @@ def read_index(data_dir: str | Path) -> Index:
     )
 
 
+def read_index_file(data_dir: str | Path) -> dict:
+    """DATA_DIR/dataset.json of whatever layout, as it stands there. Raises FileNotFoundError, or InputError for a damaged
+    one."""
+    data_dir, how = Path(data_dir), _how_to_make(data_dir)
+    path = data_dir / 'dataset.json'
+    if not data_dir.is_dir():
+        raise FileNotFoundError(f'{data_dir}: expected the folder of a dataset, found none; {how}')
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: expected the index of a dataset, found none; {how}')
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f'{path}: expected JSON, found a damaged file ({error}); {how}') from error
+    if not isinstance(content, dict):
+        raise InputError(f'{path}: expected the index of a dataset, found {type(content).__name__}; {how}')
+    return content
+
+
+def _how_to_make(data_dir: str | Path) -> str:
+    return f'make a dataset with `python -m launch.prepare --data_dir={data_dir}`'
+
+
 def split_shapes(data_dir: str | Path, index: Index, split: str) -> tuple[tuple[str, str], ...]:
-    """(category, name) of the shapes of a split. Raises ValueError for an unknown or an empty one."""
+    """(category, name) of the shapes of a split. Raises InputError for an unknown or an empty one."""
     if split not in index.splits:
         raise InputError(
             f'{Path(data_dir) / "dataset.json"}: expected a split of {sorted(index.splits)}, found {split!r}'
@@ -286,44 +310,46 @@ def split_shapes(data_dir: str | Path, index: Index, split: str) -> tuple[tuple[
     return index.splits[split]
 
 
-def count_chunks(data_dir: str | Path, index: Index) -> tuple[int, int]:
-    """K and K_surface of every shape. Raises ValueError when there are too few points for one chunk."""
-    for key in ('num_points', 'num_surface_points'):
-        if getattr(index, key) < CHUNK_POINTS:
+def check_need(data_dir: str | Path, index: Index, need: Need) -> None:
+    """Raises InputError where a dataset lacks a column or has fewer points than a row of a training batch takes."""
+    path = Path(data_dir) / 'dataset.json'
+    missing = [name for name in need.columns if name not in index.columns]
+    if missing:
+        raise InputError(
+            f'{path}: expected the columns {missing}, which the fields of the config read, found {list(index.columns)}; '
+            'prepare the dataset with them (--num_views=24 for pictures and cameras, --depth for depth)'
+        )
+    for per, count in need.chunks.items():
+        if count * CHUNK_POINTS > index.counts[per]:
+            what = {'point': 'labelled points', 'sample': 'surface samples'}[per]
             raise InputError(
-                f'{Path(data_dir) / "dataset.json"}: expected {key} of at least {CHUNK_POINTS} to train on, '
-                f'found {getattr(index, key)}; prepare the dataset with more points'
+                f'{path}: expected at least {count * CHUNK_POINTS} {what} of a shape, found {index.counts[per]}: a training '
+                f'step draws {need.num_points if per == "point" else need.num_samples} different ones, in whole chunks of '
+                f'{CHUNK_POINTS}; prepare the dataset with more points'
             )
-    return index.num_points // CHUNK_POINTS, index.num_surface_points // CHUNK_POINTS
 
 
-def split_chunks(shape: Shape) -> Chunks:
-    """Cut a shape into training records.
+def cut_chunks(shape: Shape, name: str) -> np.ndarray:
+    """A column of points or samples as it is stored, chunk by chunk: [K, 2048, *dims], of bits [K, 256].
 
-    The last N mod 2048 volume points and the last M mod 2048 surface points are in no record.
-
-    Raises ValueError for a shape with fewer than 2048 points of either kind.
+    The rest that fills no chunk is in none.
     """
-    for key in ('points', 'surface'):
-        if len(getattr(shape, key)) < CHUNK_POINTS:
-            raise InputError(
-                f'{shape.category}/{shape.name}: expected at least {CHUNK_POINTS} {key} to train on, '
-                f'found {len(getattr(shape, key))}; prepare the dataset with more points'
-            )
-    num_chunks, num_surface_chunks = len(shape.points) // CHUNK_POINTS, len(shape.surface) // CHUNK_POINTS
-    return Chunks(
-        shape.points[: num_chunks * CHUNK_POINTS].reshape(num_chunks, CHUNK_POINTS, 3),
-        np.packbits(shape.occ[: num_chunks * CHUNK_POINTS].reshape(num_chunks, CHUNK_POINTS), axis=1),
-        shape.surface[: num_surface_chunks * CHUNK_POINTS].reshape(num_surface_chunks, CHUNK_POINTS, 3),
-        np.packbits(shape.voxels),
-        shape.views.jpegs if shape.views else (),
-    )
+    column, value = COLUMNS[name], getattr(shape, name)
+    num_chunks = len(value) // CHUNK_POINTS
+    chunks = value[: num_chunks * CHUNK_POINTS].reshape(num_chunks, CHUNK_POINTS, *column.dims)
+    return np.packbits(chunks, axis=1) if column.dtype is bool else chunks
+
+
+def as_stored(name: str, value: np.ndarray) -> np.ndarray:
+    """Bits of a bool column packed, anything else as it is."""
+    return np.packbits(value) if COLUMNS[name].dtype is bool else value
 
 
 def evaluation_batches(
     data_dir: str | Path,
     split: str,
     batch_size: int,
+    columns: Collection[str],
     *,
     every: int = 1,
     positions: Sequence[int] | None = None,
@@ -333,36 +359,35 @@ def evaluation_batches(
     """Every whole shape of a split once, in its order, or one of `every` few, or those at `positions`:
     (raw batch, (category, name) of the real rows).
 
-    Those that `left_out` names are not read.
-
-    raw: 'points' f16 [B, N, 3], 'occ' uint8 [B, ceil(N / 8)], 'surface' and 'normals' f16 [B, M, 3], 'voxels' uint8
-    [B, 4096], 'row' and 'index' int32 [B] the shape's position in the split (its noise does not depend on B), 'mask' bool
-    [B], and where there are views 'view' uint8 [B, 137, 137, 3], by default the first one, as the paper evaluates. The last
-    batch is filled by repeating its rows, with a false mask.
+    Those that `left_out` names are not read. raw: the columns, of views number `view`, by default the first one, as the paper
+    evaluates: [B, N, *dims], [B, M, *dims] or [B, *dims], bits packed; 'row' and 'index' int32 [B] the shape's position in
+    the split (its noise does not depend on B), and 'mask' bool [B]. The last batch is filled by repeating its rows, with a
+    false mask.
     """
     if batch_size < 1:
         raise InputError(f'batch_size: expected at least 1, found {batch_size}')
     index = read_index(data_dir)
     shapes = split_shapes(data_dir, index, split)
+    check_need(data_dir, index, Need(tuple(columns)))
     read = range(0, len(shapes), every) if positions is None else positions
     read = np.array([i for i in read if shapes[i] not in left_out], int)
+
+    def read_row(name):
+        path = shape_path(data_dir, *name)
+        shape = read_shape(path, index)
+        row = {key: getattr(shape, key) for key in columns}
+        for key, value in row.items():
+            if COLUMNS[key].per == 'view':
+                value = value[view]
+            row[key] = decode_views(path, key, [value])[0] if COLUMNS[key].is_picture else as_stored(key, value)
+        return row
 
     def batches():
         for start in range(0, len(read), batch_size):
             some = read[start : start + batch_size]
             names = tuple(shapes[i] for i in some)
-            rows = [read_shape(shape_path(data_dir, *name), index) for name in names]
-            repeated = np.arange(batch_size) % len(rows)
-            fields = {
-                'points': [shape.points for shape in rows],
-                'occ': [np.packbits(shape.occ) for shape in rows],
-                'surface': [shape.surface for shape in rows],
-                'normals': [shape.normals for shape in rows],
-                'voxels': [np.packbits(shape.voxels) for shape in rows],
-            }
-            if index.num_views:
-                fields['view'] = [decode_view(shape.views.jpegs[view]) for shape in rows]
-            raw = {key: np.stack([values[i] for i in repeated]) for key, values in fields.items()}
+            rows, repeated = [read_row(name) for name in names], np.arange(batch_size) % len(names)
+            raw = {key: np.stack([rows[i][key] for i in repeated]) for key in columns}
             raw['row'] = raw['index'] = some[repeated].astype(np.int32)
             raw['mask'] = np.arange(batch_size) < len(rows)
             yield raw, names

@@ -1,6 +1,6 @@
-"""Training batches from device memory: a whole split is loaded once and each batch is one gather. Needs no TensorFlow.
+"""Training batches from device memory: what a step reads of a whole split is loaded once and each batch is one gather.
 
-S shapes, K chunks of a shape, B batch.
+Needs no TensorFlow. S shapes, K chunks of a column, B batch.
 """
 
 from collections.abc import Iterator
@@ -13,16 +13,17 @@ import numpy as np
 from onet_jax.data.bad_examples import BadExamples
 from onet_jax.data.records import (
     CHUNK_POINTS,
-    NUM_VOXELS,
-    VIEW_SIZE,
+    COLUMNS,
     Feed,
     Index,
-    count_chunks,
+    Need,
+    as_stored,
+    check_need,
+    cut_chunks,
     decode_views,
     read_index,
     read_shape,
     shape_path,
-    split_chunks,
     split_shapes,
 )
 from onet_jax.errors import InputError
@@ -38,30 +39,32 @@ class DoesNotFitError(InputError):
 
 def resident_feed(
     data_dir: str | Path,
+    need: Need,
     *,
     batch_size: int,
     seed: int,
     rows: range | None = None,
-    split: str = 'train',
     bad_examples: BadExamples | None = None,
-    num_points: int | None = CHUNK_POINTS,
-    num_surface_points: int | None = CHUNK_POINTS,
 ) -> Feed:
-    """Batches in which every epoch has each shape once, in an order of its own, with a random chunk of its points.
+    """Batches in which every epoch has each training shape once, in an order of its own, with random chunks of its points.
 
-    A batch may span two epochs. num_points, num_surface_points: of every row, in whole chunks, at least one, as far as a shape
-    has them; None is all that it has. rows: those of each batch to deliver, all by default. Shapes that cannot be read are
-    left out as far as `bad_examples` allows, by default never. Raises ValueError beyond that, and DoesNotFitError when the
-    split does not fit into the memory of the device.
+    A batch may span two epochs. rows: those of each batch to deliver, all by default. Shapes that cannot be read are left out
+    as far as `bad_examples` allows, by default never. Raises InputError beyond that and for a dataset that has less than the
+    need, and DoesNotFitError when the split does not fit into the memory of the device.
     """
     index = read_index(data_dir)
-    names = split_shapes(data_dir, index, split)
-    count_chunks(data_dir, index)
-    _check_memory(data_dir, index, len(names))
-    stored = _load(data_dir, index, names, bad_examples or BadExamples())
-    num_shapes, num_chunks = stored['points'].shape[:2]
-    sizes = {'points': num_points, 'surface': num_surface_points}
-    delivered = tuple(_count_delivered(size, stored[key].shape[1]) for key, size in sizes.items())
+    names = split_shapes(data_dir, index, 'train')
+    check_need(data_dir, index, need)
+    needed, free = len(names) * _bytes_of_shape(index, need), _free_bytes()
+    if needed > free:
+        raise DoesNotFitError(
+            f'{data_dir}: expected a split that fits into the memory of the device ({free / 1e9:.2f} GB free), '
+            f'found {needed / 1e9:.2f} GB; use --config.data.feed=tfds or a dataset with fewer points or shapes'
+        )
+    stored = _load(data_dir, index, names, need, bad_examples or BadExamples())
+    num_shapes = len(stored['index'])
+    # One number says which chunks of points, which of samples and which view a row takes.
+    num_chunks = max([1, *(stored[name].shape[1] for name in need.columns if COLUMNS[name].per != 'shape')])
     kept = np.asarray(range(batch_size) if rows is None else rows, np.int32)
 
     @lru_cache(maxsize=2)  # a batch spans two epochs at most, unless it is larger than the dataset
@@ -78,51 +81,40 @@ def resident_feed(
     def batches(start_step: int) -> Iterator[dict]:
         step = start_step
         while True:
-            yield _gather(stored, *choose(step), kept, *delivered)
+            yield _gather(need, stored, *choose(step), kept)
             step += 1
 
     return Feed(len(names), batches)
 
 
-def _count_delivered(num_points: int | None, num_chunks: int) -> int:
-    """How many of the chunks of a shape hold so many points."""
-    return num_chunks if num_points is None else min(max(1, -(-num_points // CHUNK_POINTS)), num_chunks)
-
-
-@partial(jax.jit, static_argnums=(4, 5))
-def _gather(
-    stored: dict, shapes: jax.Array, chunks: jax.Array, rows: jax.Array, num_chunks: int, num_surface_chunks: int
-) -> dict:
-    def gather(key, count):
-        """As many chunks of each shape as one, from its chunk on."""
-        numbers = (chunks[:, None] + np.arange(count)) % stored[key].shape[1]
-        return jax.lax.collapse(stored[key][shapes[:, None], numbers], 1, 3)
-
-    batch = {
-        'points': gather('points', num_chunks),
-        'occ': gather('occ', num_chunks),
-        'surface': gather('surface', num_surface_chunks),
-        'voxels': stored['voxels'][shapes],
-        'index': stored['index'][shapes],
-        'row': rows,
-    }
-    if 'views' in stored:
-        batch['view'] = stored['views'][shapes, chunks % stored['views'].shape[1]]
+@partial(jax.jit, static_argnums=0)
+def _gather(need: Need, stored: dict, shapes: jax.Array, chunks: jax.Array, rows: jax.Array) -> dict:
+    batch = {'index': stored['index'][shapes], 'row': rows}
+    for name in need.columns:
+        values, per = stored[name], COLUMNS[name].per
+        if per == 'shape':
+            batch[name] = values[shapes]
+        elif per == 'view':
+            batch[name] = values[shapes, chunks % values.shape[1]]
+        else:
+            # As many chunks as the need asks for, from the chosen one on.
+            numbers = (chunks[:, None] + np.arange(need.chunks[per])) % values.shape[1]
+            batch[name] = jax.lax.collapse(values[shapes[:, None], numbers], 1, 3)
     return batch
 
 
 def _load(
-    data_dir: str | Path, index: Index, names: tuple[tuple[str, str], ...], bad_examples: BadExamples
+    data_dir: str | Path, index: Index, names: tuple[tuple[str, str], ...], need: Need, bad_examples: BadExamples
 ) -> dict[str, jax.Array]:
-    """`Chunks` of all good shapes on the device, with a leading axis S: points [S, K, 2048, 3] and so on.
+    """The columns of all good shapes on the device, with a leading axis S: [S, K, 2048, *dims] of points, [S, V, *dims] of
+    views.
 
-    The views are decoded: 'views' uint8 [S, V, 137, 137, 3], absent where there are none. 'index' int32 [S] is the position
-    in the split.
+    'index' int32 [S] is the position in the split.
     """
     host: dict[str, np.ndarray] = {}
     num_good = 0
     for i, name in enumerate(names):
-        arrays = bad_examples.attempt('/'.join(name), partial(_read, shape_path(data_dir, *name), index))
+        arrays = bad_examples.attempt('/'.join(name), partial(_read, shape_path(data_dir, *name), index, need))
         if arrays is None:
             continue
         for key, value in {**arrays, 'index': np.int32(i)}.items():
@@ -134,25 +126,26 @@ def _load(
     return {key: jax.device_put(host.pop(key)[:num_good], may_alias=False) for key in list(host)}
 
 
-def _read(path: Path, index: Index) -> dict[str, np.ndarray]:
-    arrays = split_chunks(read_shape(path, index))._asdict()
-    jpegs = arrays.pop('jpegs')
-    if jpegs:
-        arrays['views'] = decode_views(path, jpegs)
+def _read(path: Path, index: Index, need: Need) -> dict[str, np.ndarray]:
+    shape, arrays = read_shape(path, index), {}
+    for name in need.columns:
+        column, value = COLUMNS[name], getattr(shape, name)
+        if column.per in ('point', 'sample'):
+            arrays[name] = cut_chunks(shape, name)
+        else:
+            arrays[name] = decode_views(path, name, value) if column.is_picture else as_stored(name, value)
     return arrays
 
 
-def _check_memory(data_dir: str | Path, index: Index, num_shapes: int) -> None:
-    num_chunks, num_surface_chunks = count_chunks(data_dir, index)
-    points = CHUNK_POINTS * (num_chunks + num_surface_chunks) * 3 * np.dtype(np.float16).itemsize
-    views = index.num_views * VIEW_SIZE * VIEW_SIZE * 3
-    needed = num_shapes * (points + CHUNK_POINTS * num_chunks // 8 + NUM_VOXELS**3 // 8 + views)
-    free = _free_bytes()
-    if needed > free:
-        raise DoesNotFitError(
-            f'{data_dir}: expected a split that fits into the memory of the device ({free / 1e9:.2f} GB free), '
-            f'found {needed / 1e9:.2f} GB; use --config.data.feed=tfds or a dataset with fewer points or shapes'
-        )
+def _bytes_of_shape(index: Index, need: Need) -> int:
+    total = 0
+    for name in need.columns:
+        column, count = COLUMNS[name], index.counts[COLUMNS[name].per]
+        if column.per in ('point', 'sample'):
+            count = count // CHUNK_POINTS * CHUNK_POINTS
+        bits = 1 if column.dtype is bool else 8 * np.dtype(column.dtype).itemsize
+        total += count * int(np.prod(column.dims)) * bits // 8
+    return total
 
 
 def _free_bytes() -> int:

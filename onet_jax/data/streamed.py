@@ -1,4 +1,4 @@
-"""Training batches from disk: tf.data over the TFRecords of `builder.py`. TensorFlow is imported on first use only.
+"""Training batches from disk: tf.data over the TFRecords of `tfds_builder.py`. TensorFlow is imported on first use only.
 
 R records of the train split, B batch.
 """
@@ -6,12 +6,13 @@ R records of the train split, B batch.
 import importlib.util
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from onet_jax.data.bad_examples import BadExamples
-from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS, VIEW_SIZE, Feed, read_index, split_shapes
+from onet_jax.data.records import CHUNK_POINTS, COLUMNS, Feed, Need, check_need, read_index, split_shapes
 from onet_jax.errors import InputError
 
 PREFETCHED_BATCHES = 4
@@ -21,27 +22,30 @@ SHARD_STREAM, RECORD_STREAM = 1, 2
 
 def tfds_feed(
     data_dir: str | Path,
+    need: Need,
     *,
     batch_size: int,
     seed: int,
     rows: range | None = None,
     bad_examples: BadExamples | None = None,
 ) -> Feed:
-    """Batches in which every epoch has each record (a chunk of a shape) once, in an order of its own.
+    """Batches in which every epoch has each record (see `tfds_builder.py`) once, in an order of its own.
 
     An epoch takes the shards in an order drawn from (seed, epoch), and the records of a shard in one drawn from (seed,
     epoch, shard). Nothing is dropped: a batch may span shards and epochs. A later start reads no shard before its own.
     rows: those of each batch to deliver, all by default; the records of the others are skipped before they are decoded. The
     records are made on first use, without the shapes that cannot be read as far as `bad_examples` allows. Raises
-    ModuleNotFoundError without TensorFlow; a batch raises ValueError, naming the file, when a shard is damaged.
+    ModuleNotFoundError without TensorFlow, InputError for a dataset that has less than the need; a batch raises InputError,
+    naming the file, when a shard is damaged.
     """
     index = read_index(data_dir)
     shapes = split_shapes(data_dir, index, 'train')
+    check_need(data_dir, index, need)
     rows = range(batch_size) if rows is None else rows
     tf = _import_tensorflow()
     from onet_jax.data.tfds_builder import prepare_tfds
 
-    train = prepare_tfds(data_dir, bad_examples).info.splits['train']
+    train = prepare_tfds(data_dir, need, bad_examples).info.splits['train']
     files, lengths = [str(path) for path in train.filepaths], np.asarray(train.shard_lengths)
 
     def shards(epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -66,27 +70,30 @@ def tfds_feed(
 
     def decode(serialized):
         """Serialized records [B] -> raw batch; a few large copies instead of B small ones."""
-        keys = ('points', 'occ', 'surface', 'voxels', *(('view',) if index.num_views else ()))
-        features = {key: tf.io.FixedLenFeature([], tf.string) for key in keys}
-        fields = tf.io.parse_example(serialized, {**features, 'index': tf.io.FixedLenFeature([], tf.int64)})
-        views = {'view': decode_views(fields['view'])} if index.num_views else {}
+        features = {name: tf.io.FixedLenFeature([], tf.string) for name in need.columns}
+        parsed = tf.io.parse_example(serialized, {**features, 'index': tf.io.FixedLenFeature([], tf.int64)})
         return {
-            'points': tf.reshape(tf.io.decode_raw(fields['points'], tf.float16), (-1, CHUNK_POINTS, 3)),
-            'occ': tf.reshape(tf.io.decode_raw(fields['occ'], tf.uint8), (-1, CHUNK_POINTS // 8)),
-            'surface': tf.reshape(tf.io.decode_raw(fields['surface'], tf.float16), (-1, CHUNK_POINTS, 3)),
-            'voxels': tf.reshape(tf.io.decode_raw(fields['voxels'], tf.uint8), (-1, NUM_VOXELS**3 // 8)),
-            'index': tf.cast(fields['index'], tf.int32),
+            **{name: decode_column(name, parsed[name]) for name in need.columns},
+            'index': tf.cast(parsed['index'], tf.int32),
             'row': tf.range(rows.start, rows.stop, dtype=tf.int32),
-            **views,
         }
 
-    def decode_views(jpegs):
-        def decode_view(jpeg):
-            # The exact transform of the JPEG standard, as Pillow computes it.
-            pixels = tf.io.decode_jpeg(jpeg, channels=3, dct_method='INTEGER_ACCURATE', fancy_upscaling=True)
-            return tf.ensure_shape(pixels, (VIEW_SIZE, VIEW_SIZE, 3))
+    def decode_column(name, content):
+        column = COLUMNS[name]
+        if column.is_picture:
+            return tf.map_fn(partial(decode_picture, column), content, fn_output_signature=column.dtype)
+        dims = (*filter(None, [CHUNK_POINTS * need.chunks.get(column.per, 0)]), *column.dims)
+        if column.dtype is bool:
+            return tf.reshape(tf.io.decode_raw(content, tf.uint8), (-1, int(np.prod(dims)) // 8))
+        return tf.reshape(tf.io.decode_raw(content, column.dtype), (-1, *dims))
 
-        return tf.map_fn(decode_view, jpegs, fn_output_signature=tf.uint8)
+    def decode_picture(column, file):
+        if len(column.dims) == 3:
+            # The exact transform of the JPEG standard, as Pillow computes it.
+            pixels = tf.io.decode_jpeg(file, channels=3, dct_method='INTEGER_ACCURATE', fancy_upscaling=True)
+        else:
+            pixels = tf.io.decode_png(file, channels=1, dtype=column.dtype)[..., 0]
+        return tf.ensure_shape(pixels, column.dims)
 
     def batches(start_step: int) -> Iterator[dict[str, np.ndarray]]:
         first_record = start_step * batch_size

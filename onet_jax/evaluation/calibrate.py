@@ -3,19 +3,16 @@
 B batch, T labelled points of a shape, K thresholds. The network itself is measured, without meshes.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from onet_jax.data.fields import evaluation_key, make_evaluation_transform
-from onet_jax.data.records import digest, evaluation_batches
+from onet_jax.data.datasets import Shapes
+from onet_jax.data.records import digest
 from onet_jax.errors import InputError
 from onet_jax.geometry.extract import threshold_to_logit
-from onet_jax.models import occupancy_network
-from onet_jax.models.occupancy import sample_prior
 
 THRESHOLDS = np.arange(2, 99) / 100  # probabilities
 
@@ -33,22 +30,27 @@ class Calibration(NamedTuple):
     step: int  # of the checkpoint
 
 
-def calibrate(params: dict, config: ConfigDict, data_dir: str | Path, step: int) -> Calibration:
+def calibrate(model: NamedTuple, params: dict, config: ConfigDict, dataset: Shapes, step: int) -> Calibration:
     """The best of `THRESHOLDS` and the config's own on `config.eval.split`; of equally good ones the nearest to the config's.
 
-    Shapes of which no labelled point is inside say nothing of it and are left out. Raises ValueError for a split that is
-    unknown, empty or of such shapes only.
+    Shapes of which no labelled point is inside say nothing of it and are left out. Raises InputError for a model without
+    occupancy, and for a split that is unknown, empty or of such shapes only.
     """
+    if not hasattr(model, 'occupancy'):
+        raise InputError(
+            f'--calibrate: expected a model with a field of occupancy to cut, found {type(model).__name__}; '
+            'leave it out'
+        )
     split, default = config.eval.split, config.eval.threshold
     thresholds = np.unique([*THRESHOLDS, default])
     curves: dict[str, list[np.ndarray]] = {}
-    for category, logits, occ in _labelled_logits(params, config, data_dir, split):
+    for category, logits, occ in _labelled_logits(model, params, config, dataset):
         if occ.any():
             curves.setdefault(category, []).append(iou_curve(logits, occ, thresholds))
     if not curves:
         raise InputError(
-            f'{data_dir}: expected shapes with points inside in the split {split!r} to choose a threshold on, found none; '
-            'prepare the dataset with more points'
+            f'{dataset.data_dir}: expected shapes with points inside in the split {split!r} to choose a threshold on, '
+            'found none; prepare the dataset with more points'
         )
     curve = np.mean([np.mean(shapes, axis=0) for shapes in curves.values()], axis=0)
     best = np.lexsort([np.abs(thresholds - default), -curve])[0]
@@ -59,7 +61,7 @@ def calibrate(params: dict, config: ConfigDict, data_dir: str | Path, step: int)
         default_iou=float(curve[thresholds == default].item()),
         split=split,
         num_shapes=sum(map(len, curves.values())),
-        dataset=digest(data_dir),
+        dataset=digest(dataset.data_dir),
         step=step,
     )
 
@@ -74,13 +76,12 @@ def iou_curve(logits: np.ndarray, occ: np.ndarray, thresholds: np.ndarray) -> np
     return found / (inside.sum() + wrong)
 
 
-def _labelled_logits(params: dict, config: ConfigDict, data_dir: str | Path, split: str):
+def _labelled_logits(model: NamedTuple, params: dict, config: ConfigDict, dataset: Shapes):
     """Category, logits [T] and labels [T] bool of every shape, each with the input and latent code that validation gives it."""
-    model, transform = occupancy_network(config.model), jax.jit(make_evaluation_transform(config.data))
     _, latent_key = jax.random.split(jax.random.key(config.seed))
-    for raw, shapes in evaluation_batches(data_dir, split, config.eval.batch_size):
-        batch = transform(evaluation_key(config.seed), raw)
-        latent = sample_prior(latent_key, batch['row'], config.model.latent_size) if config.eval.sample else None
-        logits = model.occupancy(params, batch['points'], model.encode(params, batch['inputs']), latent)
-        for (category, _), *values in zip(shapes, np.asarray(logits), np.asarray(batch['occ']) >= 0.5, strict=False):
+    for batch, names in dataset.evaluation_batches(config, config.eval.split, targets=('volume_points',)):
+        (inputs,), targets = batch['inputs'].values(), batch['targets']
+        latents = (model.prior(latent_key, batch['row']),) if config.eval.get('sample', False) else ()
+        logits = model.occupancy(params, targets['points'], model.encode(params, inputs), *latents)
+        for (category, _), *values in zip(names, np.asarray(logits), np.asarray(targets['occ']) >= 0.5, strict=False):
             yield category, *values

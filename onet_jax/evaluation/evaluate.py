@@ -1,8 +1,4 @@
-"""The paper's protocol: meshes of a split against its labelled points and surface samples.
-
-T labelled points and N surface samples of a shape, P points of a cloud. Object coordinates; distances are in units of the
-longest edge.
-"""
+"""The paper's protocol: predictions of a split against its labelled points and surface samples."""
 
 import shutil
 import subprocess
@@ -10,22 +6,24 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import trimesh
 from ml_collections import ConfigDict
 
-from onet_jax import __version__, metrics
-from onet_jax.data.fields import evaluation_key, make_evaluation_transform
-from onet_jax.data.records import digest, evaluation_batches, read_index, split_shapes
+from onet_jax import __version__
+from onet_jax.data.datasets import Shapes, examples_of
+from onet_jax.data.fields import evaluation_key, held_out
+from onet_jax.data.records import digest
 from onet_jax.errors import InputError
-from onet_jax.geometry.inside import contains
-from onet_jax.geometry.sampling import sample_surface
-from onet_jax.geometry.voxels import voxels_to_mesh
-from onet_jax.models.auto_decoding import fitting
+from onet_jax.geometry.meshes import as_geometry
+from onet_jax.geometry.voxels import Voxels
 from onet_jax.models.method import Method
+from onet_jax.scores import floor, score, target_of
+
+SCORED_FIELDS = ('volume_points', 'surface_samples')  # what predictions are held against
 
 
 class Result(NamedTuple):
@@ -33,105 +31,72 @@ class Result(NamedTuple):
 
     category: str
     name: str
-    scores: dict[str, float]  # see `evaluate_mesh`; NaN where there is no such score
+    scores: dict[str, float]  # see `scores.METRICS`; NaN where there is no such score
     floor: dict[str, float]  # the same for the ground truth against itself
-    seconds: float  # from the input to the mesh
-    inputs: np.ndarray  # what the encoder saw
-    mesh: trimesh.Trimesh | trimesh.PointCloud
+    seconds: float  # from the input to the prediction
+    inputs: dict[str, np.ndarray]  # what the network saw, by field
+    prediction: Any  # see `scores.py`
 
     @property
     def num_faces(self) -> int | None:
         """0 is a failure; None for a point cloud."""
-        return len(self.mesh.faces) if isinstance(self.mesh, trimesh.Trimesh) else None
+        geometry = as_geometry(self.prediction)
+        return len(geometry.faces) if isinstance(geometry, trimesh.Trimesh) else None
 
 
-def evaluate(method: Method, params: dict, config: ConfigDict, data_dir: str | Path, split: str) -> Iterator[Result]:
-    """Reconstruct and score every shape of a split, in its order. An empty mesh counts, with the worst values.
+def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, split: str) -> Iterator[Result]:
+    """Predict and score every shape of a split, in its order. An empty prediction counts, with the worst values.
 
     An embedding knows its training shapes only: to those of another split codes are fitted, on the first half of their
-    labelled points, and scored on the second. Raises ValueError for a split that is unknown or empty.
+    labelled points, and scored on the second. Raises InputError for a split that is unknown or empty.
     """
-    fits = config.data.input == 'index' and split != 'train'
-    if fits:
-        method = fitting(method, config)
-    transform = jax.jit(make_evaluation_transform(config.data))
     key = evaluation_key(config.seed)
-    for raw, shapes in evaluation_batches(data_dir, split, config.eval.batch_size):
-        batch = transform(key, raw)
-        inputs, first = np.asarray(batch['inputs']), 0
-        if fits:
-            labelled = np.concatenate([batch['points'], batch['occ'][..., None]], axis=-1)
-            first = labelled.shape[1] // 2
-            inputs = labelled[:, :first]
-        for i, (category, name) in enumerate(shapes):
+    for batch, names in dataset.evaluation_batches(config, split, targets=SCORED_FIELDS):
+        for i, (category, name) in enumerate(names):
+            inputs, targets = examples_of(batch, i).values()
             start = time.perf_counter()
-            (mesh,) = method.reconstruct(params, inputs[i : i + 1], jax.random.fold_in(key, raw['row'][i]))
+            (prediction,) = method.predict(params, inputs, jax.random.fold_in(key, batch['row'][i]))
             seconds = time.perf_counter() - start
-            points, surface, normals = (raw[k][i].astype(np.float32) for k in ('points', 'surface', 'normals'))
-            occ = np.unpackbits(raw['occ'][i])[: len(points)].astype(bool)
-            points, occ = points[first:], occ[first:]
-            if isinstance(mesh, trimesh.PointCloud):
-                scores = evaluate_cloud(np.asarray(mesh.vertices), surface, normals)
-            else:
-                scores = evaluate_mesh(mesh, points, occ, surface, normals, seed=config.seed)
-            floor = {'iou': float(metrics.iou(occ, occ)), **metrics.sampling_floor(surface, normals)}
-            yield Result(category, name, scores, floor, seconds, inputs[i], mesh)
+            target = target_of(held_out(targets, inputs))
+            seen = {name: array[0] for name, array in inputs.items()}
+            scores = score(prediction, target, config.seed)
+            yield Result(category, name, scores, floor(target), seconds, seen, prediction)
 
 
-def evaluate_mesh(
-    mesh: trimesh.Trimesh, points: np.ndarray, occ: np.ndarray, surface: np.ndarray, normals: np.ndarray, *, seed: int
-) -> dict[str, float]:
-    """IoU of the mesh on labelled points [T, 3], [T], and surface metrics against samples [N, 3] with normals.
-
-    As many points are drawn from the mesh as the ground truth has. An empty mesh has `metrics.EMPTY`.
-    """
-    if not len(mesh.faces):
-        return dict(metrics.EMPTY)
-    predicted, predicted_normals = sample_surface(mesh, len(surface), seed)
-    return {
-        'iou': float(metrics.iou(contains(mesh, points), occ)),
-        **metrics.surface_metrics(predicted, predicted_normals, surface, normals),
-    }
-
-
-def evaluate_cloud(cloud: np.ndarray, surface: np.ndarray, normals: np.ndarray) -> dict[str, float]:
-    """The scores of `evaluate_mesh` for the points [P, 3] as they are: without inside and normals, these are NaN."""
-    unknown = np.full_like(cloud, np.nan)
-    return {'iou': float('nan'), **metrics.surface_metrics(cloud, unknown, surface, normals)}
-
-
-# `config.data.input` -> an input as a shape: the cloud itself, the blocky surface of the voxels.
-INPUT_SHAPES = {'points': trimesh.PointCloud, 'voxels': voxels_to_mesh}
+# What an input is as a prediction: the cloud itself, the voxels.
+INPUT_PREDICTIONS = {'cloud': trimesh.PointCloud, 'voxels': lambda values: Voxels(values > 0.5, np.zeros(3), 1.0)}
 
 
 def return_inputs(config: ConfigDict) -> Callable:
-    """A `Method.reconstruct` that gives its inputs back: what the network has to improve on, the paper's row "Input".
+    """A `Method.predict` that gives its inputs back: what the network has to improve on, the paper's row "Input".
 
-    Raises ValueError for inputs that are no shapes.
+    Raises InputError for inputs that are no shapes.
     """
-    if config.data.input not in INPUT_SHAPES:
+    names = [name for name in config.data.inputs if name in INPUT_PREDICTIONS]
+    if not names:
         raise InputError(
-            f'--inputs: expected a model whose inputs are shapes (config.data.input one of {sorted(INPUT_SHAPES)}), '
-            f'found {config.data.input!r}; evaluate its reconstructions, without --inputs'
+            f'--inputs: expected a model whose inputs are shapes (config.data.inputs of {sorted(INPUT_PREDICTIONS)}), '
+            f'found {tuple(config.data.inputs)}; evaluate its reconstructions, without --inputs'
         )
-    return lambda params, inputs, key: [INPUT_SHAPES[config.data.input](values) for values in inputs]
+    (name,) = names
+    return lambda params, inputs, key, workspace=None: [INPUT_PREDICTIONS[name](array) for array in inputs[name]]
 
 
-def describe_protocol(config: ConfigDict, data_dir: str | Path, split: str) -> dict[str, str | int]:
+def describe_protocol(config: ConfigDict, dataset: Shapes, split: str) -> dict[str, str | int]:
     """On what `evaluate` measures, with which network and code, and when: plain values, to stand beside the scores.
 
     Raises FileNotFoundError or ValueError for a dataset that cannot be read and a split that is unknown or empty.
     """
-    index, model = read_index(data_dir), config.model
+    model = ', '.join(f'{key} {config.model[key]}' for key in ('encoder', 'decoder') if key in config.model)
     known = {
-        'dataset_digest': digest(data_dir),
+        'dataset_digest': digest(dataset.data_dir),
         'split': split,
-        'num_shapes': len(split_shapes(data_dir, index, split)),
-        'view': '000' if config.data.input == 'image' else None,
-        'num_volume_points': index.num_points,
-        'num_surface_points': index.num_surface_points,
+        'num_shapes': len(dataset.names(split)),
+        'view': '000' if dataset.index.num_views else None,
+        'num_volume_points': dataset.index.num_points,
+        'num_surface_points': dataset.index.num_surface_points,
         'seed': config.seed,
-        'model': f'{model.name}, input {config.data.input}, encoder {model.encoder}, decoder {model.decoder}',
+        'model': f'{config.model.name}, inputs {" and ".join(config.data.inputs)}, {model}',
         'version': f'onet_jax {__version__}',
         'commit': find_commit(Path(__file__).resolve().parents[2]),
         'date': datetime.now(UTC).isoformat(timespec='seconds'),

@@ -1,11 +1,12 @@
 """The published numbers that ours stand beside: Mescheder et al., "Occupancy Networks", CVPR 2019, tables 1 to 3.
 
-All are of the test split of ShapeNet's 13 classes (Choy et al., 2016), in the units of `tables.COLUMNS`: Chamfer-L1 is ten
+All are of the test split of ShapeNet's 13 classes (Choy et al., 2016), in the units of `scores.METRICS`: Chamfer-L1 is ten
 times the distance in units of the longest edge. The column 'ONet (updated)' is the table in the README of the official
 code, https://github.com/autonomousvision/occupancy_networks: the weights that it released after the paper.
 """
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from onet_jax.data.records import Index
@@ -153,30 +154,35 @@ def _means(source: str, text: str) -> Published:
     return Published(source, tuple(rows), values)
 
 
-# By `config.data.input`.
+# By the field that is the input.
 TABLES = {
     'image': _by_class('table 1', iou=IOU, chamfer_l1=CHAMFER_L1, normal_consistency=NORMAL_CONSISTENCY),
-    'points': _means('table 2', POINT_CLOUDS),
+    'cloud': _means('table 2', POINT_CLOUDS),
     'voxels': _means('table 3', VOXELS),
 }
 
 
-def published_row(data_input: str, label: str) -> dict[str, float]:
-    """metric -> mean of the row 'Input' or 'ONet' of an experiment, or of a row of ABLATIONS or LOCAL_FEATURES; empty where
-    nothing was published."""
+def published_row(inputs: Sequence[str], label: str) -> dict[str, float]:
+    """metric -> mean of the row of an experiment: 'Input', 'ONet' or another method of its table, or a row of ABLATIONS or
+    LOCAL_FEATURES; empty where nothing was published."""
     others = _parse(ABLATIONS) | _parse(LOCAL_FEATURES)
     if label in others:
         return others[label]
-    method = {'ONet': 'ONet (paper)', 'Input': 'input'}.get(label)
-    values = TABLES[data_input].values if data_input in TABLES else {}
+    method = {'ONet': 'ONet (paper)', 'Input': 'input'}.get(label, label)
+    table = _find_table(inputs)
+    values = table.values if table else {}
     return {metric: rows['mean'][method] for metric, rows in values.items() if method in rows['mean']}
 
 
-def find_published(data_input: str, index: Index) -> Published | None:
-    """The table of the experiment with the input `config.data.input`; None where a dataset compares with none.
+def find_published(inputs: Sequence[str], index: Index) -> Published | None:
+    """The table of the experiment with these inputs; None where a dataset compares with none.
 
     A dataset compares when it was imported from the official layout and has one of the 13 synsets for a category: the
     layout alone can be anybody's, `launch.export` writes it too.
     """
     is_shapenet = index.source['kind'] == 'shapenet' and not CLASSES.keys().isdisjoint(index.categories)
-    return TABLES.get(data_input) if is_shapenet else None
+    return _find_table(inputs) if is_shapenet else None
+
+
+def _find_table(inputs: Sequence[str]) -> Published | None:
+    return next((TABLES[name] for name in inputs if name in TABLES), None)

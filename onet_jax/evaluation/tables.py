@@ -14,18 +14,9 @@ import numpy as np
 from onet_jax.evaluation.evaluate import Result
 from onet_jax.evaluation.published import CLASSES, Published
 from onet_jax.files import write_atomically, write_json
+from onet_jax.scores import COLUMNS, METRICS
 
 Table = tuple[list[str], list[list[str]]]  # header and rows
-
-# name in the scores -> (column with its unit, factor). Distances are given as in the paper: 1/10 of the longest edge.
-COLUMNS = {
-    'iou': ('IoU', 1),
-    'chamfer_l1': ('Chamfer-L1 (x10)', 10),
-    'accuracy': ('Accuracy (x10)', 10),
-    'completeness': ('Completeness (x10)', 10),
-    'normal_consistency': ('Normal consistency', 1),
-    'f_score': ('F-score at 1 %', 1),
-}
 
 
 def class_means(results: list[Result], scores: str = 'scores') -> dict[str, dict[str, float]]:
@@ -33,8 +24,8 @@ def class_means(results: list[Result], scores: str = 'scores') -> dict[str, dict
     categories = sorted({r.category for r in results})
     means = {
         category: {
-            key: factor * _mean(getattr(r, scores)[key] for r in results if r.category == category)
-            for key, (_, factor) in COLUMNS.items()
+            key: METRICS[key].factor * _mean(getattr(r, scores)[key] for r in results if r.category == category)
+            for key in COLUMNS
         }
         for category in categories
     }
@@ -66,7 +57,7 @@ def make_table(results: list[Result]) -> Table:
     ]
     floor = class_means(results, 'floor')['mean']
     rows.append(['floor (ground truth against itself)', str(len(results)), '0', *map(_cell, floor.values())])
-    return ['category', 'shapes', 'empty', *(title for title, _ in COLUMNS.values())], rows
+    return ['category', 'shapes', 'empty', *(METRICS[key].title for key in COLUMNS)], rows
 
 
 def compare(results: list[Result], published: Published, label: str) -> list[Table]:
@@ -78,7 +69,7 @@ def compare(results: list[Result], published: Published, label: str) -> list[Tab
     if published.has_classes:
         return [
             (
-                [COLUMNS[metric][0], *published.methods, label],
+                [METRICS[metric].title, *published.methods, label],
                 [[row, *_published_cells(published, metric, row), _cell(means[metric])] for row, means in ours.items()],
             )
             for metric in published.values
@@ -86,7 +77,7 @@ def compare(results: list[Result], published: Published, label: str) -> list[Tab
     columns = [
         [*_published_cells(published, metric, 'mean'), _cell(ours['mean'][metric])] for metric in published.values
     ]
-    header = ['mean', *(COLUMNS[metric][0] for metric in published.values)]
+    header = ['mean', *(METRICS[metric].title for metric in published.values)]
     return [(header, [list(row) for row in zip((*published.methods, label), *columns, strict=True)])]
 
 
@@ -111,7 +102,7 @@ def describe_comparison(results: list[Result], published: Published, split: str)
 def append_published(table: Table, published: Published) -> Table:
     """The table with a column for each published metric and method."""
     header, rows = table
-    titles = [f'{COLUMNS[metric][0]}, {method}' for metric in published.values for method in published.methods]
+    titles = [f'{METRICS[metric].title}, {method}' for metric in published.values for method in published.methods]
     cells = [
         [cell for metric in published.values for cell in _published_cells(published, metric, row[0])] for row in rows
     ]
@@ -147,8 +138,8 @@ def write_results(
     with the published ones beside them. protocol: how the results came about; of it 'split' and 'evaluated' (what was
     scored, such as 'inputs') are read. It stands under the table of table.md.
     """
-    factors = {key: COLUMNS[key][1] if key in COLUMNS else 1 for key in results[0].scores}
-    titles = [f'{key} (x{factor})' if factor != 1 else key for key, factor in factors.items()]
+    factors = {key: METRICS[key].factor for key in results[0].scores}
+    titles = [f'{key} (x{factor:g})' if factor != 1 else key for key, factor in factors.items()]
     rows = to_csv(
         ['category', 'name', 'seconds', 'faces', *titles],
         [

@@ -13,17 +13,14 @@ import numpy as np
 import trimesh
 from ml_collections import ConfigDict
 
-from onet_jax.data import records
-from onet_jax.data.fields import evaluation_key, make_evaluation_transform
+from onet_jax.data.datasets import open_dataset
+from onet_jax.data.fields import has_input, read_inputs, shows_objects
 from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
-from onet_jax.geometry.meshes import MESH_FORMATS, save_mesh
-from onet_jax.inference.inputs import READERS
-from onet_jax.models import occupancy_network
-from onet_jax.models.occupancy import decode_mesh, sample_prior
+from onet_jax.geometry.extract import extract_mesh
+from onet_jax.geometry.meshes import check_format, save_mesh
+from onet_jax.models.occupancy import mesh_settings
 from onet_jax.viz.pictures import Item, animation, contact_sheet, render
-
-SENSED = ('points', 'image', 'voxels')  # inputs of which c is a function; the others are numbers of shapes, or nothing
 
 
 class Code(NamedTuple):
@@ -33,50 +30,61 @@ class Code(NamedTuple):
     latent: jax.Array | None  # z [1, Z]; None for a model without latent code
 
 
-def sample_code(params: dict, config: ConfigDict, number: int, seed: int) -> Code:
+def sample_code(model: NamedTuple, params: dict, config: ConfigDict, number: int, seed: int) -> Code:
     """z from the prior N(0, 1), a function of (seed, number).
 
-    Raises ValueError for a model that is not sampled and for a number that has no 31 bits.
+    Raises InputError for a model that is not sampled and for a number that has no 31 bits.
     """
-    latent_size = config.model.get('latent_size', 0)
-    if config.data.input != 'none' or not latent_size:
+    latent_size = getattr(model, 'latent_size', 0)
+    if has_input(config.data) or not latent_size:
         raise InputError(
-            "config: expected a model without input (data.input = 'none') and with a latent code (model.latent_size > 0) to "
-            f'sample, found {config.data.input!r} and {latent_size}; `python -m launch.reconstruct` takes inputs'
+            'config: expected a model without input and with a latent code (model.latent_size > 0) to sample, found '
+            f'data.inputs {tuple(config.data.inputs)} and {latent_size}; `python -m launch.reconstruct` takes inputs'
         )
     if not 0 <= number < 2**31:
         raise InputError(f'number of a sample: expected 0 to {2**31 - 1}, found {number}')
-    cond = occupancy_network(config.model).encode(params, np.zeros((1, 0), np.float32))
-    return Code(cond, sample_prior(jax.random.key(seed), jnp.array([number]), latent_size))
+    cond = model.encode(params, np.zeros((1, 0), np.float32))
+    return Code(cond, model.prior(jax.random.key(seed), jnp.array([number])))
 
 
-def infer_code(params: dict, config: ConfigDict, shape: records.Shape) -> Code:
-    """z = the mean of q(z | points, occupancies, c) on the first chunk of labelled points, a sample of the whole cube.
+def infer_code(
+    model: NamedTuple, params: dict, config: ConfigDict, flag: str, name: str, data_dir: Path | None
+) -> Code:
+    """z = the mean of q(z | points, occupancies, c) of the shape CATEGORY/NAME of a dataset, on a sample of its labelled
+    points.
 
     A model with an input sees the one that evaluation derives from the shape.
     """
-    raw = {
-        'points': shape.points[: records.CHUNK_POINTS],
-        'occ': np.packbits(shape.occ[: records.CHUNK_POINTS]),
-        'surface': shape.surface,
-        'voxels': np.packbits(shape.voxels),
-        'row': np.int32(0),
+    if data_dir is None:
+        raise InputError(
+            f'--data_dir: expected the dataset of {flag}={name}, for this workdir was not trained here; found none'
+        )
+    dataset = open_dataset(data_dir)
+    places = {
+        shape: (split, i) for split in dataset.index.splits for i, shape in enumerate(dataset.index.splits[split])
     }
-    if shape.views:
-        raw['view'] = records.decode_view(shape.views.jpegs[0])
-    transform = jax.jit(make_evaluation_transform(config.data))
-    batch = transform(evaluation_key(config.seed), {name: array[None] for name, array in raw.items()})
-    model = occupancy_network(config.model)
-    cond = model.encode(params, batch['inputs'])
-    mean, _ = model.posterior(params, batch['points'], batch['occ'], cond)
+    category, _, shape_name = name.partition('/')
+    if (category, shape_name) not in places:
+        raise InputError(
+            f'{flag}: expected the number of a sample or a shape of {data_dir} such as {"/".join(next(iter(places)))}, '
+            f'found {name!r}'
+        )
+    split, position = places[category, shape_name]
+    ((batch, _),) = dataset.evaluation_batches(
+        config, split, targets=('volume_points',), batch_size=1, positions=[position]
+    )
+    (inputs,), targets = batch['inputs'].values(), batch['targets']
+    cond = model.encode(params, inputs)
+    chosen = targets['subset'][0]
+    mean, _ = model.posterior(params, targets['points'][:, chosen], targets['occ'][:, chosen], cond)
     return Code(cond, mean)
 
 
-def encode_file(params: dict, config: ConfigDict, path: str | Path) -> Code:
-    """c of a point cloud, picture or voxels, read as `reconstruct` reads them. Raises OSError or ValueError that name it."""
+def encode_file(model: NamedTuple, params: dict, config: ConfigDict, path: str | Path) -> Code:
+    """c of a point cloud, picture or voxels, read as `reconstruct` reads them. Raises OSError or InputError that name it."""
     path = Path(path)
-    values, _ = READERS[config.data.input].read(Source(path.stem, path), config)
-    return Code(occupancy_network(config.model).encode(params, values[None]), None)
+    inputs, _ = read_inputs(config.data, Source(path.stem, path), config.seed)
+    return Code(model.encode(params, *(array[None] for array in inputs.values())), None)
 
 
 def interpolate(start: Code, end: Code, num_steps: int) -> list[Code]:
@@ -86,22 +94,29 @@ def interpolate(start: Code, end: Code, num_steps: int) -> list[Code]:
 
 
 def sample_files(
-    params: dict, config: ConfigDict, num_samples: int, seed: int, output: str | Path, file_format: str
+    model: NamedTuple,
+    params: dict,
+    config: ConfigDict,
+    num_samples: int,
+    seed: int,
+    output: str | Path,
+    file_format: str,
 ) -> list[Path]:
     """Samples of the prior as OUTPUT/sample_000.<format>, ..., and OUTPUT/contact_sheet.png; returns the meshes written.
 
-    Sample i is a function of (seed, i). An empty level set is reported and has no file, but a tile. Raises ValueError for
+    Sample i is a function of (seed, i). An empty level set is reported and has no file, but a tile. Raises InputError for
     a model that is not sampled.
     """
     targets = _mesh_files(output, 'sample_', num_samples, file_format)
-    codes = [sample_code(params, config, number, seed) for number in range(num_samples)]
-    meshes = _decode_files(params, config, codes, targets)
+    codes = [sample_code(model, params, config, number, seed) for number in range(num_samples)]
+    meshes = _decode_files(model, params, config, codes, targets)
     items = [Item(target.stem, '', (mesh,)) for target, mesh in meshes.items()]
     contact_sheet(items, (f'seed {seed}',), Path(output) / 'contact_sheet.png')
     return [target for target, mesh in meshes.items() if len(mesh.faces)]
 
 
 def interpolate_files(
+    model: NamedTuple,
     params: dict,
     config: ConfigDict,
     start: str,
@@ -119,7 +134,7 @@ def interpolate_files(
     of the dataset `data_dir`; else a file of what the model takes as its input. The code moves linearly. strip.gif goes
     forth and back, for ever. An empty level set is reported and has no file, but a tile.
 
-    Raises, before anything is written, ValueError or OSError for ends that cannot be read, fewer than 2 steps, and an
+    Raises, before anything is written, InputError or OSError for ends that cannot be read, fewer than 2 steps, and an
     end that would be overwritten.
     """
     if num_steps < 2:
@@ -133,59 +148,43 @@ def interpolate_files(
             raise InputError(
                 f'{flag}: expected a file that stays, found {name}, which would be overwritten; choose another --output'
             )
-    ends = [_find_code(params, config, flag, name, seed, data_dir) for flag, name in named]
-    meshes = _decode_files(params, config, interpolate(*ends, num_steps), targets)
+    ends = [_find_code(model, params, config, flag, name, seed, data_dir) for flag, name in named]
+    meshes = _decode_files(model, params, config, interpolate(*ends, num_steps), targets)
     pictures = [render(mesh) for mesh in meshes.values()]
     contact_sheet([Item(f'{start} to {end}', '', pictures)], [target.stem for target in targets], strip)
     animation(pictures, morph)
     return [target for target, mesh in meshes.items() if len(mesh.faces)]
 
 
-def _find_code(params: dict, config: ConfigDict, flag: str, name: str, seed: int, data_dir: str | Path | None) -> Code:
+def _find_code(
+    model: NamedTuple, params: dict, config: ConfigDict, flag: str, name: str, seed: int, data_dir: Path | None
+) -> Code:
     """The code of what the user calls `name` in `flag`."""
-    sees, latent_size = config.data.input, config.model.get('latent_size', 0)
-    if sees not in SENSED and not (sees == 'none' and latent_size):
+    latent_size = getattr(model, 'latent_size', 0)
+    if not hasattr(model, 'bind') or not (shows_objects(config.data) or latent_size):
         raise InputError(
-            f"config.data.input: expected one of the inputs {SENSED}, or 'none' and a latent code, to move between shapes, "
-            f'found {sees!r} and config.model.latent_size = {latent_size}'
+            'config: expected a model of occupancy with inputs that are read from files, or with a latent code, to move '
+            f'between shapes, found data.inputs {tuple(config.data.inputs)} and latent_size {latent_size}'
         )
     if not latent_size:
-        return encode_file(params, config, name)
+        return encode_file(model, params, config, name)
     if name.isdecimal():
-        return sample_code(params, config, int(name), seed)
-    return infer_code(params, config, _find_shape(flag, name, data_dir))
-
-
-def _find_shape(flag: str, name: str, data_dir: str | Path | None) -> records.Shape:
-    """The shape CATEGORY/NAME of a dataset."""
-    if data_dir is None:
-        raise InputError(
-            f'--data_dir: expected the dataset of {flag}={name}, for this workdir was not trained here; found none'
-        )
-    index = records.read_index(data_dir)
-    known = [shape for split in index.splits.values() for shape in split]
-    category, _, shape_name = name.partition('/')
-    if (category, shape_name) not in known:
-        raise InputError(
-            f'{flag}: expected the number of a sample or a shape of {data_dir} such as {"/".join(known[0])}, found {name!r}'
-        )
-    return records.read_shape(records.shape_path(data_dir, category, shape_name), index)
+        return sample_code(model, params, config, int(name), seed)
+    return infer_code(model, params, config, flag, name, data_dir and Path(data_dir))
 
 
 def _mesh_files(output: str | Path, prefix: str, count: int, file_format: str) -> list[Path]:
-    if file_format not in MESH_FORMATS:
-        raise InputError(f'--format: expected one of {MESH_FORMATS}, found {file_format!r}')
+    check_format(file_format)
     return [Path(output) / f'{prefix}{i:03d}.{file_format}' for i in range(count)]
 
 
 def _decode_files(
-    params: dict, config: ConfigDict, codes: Sequence[Code], targets: Sequence[Path]
+    model: NamedTuple, params: dict, config: ConfigDict, codes: Sequence[Code], targets: Sequence[Path]
 ) -> dict[Path, trimesh.Trimesh]:
     """The mesh of each code, by the file it has where it is not empty."""
-    meshes = {}
-    model = occupancy_network(config.model)
+    meshes, settings = {}, mesh_settings(config)
     for code, target in zip(codes, targets, strict=True):
-        mesh = decode_mesh(model.bind(params, *code), config)
+        mesh = extract_mesh(model.bind(params, *code), **settings)
         if len(mesh.faces):
             save_mesh(mesh, target)
             print(f'{target}: {len(mesh.vertices)} vertices, {len(mesh.faces)} faces', flush=True)

@@ -1,20 +1,23 @@
 """Refinement of a mesh file by the network that it was made by, or by another one, in the frame of the user."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from onet_jax.data.fields import find_sources, read_inputs
 from onet_jax.errors import InputError
 from onet_jax.geometry.grid import BOX
-from onet_jax.geometry.meshes import MESH_FORMATS, load_mesh, save_mesh
+from onet_jax.geometry.meshes import check_format, load_geometry, save_mesh
 from onet_jax.geometry.refine import refine_mesh, refinement_loss
 from onet_jax.geometry.simplify import simplify_mesh
-from onet_jax.inference.inputs import bind_input, find_reader
+from onet_jax.inference.reconstruct import bind_input
 
 
 def refine_file(
+    model: NamedTuple,
     params: dict,
     config: ConfigDict,
     mesh_path: str | Path,
@@ -27,31 +30,31 @@ def refine_file(
     """Move the vertices of a mesh onto the level set of the field of an input; returns the loss before and after.
 
     The mesh is in the frame of the input, as `launch.reconstruct` writes it, and stays there. With `num_faces` it is
-    simplified first, as in the paper. Raises FileNotFoundError or ValueError that name the file, before anything is
+    simplified first, as in the paper. Raises FileNotFoundError or InputError that name the file, before anything is
     written: for an unreadable one, more than one input, and a mesh outside of the cube that the network knows.
     """
     mesh_path, output = Path(mesh_path), Path(output)
-    if output.suffix.lower()[1:] not in MESH_FORMATS:
-        raise InputError(f'--output: expected a file of one of the formats {MESH_FORMATS}, found {output}')
-    reader = find_reader(config)
-    sources = reader.find(input_path)
+    check_format(output.suffix.lower()[1:])
+    sources = find_sources(config.data, input_path)
     if len(sources) != 1:
         raise InputError(f'--input: expected one input, that of the mesh, found {len(sources)} in {input_path}')
-    values, frame = reader.read(sources[0], config)
+    inputs, frame = read_inputs(config.data, sources[0], config.seed)
     for path in (mesh_path, sources[0].path):
         if output.resolve() == path.resolve():
             raise InputError(f'{output}: expected a new file, found the input {path}; choose another --output')
-    mesh = load_mesh(mesh_path)
+    mesh = load_geometry(mesh_path)
     mesh.vertices = frame.to_object(mesh.vertices)
-    # In files such as stl no two faces share a vertex, and they would drift apart.
-    mesh.merge_vertices(merge_tex=True, merge_norm=True)
     reach = np.abs(mesh.vertices).max()
     if not reach <= BOX / 2 + 1e-3:
         raise InputError(
             f'{mesh_path}: expected a mesh in the frame of {sources[0].path}, inside of its cube of {BOX} longest edges, found '
             f'vertices up to {2 * reach:.2f} longest edges wide; give the --input that it was made from'
         )
-    field, threshold, key = bind_input(params, config, values), config.eval.threshold, jax.random.key(config.seed)
+    field, threshold, key = (
+        bind_input(model, params, config, inputs),
+        config.eval.threshold,
+        jax.random.key(config.seed),
+    )
     if num_faces is not None:
         mesh = simplify_mesh(mesh, num_faces)
     loss_key, step_key = jax.random.split(key)

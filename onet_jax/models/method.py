@@ -1,22 +1,61 @@
-"""What the trainer needs of a paper: the same four functions for every one of them."""
+"""What training, evaluation and inference know of a paper: the same functions for every one of them."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from onet_jax.errors import InputError
 
 
 class Aux(NamedTuple):
     """What a loss returns beside its value."""
 
-    batch_stats: Any  # updated running statistics, the tree of params['batch_stats']
+    mutated: dict[
+        str, Any
+    ]  # the flax collections that change, such as {'batch_stats': ...}; the others stay as they are
     scalars: dict[str, jax.Array]  # named terms of the loss, for the log
 
 
 class Method(NamedTuple):
-    """Four pure functions."""
+    """Pure functions. B batch.
 
-    init: Callable  # (key, batch) -> params
-    loss: Callable  # (params, batch, key, axis_name) -> (scalar, Aux), train mode
-    metrics: Callable  # (params, batch) -> {name: [B]}, evaluation mode, one value for each example
-    reconstruct: Callable  # (params, inputs [B, ...], key) -> list of B meshes in object coordinates
+    variables: any flax collections, of which 'params' is optimised: {'params': ..., 'batch_stats': ..., ...}.
+    batch: {'inputs': {name: [B, ...]}, 'targets': {name: [B, ...]}, 'row': [B]}, see `data/fields.py`.
+    """
+
+    init: Callable  # (key, batch) -> variables
+    loss: Callable  # (variables, batch, key, axis_name) -> (scalar, Aux), train mode
+    metrics: Callable  # (variables, batch) -> {name: [B]}, evaluation mode, one value for each example
+    # (variables, inputs, key, workspace=None) -> list of B predictions in object coordinates (see `scores.py`). workspace: a
+    # folder in which a prediction that takes long keeps what it has done so far, and goes on.
+    predict: Callable
+    model: NamedTuple  # the paper's own public pure functions (encode, occupancy, bind, ...)
+    # (method, tx, transform, axis_name, ema_decay) -> step, as `training/step.py` has it, which is used where this is None.
+    make_step: Callable | None = None
+
+
+TRAIN_DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}  # in which a training step may compute
+
+
+def keywords_of(config: ConfigDict) -> dict[str, Any]:
+    """What a paper's `make_model` takes: the group `model` but for its name, and the precision of the training step.
+
+    Raises InputError for an unknown precision.
+    """
+    if config.train.dtype not in TRAIN_DTYPES:
+        raise InputError(f'config.train.dtype: expected one of {tuple(TRAIN_DTYPES)}, found {config.train.dtype!r}')
+    keywords = {key: value for key, value in config.model.items() if key != 'name'}
+    return {**keywords, 'train_dtype': TRAIN_DTYPES[config.train.dtype]}
+
+
+def digest(arrays: Any) -> str:
+    """SHA-256 of a tree of arrays, as of weights, in hexadecimal digits."""
+    sha256 = hashlib.sha256()
+    for array in jax.tree.leaves(arrays):
+        sha256.update(np.ascontiguousarray(array).tobytes())
+    return sha256.hexdigest()

@@ -1,8 +1,8 @@
 """Shapes as functions: f(points, condition) -> logits of occupancy, the surface being a level set.
 
-What the papers of the family share, given the module of one: the jitted functions, the loss, the validation, the meshes.
-B batch, T query points, C condition, Z latent. `params` is a plain tree {'params': ..., 'batch_stats': ...}. A condition is
-an array [B, C] or a tree of arrays [B, ...], the feature maps of Convolutional Occupancy Networks.
+What the papers of the family share, given the module of one: the pure functions, the loss, the validation, the meshes.
+B batch, T query points, C condition, Z latent. `params` are all variables of a network, {'params': ..., 'batch_stats': ...}. A
+condition is an array [B, C] or a tree of arrays [B, ...], the feature planes of Convolutional Occupancy Networks.
 """
 
 from collections.abc import Callable
@@ -23,30 +23,33 @@ from onet_jax.geometry.extract import extract_mesh
 from onet_jax.geometry.grid import voxel_centres
 from onet_jax.models.method import Aux, Method
 
-# Queries are decoded in pieces of this many points: the activations of one piece stay in the cache, and the memory
-# that a query takes does not grow with the number of points.
-CHUNK = 2048
+# Queries are decoded in chunks of this many points: the activations of one chunk stay in the cache, and the memory that a query
+# takes does not grow with the number of points.
+DECODED_POINTS = 2048
 MAX_LATTICE_POINTS = 1 << 28  # of the grids of one batch of meshes on an accelerator: 4.6 GB there
 
 
 class OccupancyNetwork(NamedTuple):
     """What the paper defines, as pure jitted functions of the parameters."""
 
-    init: Callable  # (key, batch) -> params
+    init: Callable  # (key, inputs [B, ...]) -> params
     encode: Callable  # (params, inputs [B, ...]) -> cond [B, C]
     occupancy: Callable  # (params, points [B, T, 3], cond [B, C], latent [B, Z] or None) -> logits [B, T]
-    bind: (
-        Callable  # (params, cond [1, C], latent [1, Z] or None) -> the field of one shape, points [T, 3] -> logits [T]
-    )
+    bind: Callable  # (params, cond [1, C], latent [1, Z] or None) -> field of one shape, points [T, 3] -> logits [T]
+    prior: Callable  # (key, rows [B] int) -> latent codes [B, Z] from N(0, 1), each row from its own key
     posterior: Callable  # (params, points [B, T, 3], occ [B, T], cond [B, C]) -> mean [B, Z], log_std [B, Z]
+    # (params, points [B, T, 3], occ [B, T], inputs [B, ...], noise [B, Z]) -> reconstruction error [B] and divergence [B], nats
+    elbo_terms: Callable
+    # (params, points, occ, inputs, key=None, rows=None, axis_name=None) -> (scalar, Aux), see `negative_elbo`
+    loss: Callable
+    latent_size: int  # Z; 0 is no latent code
 
 
 class Encoder(NamedTuple):
     """One of the encoders that a config can name."""
 
-    input: str  # what it sees, in the words of `config.data.input`
-    # From `config.model`, of which it reads its own keys, and the precision to compute in.
-    build: Callable[[ConfigDict, jnp.dtype | None], nn.Module | None]
+    reads: str  # the field that it sees, of `config.data.inputs`
+    build: Callable[..., nn.Module | None]  # (keywords of `make_model`, dtype) -> module
 
 
 class OccupancyModule(nn.Module):
@@ -55,23 +58,19 @@ class OccupancyModule(nn.Module):
     decoder: nn.Module
     encoder: nn.Module | None = None
     encoder_latent: nn.Module | None = None
-    free_nats: float = 0.0  # of the divergence of each latent number, in training
 
     def __call__(self, points, occ, inputs, noise, *, train=False, axis_name=None):
         """The two terms of the negative evidence lower bound (paper, eq. 3) of each shape, in nats.
 
         points [B, T, 3], occ [B, T], inputs [B, ...], noise [B, Z] standard normal -> reconstruction error [B], the
-        cross-entropy summed over the points, and divergence of the posterior from the prior [B], 0 without latent code.
-        In training each latent number counts as diverged by `free_nats` at least (Kingma et al., NIPS 2016): else it is
-        cheapest at first to say nothing, and the decoder learns to do without.
+        cross-entropy summed over the points, and divergence of the posterior from the prior of each latent number [B, Z].
         """
         cond = self.encode(inputs, train=train, axis_name=axis_name)
-        latent, divergence = None, jnp.zeros(len(points), points.dtype)
+        latent, divergence = None, jnp.zeros((len(points), 0), points.dtype)
         if self.encoder_latent is not None:
             mean, log_std = self.posterior(points, occ, cond)
             latent = mean + jnp.exp(log_std) * noise
-            divergences = losses.kl_to_standard_normal(mean, log_std)
-            divergence = (jnp.maximum(divergences, self.free_nats) if train else divergences).sum(axis=1)
+            divergence = losses.kl_to_standard_normal(mean, log_std)
         logits = self.decode(points, cond, latent, train=train, axis_name=axis_name)
         return losses.occupancy_bce(logits, occ).sum(axis=1), divergence
 
@@ -93,10 +92,10 @@ class OccupancyModule(nn.Module):
 # The module is frozen and hashable, so it is a static argument of one jit that all models share: two models of the
 # same configuration share their compilation.
 @partial(jax.jit, static_argnums=0)
-def _init(module, key, batch):
-    points = batch['points'][:, :2]
-    noise = jnp.zeros((len(points), module.decoder.latent_size))
-    return module.init(key, points, jnp.zeros(points.shape[:2]), batch['inputs'], noise)
+def _init(module, key, inputs):
+    points = jnp.zeros((len(inputs), 2, 3), jnp.promote_types(inputs.dtype, jnp.float32))
+    noise = jnp.zeros((len(points), module.decoder.latent_size), points.dtype)
+    return module.init(key, points, points[..., 0], inputs, noise)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -106,16 +105,17 @@ def _encode(module, params, inputs):
 
 @partial(jax.jit, static_argnums=0)
 def _occupancy(module, params, points, cond, latent=None):
-    def decode(piece):
-        return module.apply(params, piece, cond, latent, method='decode')
+    return in_chunks(lambda chunk: module.apply(params, chunk, cond, latent, method='decode'), points)
 
+
+def in_chunks(decode: Callable, points: jax.Array) -> jax.Array:
+    """decode: [B, T, 3] -> [B, T], called with `DECODED_POINTS` points at a time."""
     num_points = points.shape[1]
-    if num_points <= CHUNK:
+    if num_points <= DECODED_POINTS:
         return decode(points)
-    num_pieces = -(-num_points // CHUNK)
-    padded = jnp.pad(points, ((0, 0), (0, num_pieces * CHUNK - num_points), (0, 0)))
-    pieces = padded.reshape(len(points), num_pieces, CHUNK, 3).swapaxes(0, 1)
-    logits = jax.lax.map(decode, pieces)  # [num_pieces, B, CHUNK]
+    padded = jnp.pad(points, ((0, 0), (0, -num_points % DECODED_POINTS), (0, 0)))
+    chunks = padded.reshape(len(points), -1, DECODED_POINTS, 3).swapaxes(0, 1)
+    logits = jax.lax.map(decode, chunks)  # [chunks, B, DECODED_POINTS]
     return logits.swapaxes(0, 1).reshape(len(points), -1)[:, :num_points]
 
 
@@ -126,48 +126,83 @@ def _bind(module, params, cond, latent=None, dtype=jnp.float32):
     return module.decoder.bind(variables, cond, latent, dtype)
 
 
+def _prior(latent_size, key, rows):
+    return jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), (latent_size,)))(rows)
+
+
 @partial(jax.jit, static_argnums=0)
 def _posterior(module, params, points, occ, cond):
     return module.apply(params, points, occ, cond, method='posterior')
 
 
-def occupancy_network(module: OccupancyModule) -> OccupancyNetwork:
-    """The functions of a network."""
-    return OccupancyNetwork(
-        *(partial(function, module) for function in (_init, _encode, _occupancy, _bind, _posterior))
-    )
+@partial(jax.jit, static_argnums=0)
+def _elbo_terms(module, params, points, occ, inputs, noise):
+    reconstruction, divergence = module.apply(params, points, occ, inputs, noise)
+    return reconstruction, divergence.sum(axis=1)
 
 
-def sample_prior(key: jax.Array, rows: jax.Array, latent_size: int) -> jax.Array:
-    """Latent codes [B, Z] from N(0, 1); each of the `rows` [B] int draws from its own key, whatever the batch is."""
-    return jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), (latent_size,)))(rows)
+def negative_elbo(
+    module: OccupancyModule,
+    free_bits: float,
+    params: dict,
+    points: jax.Array,
+    occ: jax.Array,
+    inputs: jax.Array,
+    key: jax.Array | None = None,
+    rows: jax.Array | None = None,
+    axis_name: str | None = None,
+) -> tuple[jax.Array, Aux]:
+    """The loss of the paper: the negative evidence lower bound (eq. 3) of a batch; without latent code eq. 2.
 
-
-def decode_mesh(field: Callable, config: ConfigDict, seeds: np.ndarray | None = None) -> trimesh.Trimesh:
-    """The mesh of one shape, whose field is bound, by the groups `mesh` and `eval`; no vertices where it is empty.
-
-    seeds [N, 3]: points near the surface, where they are known (see `extract_mesh`).
+    points [B, T, 3], occ [B, T] in {0, 1}, inputs [B, ...] -> nats, summed over the points and averaged over the shapes, and
+    the running statistics after the step. key: of the noise of the latent codes, drawn for each of `rows` [B] int, by default 0
+    to B - 1. axis_name: of the devices that share a batch. free_bits: each latent number counts as diverged by so many nats at
+    least (Kingma et al., NIPS 2016): else it is cheapest at first to say nothing, and the decoder learns to do without
+    (posterior collapse).
     """
-    return extract_mesh(
-        field,
-        resolution=config.mesh.resolution,
-        upsampling_steps=config.mesh.upsampling_steps,
-        threshold=config.eval.threshold,
-        seeds=seeds,
+    latent_size = module.decoder.latent_size
+    if latent_size and key is None:
+        raise InputError('loss: expected a key for the noise of the latent codes, found None')
+    rows = jnp.arange(len(points)) if rows is None else rows
+    noise = _prior(latent_size, key, rows) if latent_size else jnp.zeros((len(points), 0))
+    (reconstruction, divergence), mutated = module.apply(
+        params, points, occ, inputs, noise, train=True, axis_name=axis_name, mutable=['batch_stats']
+    )
+    divergence = jnp.maximum(divergence, free_bits).sum(axis=1)
+    scalars = {'reconstruction': reconstruction.mean(), 'kl': divergence.mean()} if latent_size else {}
+    return (reconstruction + divergence).mean(), Aux(mutated, scalars)
+
+
+def occupancy_network(
+    module: OccupancyModule, *, trained: OccupancyModule | None = None, free_bits: float = 0.0
+) -> OccupancyNetwork:
+    """The functions of a network; trained: the same one in the precision of the training step, by default the same."""
+    latent_size = module.decoder.latent_size
+    return OccupancyNetwork(
+        init=partial(_init, module),
+        encode=partial(_encode, module),
+        occupancy=partial(_occupancy, module),
+        bind=partial(_bind, module),
+        prior=partial(_prior, latent_size),
+        posterior=partial(_posterior, module),
+        elbo_terms=partial(_elbo_terms, module),
+        loss=partial(negative_elbo, trained or module, free_bits),
+        latent_size=latent_size,
     )
 
 
 def decode_meshes(
     model: OccupancyNetwork,
-    config: ConfigDict,
     params: dict,
     conds: Any,
     latents: jax.Array | None = None,
     seeds: np.ndarray | None = None,
+    **settings: float,
 ) -> list[trimesh.Trimesh]:
-    """The meshes of B codes: conds [B, C] or a tree of [B, ...], latents [B, Z], seeds [B, N, 3].
+    """The meshes of B codes: conds [B, C] or a tree of [B, ...], latents [B, Z], seeds [B, N, 3]: points near each surface.
 
-    On an accelerator as many at once as fit, and the batch leaves it as meshes; on a CPU one after the other.
+    settings: resolution, upsampling_steps and threshold, as of `extract_mesh`. On an accelerator as many at once as fit, and
+    the batch leaves it as meshes; on a CPU one after the other. A mesh has no vertices where nothing is inside.
     """
     num_codes = len(jax.tree.leaves(conds)[0])
 
@@ -178,93 +213,99 @@ def decode_meshes(
     if jax.default_backend() == 'cpu':
         for b in range(num_codes):
             cond, latent, near = jax.tree.map(lambda array, b=b: array[b], (conds, latents, seeds))
-            meshes.append(decode_mesh(bind(cond, latent), config, near))
+            meshes.append(extract_mesh(bind(cond, latent), seeds=near, **settings))
         return meshes
 
-    settings, fields = config.mesh, jax.vmap(bind)(conds, latents)
-    at_once = max(1, MAX_LATTICE_POINTS // ((settings.resolution << settings.upsampling_steps) + 1) ** 3)
+    fields = jax.vmap(bind)(conds, latents)
+    num_cells = settings['resolution'] << settings['upsampling_steps']
+    at_once = max(1, MAX_LATTICE_POINTS // (num_cells + 1) ** 3)
     for start in range(0, num_codes, at_once):
         some, near = jax.tree.map(lambda array, start=start: array[start : start + at_once], (fields, seeds))
-        meshes += extract_meshes(
-            some,
-            min(at_once, num_codes - start),
-            resolution=settings.resolution,
-            upsampling_steps=settings.upsampling_steps,
-            threshold=config.eval.threshold,
-            seeds=near,
-        )
+        meshes += extract_meshes(some, min(at_once, num_codes - start), seeds=near, **settings)
     return meshes
 
 
-def method(config: ConfigDict, module: OccupancyModule, trained: OccupancyModule, seen: str) -> Method:
-    """What the trainer needs of a network, by the groups `eval` and `mesh` of a config.
-
-    trained: the same network in the precision of the training step; seen: what its encoder reads, in the words of
-    `config.data.input`.
-
-    Raises ValueError for a threshold that is no probability and for an encoder that cannot read `config.data.input`.
-    """
-    if config.data.input != seen:
-        raise InputError(
-            f'config.data.input: expected {seen!r}, what the encoder {config.model.encoder!r} reads, '
-            f'found {config.data.input!r}'
-        )
+def mesh_settings(config: ConfigDict) -> dict:
+    """What `decode_meshes` takes, from the groups `mesh` and `eval`. Raises InputError for a threshold that is no
+    probability."""
     if not 0 < config.eval.threshold < 1:
         raise InputError(
             f'config.eval.threshold: expected a probability between 0 and 1, found {config.eval.threshold}'
         )
-    model = occupancy_network(module)
-    threshold, latent_size = config.eval.threshold, module.decoder.latent_size
+    return {**config.mesh, 'threshold': config.eval.threshold}
 
-    def loss(params, batch, key, axis_name):
-        """Negative evidence lower bound averaged over the shapes; without latent code the paper's eq. 2."""
-        noise = sample_prior(key, batch['row'], latent_size)
-        (reconstruction, divergence), updated = trained.apply(
-            params,
-            *(batch[name] for name in ('points', 'occ', 'inputs')),
-            noise,
-            train=True,
-            axis_name=axis_name,
-            mutable=['batch_stats'],
+
+def check_inputs(config: ConfigDict, reads: str) -> None:
+    """Raises InputError where an encoder cannot read what a config gives it."""
+    if tuple(config.data.inputs) != (reads,):
+        raise InputError(
+            f'config.data.inputs: expected {(reads,)}, what the encoder {config.model.encoder!r} reads, '
+            f'found {tuple(config.data.inputs)}'
         )
-        scalars = {'reconstruction': reconstruction.mean(), 'kl': divergence.mean()} if latent_size else {}
-        return (reconstruction + divergence).mean(), Aux(updated.get('batch_stats', {}), scalars)
+
+
+def method(config: ConfigDict, model: OccupancyNetwork, reads: str) -> Method:
+    """What training, evaluation and inference need of a network that encodes one field, `reads`.
+
+    Raises InputError for values of the config that do not go with it.
+    """
+    check_inputs(config, reads)
+    settings = mesh_settings(config)
+
+    def loss(variables, batch, key, axis_name):
+        (inputs,), targets = batch['inputs'].values(), batch['targets']
+        return model.loss(variables, targets['points'], targets['occ'], inputs, key, batch['row'], axis_name)
 
     def latent_codes(key, rows):
         """What meshes are made from: samples of the prior, or its mean."""
-        return sample_prior(key, rows, latent_size) if config.eval.sample else None
+        return model.prior(key, rows) if config.eval.sample else None
 
-    def validation_metrics(params, batch):
-        """IoU at the threshold on all points; the loss and its terms, in nats, on the subset.
-
-        With `config.eval.voxel_iou` also 'iou_voxels', the IoU with the voxels at their centres.
-        """
-        noise_key, latent_key = jax.random.split(jax.random.key(config.seed))
-        noise = sample_prior(noise_key, batch['row'], latent_size)
-        points = jnp.take_along_axis(batch['points'], batch['subset'][:, :, None], axis=1)
-        occ = jnp.take_along_axis(batch['occ'], batch['subset'], axis=1)
-        reconstruction, divergence = module.apply(params, points, occ, batch['inputs'], noise)
-        cond, latent = model.encode(params, batch['inputs']), latent_codes(latent_key, batch['row'])
-
-        def iou(points, occ):
-            logits = model.occupancy(params, points, cond, latent)
-            return metrics.iou(jax.nn.sigmoid(logits) >= threshold, occ >= 0.5)
-
-        values = {'iou': iou(batch['points'], batch['occ']), 'loss': reconstruction + divergence}
-        if latent_size:
-            values |= {'reconstruction': reconstruction, 'kl': divergence}
-        if config.eval.voxel_iou:
-            centres = jnp.asarray(voxel_centres(batch['voxels'].shape[1]).reshape(1, -1, 3), batch['points'].dtype)
-            centres = jnp.broadcast_to(centres, (len(batch['voxels']), *centres.shape[1:]))
-            values['iou_voxels'] = iou(centres, batch['voxels'].reshape(len(centres), -1))
-        return values
-
-    def reconstruct(params, inputs, key):
-        """The meshes of a batch of inputs; the key draws the latent codes, where they are sampled.
+    def predict(params, inputs, key, workspace=None):
+        """The key draws the latent codes, where they are sampled.
 
         Points of an input cloud are seeds: thin parts that the coarse grid does not see are looked for there.
         """
-        conds, latents = model.encode(params, inputs), latent_codes(key, jnp.arange(len(inputs)))
-        return decode_meshes(model, config, params, conds, latents, np.asarray(inputs) if seen == 'points' else None)
+        (values,) = inputs.values()
+        conds, latents = model.encode(params, values), latent_codes(key, jnp.arange(len(values)))
+        seeds = np.asarray(inputs['cloud']) if 'cloud' in inputs else None
+        return decode_meshes(model, params, conds, latents, seeds, **settings)
 
-    return Method(model.init, loss, validation_metrics, reconstruct)
+    def init(key, batch):
+        (inputs,) = batch['inputs'].values()
+        return model.init(key, inputs)
+
+    metrics = partial(validation_metrics, model, latent_codes, config.eval.threshold, config.seed)
+    return Method(init, loss, metrics, predict, model)
+
+
+def validation_metrics(
+    model: OccupancyNetwork,
+    latent_codes: Callable,
+    threshold: float,
+    seed: int,
+    params: dict,
+    batch: dict,
+) -> dict[str, jax.Array]:
+    """IoU at the threshold on all labelled points; the loss and its terms, in nats, on the subset: {name: [B]}.
+
+    With voxels among the targets also 'iou_voxels', the IoU with them at their centres.
+    """
+    noise_key, latent_key = jax.random.split(jax.random.key(seed))
+    (inputs,), targets = batch['inputs'].values(), batch['targets']
+    points = jnp.take_along_axis(targets['points'], targets['subset'][:, :, None], axis=1)
+    occ = jnp.take_along_axis(targets['occ'], targets['subset'], axis=1)
+    reconstruction, divergence = model.elbo_terms(params, points, occ, inputs, model.prior(noise_key, batch['row']))
+    cond, latent = model.encode(params, inputs), latent_codes(latent_key, batch['row'])
+
+    def iou(points, occ):
+        logits = model.occupancy(params, points, cond, latent)
+        return metrics.iou(jax.nn.sigmoid(logits) >= threshold, occ >= 0.5)
+
+    values = {'iou': iou(targets['points'], targets['occ']), 'loss': reconstruction + divergence}
+    if model.latent_size:
+        values |= {'reconstruction': reconstruction, 'kl': divergence}
+    if 'voxels' in targets:
+        centres = jnp.asarray(voxel_centres(targets['voxels'].shape[1]).reshape(1, -1, 3), points.dtype)
+        centres = jnp.broadcast_to(centres, (len(points), *centres.shape[1:]))
+        values['iou_voxels'] = iou(centres, targets['voxels'].reshape(len(points), -1))
+    return values

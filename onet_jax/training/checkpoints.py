@@ -4,18 +4,16 @@ WORKDIR/config.json     the resolved config          WORKDIR/run.json     data_d
 WORKDIR/checkpoints/STEP                             WORKDIR/log.jsonl, WORKDIR/tensorboard
 WORKDIR/lock                held while a run trains  WORKDIR/bad_batch_STEP.npz    where the loss was not finite
 WORKDIR/calibration.json    the threshold chosen for a checkpoint (see `evaluation/calibrate.py`), where one was
-WORKDIR/domain.npz          what the network has seen (see `evaluation/domain.py`), where that was asked for
+WORKDIR/domain.npz          what the network has seen (see `inference/out_of_distribution.py`), where that was asked for
 WORKDIR/images/STEP.png     reconstructions on the way, and WORKDIR/profile a trace, where they were asked for
 """
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from onet_jax import models
@@ -23,11 +21,9 @@ from onet_jax.convert import official
 from onet_jax.convert.torch_file import read_torch_file
 from onet_jax.data import records
 from onet_jax.errors import InputError
-from onet_jax.evaluation.calibrate import Calibration, calibrate
 from onet_jax.files import write_json
-from onet_jax.inference.scenes import build_method
-from onet_jax.models.occupancy import OccupancyNetwork
 from onet_jax.parallel import from_first_process, is_first_process, tell
+from onet_jax.scores import METRICS
 from onet_jax.training import storage
 from onet_jax.training.optim import ENDING_SCHEDULES, make_optimizer
 from onet_jax.training.state import TrainState, begin_average
@@ -43,32 +39,12 @@ def open_checkpoints(workdir: str | Path) -> storage.Checkpointer:
     return storage.Checkpointer(directory, writes=True)
 
 
-# `config.eval.select_by` -> whether more of it is better.
-SELECTORS = {'iou': True, 'loss': False}
-
-
 def score(config: ConfigDict, means: dict[str, float]) -> float:
     """How good a checkpoint is, from its means over the validation split: more is better."""
     value = means[config.eval.select_by]
-    return value if SELECTORS[config.eval.select_by] else -value
+    return value if METRICS[config.eval.select_by].higher_is_better else -value
 
 
-# Keys that the config.json of an older workdir lacks, with values that mean what was done then.
-LATER_KEYS = {
-    'optim': {
-        'decay_steps': 100_000,
-        'decay_factor': 0.3,
-        'clip_norm': 0.0,
-        'accumulate_steps': 1,
-        'ema_decay': 0.0,
-    },
-    'train': {'dtype': 'float32'},
-    'eval': {'render_every_steps': 0},
-}
-# The same in config.model, of the networks with one of these encoders.
-LATER_MODEL_KEYS = {
-    encoder: {'centred': False} for encoder in ('pointnet_local_pool', 'voxel_simple_local', 'pointnet_crop_local_pool')
-}
 # Keys on which no number of a run depends.
 FREE_KEYS = ('eval.render_every_steps',)
 
@@ -167,15 +143,13 @@ def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path, left_out: I
 
 
 def read_config(workdir: str | Path) -> ConfigDict:
-    """The config that a workdir was trained with; a key that is younger than the workdir is switched off."""
+    """The config that a workdir was trained with."""
     path = Path(workdir) / 'config.json'
     if not path.exists():
         raise FileNotFoundError(
             f'{path}: expected a workdir written by `python -m launch.train --workdir={workdir}`, found no config.json'
         )
-    stored = _tuples(json.loads(path.read_text()))
-    later = LATER_KEYS | {'model': LATER_MODEL_KEYS.get(stored['model'].get('encoder'), {})}
-    return ConfigDict(stored | {group: values | stored[group] for group, values in later.items() if group in stored})
+    return ConfigDict(_tuples(json.loads(path.read_text())))
 
 
 def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path, *, optimizer: bool = True) -> int:
@@ -190,121 +164,26 @@ def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path,
     check_workdir(workdir, config)
     if has_checkpoints(workdir):
         raise InputError(f'{workdir}: expected a new workdir, found checkpoints in it; choose another --workdir')
-    models.build(config)  # is the config sound?
+    method = models.build(config)
     stored = read_torch_file(path)
     try:
         state, rest = official.split_checkpoint(stored)
-        params = jax.tree.map(jnp.asarray, official.from_state_dict(state, config))
-        opt_state = make_optimizer(config, config.train.num_steps).init(params['params'])
+        shapes = official.variable_shapes(method, config)
+        variables = jax.tree.map(jnp.asarray, official.from_state_dict(state, shapes, config))
+        opt_state = make_optimizer(config, config.train.num_steps).init(variables['params'])
         if optimizer and 'optimizer' in rest:
-            opt_state = official.from_adam(rest['optimizer'], state, opt_state, config)
+            opt_state = official.from_adam(rest['optimizer'], state, opt_state, shapes, config)
         step = rest.get('it', 0)
         if not isinstance(step, int) or not 0 <= step < 2**31:
             raise InputError(f"'it': expected a number of steps, found {step!r}")
-    except ValueError as error:
+    except InputError as error:
         raise InputError(f'{path}: {error}') from error
-    train_state = TrainState(jnp.asarray(step, jnp.int32), params, jax.tree.map(jnp.asarray, opt_state))
+    train_state = TrainState(jnp.asarray(step, jnp.int32), variables, jax.tree.map(jnp.asarray, opt_state))
     train_state = begin_average(train_state, config.optim.ema_decay)
     write_json(workdir / 'config.json', config.to_dict())
     with open_checkpoints(workdir) as checkpointer:
         checkpointer.save(step, train_state)
     return step
-
-
-class Run(NamedTuple):
-    """A trained workdir."""
-
-    config: ConfigDict  # its eval.threshold is the one that meshes are made at
-    method: models.Method
-    params: dict  # of the best checkpoint in validation; their average where the run made one
-    step: int  # of that checkpoint
-    data_dir: Path | None  # the dataset it was trained on; None where that is not known
-    threshold_from: str = 'config'  # where the threshold is from
-
-
-def load_run(workdir: str | Path) -> Run:
-    """Everything that evaluation and reconstruction need, at the threshold that was chosen for the checkpoint, if any.
-
-    Raises FileNotFoundError without config or checkpoint, ValueError for a damaged calibration and where every checkpoint is
-    damaged.
-    """
-    workdir = Path(workdir)
-    config = read_config(workdir)
-    with read_checkpoints(workdir) as checkpointer:
-        step = best_step(checkpointer)
-        # On the first device, whatever devices it was saved from.
-        place = SingleDeviceSharding(jax.devices()[0])
-        stored = checkpointer.metadata(step).metadata
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), stored)
-        state = checkpointer.load(step, abstract)
-        params = state.get('average', state['params'])  # as `state.chosen_params`
-    path = workdir / 'run.json'
-    data_dir = json.loads(path.read_text())['data_dir'] if path.exists() else None
-    run = Run(config, build_method(config), params, step, data_dir and Path(data_dir))
-
-    calibration = read_calibration(workdir)
-    if calibration is None:
-        return run
-    if calibration.step != step:
-        print(
-            f'{workdir / "calibration.json"}: chosen for the checkpoint of step {calibration.step}, not for step {step}: '
-            f'ignored, the threshold is {config.eval.threshold} of the config (launch.evaluate --calibrate chooses anew)',
-            flush=True,
-        )
-        return run
-    return at_threshold(run, calibration.threshold, f'calibration on {calibration.split}')
-
-
-def at_threshold(run: Run, threshold: float, threshold_from: str) -> Run:
-    """The run with another threshold, a probability. Raises ValueError for one that is none."""
-    config = run.config.copy_and_resolve_references()
-    with config.unlocked():
-        config.eval.threshold = threshold
-    return run._replace(config=config, method=build_method(config), threshold_from=threshold_from)
-
-
-def at_resolution(run: Run, resolution: int) -> Run:
-    """The run with a finest grid of `resolution` cells, 32 times a power of two."""
-    config = run.config.copy_and_resolve_references()
-    with config.unlocked():
-        config.mesh.update(resolution=32, upsampling_steps=(resolution // 32).bit_length() - 1)
-    return run._replace(config=config, method=build_method(config))
-
-
-def calibrate_run(workdir: str | Path, run: Run, data_dir: str | Path) -> Run:
-    """Choose the threshold on `config.eval.split` of a dataset and keep it in the workdir; the run at that threshold."""
-    path = Path(workdir) / 'calibration.json'
-    calibration = calibrate(run.params, read_config(workdir), data_dir, run.step)
-    write_json(path, calibration._asdict())
-    print(
-        f'{path}: threshold {calibration.threshold} with IoU {calibration.iou:.4f} of the network on {calibration.split}; '
-        f'at {calibration.default_threshold} of the config it is {calibration.default_iou:.4f}',
-        flush=True,
-    )
-    return at_threshold(run, calibration.threshold, f'calibration on {calibration.split}')
-
-
-def read_calibration(workdir: str | Path) -> Calibration | None:
-    """What `calibrate_run` kept; None where it never ran. Raises ValueError for a damaged file."""
-    path = Path(workdir) / 'calibration.json'
-    if not path.exists():
-        return None
-    try:
-        return Calibration(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise InputError(
-            f'{path}: expected what `python -m launch.evaluate --calibrate` writes, found another file ({error}); delete it '
-            'and calibrate again'
-        ) from error
-
-
-def load(workdir: str | Path) -> tuple[OccupancyNetwork, dict]:
-    """The trained network of a workdir: functions and weights are two values.
-
-    Example: `model, params = onet_jax.load('runs/points')`. Raises FileNotFoundError as `load_run`.
-    """
-    run = load_run(workdir)
-    return models.occupancy_network(run.config.model), run.params
 
 
 def _flatten(tree: dict, prefix: str = '') -> dict:

@@ -13,7 +13,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from onet_jax.data.records import Feed, read_index
+from onet_jax.data.datasets import Shapes
+from onet_jax.data.records import Feed
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
 from onet_jax.parallel import gather_rows, is_first_process, make_vote, wait_for_all
@@ -103,7 +104,7 @@ def check_finite(
     checkpointer: Checkpointer,
     workdir: Path,
     feed: Feed,
-    data_dir: Path,
+    dataset: Shapes,
 ) -> None:
     """The loss of every step since the last check, and the weights: a run that diverged must not replace a good
     checkpoint.
@@ -113,7 +114,7 @@ def check_finite(
     writes the rows of all.
     """
     finite = np.isfinite(jax.device_get(losses))
-    if finite.all() and _all_finite(state.params):
+    if finite.all() and _all_finite(state.variables):
         return
     bad, what = step, f'the weights of step {step} are'
     if not finite.all():
@@ -124,7 +125,7 @@ def check_finite(
         f'the last good checkpoint is step {good.step} in {workdir}' if good else f'{workdir} holds no checkpoint yet'
     )
     raise FloatingPointError(
-        f'{what} not finite; {place}. {_dump_batch(feed, bad, data_dir, workdir)} Try a lower config.optim.learning_rate '
+        f'{what} not finite; {place}. {_dump_batch(feed, bad, dataset, workdir)} Try a lower config.optim.learning_rate '
         'in another workdir.'
     )
 
@@ -134,11 +135,11 @@ def _all_finite(tree) -> jax.Array:
     return jax.tree.reduce(lambda ok, x: ok & jax.numpy.isfinite(x).all(), tree, True)
 
 
-def _dump_batch(feed: Feed, step: int, data_dir: Path, workdir: Path) -> str:
+def _dump_batch(feed: Feed, step: int, dataset: Shapes, workdir: Path) -> str:
     """Write the batch of a step, made again by the feed, with the names of its examples; returns what to say about it."""
     raw = gather_rows(jax.tree.map(np.asarray, next(feed.batches(step - 1))))
-    shapes = read_index(data_dir).splits['train']
-    names = ['/'.join(shapes[i]) for i in raw['index']]
+    examples = dataset.names('train')
+    names = ['/'.join(examples[i]) for i in raw['index']]
     path, stream = workdir / f'bad_batch_{step}.npz', io.BytesIO()
     if is_first_process():
         np.savez(stream, **raw, name=np.array(names))

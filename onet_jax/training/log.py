@@ -50,7 +50,7 @@ class RunLog:
         self._file = path.open('ab', buffering=0)
         # A queue without a limit: where the disk is full its reader has ended, and a full queue would wait for it for ever.
         self._board = SummaryWriter(str(workdir / 'tensorboard'), max_queue=0)
-        self._num_steps, self._iou = num_steps, None
+        self._num_steps, self._validated = num_steps, ''
         self.start(0)
 
     def start(self, step: int) -> None:
@@ -70,18 +70,17 @@ class RunLog:
         self._write(step, {f'train/{k}': v for k, v in scalars.items()})
         clock = {'train/steps_per_second': speed, 'train/waiting_for_data': waiting, 'train/seconds': elapsed}
         self._write(step, clock)
-        iou = '-' if self._iou is None else f'{self._iou:.3f}'  # of the last validation
         minutes, seconds = divmod(int((self._num_steps - step) / max(speed, 1e-9)), 60)
         print(
-            f'step {step}/{self._num_steps}  loss {scalars["loss"]:.2f}  IoU {iou}  {speed:.1f} steps/s  '
+            f'step {step}/{self._num_steps}  loss {scalars["loss"]:.2f}  {self._validated}{speed:.1f} steps/s  '
             f'waiting for data {waiting:.0%}  ETA {minutes}:{seconds:02d}',
             file=sys.stderr,
             flush=True,
         )
 
-    def validation(self, step: int, scalars: dict[str, float]) -> None:
-        """Record the means over the validation split at `step`; the time it took does not count as training."""
-        self._iou = scalars['iou']
+    def validation(self, step: int, scalars: dict[str, float], selected: str) -> None:
+        """Record the means over the validation split at `step`; `selected` is the one that the progress line repeats."""
+        self._validated = f'{selected} {scalars[selected]:.3f}  '
         self._write(step, {f'val/{k}': v for k, v in scalars.items()})
 
     def picture(self, step: int, path: Path) -> None:

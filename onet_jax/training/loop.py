@@ -12,19 +12,20 @@ from onet_jax import models
 from onet_jax.convert import official
 from onet_jax.convert.torch_file import read_torch_file
 from onet_jax.data.bad_examples import BadExamples
-from onet_jax.data.feeds import FEEDS, open_feed
+from onet_jax.data.datasets import Shapes, open_dataset
+from onet_jax.data.feeds import FEEDS
 from onet_jax.data.fields import make_transform
-from onet_jax.data.records import CHUNK_POINTS, read_index, split_shapes
 from onet_jax.errors import InputError
-from onet_jax.evaluation.validate import unreadable_shapes, validate, validation_batches
+from onet_jax.evaluation.validate import unreadable_examples, validate
 from onet_jax.parallel import is_first_process, make_parallel, tell
 from onet_jax.prepare.embedded import embedded_dataset
+from onet_jax.scores import METRICS
 from onet_jax.training import checkpoints, faults
 from onet_jax.training.log import NoLog, RunLog, banner
 from onet_jax.training.optim import learning_rate_of, make_optimizer
 from onet_jax.training.preview import make_preview
 from onet_jax.training.profile import traced
-from onet_jax.training.state import AveragedState, TrainState, chosen_params, create_state
+from onet_jax.training.state import AveragedState, TrainState, chosen_variables, create_state
 from onet_jax.training.step import make_train_step
 
 
@@ -49,7 +50,7 @@ def train(
     Where there are several processes (`parallel.start_processes`), each calls this with the same arguments, a workdir that
     all share, and the same dataset. All stop and fail together; the first one writes, draws and tells.
     """
-    tell(banner(config.train.get('dtype', 'float32')))
+    tell(banner(config.train.dtype))
     workdir = Path(workdir)
     # Whatever can be wrong is found before the first step, and before the workdir is touched.
     checkpoints.check_workdir(workdir, config, accept_changes=accept_changes)
@@ -58,32 +59,31 @@ def train(
     tx = make_optimizer(config, config.train.num_steps)
     parallel = make_parallel(config.train.backend, config.train.batch_size)
 
-    trunk = _read_trunk(config) if not checkpoints.has_checkpoints(workdir) else None
-    data_dir = Path(data_dir or embedded_dataset(config.data)).absolute()
-    _check_dataset(config, data_dir)
+    trunk = _read_trunk(config, method) if not checkpoints.has_checkpoints(workdir) else None
+    dataset = open_dataset(Path(data_dir or embedded_dataset(config.data)).absolute())
+    _check_dataset(config, dataset)
     bad_examples = BadExamples(max_bad_examples)
-    feed = open_feed(
-        config.data.feed,
-        data_dir,
+    feed = dataset.feed(
+        config.data,
         batch_size=config.train.batch_size,
         seed=config.seed,
         rows=parallel.rows,
-        num_points=None if config.data.get('crop_size') else CHUNK_POINTS,  # few of them are in a crop
-        num_surface_points=config.data.get('num_input_points', 0),
         bad_examples=bad_examples,
     )
-    left_out = unreadable_shapes(data_dir, config.eval.split, bad_examples)
+    left_out = unreadable_examples(dataset, config.eval.split, bad_examples)
     render_every_steps = config.eval.render_every_steps
-    draw = make_preview(method, config, data_dir, left_out) if render_every_steps and is_first_process() else None
+    draw = make_preview(method, config, dataset, left_out) if render_every_steps and is_first_process() else None
     ema_decay = config.optim.ema_decay
-    step_fn = parallel.compile(make_train_step(method, tx, transform, parallel.axis_name, ema_decay))
+    make_step = method.make_step or make_train_step
+    step_fn = parallel.compile(make_step(method, tx, transform, parallel.axis_name, ema_decay))
     metrics = jax.jit(method.metrics)
 
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     example = jax.tree.map(lambda rows: rows[:2], next(feed.batches(0)))
     state = create_state(init_key, method, tx, transform(train_key, example), ema_decay)
     if trunk is not None:
-        state = state._replace(params=official.init_trunk(state.params, trunk, config))
+        state = state._replace(variables=official.init_trunk(state.variables, trunk, config))
+    _check_selector(config, dataset, metrics, state)
     state = parallel.replicate(state)
     train_key = parallel.replicate(train_key)
 
@@ -97,7 +97,7 @@ def train(
         if saved is not None:
             state = checkpoints.restore(checkpointer, state, saved.step)
             tell(f'resuming at step {saved.step} of {workdir}')
-        checkpoints.claim_workdir(workdir, config, data_dir, bad_examples.reasons)
+        checkpoints.claim_workdir(workdir, config, dataset.data_dir, bad_examples.reasons)
         start, stop = int(state.step), config.train.num_steps
         if start >= stop:
             tell(f'nothing to do: step {start} of config.train.num_steps={stop}')
@@ -121,7 +121,7 @@ def train(
             saves = last or stops or validates or step % config.train.checkpoint_every_steps == 0
             renders = render_every_steps > 0 and (last or step % render_every_steps == 0)
             if logs or saves or renders:
-                faults.check_finite(losses, state, step, checkpointer, workdir, feed, data_dir)
+                faults.check_finite(losses, state, step, checkpointer, workdir, feed, dataset)
                 if logs:
                     means = {
                         'loss': float(np.mean(jax.device_get(losses))),
@@ -133,16 +133,17 @@ def train(
             began = time.monotonic()
             means = None
             if validates:
-                examples = validation_batches(config, data_dir, config.eval.split, left_out)
-                means = validate(metrics, parallel.local(chosen_params(state)), examples)
+                examples = dataset.evaluation_batches(config, config.eval.split, left_out=left_out)
+                batches_of_split = (batch for batch, _ in examples)
+                means = validate(metrics, parallel.local(chosen_variables(state)), batches_of_split)
                 means['score'] = checkpoints.score(config, means)
-                log.validation(step, means)
+                log.validation(step, means, config.eval.select_by)
                 tell(f'step {step}/{stop}  validation: ' + '  '.join(f'{k} {v:.4f}' for k, v in means.items()))
             if saves:
                 checkpointer.save(step, state, metrics=means)
             if renders and draw is not None:
                 picture = workdir / 'images' / f'{step:08d}.png'
-                draw(parallel.local(chosen_params(state)), picture)
+                draw(parallel.local(chosen_variables(state)), picture)
                 log.picture(step, picture)
             if stops and not last:
                 tell(f'stopped and saved at step {step}; the same command goes on')
@@ -155,11 +156,6 @@ def _check_settings(config: ConfigDict) -> None:
     """Of the groups `train`, `data` and `eval`. Raises ValueError for a number that is no number of anything."""
     if config.data.feed not in FEEDS:
         raise InputError(f'config.data.feed: expected one of {sorted(FEEDS)}, found {config.data.feed!r}')
-    if config.data.get('crop_size') and config.data.feed != 'resident':
-        raise InputError(
-            f"config.data.feed: expected 'resident' for crops, which need all points of a shape (a streamed record has "
-            f'{CHUNK_POINTS} of them, a few dozen to a crop), found {config.data.feed!r}'
-        )
     counts = ('num_steps', 'batch_size', 'log_every_steps', 'eval_every_steps', 'checkpoint_every_steps')
     for key, value in [(f'train.{name}', config.train[name]) for name in counts] + [
         ('eval.batch_size', config.eval.batch_size)
@@ -169,36 +165,40 @@ def _check_settings(config: ConfigDict) -> None:
     if config.eval.render_every_steps < 0:
         found = config.eval.render_every_steps
         raise InputError(f'config.eval.render_every_steps: expected a number of steps, or 0 for never, found {found}')
-    if config.eval.select_by not in checkpoints.SELECTORS:
-        known = sorted(checkpoints.SELECTORS)
+
+
+def _check_selector(config: ConfigDict, dataset: Shapes, metrics, state: TrainState | AveragedState) -> None:
+    """Raises InputError where validation does not measure what the best checkpoint is to be chosen by."""
+    batch, _ = next(dataset.evaluation_batches(config, config.eval.split, batch_size=1))
+    known = sorted(METRICS.keys() & jax.eval_shape(metrics, state.variables, batch).keys())
+    if config.eval.select_by not in known:
         raise InputError(f'config.eval.select_by: expected one of {known}, found {config.eval.select_by!r}')
 
 
-def _check_dataset(config: ConfigDict, data_dir: Path) -> None:
-    """Raises ValueError for a dataset that is not the one that the config speaks of."""
-    index = read_index(data_dir)
-    split_shapes(data_dir, index, config.eval.split)
-    sampling, num_shapes = index.source.get('sampling', 'uniform'), len(split_shapes(data_dir, index, 'train'))
+def _check_dataset(config: ConfigDict, dataset: Shapes) -> None:
+    """Raises InputError for a dataset that is not the one that the config speaks of."""
+    dataset.names(config.eval.split)
+    sampling, num_shapes = dataset.index.source.get('sampling', 'uniform'), len(dataset.names('train'))
     if config.data.sampling != sampling:
         raise InputError(
-            f'config.data.sampling: expected {sampling!r}, how {data_dir} was sampled, found {config.data.sampling!r}; '
-            f'prepare another dataset with --sampling={config.data.sampling}'
+            f'config.data.sampling: expected {sampling!r}, how {dataset.data_dir} was sampled, found '
+            f'{config.data.sampling!r}; prepare another dataset with --sampling={config.data.sampling}'
         )
     if config.model.get('num_shapes', num_shapes) != num_shapes:
         raise InputError(
-            f'config.model.num_shapes: expected {num_shapes}, the training shapes of {data_dir}, '
+            f'config.model.num_shapes: expected {num_shapes}, the training shapes of {dataset.data_dir}, '
             f'found {config.model.num_shapes}'
         )
 
 
-def _read_trunk(config: ConfigDict) -> dict | None:
-    """The weights of `config.model.encoder_init`, known to fit; None where it names no file. Raises ValueError."""
-    path = config.model.get('encoder_init')
+def _read_trunk(config: ConfigDict, method: models.Method) -> dict | None:
+    """The weights of `config.train.encoder_init`, known to fit; None where it names no file. Raises InputError."""
+    path = config.train.get('encoder_init')
     if not path:
         return None
     trunk, _ = official.split_checkpoint(read_torch_file(path))
     try:
-        official.init_trunk(official.variable_shapes(config), trunk, config)
-    except ValueError as error:
-        raise InputError(f'config.model.encoder_init: {path}: {error}') from error
+        official.init_trunk(official.variable_shapes(method, config), trunk, config)
+    except InputError as error:
+        raise InputError(f'config.train.encoder_init: {path}: {error}') from error
     return trunk

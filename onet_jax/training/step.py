@@ -6,6 +6,7 @@ import jax
 import optax
 
 from onet_jax.models.method import Method
+from onet_jax.networks.fast_gradients import reverse_mode
 from onet_jax.training.state import AveragedState, TrainState, update_average
 
 
@@ -27,18 +28,20 @@ def make_train_step(
         data_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
         batch = transform(data_key, raw)
 
-        def loss_of(trainable):
-            return method.loss({**state.params, 'params': trainable}, batch, loss_key, axis_name)
+        def loss_of(params):
+            return method.loss({**state.variables, 'params': params}, batch, loss_key, axis_name)
 
-        (loss, aux), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params['params'])
+        params = state.variables['params']
+        with reverse_mode(True):
+            (loss, aux), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
         scalars = {'loss': loss, **aux.scalars}
         if axis_name is not None:
             scalars, grads = jax.lax.pmean((scalars, grads), axis_name)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params['params'])
-        params = {'params': optax.apply_updates(state.params['params'], updates), 'batch_stats': aux.batch_stats}
-        state = state._replace(step=state.step + 1, params=params, opt_state=opt_state)
+        updates, opt_state = tx.update(grads, state.opt_state, params)
+        variables = {**state.variables, **aux.mutated, 'params': optax.apply_updates(params, updates)}
+        state = state._replace(step=state.step + 1, variables=variables, opt_state=opt_state)
         if isinstance(state, AveragedState):
-            state = state._replace(average=update_average(state.average, params, state.step, ema_decay))
+            state = state._replace(average=update_average(state.average, variables, state.step, ema_decay))
         return state, scalars
 
     return step

@@ -9,19 +9,20 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import numpy as np
 import trimesh
 
-from onet_jax.data.records import encode_view
+from onet_jax.data.records import encode_picture
 from onet_jax.files import write_atomically
 from onet_jax.geometry.grid import BOX
 from onet_jax.geometry.simplify import simplify_mesh
 from onet_jax.viz.pictures import (
     Item,
-    Shape,
     ball_radius,
     check_columns,
+    drawable,
     encode_png,
     is_picture,
     render,
@@ -65,8 +66,9 @@ def write_page(
     write_atomically(Path(path), content.encode())
 
 
-def embed(shape: Shape) -> dict:
-    """A mesh or points [N, 3] in object coordinates as JSON: base64 of uint16 positions and uint32 faces."""
+def embed(shape: Any) -> dict:
+    """A prediction or points [N, 3] in object coordinates as JSON: base64 of uint16 positions and uint32 faces."""
+    shape = drawable(shape)
     if not isinstance(shape, trimesh.Trimesh):
         points = thin(shape)
         return {'positions': _positions(points), 'count': len(points), 'radius': 1.5 * ball_radius(len(points))}
@@ -104,7 +106,7 @@ def _article(item: Item, column_titles: Sequence[str], numbers: Iterator[int]) -
     tiles = ''
     for title, shape in zip(column_titles, item.shapes, strict=True):
         still = is_picture(shape)
-        kind, content = ('jpeg', encode_view(render(shape))) if still else ('png', encode_png(render(shape)))
+        kind, content = ('jpeg', encode_picture(render(shape))) if still else ('png', encode_png(render(shape)))
         attribute = '' if still else f' data-shape="{next(numbers)}"'
         tiles += (
             f'<figure><div class="tile"{attribute}><img alt="{escape(f"{item.name}: {title}")}" '

@@ -9,7 +9,7 @@ Back faces are drawn in `BACK`: nobody overlooks a hole or a mesh that is inside
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import trimesh
@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
+from onet_jax.geometry.meshes import as_geometry
 from onet_jax.geometry.render import prepare, trace, unit
 
 SIZE = 224  # px
@@ -40,17 +41,24 @@ Shape = trimesh.Trimesh | np.ndarray
 class Item(NamedTuple):
     """One row of pictures: a name, a caption such as 'IoU 0.93', and what to show in each column.
 
-    Every shape is in object coordinates: a `trimesh.Trimesh`, or points [N, 3] (voxels: give their centres). What is a
-    picture already, [H, W, 3] uint8, is shown as it is.
+    Every shape is in object coordinates: a prediction of any kind (see `scores.py`), or points [N, 3]. What is a picture
+    already, [H, W, 3] uint8, is shown as it is.
     """
 
     name: str
     caption: str
-    shapes: Sequence[Shape]
+    shapes: Sequence[Any]
 
 
-def render(shape: Shape, *, size: int = SIZE) -> np.ndarray:
-    """Picture of a mesh or of points [N, 3] from the default camera: [size, size, 3] uint8; pictures are resized."""
+def drawable(shape: Any) -> Shape:
+    """A prediction of any kind as a mesh or points [N, 3]."""
+    shape = as_geometry(shape)
+    return np.asarray(shape.vertices) if isinstance(shape, trimesh.PointCloud) else shape
+
+
+def render(shape: Any, *, size: int = SIZE) -> np.ndarray:
+    """Picture of a prediction or of points [N, 3] from the default camera: [size, size, 3] uint8; pictures are resized."""
+    shape = drawable(shape)
     if is_picture(shape):
         return np.asarray(Image.fromarray(shape).resize((size, size), Image.Resampling.LANCZOS))
     return render_mesh(shape, size=size) if isinstance(shape, trimesh.Trimesh) else render_points(shape, size=size)

@@ -10,7 +10,7 @@ from configs import onet_image, onet_unconditional, onet_voxels
 from onet_jax import models
 from onet_jax.geometry.mise import dense_grid
 from onet_jax.geometry.voxels import Voxels, write_binvox
-from onet_jax.inference.domain import Domain
+from onet_jax.inference.out_of_distribution import Domain
 from onet_jax.inference.inputs import READERS, bind_input, cloud_input, draw_points
 from onet_jax.inference.reconstruct import reconstruct_files
 from onet_jax.models import occupancy, occupancy_network

@@ -4,7 +4,7 @@ import pytest
 
 from configs import conv_onet, onet_embedding, onet_unconditional
 from onet_jax import models
-from onet_jax.inference.domain import NEIGHBOURS, Domain, learn_domain, summarise, workdir_domain
+from onet_jax.inference.out_of_distribution import NEIGHBOURS, Domain, learn_domain, summarise, workdir_domain
 from onet_jax.training.checkpoints import load_run
 
 

@@ -1,0 +1,83 @@
+"""Official names of weights, where they differ from the names of the modules here: one table for each family of code."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from onet_jax.errors import InputError
+
+
+class Layout(NamedTuple):
+    """How the official code names and stores what a module here calls otherwise."""
+
+    linear: str = (
+        '.*'  # the layers (a pattern of their names) that are linear there; others are convolutions of width 1
+    )
+    renames: tuple[tuple[str, str], ...] = ()  # (pattern, replacement) of the path below the module
+    square: str = ''  # those (a pattern of their official names) that are convolutions of 1 x 1
+
+
+PLAIN, POINTWISE = Layout(), Layout(linear='fc_z|fc_c')
+RESNET = Layout(renames=((r'layer(\d)_(\d+)\.', r'layer\1.\2.'), (r'downsample_(\d)\.', r'downsample.\1.')))
+LOCAL = Layout(
+    renames=(
+        (r'^maps\.', ''),
+        (r'(blocks|fc_c)_(\d)\.', r'\1.\2.'),
+        (r'(down_convs|up_convs)_(\d)_', r'\1.\2.'),
+        (r'(encoders|decoders)_(\d)_(SingleConv\d)_', r'\1.\2.basic_module.\3.'),
+    )
+)
+POINTNET_PLUS = Layout(linear='', renames=((r'(mlp_convs|mlp_bns)_(\d)\.', r'\1.\2.'),), square=r'sa\d\..*')
+
+
+class Family(NamedTuple):
+    """The modules of a repository by their official names; one that is not listed is `PLAIN`."""
+
+    decoders: Mapping[str, Layout] = {}
+    encoders: Mapping[str, Layout] = {}
+
+
+ONET_ENCODERS = {f'resnet{depth}': RESNET for depth in (18, 34, 50, 101)}
+FAMILIES = {
+    'onet': Family(
+        {
+            **dict.fromkeys(('cbatchnorm', 'cbatchnorm_noresnet', 'batchnorm'), POINTWISE),
+            'cbatchnorm2': POINTWISE._replace(
+                renames=((r'^fc_p\.', 'conv_p.'), (r'^fc_out\.', 'conv_out.'), (r'^block(\d)\.', r'blocks.\1.'))
+            ),
+        },
+        ONET_ENCODERS,
+    ),
+    'conv_onet': Family(
+        dict.fromkeys(('simple_local', 'simple_local_point', 'simple_local_crop'), LOCAL),
+        {
+            **dict.fromkeys(('pointnet_local_pool', 'voxel_simple_local', 'pointnet_crop_local_pool'), LOCAL),
+            'pointnet_plus_plus': POINTNET_PLUS,
+        },
+    ),
+}
+
+
+def layouts_of(config: ConfigDict, legacy: bool) -> dict[str, Layout]:
+    """The layout of each module of the network of a config. Raises InputError for one that no official file is of."""
+    for key, official in (('align_corners', True), ('cell_coordinates', False)):
+        if config.model.get(key, official) != official:
+            raise InputError(f'config.model.{key}: expected {official}, as in official networks, found {not official}')
+    family = FAMILIES[config.model.name]
+    decoder = family.decoders.get(config.model.decoder, PLAIN)
+    return {
+        'decoder': legacy_layout(decoder) if legacy else decoder,
+        'encoder': family.encoders.get(config.model.encoder, PLAIN),
+        'encoder_latent': PLAIN,
+    }
+
+
+def is_legacy(names: Iterable[str]) -> bool:
+    """Whether the weights have the names that conditional batch normalisation had first."""
+    return any(name.endswith('.fc_gamma.weight') for name in names)
+
+
+def legacy_layout(layout: Layout) -> Layout:
+    """Conditional batch normalisation had linear layers of other names first (option `legacy`); the same maths."""
+    return Layout(f'{layout.linear}|conv_gamma|conv_beta', (*layout.renames, (r'conv_(gamma|beta)\.', r'fc_\1.')))

@@ -1,0 +1,102 @@
+"""Datasets by layout: whatever a folder holds, its feeds, evaluation batches and ground truth come through the same words.
+
+The layout 'shapes' is that of `records.py`. Another kind of data is one more class here, with the members of `Shapes`.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from onet_jax.data import fields, records
+from onet_jax.data.feeds import open_feed
+from onet_jax.errors import InputError
+
+
+class Examples(NamedTuple):
+    """A batch of an evaluation."""
+
+    batch: dict  # see `fields.py`; 'mask' is False for rows that only pad it
+    names: tuple[tuple[str, str], ...]  # (category, name) of the real rows
+
+
+class Shapes(NamedTuple):
+    """A dataset of shapes."""
+
+    data_dir: Path
+    index: records.Index
+
+    def names(self, split: str) -> tuple[tuple[str, str], ...]:
+        """(category, name) of each example of a split. Raises InputError for an unknown or an empty one."""
+        return records.split_shapes(self.data_dir, self.index, split)
+
+    def feed(self, data: ConfigDict, **options) -> records.Feed:
+        """The training feed of the group `data` of a config; options and errors as of `feeds.open_feed`."""
+        return open_feed(data.feed, self.data_dir, fields.find_need(data), **options)
+
+    def evaluation_batches(
+        self,
+        config: ConfigDict,
+        split: str,
+        *,
+        targets: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        every: int = 1,
+        positions: Sequence[int] | None = None,
+        view: int = 0,
+        left_out: Collection[tuple[str, str]] = (),
+    ) -> Iterator[Examples]:
+        """Whole examples of a split, in its order, each with the input that belongs to (config.seed, position in the split).
+
+        targets: fields, by default those of `config.eval.targets`; batch_size: by default that of `config.eval`; the others as
+        of `records.evaluation_batches`.
+        """
+        inputs = fields.unseen_inputs(fields.find_fields(config.data)[0], split)
+        targets = config.eval.targets if targets is None else targets
+        transform = jax.jit(fields.make_evaluation_transform(config.data, inputs, targets))
+        raw_batches = records.evaluation_batches(
+            self.data_dir,
+            split,
+            batch_size or config.eval.batch_size,
+            fields.columns_of((*inputs, *targets)),
+            every=every,
+            positions=positions,
+            view=view,
+            left_out=left_out,
+        )
+        for raw, names in raw_batches:
+            yield Examples(transform(fields.evaluation_key(config.seed), raw), names)
+
+    def read(self, category: str, name: str) -> records.Shape:
+        """One example as it is stored."""
+        return records.read_shape(records.shape_path(self.data_dir, category, name), self.index)
+
+    def check(self, category: str, name: str) -> bool:
+        """True; raises FileNotFoundError or InputError for an example that cannot be read."""
+        shape, path = self.read(category, name), records.shape_path(self.data_dir, category, name)
+        if shape.image is not None:
+            records.decode_views(path, 'image', shape.image[:1])
+        return True
+
+
+LAYOUTS = {'shapes': lambda data_dir: Shapes(data_dir, records.read_index(data_dir))}
+
+
+def open_dataset(data_dir: str | Path) -> Shapes:
+    """The dataset in a folder. Raises FileNotFoundError without one, InputError for one that cannot be used."""
+    data_dir = Path(data_dir)
+    layout = records.read_index_file(data_dir).get('layout', 'shapes')
+    if layout not in LAYOUTS:
+        raise InputError(f'{data_dir / "dataset.json"}: expected a layout of {sorted(LAYOUTS)}, found {layout!r}')
+    return LAYOUTS[layout](data_dir)
+
+
+def examples_of(batch: dict, i: int) -> dict[str, dict[str, np.ndarray]]:
+    """Row i of a batch: {'inputs': {name: [1, ...]}, 'targets': {name: [1, ...]}}."""
+    return {
+        part: {name: np.asarray(array[i : i + 1]) for name, array in batch[part].items()}
+        for part in ('inputs', 'targets')
+    }

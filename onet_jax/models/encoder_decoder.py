@@ -1,0 +1,60 @@
+"""An encoder and a decoder of its code, and nothing else: what methods share that give a shape at once, not point by point.
+
+B batch, C condition. `params` are all variables of a network, {'params': ..., 'batch_stats': ...}.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+
+from onet_jax.models.method import Aux
+
+
+class EncoderDecoder(nn.Module):
+    """The two under the names of the official checkpoints."""
+
+    encoder: nn.Module
+    decoder: nn.Module
+
+    def __call__(self, inputs, *, train=False, axis_name=None):
+        """inputs [B, ...] -> what the decoder gives."""
+        mode = {'train': train, 'axis_name': axis_name}
+        return self.decoder(self.encoder(inputs, **mode), **mode)
+
+    def encode(self, inputs):
+        return self.encoder(inputs)
+
+    def decode(self, cond):
+        return self.decoder(cond)
+
+
+class Functions(NamedTuple):
+    """The functions of a module, jitted; two modules of the same configuration share their compilation."""
+
+    init: Callable  # (key, inputs [B, ...]) -> params
+    encode: Callable  # (params, inputs [B, ...]) -> cond [B, C] or a tree of [B, ...]
+    decode: Callable  # (params, cond) -> what the decoder gives, evaluation mode
+
+
+def functions_of(module: EncoderDecoder) -> Functions:
+    """Of a network with its encoder and decoder."""
+    return Functions(partial(_init, module), partial(_apply, module, 'encode'), partial(_apply, module, 'decode'))
+
+
+@partial(jax.jit, static_argnums=0)
+def _init(module, key, inputs):
+    return module.init(key, inputs)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _apply(module, function, params, x):
+    return module.apply(params, x, method=function)
+
+
+def loss_of(module: EncoderDecoder, error: Callable, params: dict, target: Any, inputs: jax.Array, axis_name=None):
+    """The mean of error(output, target) -> [B] over a batch in train mode, and the running statistics after the step."""
+    output, mutated = module.apply(params, inputs, train=True, axis_name=axis_name, mutable=['batch_stats'])
+    return error(output, target).mean(), Aux(mutated, {})

@@ -1,0 +1,120 @@
+"""A trained workdir, and what evaluation and inference need of it: `load`, `load_run`."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from jax.sharding import SingleDeviceSharding
+from ml_collections import ConfigDict
+
+from onet_jax import models
+from onet_jax.data.datasets import open_dataset
+from onet_jax.errors import InputError
+from onet_jax.evaluation.calibrate import Calibration, calibrate
+from onet_jax.files import write_json
+from onet_jax.training.checkpoints import best_step, read_checkpoints, read_config
+
+
+class Run(NamedTuple):
+    """A trained workdir."""
+
+    config: ConfigDict  # its eval.threshold is the one that meshes are made at
+    method: models.Method
+    params: dict  # of the best checkpoint in validation; their average where the run made one
+    step: int  # of that checkpoint
+    data_dir: Path | None  # the dataset it was trained on; None where that is not known
+    threshold_from: str = 'config'  # where the threshold is from
+
+
+def load(workdir: str | Path) -> tuple[NamedTuple, dict]:
+    """The trained network of a workdir: functions and weights are two values.
+
+    Example: `model, params = onet_jax.load('runs/points')`. Raises FileNotFoundError and InputError as `load_run`.
+    """
+    run = load_run(workdir)
+    return run.method.model, run.params
+
+
+def load_run(workdir: str | Path) -> Run:
+    """Everything that evaluation and inference need, at the threshold that was chosen for the checkpoint, if any.
+
+    Raises FileNotFoundError without config or checkpoint, InputError for a damaged calibration and where every checkpoint is
+    damaged.
+    """
+    workdir = Path(workdir)
+    config = read_config(workdir)
+    with read_checkpoints(workdir) as checkpointer:
+        step = best_step(checkpointer)
+        # On the first device, whatever devices it was saved from.
+        place = SingleDeviceSharding(jax.devices()[0])
+        stored = checkpointer.metadata(step).metadata
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), stored)
+        state = checkpointer.load(step, abstract)
+        params = state.get('average', state['variables'])  # as `state.chosen_variables`
+    path = workdir / 'run.json'
+    data_dir = json.loads(path.read_text())['data_dir'] if path.exists() else None
+    run = Run(config, models.build(config), params, step, data_dir and Path(data_dir))
+
+    calibration = read_calibration(workdir)
+    if calibration is None:
+        return run
+    if calibration.step != step:
+        print(
+            f'{workdir / "calibration.json"}: chosen for the checkpoint of step {calibration.step}, not for step {step}: '
+            f'ignored, the threshold is {config.eval.threshold} of the config (launch.evaluate --calibrate chooses anew)',
+            flush=True,
+        )
+        return run
+    return at_threshold(run, calibration.threshold, f'calibration on {calibration.split}')
+
+
+def change(run: Run, group: str, **values: object) -> Run:
+    """The run with other values in a group of its config. Raises InputError for a key that its method does not have."""
+    config = run.config.copy_and_resolve_references()
+    unknown = [key for key in values if key not in config[group]]
+    if unknown:
+        raise InputError(
+            f'config.{group}.{unknown[0]}: expected a method that has it, found {config.model.name} without it '
+            f'(its keys are {sorted(config[group])})'
+        )
+    with config.unlocked():
+        config[group].update(values)
+    return run._replace(config=config, method=models.build(config))
+
+
+def at_threshold(run: Run, threshold: float, threshold_from: str) -> Run:
+    """The run with another threshold, a probability. Raises InputError for one that is none."""
+    return change(run, 'eval', threshold=threshold)._replace(threshold_from=threshold_from)
+
+
+def at_resolution(run: Run, resolution: int) -> Run:
+    """The run with a finest grid of `resolution` cells, 32 times a power of two."""
+    return change(run, 'mesh', resolution=32, upsampling_steps=(resolution // 32).bit_length() - 1)
+
+
+def calibrate_run(workdir: str | Path, run: Run, data_dir: str | Path) -> Run:
+    """Choose the threshold on `config.eval.split` of a dataset and keep it in the workdir; the run at that threshold."""
+    path = Path(workdir) / 'calibration.json'
+    calibration = calibrate(run.method.model, run.params, read_config(workdir), open_dataset(data_dir), run.step)
+    write_json(path, calibration._asdict())
+    print(
+        f'{path}: threshold {calibration.threshold} with IoU {calibration.iou:.4f} of the network on {calibration.split}; '
+        f'at {calibration.default_threshold} of the config it is {calibration.default_iou:.4f}',
+        flush=True,
+    )
+    return at_threshold(run, calibration.threshold, f'calibration on {calibration.split}')
+
+
+def read_calibration(workdir: str | Path) -> Calibration | None:
+    """What `calibrate_run` kept; None where it never ran. Raises InputError for a damaged file."""
+    path = Path(workdir) / 'calibration.json'
+    if not path.exists():
+        return None
+    try:
+        return Calibration(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f'{path}: expected what `python -m launch.evaluate --calibrate` writes, found another file ({error}); delete it '
+            'and calibrate again'
+        ) from error

@@ -1,0 +1,123 @@
+"""Scores: a prediction of whatever kind against the ground truth of its shape, and the one table of all metrics.
+
+Predictions are closed meshes (`trimesh.Trimesh`), open surfaces (`OpenSurface`), point clouds (`trimesh.PointCloud`) and voxels
+(`Voxels`), in object coordinates; distances are in units of the longest edge. A score that does not exist, as the IoU of a
+point cloud, is NaN. T query points, N surface samples.
+"""
+
+from functools import singledispatch
+from typing import Any, NamedTuple
+
+import numpy as np
+import trimesh
+
+from onet_jax import metrics
+from onet_jax.geometry.inside import contains
+from onet_jax.geometry.meshes import OpenSurface
+from onet_jax.geometry.sampling import sample_surface
+from onet_jax.geometry.voxels import Voxels, voxels_contain, voxels_to_mesh
+
+
+class Metric(NamedTuple):
+    """How a metric is printed and compared."""
+
+    title: str  # with its unit
+    factor: float = (
+        1.0  # of what is printed to what is measured: the paper prints distances in tenths of the longest edge
+    )
+    higher_is_better: bool = False
+    worst: float = np.nan  # of an empty prediction, as the official evaluation has it; NaN is no score of a prediction
+    in_tables: bool = True
+
+
+LONGEST = 3**0.5  # the diagonal of the unit cube
+METRICS = {
+    'iou': Metric('IoU', higher_is_better=True, worst=0.0),
+    'chamfer_l1': Metric('Chamfer-L1 (x10)', 10, worst=LONGEST),
+    'accuracy': Metric('Accuracy (x10)', 10, worst=LONGEST),
+    'completeness': Metric('Completeness (x10)', 10, worst=LONGEST),
+    'normal_consistency': Metric('Normal consistency', higher_is_better=True, worst=-1.0),
+    'f_score': Metric('F-score at 1 %', higher_is_better=True, worst=0.0),
+    'normals_accuracy': Metric('Normals, accuracy', higher_is_better=True, worst=-1.0, in_tables=False),
+    'normals_completeness': Metric('Normals, completeness', higher_is_better=True, worst=-1.0, in_tables=False),
+    'accuracy2': Metric('Accuracy, squared', worst=3.0, in_tables=False),
+    'completeness2': Metric('Completeness, squared', worst=3.0, in_tables=False),
+    'chamfer_l2': Metric('Chamfer-L2', worst=3.0, in_tables=False),
+    # Of validation, where the network itself is measured.
+    'iou_voxels': Metric('IoU with 32^3 voxels', higher_is_better=True, in_tables=False),
+    'chamfer': Metric('Chamfer, squared, both ways', in_tables=False),
+    'loss': Metric('Loss', in_tables=False),
+}
+COLUMNS = tuple(name for name, metric in METRICS.items() if metric.in_tables)
+EMPTY = {name: metric.worst for name, metric in METRICS.items() if not np.isnan(metric.worst)}
+
+
+class Target(NamedTuple):
+    """The ground truth of a shape, float32."""
+
+    points: np.ndarray  # [T, 3]
+    occ: np.ndarray  # [T] bool
+    surface: np.ndarray  # [N, 3]
+    normals: np.ndarray  # [N, 3]
+
+
+def target_of(targets: dict[str, np.ndarray]) -> Target:
+    """From the fields 'volume_points' and 'surface_samples' of a batch of one."""
+    (points,), (occ,), (surface,), (normals,) = (
+        np.asarray(targets[k]) for k in ('points', 'occ', 'surface', 'normals')
+    )
+    return Target(points, occ >= 0.5, surface, normals)
+
+
+def floor(target: Target) -> dict[str, float]:
+    """What a perfect prediction scores: the ground truth against itself with as many samples."""
+    return {'iou': float(metrics.iou(target.occ, target.occ)), **metrics.sampling_floor(target.surface, target.normals)}
+
+
+@singledispatch
+def score(prediction: Any, target: Target, seed: int = 0) -> dict[str, float]:
+    """The metrics of one prediction, by their names in `METRICS`.
+
+    As many points are drawn from a surface, by the seed, as the target has. An empty prediction has the worst values: the
+    official evaluation leaves its distances out, and with them the failures; here they count.
+    """
+    raise TypeError(f'expected a prediction of one of the types {list(score.registry)[1:]}, found {type(prediction)}')
+
+
+@score.register
+def _(mesh: trimesh.Trimesh, target: Target, seed: int = 0) -> dict[str, float]:
+    if not len(mesh.faces):
+        return dict(EMPTY)
+    return _surface_scores(mesh, float(metrics.iou(contains(mesh, target.points), target.occ)), target, seed)
+
+
+@score.register
+def _(mesh: OpenSurface, target: Target, seed: int = 0) -> dict[str, float]:
+    return _surface_scores(mesh, np.nan, target, seed) if len(mesh.faces) else dict(EMPTY) | {'iou': np.nan}
+
+
+@score.register
+def _(voxels: Voxels, target: Target, seed: int = 0) -> dict[str, float]:
+    if not voxels.values.any():
+        return dict(EMPTY)
+    inside = voxels_contain(voxels.values, target.points)
+    return _surface_scores(voxels_to_mesh(voxels.values), float(metrics.iou(inside, target.occ)), target, seed)
+
+
+@score.register
+def _(cloud: trimesh.PointCloud, target: Target, seed: int = 0) -> dict[str, float]:
+    points = np.asarray(cloud.vertices)
+    unknown = np.full_like(points, np.nan)
+    return {'iou': np.nan, **metrics.surface_metrics(points, unknown, target.surface, target.normals)}
+
+
+def _surface_scores(mesh: trimesh.Trimesh, iou: float, target: Target, seed: int) -> dict[str, float]:
+    predicted, normals = sample_surface(mesh, len(target.surface), seed)
+    return {'iou': iou, **metrics.surface_metrics(predicted, normals, target.surface, target.normals)}
+
+
+def headline(*scores: dict[str, float]) -> str:
+    """The first metric that the scores have, such as 'IoU 0.93', or 'IoU 0.93 and 0.91' of several predictions."""
+    name = next(name for name in METRICS if np.isfinite(scores[0].get(name, np.nan)))
+    metric = METRICS[name]
+    return f'{metric.title} {" and ".join(f"{metric.factor * each[name]:.2f}" for each in scores)}'
