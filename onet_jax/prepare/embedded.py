@@ -11,10 +11,11 @@ from onet_jax.data import records
 from onet_jax.data.records import Index, Shape
 from onet_jax.errors import InputError
 from onet_jax.files import cache_folder, one_at_a_time
+from onet_jax.geometry.solid import Solid
 from onet_jax.prepare import constructive_solids, procedural, rooms
 from onet_jax.prepare.constructive_solids import ConstructiveSolid
 from onet_jax.prepare.runners import Runner, processes, refuse_second_reading
-from onet_jax.prepare.sampling import Solid, check_options, sample_solid
+from onet_jax.prepare.sampling import check_options, sample_solid
 from onet_jax.prepare.splits import count_held_out
 from onet_jax.prepare.store import claim_folder, finish, recipe, store
 

@@ -1,7 +1,7 @@
 """Datasets of your own meshes: any folder tree of mesh files, watertight or not. Imports no JAX.
 
 The first folder below the root is the category, the rest of the path the name. Each mesh is moved into object
-coordinates (the transform is kept), turned into a solid (`geometry/watertight.py`) and sampled. What cannot be labelled
+coordinates (the transform is kept), turned into a solid (`geometry/solid.py`) and sampled. What cannot be labelled
 reliably is in no split but in `index.rejected`, with the reason.
 """
 
@@ -17,17 +17,16 @@ from tqdm import tqdm
 
 from onet_jax.data.records import SPLITS, Index, Shape
 from onet_jax.errors import InputError
-from onet_jax.geometry.meshes import load_mesh, normalise
-from onet_jax.geometry.watertight import MAX_FACES, close
+from onet_jax.geometry.meshes import load_mesh
+from onet_jax.geometry.solid import UPS, make_solid
+from onet_jax.geometry.watertight import MAX_FACES
 from onet_jax.prepare.runners import Outcome, Runner, processes
-from onet_jax.prepare.sampling import Solid, check_options, sample_solid
+from onet_jax.prepare.sampling import check_options, sample_solid
 from onet_jax.prepare.splits import draw_splits, invariants, plain, read_lists, report_copies
 from onet_jax.prepare.store import claim_folder, finish, read_note, recipe, store, write_note
 
 MESH_SUFFIXES = ('.off', '.obj', '.ply', '.stl', '.glb', '.gltf')
 MAX_NAME = 200  # bytes, of a shape
-MAX_AMBIGUOUS = 0.5  # share of the volume; what is less certain is rejected
-UPS = {'y': np.eye(3), 'z': np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])}  # up axis of the files -> rotation to y up
 
 
 def prepare_meshes(
@@ -221,19 +220,3 @@ def prepare_mesh(
     stored = store(data_dir, category, name, _recipe(path, **settings, **sizes), make)
     gc.collect()  # a Trimesh refers to itself: without this they pile up in a process that works on many
     return stored
-
-
-def make_solid(mesh: trimesh.Trimesh, up: str = 'y') -> Solid:
-    """A mesh in its own frame -> its solid. Raises InputError for one that cannot be labelled reliably."""
-    mesh.vertices = np.asarray(mesh.vertices, np.float64) @ UPS[up].T
-    frame = normalise(np.asarray(mesh.vertices)[np.ravel(mesh.faces)])
-    if not (np.isfinite(frame.loc).all() and np.isfinite(frame.scale) and frame.scale > 0):
-        raise InputError(f'mesh: expected finite vertices that are not all one, found a box of edge {frame.scale}')
-    mesh.vertices = frame.to_object(mesh.vertices)
-    labelled = close(mesh)
-    if labelled.ambiguous > MAX_AMBIGUOUS:
-        raise InputError(
-            f'mesh: expected a solid, found a surface for which {labelled.ambiguous:.0%} of the volume is a matter of '
-            f'judgement, more than {MAX_AMBIGUOUS:.0%}; close its holes'
-        )
-    return Solid(labelled.surface, labelled.contains, mesh, frame.loc, frame.scale, labelled.ambiguous)

@@ -4,8 +4,6 @@ N labelled points and as many surface samples of a shape, V views.
 """
 
 import zlib
-from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import trimesh
@@ -16,8 +14,9 @@ from onet_jax.data.records import CHUNK_POINTS, DEPTH_STEPS, Shape, encode_pictu
 from onet_jax.errors import InputError
 from onet_jax.geometry import grid
 from onet_jax.geometry.cameras import aim, sample_cameras
-from onet_jax.geometry.render import corner_colours, render_views
+from onet_jax.geometry.render import render_views
 from onet_jax.geometry.sampling import sample_surface, sample_surface_with_colours
+from onet_jax.geometry.solid import Solid
 
 # How labelled points are drawn (paper, section 4.6): uniform in the cube; as many inside as outside; or half of them from the
 # surface with Gaussian noise of NEAR_STD, half uniform.
@@ -27,17 +26,6 @@ MAX_ROUNDS = 400  # of N uniform points each, to find N / 2 inside: enough for 0
 NUM_COLOURED = 100_000  # samples of a mesh that give their colours to those of the surface rebuilt from it
 # Streams of random numbers of one shape (a procedural solid itself draws from its own).
 POINTS_STREAM, SURFACE_STREAM, VIEWS_STREAM, COLOURS_STREAM = 1, 2, 3, 4
-
-
-class Solid(NamedTuple):
-    """What a shape is sampled from, in object coordinates."""
-
-    surface: trimesh.Trimesh  # closed, oriented outwards
-    contains: Callable[[np.ndarray], np.ndarray]  # points [T, 3] -> [T] bool
-    picture: trimesh.Trimesh  # what the views show; it may be open and have colours
-    loc: np.ndarray = np.zeros(3)  # in the own frame of the shape a point is at loc + scale * point
-    scale: float = 1.0
-    ambiguous: float = 0.0
 
 
 def sample_solid(
@@ -100,10 +88,9 @@ def sample_colours(
     if solid.surface is solid.picture:
         return sample_surface_with_colours(solid.surface, num_points, rng)
     points, normals = sample_surface(solid.surface, num_points, rng)
-    corners = np.round(255 * corner_colours(solid.picture)).astype(np.uint8)
-    if (corners == corners[0, 0]).all():  # most meshes have none
-        return points, normals, np.tile(corners[0, 0], (num_points, 1))
     places, _, colours = sample_surface_with_colours(solid.picture, NUM_COLOURED, colours_rng)
+    if (colours == colours[0]).all():  # most meshes have no colours
+        return points, normals, np.tile(colours[0], (num_points, 1))
     _, nearest = KDTree(places, balanced_tree=False, compact_nodes=False).query(points)
     return points, normals, colours[nearest]
 

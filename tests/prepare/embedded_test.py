@@ -6,6 +6,7 @@ import trimesh
 from scipy.spatial.distance import cdist
 
 from onet_jax.data import records
+from onet_jax.errors import InputError
 from onet_jax.prepare import embedded, procedural
 from onet_jax.prepare.runners import in_this_process, processes
 
@@ -84,9 +85,27 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
     ],
 )
 def test_settings_that_make_no_dataset_are_refused(tmp_path, change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         embedded.prepare_procedural(tmp_path / 'data', **{**SETTINGS, **change}, run=in_this_process)
     assert not (tmp_path / 'data').exists()
+
+
+@pytest.mark.parametrize('depth', [False, True])
+def test_the_index_lists_the_columns_of_all_shapes(tmp_path, depth):
+    settings = {**SETTINGS, 'num_points': 300, 'num_views': 1, 'depth': depth}
+    index = embedded.prepare_procedural(tmp_path, **settings, run=in_this_process)
+    assert index.columns == tuple(name for name in records.COLUMNS if depth or name != 'depth')
+    assert index.counts == {'shape': 1, 'point': 300, 'sample': 300, 'view': 1}
+    for name in sum(index.splits.values(), ()):
+        shape = records.read_shape(records.shape_path(tmp_path, *name), index)
+        assert records.present(shape) == index.columns
+        assert len(np.unique(shape.colours, axis=0)) > 1
+
+
+def test_other_errors_than_of_the_input_stop_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(procedural, 'make_shape', lambda seed, family, index: np.zeros(2) @ np.zeros(3))
+    with pytest.raises(ValueError, match='size 3 is different from 2'):
+        embedded.prepare_procedural(tmp_path, **SETTINGS, run=in_this_process)
 
 
 def test_a_shape_that_cannot_be_made_is_listed_with_its_reason(tmp_path, monkeypatch):
@@ -94,7 +113,7 @@ def test_a_shape_that_cannot_be_made_is_listed_with_its_reason(tmp_path, monkeyp
 
     def make(seed, family, index):
         if index == 1:
-            raise ValueError('no such mug')
+            raise InputError('no such mug')
         return make_shape(seed, family, index)
 
     monkeypatch.setattr(procedural, 'make_shape', make)

@@ -6,6 +6,8 @@ import trimesh
 from mesh_files import plate, save
 
 from onet_jax.data import records
+from onet_jax.errors import InputError
+from onet_jax.geometry import solid
 from onet_jax.prepare import own_meshes
 from onet_jax.prepare.own_meshes import prepare_meshes
 from onet_jax.prepare.runners import in_this_process
@@ -32,14 +34,14 @@ def times(data_dir):
 
 def test_what_is_known_is_not_read_again(prepare, tmp_path, monkeypatch):
     """Neither good meshes nor bad ones, in either pass."""
-    close = own_meshes.close
+    close = solid.close
 
     def reject_one(mesh):
         if np.ptp(mesh.vertices, axis=0)[1] == pytest.approx(0.31):
-            raise ValueError('it is not to our taste')
+            raise InputError('it is not to our taste')
         return close(mesh)
 
-    monkeypatch.setattr(own_meshes, 'close', reject_one)
+    monkeypatch.setattr(solid, 'close', reject_one)
     index = prepare()
     assert index.rejected['case/1'] == 'it is not to our taste'
     assert 'broken.off: expected a readable' in index.rejected['case/broken']
@@ -109,5 +111,5 @@ def test_colours_beside_a_mesh_belong_to_it(tmp_path):
     assert first != second
     assert own_meshes._recipe(str(tmp_path / 'a.obj'), seed=1) != second
     assert own_meshes._recipe(str(tmp_path / 'a.obj')) == second
-    with pytest.raises(ValueError, match=r'b\.obj: expected a file that can be read'):
+    with pytest.raises(InputError, match=r'b\.obj: expected a file that can be read'):
         own_meshes._recipe(str(tmp_path / 'b.obj'))

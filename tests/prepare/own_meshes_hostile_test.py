@@ -9,8 +9,10 @@ import pytest
 import trimesh
 
 from onet_jax.data import records
+from onet_jax.errors import InputError
+from onet_jax.geometry.solid import make_solid
 from onet_jax.prepare import own_meshes
-from onet_jax.prepare.own_meshes import describe_mesh, find_meshes, make_solid, prepare_meshes
+from onet_jax.prepare.own_meshes import describe_mesh, find_meshes, prepare_meshes
 from onet_jax.prepare.runners import in_this_process
 from onet_jax.prepare.splits import invariants
 
@@ -91,7 +93,7 @@ def hostile(tmp_path_factory):
 def test_hostile_files_are_named_with_their_fault(hostile, name):
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match=HOSTILE[name][1]):
+        with pytest.raises(InputError, match=HOSTILE[name][1]):
             make_solid(own_meshes._read(describe_and_return(hostile / 'odd' / name)))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -130,7 +132,7 @@ def test_a_million_faces_without_area_are_no_burden(tmp_path):
     solid = make_solid(own_meshes._read(str(tmp_path / 'a.ply')))
     assert len(solid.surface.faces) == 12
     assert solid.scale == pytest.approx(1)
-    with pytest.raises(ValueError, match='expected a surface with a finite area, found 0'):
+    with pytest.raises(InputError, match='expected a surface with a finite area, found 0'):
         describe_mesh('box', 'b', str(tmp_path / 'b.ply'), data_dir=tmp_path)
 
 
@@ -138,7 +140,7 @@ def test_a_mesh_with_too_many_faces_is_rejected_before_anything_is_computed(tmp_
     monkeypatch.setattr(own_meshes, 'MAX_FACES', 11)
     monkeypatch.setattr(own_meshes, 'invariants', None)
     BOX.export(tmp_path / 'a.ply')
-    with pytest.raises(ValueError, match=r'a\.ply: expected at most 11 faces, found 12; simplify the mesh'):
+    with pytest.raises(InputError, match=r'a\.ply: expected at most 11 faces, found 12; simplify the mesh'):
         describe_mesh('box', 'a', str(tmp_path / 'a.ply'), data_dir=tmp_path)
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from mesh_files import digest
 
+from onet_jax.errors import InputError
 from onet_jax.geometry.inside import contains
 from onet_jax.prepare.constructive_solids import PALETTE
 from onet_jax.prepare.procedural import FAMILIES, make_shape
@@ -54,5 +55,5 @@ def test_there_is_a_family_with_holes_and_one_with_thin_parts():
 
 
 def test_an_unknown_family_is_named():
-    with pytest.raises(ValueError, match=r"family: expected one of .*'airplane'.*found 'teapot'"):
+    with pytest.raises(InputError, match=r"family: expected one of .*'airplane'.*found 'teapot'"):
         make_shape(0, 'teapot', 0)

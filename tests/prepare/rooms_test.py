@@ -4,6 +4,7 @@ from mesh_files import digest
 from scipy.spatial import KDTree
 
 from onet_jax.data import records
+from onet_jax.errors import InputError
 from onet_jax.geometry.inside import contains
 from onet_jax.prepare import embedded
 from onet_jax.prepare.check import check_dataset
@@ -87,5 +88,5 @@ def test_rooms_are_a_dataset_as_any_other(tmp_path):
 
 
 def test_an_unknown_family_is_named():
-    with pytest.raises(ValueError, match=r"family: expected one of .*'rooms_04'.*found 'rooms_99'"):
+    with pytest.raises(InputError, match=r"family: expected one of .*'rooms_04'.*found 'rooms_99'"):
         make_room(0, 'rooms_99', 0)

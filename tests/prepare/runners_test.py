@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from onet_jax.errors import InputError
 from onet_jax.prepare import runners
 from onet_jax.prepare.runners import Outcome, beam, in_this_process, processes
 
@@ -22,7 +23,7 @@ EXPECTED = Outcome(
 def divide(category, name, i):
     """Of the tests' module, so that other processes can import it."""
     if i % 4 == 3:
-        raise ValueError(f'expected another number, found {i}')
+        raise InputError(f'expected another number, found {i}')
     return [i / 3, name]
 
 

@@ -5,11 +5,13 @@ import trimesh
 from scipy.ndimage import binary_dilation
 from scipy.spatial import KDTree
 
-from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS, decode_view
+from onet_jax.data.records import CHUNK_POINTS, COLUMNS, DEPTH_STEPS, NUM_VOXELS, decode_picture, present
+from onet_jax.errors import InputError
 from onet_jax.geometry import grid
 from onet_jax.geometry.cameras import Camera, project
+from onet_jax.geometry.solid import Solid
 from onet_jax.prepare import procedural, sampling
-from onet_jax.prepare.sampling import SAMPLINGS, Solid, sample_solid
+from onet_jax.prepare.sampling import SAMPLING_STRATEGIES, sample_solid
 
 NUM_POINTS = 3 * CHUNK_POINTS + 100
 RADIUS = 0.4
@@ -39,7 +41,7 @@ def distances(shape):
     return np.abs(np.linalg.norm(shape.points.astype(np.float64), axis=1) - RADIUS)
 
 
-@pytest.mark.parametrize('strategy', SAMPLINGS)
+@pytest.mark.parametrize('strategy', SAMPLING_STRATEGIES)
 def test_labels_are_exact_for_the_points_as_stored(strategy):
     """A solid of layers much thinner than the spacing of float16: labels of points before rounding would be noise."""
     mesh = ball().surface
@@ -98,7 +100,7 @@ def test_points_near_the_surface_stay_in_the_cube(monkeypatch):
     assert np.abs(points).max() <= grid.BOX / 2 + 3e-4
 
 
-@pytest.mark.parametrize('strategy', SAMPLINGS)
+@pytest.mark.parametrize('strategy', SAMPLING_STRATEGIES)
 def test_chunks_lie_from_the_surface_outwards(strategy):
     shape = sample(ball(), sampling=strategy)
     distance, _ = KDTree(shape.surface[:4096].astype(np.float64)).query(shape.points.astype(np.float64))
@@ -114,18 +116,18 @@ def test_surface_samples_have_outward_normals():
 
 
 def test_a_shape_is_a_function_of_seed_category_and_name():
-    settings = {'num_points': 2100, 'num_views': 1, 'sampling': 'surface'}
+    settings = {'num_points': 2100, 'num_views': 1, 'depth': True, 'sampling': 'surface'}
     shape, again = (sample(ball(), **settings) for _ in range(2))
-    jax.tree.map(np.testing.assert_array_equal, shape._replace(views=None), again._replace(views=None))
-    assert shape.views.jpegs == again.views.jpegs
-    without = sample(ball(), **settings | {'num_views': 0})
+    jax.tree.map(np.testing.assert_array_equal, shape, again)
+    assert present(shape) == tuple(COLUMNS)
+    without = sample(ball(), **settings | {'num_views': 0, 'depth': False})
     np.testing.assert_array_equal(without.points, shape.points, 'streams do not depend on each other')
-    assert without.views is None
+    assert set(present(shape)) - set(present(without)) == {'image', 'alpha', 'depth', 'world_mat', 'camera_mat'}
     for other in ({'seed': 1}, {'category': 'disc'}, {'name': 'b'}):
         different = sample(ball(), **settings | other)
         for key in ('points', 'surface'):
             assert not np.array_equal(getattr(shape, key), getattr(different, key))
-        assert not np.array_equal(shape.views.world_mat, different.views.world_mat)
+        assert not np.array_equal(shape.world_mat, different.world_mat)
 
 
 def test_the_frame_and_the_doubt_are_kept():
@@ -137,49 +139,81 @@ def test_the_frame_and_the_doubt_are_kept():
 
 
 def test_a_solid_without_points_inside_is_refused():
-    with pytest.raises(ValueError, match='expected points inside the solid, found none of 2100'):
+    with pytest.raises(InputError, match='expected points inside the solid, found none of 2100'):
         sample(slab(1e-5), num_points=2100)
-    with pytest.raises(ValueError, match=r'expected 1050 points inside, found [0-9]; it is too thin'):
+    with pytest.raises(InputError, match=r'expected 1050 points inside, found [0-9]; it is too thin'):
         sample(slab(1e-5), num_points=2100, sampling='equal')
-    with pytest.raises(ValueError, match=r"sampling: expected one of \('uniform', .*found 'nearby'"):
+
+
+def test_options_that_mean_nothing_are_refused():
+    with pytest.raises(InputError, match=r"sampling: expected one of \('uniform', .*found 'nearby'"):
         sample(ball(), sampling='nearby')
+    with pytest.raises(InputError, match='depth: expected views to give the depth of, found num_views = 0'):
+        sample(ball(), depth=True)
 
 
 def neighbours(mask, reach):
     return binary_dilation(mask, np.ones((2 * reach + 1, 2 * reach + 1)))
 
 
-@pytest.mark.parametrize('family', ['chair', 'airplane'])
-def test_cameras_project_surface_samples_onto_the_object_in_its_views(family):
-    made = procedural.make_shape(0, family, 1)
-    shape = sample(Solid(made.mesh(), made.contains, made.mesh()), family, num_points=2100, num_views=4)
-    assert len(shape.views.jpegs) == 4
-    assert len(set(shape.views.jpegs)) == 4
-    assert shape.views.world_mat.dtype == shape.views.camera_mat.dtype == np.float32
-    centre, _ = project(Camera(shape.views.world_mat, shape.views.camera_mat), np.zeros((1, 3)))
-    np.testing.assert_allclose(centre, 68.5, atol=1e-3, err_msg='the middle of the pictures')
-    points = shape.surface.astype(np.float64)
+@pytest.fixture(scope='module', params=['chair', 'airplane'])
+def seen(request):
+    """A shape with 4 views and their decoded columns, its mesh, and where its surface samples are in them."""
+    made = procedural.make_shape(0, request.param, 1)
+    mesh = made.mesh()
+    shape = sample(Solid(mesh, made.contains, mesh), request.param, num_points=2100, num_views=4, depth=True)
+    views = {
+        name: [decode_picture(name, file) for file in getattr(shape, name)] for name in ('image', 'alpha', 'depth')
+    }
+    cameras = [Camera(shape.world_mat[i], shape.camera_mat[i]) for i in range(4)]
+    return shape, views, cameras, [project(camera, shape.surface) for camera in cameras]
+
+
+def test_cameras_project_surface_samples_onto_the_object_in_its_views(seen):
+    shape, views, cameras, projected = seen
+    assert len(set(shape.image)) == 4
+    assert shape.world_mat.dtype == shape.camera_mat.dtype == np.float32
+    for camera in cameras:
+        centre, _ = project(camera, np.zeros((1, 3)))
+        np.testing.assert_allclose(centre, 68.5, atol=1e-3, err_msg='the middle of the pictures')
     hits = np.zeros((4, 4))
-    for i, jpeg in enumerate(shape.views.jpegs):
-        pixels = decode_view(jpeg)
-        assert pixels.shape == (137, 137, 3)
-        seen = (pixels < 240).any(axis=2)
-        assert 0.02 < seen.mean() < 0.6
+    for i, (pixels, alpha) in enumerate(zip(views['image'], views['alpha'], strict=True)):
+        assert 0.02 < (alpha > 0).mean() < 0.6
         assert (pixels[[0, 0, -1, -1], [0, -1, 0, -1]] > 250).all(), 'on white'
-        around = neighbours(seen, 1)
-        for j in range(4):
-            places, depth = project(Camera(shape.views.world_mat[j], shape.views.camera_mat[j]), points)
+        around = neighbours(alpha > 0, 1)
+        for j, (places, depth) in enumerate(projected):
             assert (depth > 0).all()
             x, y = np.floor(places).astype(int).T
             assert min(x.min(), y.min()) >= 0
             assert max(x.max(), y.max()) < 137
             hits[i, j] = around[y, x].mean()
             if i == j:  # and nothing else is there
-                hit = np.zeros_like(seen)
+                hit = np.zeros_like(around)
                 hit[y, x] = True
-                assert (neighbours(hit, 4) | ~seen).mean() > 0.998
+                assert (neighbours(hit, 4) | (alpha == 0)).mean() > 0.998
     assert np.diag(hits).min() > 0.998, hits
     assert hits[~np.eye(4, dtype=bool)].mean() < 0.85, 'each camera belongs to its view'
+
+
+def test_alpha_is_the_silhouette_of_the_picture(seen):
+    _, views, _, _ = seen
+    for pixels, alpha in zip(views['image'], views['alpha'], strict=True):
+        drawn = (pixels < 230).any(axis=2)  # more than what JPEG leaves beside an edge
+        assert not (drawn & (alpha == 0)).any()
+        assert drawn[alpha > 200].all()
+        assert len(np.unique(alpha)) > 3, 'edges are anti-aliased'
+
+
+def test_depth_is_that_of_the_nearest_surface_samples(seen):
+    _, views, _, projected = seen
+    for alpha, depth, (places, distance) in zip(views['alpha'], views['depth'], projected, strict=True):
+        np.testing.assert_array_equal(depth > 0, alpha > 0)
+        x, y = np.floor(places).astype(int).T
+        told = depth[y, x] / DEPTH_STEPS
+        behind = (distance - told)[told > 0]
+        assert (behind > -0.01).mean() > 0.995, 'nothing is before what is seen'
+        visible = behind < 0.01
+        assert 0.2 < visible.mean() < 0.8, 'about half of a surface faces the camera'
 
 
 def test_views_show_what_the_solid_is_a_picture_of():
@@ -187,8 +221,30 @@ def test_views_show_what_the_solid_is_a_picture_of():
     red = trimesh.creation.box((0.6, 1.0, 0.6))
     red.visual.face_colors = (255, 0, 0, 255)
     shape = sample(ball()._replace(picture=red), num_points=100, num_views=2)
-    for jpeg in shape.views.jpegs:
-        pixels = decode_view(jpeg).astype(int)
-        seen = (pixels < 240).any(axis=2)
+    for image, alpha in zip(shape.image, shape.alpha, strict=True):
+        pixels, seen = decode_picture('image', image).astype(int), decode_picture('alpha', alpha) > 200
         assert seen.mean() > 0.05
         assert (pixels[seen][:, 0] > pixels[seen][:, 1:].max(axis=1) + 40).mean() > 0.95
+
+
+def two_coloured_box() -> trimesh.Trimesh:
+    """Red where y > 0 and blue where y < 0, as colours of faces."""
+    mesh = trimesh.creation.box((0.6, 1.0, 0.6)).subdivide().subdivide()
+    mesh.visual.face_colors = np.where(mesh.triangles_center[:, 1:2] > 0, (255, 0, 0, 255), (0, 0, 255, 255))
+    return mesh
+
+
+@pytest.mark.parametrize('rebuilt', [False, True])
+def test_colours_of_faces_arrive_at_the_surface_samples(rebuilt):
+    """Also where the surface is not the mesh that has them but one that was rebuilt from it, a little larger."""
+    picture = two_coloured_box()
+    surface = trimesh.creation.box((0.61, 1.01, 0.61)) if rebuilt else picture
+    shape = sample(ball()._replace(surface=surface, picture=picture))
+    assert shape.colours.dtype == np.uint8
+    assert {tuple(colour) for colour in np.unique(shape.colours, axis=0)} == {(255, 0, 0), (0, 0, 255)}
+    clear = np.abs(shape.surface[:, 1]) > 0.02
+    np.testing.assert_array_equal(shape.colours[clear, 0] == 255, shape.surface[clear, 1] > 0)
+    # The colours are those of the same samples.
+    plain = sample(ball()._replace(surface=trimesh.Trimesh(surface.vertices, surface.faces, process=False)))
+    np.testing.assert_array_equal(plain.surface, shape.surface)
+    assert (plain.colours == 204).all(), 'grey where the picture has no colours'
