@@ -6,10 +6,12 @@ import trimesh
 
 from onet_jax.data import records
 from onet_jax.data.records import Index
+from onet_jax.errors import InputError
+from onet_jax.geometry.solid import Solid
 from onet_jax.prepare.check import check_dataset, check_shape, list_notes
 from onet_jax.prepare.procedural import make_shape
 from onet_jax.prepare.runners import in_this_process, processes
-from onet_jax.prepare.sampling import SAMPLINGS, Solid, sample_solid
+from onet_jax.prepare.sampling import SAMPLING_STRATEGIES, sample_solid
 
 
 @pytest.fixture
@@ -37,31 +39,30 @@ def test_a_sound_dataset_has_no_bad_example(dataset):
 
 
 def with_value(key, value):
-    """A change of the last number of an array of the shape or of its views."""
+    """A change of the last number of an array of the shape."""
 
     def change(shape):
-        holder = shape if hasattr(shape, key) else shape.views
-        array = getattr(holder, key).copy()
+        array = getattr(shape, key).copy()
         array.flat[-1] = value
-        changed = holder._replace(**{key: array})
-        return changed if holder is shape else shape._replace(views=changed)
+        return shape._replace(**{key: array})
 
     return change
 
 
-def with_view(pixels):
-    """The second view replaced by another picture."""
+def with_view(key, change):
+    """The second view's picture file of a column, replaced by its changed pixels."""
 
-    def change(shape):
-        first, _, *rest = shape.views.jpegs
-        picture = np.broadcast_to(pixels, (records.VIEW_SIZE, records.VIEW_SIZE, 3)).astype(np.uint8)
-        return shape._replace(views=shape.views._replace(jpegs=(first, records.encode_view(picture), *rest)))
+    def change_file(shape):
+        first, second, *rest = getattr(shape, key)
+        pixels = change(records.decode_picture(key, second))
+        second = records.encode_picture(pixels.astype(np.uint16 if key == 'depth' else np.uint8))
+        return shape._replace(**{key: (first, second, *rest)})
 
-    return change
+    return change_file
 
 
 def with_matrices(key, change):
-    return lambda s: s._replace(views=s.views._replace(**{key: change(getattr(s.views, key))}))
+    return lambda s: s._replace(**{key: change(getattr(s, key))})
 
 
 def flip(shape, share):
@@ -84,8 +85,8 @@ def lying(shape):
     return shape._replace(surface=np.roll(shape.surface, 1, axis=1), normals=np.roll(shape.normals, 1, axis=1))
 
 
-ALIKE = r'occ: expected 99.9% of the volume points to have the label of the nearest other one'
-SIDES = r'surface: expected 95% of the volume points near it on the side that its normals tell, found'
+ALIKE = r'occ: expected 99.9% of the labelled points to have the label of the nearest other one'
+SIDES = r'surface: expected 95% of the labelled points near it on the side that its normals tell, found'
 FAULTS = [
     (lambda s: s._replace(points=s.points * np.float16(2)), r'points: expected coordinates of at most 0.55'),
     (lambda s: s._replace(surface=s.surface * np.float16(1.2)), r'surface: expected coordinates of at most 0.55'),
@@ -119,28 +120,39 @@ FAULTS = [
     (with_matrices('world_mat', lambda m: m[::-1]), r'view 0: expected 90% of the surface samples on the object'),
     (with_matrices('camera_mat', np.zeros_like), r'view 2: expected 90% .* found 0%'),
     (with_matrices('world_mat', lambda m: -m), r'view 0: expected 90% .* found 0%'),
-    (with_view(255), r'^view 1: expected an object on white, found 0% of the pixels drawn$'),
-    (with_view(0), r'^view 1: expected an object on white, found 100% of the pixels drawn$'),
-    (lambda s: s._replace(views=s.views._replace(jpegs=(b'x', *s.views.jpegs[1:]))), r'view 0: .*expected a JPEG file'),
+    (with_view('image', lambda p: p | 255), r'^view 1: expected an object on white, found 0% of the pixels drawn$'),
+    (with_view('image', lambda p: p & 0), r'^view 1: expected an object on white, found 100% of the pixels drawn$'),
+    (with_view('image', lambda p: p[::-1]), r'^view 1: expected white where alpha is 0, found \d+ pixels drawn$'),
+    (lambda s: s._replace(image=(b'x', *s.image[1:])), r'view 0: image: expected a JPEG file'),
+    (lambda s: s._replace(alpha=(b'x', *s.alpha[1:])), r'view 0: alpha: expected a PNG file'),
+    (with_view('alpha', lambda p: p[::-1]), r'^view 1: expected white where alpha is 0, .*on the object, found \d+%$'),
 ]
 
 
 @pytest.mark.parametrize('change, message', FAULTS)
-def test_every_fault_is_named(copy, change, message):
+def test_every_fault_is_named(dataset, tmp_path, change, message):
+    index = records.read_index(dataset)
+    category, name = index.splits['train'][0]
+    shape = records.read_shape(records.shape_path(dataset, category, name))
+    records.write_shape(records.shape_path(tmp_path, category, name), change(shape))
+    with pytest.raises(InputError, match=message):
+        check_shape(category, name, data_dir=tmp_path, index=index)
+
+
+def test_a_bad_shape_is_a_problem_of_its_dataset(copy):
     category, name = records.read_index(copy).splits['train'][0]
     path = records.shape_path(copy, category, name)
-    records.write_shape(path, change(records.read_shape(path)))
+    records.write_shape(path, inverted(records.read_shape(path)))
     _, rows, problems = check_dataset(copy, in_this_process)
     assert list(problems) == [f'{category}/{name}']
-    with pytest.raises(ValueError, match=message):
-        raise ValueError(problems[f'{category}/{name}'])
+    assert 'the normals point inwards' in problems[f'{category}/{name}']
     assert rows[-1][4] == '1'
 
 
 def check(folder, shape):
     """`check_shape` of a shape that is stored in a dataset of its own."""
-    num_views = len(shape.views.jpegs) if shape.views else 0
-    index = Index(('solid',), {}, len(shape.points), len(shape.surface), num_views, {}, {}, '')
+    counts = len(shape.points), len(shape.surface), len(shape.image or ())
+    index = Index(('solid',), {}, records.present(shape), *counts, {}, {}, '')
     records.write_shape(records.shape_path(folder, 'solid', '0'), shape)
     return check_shape('solid', '0', data_dir=folder, index=index)
 
@@ -157,19 +169,48 @@ def mug():
 
 
 @pytest.mark.parametrize('num_points', [2048, 100_000])
-@pytest.mark.parametrize('sampling', SAMPLINGS)
+@pytest.mark.parametrize('sampling', SAMPLING_STRATEGIES)
 def test_few_wrong_labels_are_found_among_any_number_of_points(tmp_path, mug, num_points, sampling):
     shape = sample(mug, num_points, sampling=sampling)
     assert 0 < check(tmp_path, shape)['inside'] <= 0.5
-    with pytest.raises(ValueError, match=ALIKE):
+    with pytest.raises(InputError, match=ALIKE):
         check(tmp_path, flip(shape, 0.005 if num_points > 2048 else 0.02))
 
 
 def test_wrong_labels_of_a_stretch_are_found(tmp_path, mug):
     shape = sample(mug, 100_000)
     shape.occ[-2048:] = np.roll(shape.occ[-2048:], 1024)
-    with pytest.raises(ValueError, match=ALIKE):
+    with pytest.raises(InputError, match=ALIKE):
         check(tmp_path, shape)
+
+
+@pytest.fixture(scope='module')
+def mug_with_depth(mug):
+    return sample(mug, 2048, num_views=2, depth=True)
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (lambda p: p, None),
+        (
+            lambda p: p * (np.arange(137) < 68),
+            r'^view 1: expected depth where there is an object, found \d+ pixels of \d+$',
+        ),
+        (
+            lambda p: p * 1.03,
+            r'^view 1: expected surface samples at its depth and behind it, found .* \d\d% before it$',
+        ),
+        (lambda p: p * 0.97, r'^view 1: expected surface samples at its depth and behind it, found [0-4]% at it'),
+    ],
+)
+def test_depth_that_is_not_that_of_the_surface_is_found(tmp_path, mug_with_depth, change, message):
+    changed = with_view('depth', change)(mug_with_depth)
+    if message is None:
+        assert check(tmp_path, changed)['inside'] > 0
+    else:
+        with pytest.raises(InputError, match=message):
+            check(tmp_path, changed)
 
 
 def box(*size):
@@ -191,7 +232,7 @@ def test_a_solid_that_is_thicker_than_in_its_picture_is_sound(tmp_path):
 
 @pytest.mark.parametrize('damage', [inverted, lambda s: moved(s, 0.02), lambda s: moved(s, 0.05), lying])
 def test_a_surface_that_is_not_that_of_a_thin_part_is_found(tmp_path, damage):
-    with pytest.raises(ValueError, match=SIDES):
+    with pytest.raises(InputError, match=SIDES):
         check(tmp_path, damage(sample(box(0.9, 0.01, 0.9), 20_000)))
 
 
@@ -202,20 +243,24 @@ def test_a_handful_of_points_decides_nothing(tmp_path, mug, num_points):
     # One beside each sample, on its side; the first is inside.
     height = np.where(np.arange(num_points) == 0, -0.01, 0.01).astype(np.float16)
     few = {'points': surface + height[:, None] * normals, 'occ': height < 0, 'surface': surface, 'normals': normals}
+    few['colours'] = shape.colours[:num_points]
     assert check(tmp_path, shape._replace(**few))['inside'] == pytest.approx(1 / num_points)
 
 
 def test_one_point_is_compared_with_nothing(tmp_path, mug):
     shape = sample(mug, 2048)
-    one = {key: getattr(shape, key)[:1] for key in ('points', 'surface', 'normals')}
-    with pytest.raises(ValueError, match=r'^occ: expected a share inside .* found 1.0000$'):
+    one = {key: getattr(shape, key)[:1] for key in ('points', 'surface', 'normals', 'colours')}
+    with pytest.raises(InputError, match=r'^occ: expected a share inside .* found 1.0000$'):
         check(tmp_path, shape._replace(**one, occ=np.ones(1, bool)))
 
 
 def test_a_shape_without_points_or_surface_is_named(tmp_path, mug):
     shape = sample(mug, 2048)
-    for keys, numbers in ((('points', 'occ'), '0 and 2048'), (('surface', 'normals'), '2048 and 0')):
-        with pytest.raises(ValueError, match=f'^expected points and surface samples, found {numbers}$'):
+    for keys, message in (
+        (('points', 'occ'), 'expected .* found 0'),
+        (('surface', 'normals', 'colours'), '^expected points and surface samples, found 2048 and 0$'),
+    ):
+        with pytest.raises(InputError, match=message):
             check(tmp_path, shape._replace(**{key: getattr(shape, key)[:0] for key in keys}))
 
 

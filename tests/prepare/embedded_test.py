@@ -70,7 +70,7 @@ def test_workers_and_interruptions_do_not_change_the_result(tmp_path):
 def test_other_settings_in_the_same_folder_are_refused(tmp_path):
     embedded.prepare_procedural(tmp_path, **SETTINGS, run=in_this_process)
     with pytest.raises(
-        ValueError, match=r'found other settings: num_points 2100 instead of 2200; choose another folder'
+        InputError, match=r'found other settings: num_points 2100 instead of 2200; choose another folder'
     ):
         embedded.prepare_procedural(tmp_path, **{**SETTINGS, 'num_points': 2200}, run=in_this_process)
 

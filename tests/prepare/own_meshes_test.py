@@ -179,7 +179,7 @@ def test_scenes_and_names_of_files(tmp_path):
     save(trimesh.creation.box(), tmp_path / 'a b/x_y.ply')
     save(trimesh.creation.box(), tmp_path / 'a b/x,y.ply')
     with pytest.raises(
-        ValueError, match=r'x_y\.ply: expected another name than that of .*x,y\.ply; rename one of them'
+        InputError, match=r'x_y\.ply: expected another name than that of .*x,y\.ply; rename one of them'
     ):
         find_meshes(tmp_path)
 
@@ -248,7 +248,7 @@ def test_nothing_to_prepare(tmp_path):
         prepare_meshes(tmp_path / 'meshes', tmp_path / 'data', **SETTINGS)
     (tmp_path / 'meshes/case/a.off').write_text('OFF')
     with pytest.raises(
-        ValueError, match=r'expected a shape that can be made, found none, 1 rejected; case/a: .*a\.off'
+        InputError, match=r'expected a shape that can be made, found none, 1 rejected; case/a: .*a\.off'
     ):
         prepare_meshes(tmp_path / 'meshes', tmp_path / 'data', **SETTINGS, run=in_this_process)
 
