@@ -31,10 +31,10 @@ def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
     num_views, original = min(NUM_VIEWS_SHOWN, index.num_views), find_originals(index, set(first.items()))
     items = []
     for category, name in sorted(first.items()):
-        path = records.shape_path(data_dir, category, name)
-        shape = records.read_shape(path, index)
+        stored = records.shape_path(data_dir, category, name)
+        shape = records.read_shape(stored, index)
         centres = grid.voxel_centres(records.NUM_VOXELS)[shape.voxels]
-        views = records.decode_views(path, 'image', shape.image[:num_views]) if num_views else ()
+        views = records.decode_views(stored, 'image', shape.image[:num_views]) if num_views else ()
         clouds = (shape.points[shape.occ].astype(np.float32), shape.surface.astype(np.float32), centres)
         meshes = (original(shape),) if original else ()
         items.append(Item(f'{category} {name}', f'{shape.occ.mean():.1%} inside', (*meshes, *clouds, *views)))

@@ -3,6 +3,7 @@ import trimesh
 from PIL import Image
 
 from onet_jax.data import records
+from onet_jax.prepare.embedded import embedded_solid
 from onet_jax.prepare.own_meshes import prepare_meshes
 from onet_jax.prepare.runners import in_this_process
 from onet_jax.viz.dataset import dataset_sheet, find_originals
@@ -15,6 +16,14 @@ def test_a_row_for_each_category(dataset, tmp_path):
         assert width > 6 * 224, 'mesh, three clouds, two views'
         assert height > 3 * 224
         assert np.asarray(sheet).std() > 5
+
+
+def test_embedded_rooms_are_at_hand_as_objects_are(dataset):
+    index = records.read_index(dataset)
+    for family in ('mug', 'rooms_04'):
+        room = records.Shape(family, '000001', *[None] * 7)
+        shown = find_originals(index, {(family, '000001')})(room)
+        np.testing.assert_array_equal(shown.vertices, embedded_solid(0, family, 1).mesh().vertices)
 
 
 def test_the_mesh_is_shown_in_object_coordinates(tmp_path):
