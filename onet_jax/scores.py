@@ -50,6 +50,7 @@ METRICS = {
 }
 COLUMNS = tuple(name for name, metric in METRICS.items() if metric.in_tables)
 EMPTY = {name: metric.worst for name, metric in METRICS.items() if not np.isnan(metric.worst)}
+NOT_OF_CLOUDS = ('iou', 'normal_consistency', 'normals_accuracy', 'normals_completeness')
 
 
 class Target(NamedTuple):
@@ -93,7 +94,7 @@ def _(mesh: trimesh.Trimesh, target: Target, seed: int = 0) -> dict[str, float]:
 
 @score.register
 def _(mesh: OpenSurface, target: Target, seed: int = 0) -> dict[str, float]:
-    return _surface_scores(mesh, np.nan, target, seed) if len(mesh.faces) else dict(EMPTY) | {'iou': np.nan}
+    return _surface_scores(mesh, np.nan, target, seed) if len(mesh.faces) else EMPTY | {'iou': np.nan}
 
 
 @score.register
@@ -107,6 +108,8 @@ def _(voxels: Voxels, target: Target, seed: int = 0) -> dict[str, float]:
 @score.register
 def _(cloud: trimesh.PointCloud, target: Target, seed: int = 0) -> dict[str, float]:
     points = np.asarray(cloud.vertices)
+    if not len(points):
+        return EMPTY | dict.fromkeys(NOT_OF_CLOUDS, np.nan)
     unknown = np.full_like(points, np.nan)
     return {'iou': np.nan, **metrics.surface_metrics(points, unknown, target.surface, target.normals)}
 
@@ -117,7 +120,7 @@ def _surface_scores(mesh: trimesh.Trimesh, iou: float, target: Target, seed: int
 
 
 def headline(*scores: dict[str, float]) -> str:
-    """The first metric that the scores have, such as 'IoU 0.93', or 'IoU 0.93 and 0.91' of several predictions."""
-    name = next(name for name in METRICS if np.isfinite(scores[0].get(name, np.nan)))
+    """The first metric that all the scores have, such as 'IoU 0.93', or 'IoU 0.93 and 0.91' of several predictions."""
+    name = next(name for name in METRICS if all(np.isfinite(each.get(name, np.nan)) for each in scores))
     metric = METRICS[name]
     return f'{metric.title} {" and ".join(f"{metric.factor * each[name]:.2f}" for each in scores)}'
