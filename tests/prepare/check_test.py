@@ -55,7 +55,7 @@ def with_view(key, change):
     def change_file(shape):
         first, second, *rest = getattr(shape, key)
         pixels = change(records.decode_picture(key, second))
-        second = records.encode_picture(pixels.astype(np.uint16 if key == 'depth' else np.uint8))
+        second = records.encode_picture(pixels.astype(records.COLUMNS[key].dtype))
         return shape._replace(**{key: (first, second, *rest)})
 
     return change_file
