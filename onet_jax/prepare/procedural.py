@@ -1,7 +1,8 @@
-"""Man-made objects from a few numbers: ten families with the variety, the thin parts and the holes of real furniture.
+"""Procedural man-made objects: ten families with the variety, the thin parts and the holes of real furniture.
 
-Every family is a function rng -> (parts, cuts). y is up and the front looks along +z; lengths are roughly in units of the
-object, which is normalised afterwards. Same (seed, family, index), same solid. Imports no JAX.
+Every family is a function rng -> (parts, cuts), primitives of constructive solid geometry. y is up and the front looks along
++z; lengths are roughly in units of the object, which is normalised afterwards. Same (seed, family, index), same solid in the
+same colours. Imports no JAX.
 """
 
 import zlib
@@ -11,29 +12,20 @@ from itertools import product
 import numpy as np
 
 from onet_jax.errors import InputError
-from onet_jax.prepare.constructive_solids import (
-    Box,
-    ConstructiveSolid,
-    Ellipsoid,
-    Frustum,
-    Hull,
-    Primitive,
-    Revolution,
-    Torus,
-    draw_colours,
-)
+from onet_jax.prepare import constructive_solids as csg
+from onet_jax.prepare.constructive_solids import Box, Ellipsoid, Frustum, Hull, Primitive, Revolution, Torus
 
 Parts = tuple[list[Primitive], list[Primitive]]
 SIGNS = tuple(product((-1, 1), (-1, 1)))  # the four corners of a rectangle
 
 
-def make_shape(seed: int, family: str, index: int) -> ConstructiveSolid:
+def make_shape(seed: int, family: str, index: int) -> csg.ConstructiveSolid:
     """Number `index` of a family. Raises InputError for an unknown family."""
     if family not in MAKERS:
         raise InputError(f'family: expected one of {FAMILIES}, found {family!r}')
     entropy = (seed, zlib.crc32(family.encode()), index)
     parts, cuts = MAKERS[family](np.random.default_rng(np.random.SeedSequence(entropy)))
-    return ConstructiveSolid(parts, cuts, draw_colours(entropy, len(parts) + len(cuts)))
+    return csg.ConstructiveSolid(parts, cuts, csg.draw_colours(entropy, len(parts) + len(cuts)))
 
 
 def taper(bottom, top, bottom_size, top_size) -> Hull:
@@ -89,7 +81,6 @@ def chair(rng) -> Parts:
         seat = Frustum((0, height, 0), (0, height + thickness, 0), width / 2, width / 2)
     else:
         seat = Box((0, height + thickness / 2, 0), (width, thickness, depth))
-    parts = [*base, seat]
 
     bottom, top = height + thickness, height + thickness + back
     rear, lean = -depth / 2 + leg / 2, rng.uniform(0.0, 0.12)
@@ -280,13 +271,13 @@ def airplane(rng) -> Parts:
     ]
     at, low = rng.uniform(-0.05, 0.1), rng.uniform(-0.6, 0.6) * radius
 
-    def wing(root, z, y, reach, chord, sweep, rise, thick):
+    def wing(z, y, reach, chord, sweep, rise, thick):
         return [
             Hull(
                 tuple(
                     (sx * x, y + dy + lift, z - back + dz * c)
                     for x, c, back, lift, t in (
-                        (root, chord, 0.0, 0.0, thick),
+                        (0.0, chord, 0.0, 0.0, thick),
                         (reach, chord * tip, sweep, rise, thick * 0.6),
                     )
                     for dz, dy in ((0.5, 0.0), (0.0, t / 2), (0.0, -t / 2), (-0.5, 0.0))
@@ -295,12 +286,12 @@ def airplane(rng) -> Parts:
             for sx in (-1, 1)
         ]
 
-    parts += wing(0.0, at, low, span, chord, sweep, rise, thick * 1.6)
+    parts += wing(at, low, span, chord, sweep, rise, thick * 1.6)
     small = span * rng.uniform(0.35, 0.45)
     height = rng.uniform(0.12, 0.2)
     high_tail = rng.random() < 0.3
     parts += wing(
-        0.0, tail + 0.07, height if high_tail else radius * 0.5, small, chord * 0.55, sweep * 0.4, 0.01, thick * 1.4
+        tail + 0.07, height if high_tail else radius * 0.5, small, chord * 0.55, sweep * 0.4, 0.01, thick * 1.4
     )
     back = rng.uniform(0.03, 0.08)
     parts.append(

@@ -1,4 +1,4 @@
-"""Rooms from a few numbers: furniture of `procedural.py` on a floor between thin walls, as in the scenes of Peng et al., 2020.
+"""Procedural rooms: furniture of `procedural.py` on a floor between thin walls, as in the scenes of Peng et al., 2020.
 
 A family is named after the number of objects, as the official classes are: 'rooms_04' has four. y is up; the whole room has
 its longest edge 1 and its centre 0. Same (seed, family, index), same room. Imports no JAX.
