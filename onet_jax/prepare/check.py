@@ -90,7 +90,7 @@ def check_shape(category: str, name: str, *, data_dir: Path, index: records.Inde
         raise InputError(str(error)) from error
     if not (len(shape.points) and len(shape.surface)):
         raise InputError(f'expected points and surface samples, found {len(shape.points)} and {len(shape.surface)}')
-    samples = _plant(shape.surface)
+    samples = _make_tree(shape.surface)
     relations = (check(shape, samples) for check in (_check_neighbours, _check_sides, _check_voxels))
     faults = [*_check_ranges(shape), *chain(*relations), *_check_views(shape)]
     if faults:
@@ -117,8 +117,8 @@ def _check_ranges(shape: Shape):
 
 
 def _check_neighbours(shape: Shape, samples: KDTree):
-    picked = _thin_out(shape.points)
-    apart, other = _plant(shape.points).query(shape.points[picked], k=[2])
+    picked = _subsample(shape.points)
+    apart, other = _make_tree(shape.points).query(shape.points[picked], k=[2])
     free = _is_free(shape.points[picked], apart[:, 0], samples)
     alike = shape.occ[picked][free] == shape.occ[other[free, 0]]
     if alike.size and alike.mean() < MIN_ALIKE:
@@ -131,7 +131,7 @@ def _check_neighbours(shape: Shape, samples: KDTree):
 def _check_sides(shape: Shape, samples: KDTree):
     distance, _ = samples.query(shape.points, distance_upper_bound=NEAR)
     near = np.flatnonzero(np.isfinite(distance))
-    near = near[_thin_out(near)]
+    near = near[_subsample(near)]
     _, witness = samples.query(shape.points[near], k=range(1, min(WITNESSES, samples.n) + 1))
     ray = shape.points[near, None].astype(np.float64) - samples.data[witness]
     below = np.einsum('pki,pki->pk', ray, shape.normals[witness].astype(np.float64)) < 0
@@ -146,12 +146,12 @@ def _check_sides(shape: Shape, samples: KDTree):
 
 
 def _check_voxels(shape: Shape, samples: KDTree):
-    points = shape.points[_thin_out(shape.points)].astype(np.float64)
+    points = shape.points[_subsample(shape.points)].astype(np.float64)
     index = np.floor((points + 0.5) * len(shape.voxels)).astype(int)
     centre = (index + 0.5) / len(shape.voxels) - 0.5
     told = ((index >= 0) & (index < len(shape.voxels))).all(axis=1)
     told &= _is_free(points, np.linalg.norm(points - centre, axis=1), samples)
-    agreeing = shape.voxels[tuple(index[told].T)] == shape.occ[_thin_out(shape.points)][told]
+    agreeing = shape.voxels[tuple(index[told].T)] == shape.occ[_subsample(shape.points)][told]
     if agreeing.size and agreeing.mean() < MIN_VOXELS:
         yield (
             f'voxels: expected them to agree with {MIN_VOXELS:.0%} of the labelled points away from the surface, found '
@@ -159,11 +159,11 @@ def _check_voxels(shape: Shape, samples: KDTree):
         )
 
 
-def _thin_out(rows: np.ndarray) -> slice:
+def _subsample(rows: np.ndarray) -> slice:
     return slice(None, None, max(1, -(-len(rows) // MAX_CHECKED)))
 
 
-def _plant(points: np.ndarray) -> KDTree:
+def _make_tree(points: np.ndarray) -> KDTree:
     # Quick to build rather than to ask: it answers about as many queries as it has points.
     return KDTree(points, balanced_tree=False, compact_nodes=False)
 

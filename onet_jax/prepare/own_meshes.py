@@ -22,7 +22,7 @@ from onet_jax.geometry.solid import UPS, make_solid
 from onet_jax.geometry.watertight import MAX_FACES
 from onet_jax.prepare.runners import Outcome, Runner, processes
 from onet_jax.prepare.sampling import check_options, sample_solid
-from onet_jax.prepare.splits import draw_splits, invariants, plain, read_lists, report_copies
+from onet_jax.prepare.splits import draw_splits, invariants, read_lists, report_copies, sanitise
 from onet_jax.prepare.store import claim_folder, finish, read_note, recipe, store, write_note
 
 MESH_SUFFIXES = ('.off', '.obj', '.ply', '.stl', '.glb', '.gltf')
@@ -112,7 +112,7 @@ def find_meshes(root: Path) -> dict[tuple[str, str], Path]:
     files: dict[tuple[str, str], Path] = {}
     for path in sorted(p for p in _walk(root) if p.suffix.lower() in MESH_SUFFIXES):
         *folders, _ = path.relative_to(root).parts
-        parts = [plain(part) for part in (*(folders or [root.resolve().name]), path.stem)]
+        parts = [sanitise(part) for part in (*(folders or [root.resolve().name]), path.stem)]
         key = (parts[0], '-'.join(parts[1:]))
         if key in files:  # the same name in two formats
             key = (key[0], f'{key[1]}-{path.suffix.lower()[1:]}')

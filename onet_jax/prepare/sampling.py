@@ -49,7 +49,9 @@ def sample_solid(
     def stream(number):
         return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(f'{category}/{name}'.encode()), number]))
 
-    surface, normals, colours = sample_colours(solid, num_points, stream(SURFACE_STREAM), stream(COLOURS_STREAM))
+    surface, normals, colours = sample_coloured_surface(
+        solid, num_points, stream(SURFACE_STREAM), stream(COLOURS_STREAM)
+    )
     # Rounded first: the labels belong to the points as stored.
     points = draw_points(stream(POINTS_STREAM), solid, surface, num_points, sampling).astype(np.float16)
     points = points[chunk_order(points, surface)]
@@ -69,7 +71,7 @@ def sample_solid(
         scale=np.float64(solid.scale),
         ambiguous=np.float64(solid.ambiguous),
         colours=colours,
-        **take_views(solid.picture, stream(VIEWS_STREAM), num_views, depth),
+        **view_columns(solid.picture, stream(VIEWS_STREAM), num_views, depth),
     )
 
 
@@ -81,7 +83,7 @@ def check_options(sampling: str, num_views: int = 0, depth: bool = False) -> Non
         raise InputError('depth: expected views to give the depth of, found num_views = 0; ask for views or no depth')
 
 
-def sample_colours(
+def sample_coloured_surface(
     solid: Solid, num_points: int, rng: np.random.Generator, colours_rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Samples of the surface of a solid, their normals and the colours that its picture has there: [N, 3] float32, uint8."""
@@ -136,7 +138,7 @@ def chunk_order(points: np.ndarray, surface: np.ndarray) -> np.ndarray:
     return np.lexsort((distance, np.arange(len(points)) // CHUNK_POINTS))
 
 
-def take_views(mesh: trimesh.Trimesh, rng: np.random.Generator, num_views: int, depth: bool) -> dict:
+def view_columns(mesh: trimesh.Trimesh, rng: np.random.Generator, num_views: int, depth: bool) -> dict:
     """Columns of the views of a mesh in object coordinates; the cameras have the distribution of the R2N2 renderings."""
     if not num_views:
         return {}

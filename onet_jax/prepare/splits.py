@@ -105,7 +105,7 @@ def read_lists(
     InputError for a name in two lists.
     """
     lists, splits, missing, seen = Path(lists), {split: [] for split in SPLITS}, {}, {}
-    keys = {(category, plain(path.parent.name)): (category, name) for (category, name), path in files.items()}
+    keys = {(category, sanitise(path.parent.name)): (category, name) for (category, name), path in files.items()}
     keys |= {key: key for key in files}
     for category in sorted({category for category, _ in files}):
         for split in SPLITS:
@@ -113,7 +113,7 @@ def read_lists(
             if not path.is_file():
                 raise FileNotFoundError(f'{path}: expected a list of names, one a line, found no such file')
             for name in filter(None, map(str.strip, path.read_text().splitlines())):
-                key = keys.get((category, plain(name)))
+                key = keys.get((category, sanitise(name)))
                 if key is None:
                     missing[f'{category}/{name}'] = f'{path}: expected the name of a mesh, found none of this name'
                 elif key in seen:
@@ -124,7 +124,7 @@ def read_lists(
     return splits, missing
 
 
-def plain(part: str) -> str:
+def sanitise(part: str) -> str:
     """A part of a path that is a file name anywhere."""
     return re.sub(r'[^\w.+-]', '_', part).lstrip('.') or '_'
 
