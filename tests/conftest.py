@@ -22,9 +22,8 @@ os.environ |= {
 import jax
 import numpy as np
 import pytest
-
-from benchmarks import golden as golden_files
-from benchmarks.golden import SHARED
+from parity import golden as golden_files
+from parity.golden import SHARED
 
 
 @pytest.fixture(autouse=True, scope='module')

@@ -1,15 +1,51 @@
 """Every network against the outputs of the official implementation (see tests/golden/README.md)."""
 
+from pathlib import Path
+
+import jax
 import numpy as np
 import pytest
+from parity import conv_onet, modules, onet
+from parity.deviation import Deviations
+from parity.golden import SHARED, golden_names, read_golden
 
-from benchmarks import parity
+from onet_jax.networks.fast_gradients import reverse_mode
+
+FOLDERS = {
+    'layers': modules.layer_deviations,
+    'decoders': modules.decoder_deviations,
+    'encoders': modules.encoder_deviations,
+    'onet': onet.model_deviations,
+    'trained': modules.trained_deviations,
+    'checkpoints': onet.checkpoint_deviations,
+    'conv': conv_onet.conv_deviations,
+}
+PATTERNS = [f'{folder}/*.npz' for folder in FOLDERS if folder != 'conv']
+PATTERNS += [f'conv/conv_onet/{kind}_*.npz' for kind in ('unet', 'unet3d', 'enc', 'dec', 'model')]
+OLD_FORMAT = '_legacyformat'  # of torch; the content is that of the file without it, and so are its results
+FILES = [name for pattern in PATTERNS for name in golden_names(pattern)]
+FILES += [name.replace('.pt', '.npz') for name in golden_names(f'checkpoints/*{OLD_FORMAT}.pt')]
+ABSENT = f'{SHARED / "golden"} not found (set ONET_JAX_SHARED): only the files of tests/golden are compared'
 
 
-def files(*slow: str) -> list:
-    """All that are compared, but for those of mesh/ (in tests/geometry/); those that start like `slow` compile for long."""
-    names = [name for name in parity.compared_files() if not name.startswith('mesh/')]
-    return [pytest.param(name, marks=pytest.mark.slow) if name.startswith(slow) else name for name in names]
+def files(slow: tuple[str, ...]) -> list:
+    """All that are compared; those that start like one of `slow` compile for long."""
+    found = [pytest.param(name, marks=pytest.mark.slow) if name.startswith(slow) else name for name in FILES]
+    if not (SHARED / 'golden').is_dir():
+        found.append(pytest.param('others', marks=pytest.mark.skip(ABSENT)))
+    return found
+
+
+def deviations_of(file: str, dtype: type, fast: bool = True) -> Deviations:
+    """Of one golden file, with weights and inputs in float32 or float64; `python -m pytest -n0 -rP` prints them.
+
+    fast: with the derivative rules of a training step.
+    """
+    with jax.enable_x64(dtype == np.float64), reverse_mode(fast):
+        found = FOLDERS[Path(file).parts[0]](Path(file).stem, read_golden(file.replace(OLD_FORMAT, '')), dtype)
+    for kind, deviation in found.items():
+        print(f'{file} {np.dtype(dtype)}: {kind} {deviation.absolute:.1e} ({deviation.relative:.1e})')
+    return found
 
 
 # Where rounding moves values across the kink of a ReLU, or turns sines of 512 pi times a coordinate: the official float32
@@ -17,10 +53,8 @@ def files(*slow: str) -> list:
 ROUNDED = {'conv/conv_onet/model_pointconv.npz': 5e-2, 'conv/conv_onet/model_crop_grid_sincos.npz': 0.1}
 
 
-@pytest.mark.parametrize('file', files('conv/conv_onet/model'))
-def test_float64_equals_the_official_float64_run(file):
-    """What the official code also gives in float64 agrees to 1e-9, what it gives in float32 to its rounding."""
-    for kind, deviation in parity.deviations_of(file, np.float64).items():
+def check_float64(file: str, deviations: Deviations) -> None:
+    for kind, deviation in deviations.items():
         exact = file.split('/')[0] in ('decoders', 'encoders', 'onet', 'trained', 'conv') and kind.startswith(
             ('logits', 'input gradients', 'largest gradients', 'outputs', 'img', 'points', 'voxels', 'condition',
              'evidence', 'posterior', 'loss', 'norms', 'chosen points')
@@ -32,12 +66,26 @@ def test_float64_equals_the_official_float64_run(file):
             assert deviation.absolute == 0
 
 
-@pytest.mark.parametrize('file', files('conv/', 'onet/'))
+@pytest.mark.parametrize('file', files(slow=('conv/conv_onet/model',)))
+def test_float64_equals_the_official_float64_run(file):
+    """What the official code also gives in float64 agrees to 1e-9, what it gives in float32 to its rounding."""
+    check_float64(file, deviations_of(file, np.float64))
+
+
+@pytest.mark.parametrize('file', files(slow=('conv/', 'onet/')))
 def test_float32_equals_the_official_float32_run(file):
-    for kind, deviation in parity.deviations_of(file, np.float32).items():
+    for kind, deviation in deviations_of(file, np.float32).items():
         # Sines of 512 pi times a coordinate: the official float32 is as far from its float64.
         rounding = 100 if 'sincos' in file else 1
         bound = ROUNDED.get(file, 1e-3) if kind.startswith('gradients') else 1e-3 * rounding
         assert deviation.relative <= bound, (kind, deviation)
         if kind.startswith(('logits', 'outputs', 'img', 'points', 'voxels', 'condition')):
             assert deviation.absolute <= 1e-4 * rounding, (kind, deviation)
+
+
+PLAIN = ('decoders/cbatchnorm_cz.npz', 'conv/conv_onet/unet_depth3.npz', 'conv/conv_onet/unet3d_l2.npz')
+
+
+@pytest.mark.parametrize('file', [name for name in PLAIN if name in FILES])
+def test_gradients_without_the_rules_for_speed_are_the_official_ones(file):
+    check_float64(file, deviations_of(file, np.float64, fast=False))

@@ -1,4 +1,4 @@
-"""Deviations of Convolutional Occupancy Networks from the official implementation: U-Nets, encoders, decoders, models."""
+"""Convolutional Occupancy Networks beside the official ones: U-Nets, encoders, decoders, whole networks, sliding windows."""
 
 import ast
 
@@ -6,30 +6,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ml_collections import ConfigDict
 
-from benchmarks.golden import read_golden
-from benchmarks.module_parity import (
-    ZERO_GRADIENT,
-    Bare,
-    Deviation,
-    Deviations,
-    compare,
-    compare_by_name,
-    load_bare,
-    under,
-)
-from configs import conv_onet
-from onet_jax import losses, models
+from onet_jax import losses
 from onet_jax.convert import official
-from onet_jax.errors import InputError
-from onet_jax.models.conv_onet import build_module
-from onet_jax.networks import pointnet_plus_plus
-from onet_jax.networks.feature_planes import MAPS, LocalDecoder
-from onet_jax.networks.sliding_window import find_window_cells, window_cells
+from onet_jax.convert.names import LOCAL, layouts_of
+from onet_jax.models.conv_onet import make_modules
+from onet_jax.models.method import keywords_of
+from onet_jax.networks.feature_planes import LocalDecoder
+from onet_jax.networks.pointnet_plus_plus import BALL_RADII, GROUP_SIZES, gather, query_ball, sample_farthest
+from onet_jax.networks.sliding_window import find_window_cells
 from onet_jax.networks.unets import UNet, UNet3D
 from onet_jax.training.state import TrainState
 from onet_jax.training.step import make_train_step
+from parity.deviation import ZERO_GRADIENT, Deviation, Deviations, compare, compare_by_name
+from parity.golden import read_golden, under
+from parity.modules import load_bare
+from parity.settings import load_weights, make_config
 
 
 def conv_deviations(name: str, data: dict, dtype) -> Deviations:
@@ -52,33 +44,6 @@ def parameters(data: dict) -> dict[str, np.ndarray]:
     return {**under(data, 'param/'), **made}
 
 
-def golden_config(cfg: dict) -> ConfigDict:
-    """The network of a file, from the settings in it."""
-    kind, kwargs = cfg['encoder'], cfg.get('encoder_kwargs', cfg)
-    if kind == 'pointnet_plus_plus':
-        config = conv_onet.get_config('pointconv')
-        with config.unlocked():
-            config.model.update(cond_size=cfg['c_dim'], decoder_hidden_size=cfg['decoder_kwargs']['hidden_size'])
-        return config
-    planes, unet, unet3d = kwargs['plane_type'], kwargs.get('unet_kwargs', {}), kwargs.get('unet3d_kwargs', {})
-    config = conv_onet.get_config('voxels' if kind.startswith('voxel') else '')
-    with config.unlocked():
-        config.model.update(
-            maps=(planes,) if isinstance(planes, str) else tuple(planes),
-            cond_size=cfg['c_dim'],
-            encoder_hidden_size=kwargs.get('hidden_dim', 32),
-            pooling=kwargs.get('scatter_type', 'max'),
-            decoder_hidden_size=cfg.get('decoder_kwargs', {}).get('hidden_size', 32),
-            plane_resolution=kwargs['plane_resolution'],
-            grid_resolution=kwargs.get('grid_resolution', 32),
-            unet_depth=unet.get('depth', 0),
-            unet_size=unet.get('start_filts', 32),
-            unet3d_levels=unet3d.get('num_levels', 0),
-            unet3d_size=unet3d.get('f_maps', 32),
-        )
-    return config
-
-
 def unet(data: dict, dtype, out: str) -> Deviations:
     """unet*: outputs, loss and gradients."""
     cfg = ast.literal_eval(str(data['meta/cfg']))
@@ -87,7 +52,7 @@ def unet(data: dict, dtype, out: str) -> Deviations:
     else:
         module = UNet3D(cfg['out_channels'], cfg['num_levels'], cfg['f_maps'])
     x, weights = (jnp.moveaxis(jnp.asarray(data[f'in/{key}'], dtype), 1, -1) for key in 'xw')
-    net = load_bare(module, official.LOCAL, under(data, 'param/'), dtype, x)
+    net = load_bare(module, LOCAL, under(data, 'param/'), dtype, x)
 
     def loss(trainable, x):
         y = module.apply({'params': trainable}, x)
@@ -125,12 +90,13 @@ def encoder(data: dict, dtype, out: str) -> Deviations:
     """enc_*: feature maps."""
     cfg = ast.literal_eval(str(data['meta/cfg']))
     inputs = jnp.asarray(data['in/inputs'], dtype)
-    module = build_module(golden_config(cfg).model).encoder
+    config = make_config('conv_onet', {'encoder': cfg['encoder'], 'c_dim': cfg['c_dim'], 'encoder_kwargs': cfg})
+    module = make_modules(**keywords_of(config))[0].encoder
     module = module.clone(kernel_size=cfg['kernel_size']) if 'kernel_size' in cfg else module
-    found, _ = load_bare(module, official.LOCAL, under(data, 'param/'), dtype, inputs).run(inputs)
+    found, _ = load_bare(module, LOCAL, under(data, 'param/'), dtype, inputs).run(inputs)
     expected = under(data, f'{out}/feature/')
     if set(found) != set(expected):
-        raise InputError(f'expected the maps {sorted(expected)}, found {sorted(found)}')
+        raise ValueError(f'expected the maps {sorted(expected)}, found {sorted(found)}')
     return {'outputs': compare(*((jnp.moveaxis(found[name], -1, 1), expected[name]) for name in expected))}
 
 
@@ -143,7 +109,7 @@ def decoder(data: dict, dtype, out: str) -> Deviations:
     module = LocalDecoder(
         cfg['hidden_size'], cfg.get('leaky', False), cfg['n_blocks'], interpolation='nearest' if nearest else 'linear'
     )
-    net: Bare = load_bare(module, official.LOCAL, under(data, 'param/'), dtype, points, cond)
+    net = load_bare(module, LOCAL, under(data, 'param/'), dtype, points, cond)
 
     def loss(trainable, points, cond):
         logits = module.apply({'params': trainable}, points, cond)
@@ -152,7 +118,7 @@ def decoder(data: dict, dtype, out: str) -> Deviations:
     (value, logits), (by_weights, by_points, by_cond) = jax.jit(
         jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
     )(net.variables['params'], points, cond)
-    by_map = [(jnp.moveaxis(by_cond[name], -1, 1), data[f'{out}/grad_in/c/{name}']) for name in MAPS if name in cond]
+    by_map = [(jnp.moveaxis(by_cond[name], -1, 1), data[f'{out}/grad_in/c/{name}']) for name in cond]
     bound = module.bind({'params': net.variables['params']}, {name: x[0] for name, x in cond.items()}, dtype=dtype)
     return {
         'logits': compare((logits, data[f'{out}/logits']), (bound(points[0]), data[f'{out}/logits'][0])),
@@ -165,24 +131,22 @@ def decoder(data: dict, dtype, out: str) -> Deviations:
 def model(data: dict, dtype, out: str) -> Deviations:
     """model_*: logits, loss, gradients and, where they are there, two steps of Adam with the statistics after them, always
     against the float64 run."""
-    cfg, state = ast.literal_eval(str(data['meta/cfg'])), parameters(data)
-    config = golden_config(cfg['model'])
-    params = jax.tree.map(lambda x: jnp.asarray(x, dtype), official.from_state_dict(state, config))
-    network, method, layouts = (
-        models.occupancy_network(config.model),
-        models.build(config),
-        official.layouts_of(config, False),
-    )
+    state = parameters(data)
+    config = make_config('conv_onet', ast.literal_eval(str(data['meta/cfg']))['model'])
+    method, params = load_weights(state, config, dtype)
+    network, layouts, (field,) = method.model, layouts_of(config, False), config.data.inputs
 
     def batch(number):
         arrays = {key: jnp.asarray(x, dtype) for key, x in under(data, f'in/batch{number}/').items()}
-        return {'occ': arrays.pop('points.occ'), 'row': jnp.arange(len(arrays['points'])), **arrays}
+        targets = {'points': arrays['points'], 'occ': arrays['points.occ']}
+        return {'inputs': {field: arrays['inputs']}, 'targets': targets, 'row': jnp.arange(len(arrays['points']))}
 
     first = batch(0)
-    logits = network.occupancy(params, first['points'], network.encode(params, first['inputs']))
+    inputs, points, occ = first['inputs'][field], first['targets']['points'], first['targets']['occ']
+    logits = network.occupancy(params, points, network.encode(params, inputs))
 
     def loss(trainable):
-        return method.loss({**params, 'params': trainable}, first, jax.random.key(0), None)[0]
+        return network.loss({**params, 'params': trainable}, points, occ, inputs)[0]
 
     value, by_weights = jax.jit(jax.value_and_grad(loss))(params['params'])
     deviations = {
@@ -192,14 +156,14 @@ def model(data: dict, dtype, out: str) -> Deviations:
         'round trip': compare_by_name(official.to_state_dict(params, config), state),
     }
     if config.model.encoder == 'pointnet_plus_plus':
-        deviations['chosen points'] = compare(*chosen_points(first['inputs'], data))
+        deviations['chosen points'] = compare(*chosen_points(inputs, data))
     tx, values = optax.adam(1e-4), []
     train_state = TrainState(jnp.int32(0), params, tx.init(params['params']))
     step = jax.jit(make_train_step(method, tx, lambda key, raw: raw))
     for number in (0, 1):
         train_state, scalars = step(train_state, batch(number), jax.random.key(0))
         values.append(scalars['loss'])
-    after, zero = official.write_weights(train_state.params, layouts), zero_gradients(data, 'train/')
+    after, zero = official.write_weights(train_state.variables, layouts), zero_gradients(data, 'train/')
     expected = {name: x for name, x in under(data, 'out64/adam/after_step2/').items() if name not in zero}
     deviations['losses of 2 Adam steps'] = compare((jnp.stack(values), data['out64/adam/losses']))
     # Adam makes steps of its full rate also of rounding noise.
@@ -212,42 +176,22 @@ def model(data: dict, dtype, out: str) -> Deviations:
 def chosen_points(clouds: jax.Array, data: dict) -> list[tuple]:
     """What PointNet++ makes groups of, found and expected."""
     pairs, places = [], clouds
-    for radius, size, num_centres in zip(
-        pointnet_plus_plus.RADII, pointnet_plus_plus.GROUP_SIZES, (512, 128), strict=True
-    ):
-        chosen = jax.vmap(lambda x, count=num_centres: pointnet_plus_plus.choose_far(x, count))(places)
-        centres = pointnet_plus_plus.take(places, chosen)
-        near = jax.vmap(lambda a, b, r=radius, k=size: pointnet_plus_plus.find_near(a, b, r, k))(centres, places)
+    for radius, size, num_centres in zip(BALL_RADII, GROUP_SIZES, (512, 128), strict=True):
+        chosen = jax.vmap(lambda x, count=num_centres: sample_farthest(x, count))(places)
+        centres = gather(places, chosen)
+        near = jax.vmap(lambda a, b, r=radius, k=size: query_ball(a, b, r, k))(centres, places)
         pairs += [(chosen, data[f'out/fps{num_centres}']), (near, data[f'out/ball{size}'])]
         places = centres
     return pairs
 
 
-def crop_config(cfg: dict) -> ConfigDict:
-    """The network of windows of a file, from the settings in it."""
-    network, kwargs, window = cfg['model'], cfg['model']['encoder_kwargs'], cfg['data']
-    config = conv_onet.get_config('crops')
-    with config.unlocked():
-        config.model.update(
-            cond_size=network['c_dim'],
-            encoder_hidden_size=kwargs['hidden_dim'],
-            decoder_hidden_size=network['decoder_kwargs']['hidden_size'],
-            unet3d_levels=kwargs['unet3d_kwargs']['num_levels'],
-            unet3d_size=kwargs['unet3d_kwargs']['f_maps'],
-            unit_size=window['unit_size'],
-            query_cells=window['query_vol_size'],
-            sin_cos=network.get('pos_encoding') == 'sin_cos',
-        )
-    return config
-
-
 def crop_model(data: dict, dtype, out: str) -> Deviations:
     """model_crop_*: cells, logits, loss, gradients and the losses of two steps of Adam, in windows of the official loader."""
-    config, state = crop_config(ast.literal_eval(str(data['meta/cfg']))), under(data, 'param/')
-    params = jax.tree.map(lambda x: jnp.asarray(x, dtype), official.from_state_dict(state, config))
-    module, layouts = build_module(config.model), official.layouts_of(config, False)
-    unit, levels = config.model.unit_size, config.model.unet3d_levels
-    num_cells = window_cells(config.model.query_cells, levels)
+    cfg, state = ast.literal_eval(str(data['meta/cfg'])), under(data, 'param/')
+    config = make_config('conv_onet', {**cfg['data'], **cfg['model']})
+    _, params = load_weights(state, config, dtype)
+    _, module = make_modules(**keywords_of(config))
+    unit, num_cells, layouts = config.model.unit_size, module.encoder.num_cells, layouts_of(config, False)
     raw = read_golden('conv/conv_onet/crop_inputs.npz')
 
     def batch(number):
@@ -264,7 +208,7 @@ def crop_model(data: dict, dtype, out: str) -> Deviations:
 
     def forward(trainable, inputs, low, points, corner, occ):
         variables = {'params': trainable}
-        cond = module.apply(variables, inputs, low, method=lambda m, x, low: m.encoder(x, low, train=True))
+        cond = module.apply(variables, inputs, low, method=lambda m, x, low: m.encoder(x, low))
         logits = module.apply(variables, points, {**cond, 'low': corner}, method='decode')
         return losses.occupancy_bce(logits, occ).sum(axis=1).mean(), logits
 

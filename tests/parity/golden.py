@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get('ONET_JAX_SHARED', ROOT.parent / 'shared'))
-FOLDERS = (ROOT / 'tests' / 'golden', SHARED / 'golden')
+TESTS = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get('ONET_JAX_SHARED', TESTS.parents[1] / 'shared'))
+FOLDERS = (TESTS / 'golden', SHARED / 'golden')
 
 
 def find_golden(file: str) -> Path | None:
@@ -27,3 +27,8 @@ def read_golden(file: str) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f'{file}: expected it under one of {[str(f) for f in FOLDERS]} (set ONET_JAX_SHARED)')
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+def under(data: dict, prefix: str) -> dict[str, np.ndarray]:
+    """The arrays whose key starts with `prefix`, without it."""
+    return {key.removeprefix(prefix): value for key, value in data.items() if key.startswith(prefix)}

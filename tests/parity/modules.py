@@ -1,4 +1,4 @@
-"""Deviations of single modules from the official implementation: layers, decoders, encoders, fields of trained networks."""
+"""Single modules beside the official ones: layers, decoders, encoders, decoders of trained networks."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,70 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from benchmarks.golden import read_golden
 from onet_jax import losses
-from onet_jax.convert import official
-from onet_jax.errors import InputError
-from onet_jax.geometry.field import field_normals
-from onet_jax.geometry.refine import loss_and_gradient, pad, refine_vertices
-from onet_jax.networks.decoders import DECODERS, Decoder
+from onet_jax.convert import names, official
+from onet_jax.networks.decoders import DECODER_OPTIONS, Decoder
 from onet_jax.networks.encoders.image import ConvEncoder, ResNet
 from onet_jax.networks.encoders.latent import LatentEncoder
 from onet_jax.networks.encoders.points import Pointnet
 from onet_jax.networks.encoders.voxels import VoxelEncoder
 from onet_jax.networks.layers import ConditionalBatchNorm, ResnetBlock
+from parity.deviation import ZERO_GRADIENT, Deviations, compare, compare_by_name
+from parity.golden import under
 
-ZERO_GRADIENT = 1e-9  # of a weight, in float64: what is below is rounding noise
-
-
-class Deviation(NamedTuple):
-    """Largest differences of one kind of quantity."""
-
-    absolute: float = 0.0
-    relative: float = 0.0
-
-    def merge(self, found, expected, *, absolute_only: bool = False) -> 'Deviation':
-        """With one more array. Raises ValueError for arrays of different shapes."""
-        found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-        if found.shape != expected.shape:
-            raise InputError(f'expected shape {expected.shape}, found {found.shape}')
-        if not expected.size:
-            return self
-        difference = float(np.abs(found - expected).max())
-        relative = 0.0 if absolute_only or difference == 0 else difference / float(np.abs(expected).max())
-        return Deviation(max(self.absolute, difference), max(self.relative, relative))
-
-
-Deviations = dict[str, Deviation]  # kind of quantity -> how far
-
-
-def compare(*pairs) -> Deviation:
-    """Of pairs (found, expected)."""
-    deviation = Deviation()
-    for found, expected in pairs:
-        deviation = deviation.merge(found, expected)
-    return deviation
-
-
-def compare_by_name(found: dict, expected: dict, absolute_only: set[str] = frozenset()) -> Deviation:
-    """Of weights under their official names. Counters of batches are no weights. Raises KeyError for a missing one."""
-    deviation = Deviation()
-    for name, array in expected.items():
-        if not name.endswith('num_batches_tracked'):
-            deviation = deviation.merge(found[name], array, absolute_only=name in absolute_only)
-    return deviation
-
-
-def under(data: dict, prefix: str) -> dict[str, np.ndarray]:
-    """The arrays whose key starts with `prefix`, without it."""
-    return {key.removeprefix(prefix): value for key, value in data.items() if key.startswith(prefix)}
+DECODER_LAYOUTS = names.FAMILIES['onet'].decoders
 
 
 class Bare(NamedTuple):
     """A module of its own (a decoder, a layer) with the weights of a golden file."""
 
     module: nn.Module
-    layout: official.Layout
+    layout: names.Layout
     variables: dict
 
     def run(self, *inputs, cond: dict | None = None, **mode: bool) -> tuple:
@@ -87,7 +42,7 @@ class Bare(NamedTuple):
         return {name.removeprefix('module.'): array for name, array in state.items()}
 
 
-def load_bare(module: nn.Module, layout: official.Layout, state: dict, dtype, *inputs, **kwargs) -> Bare:
+def load_bare(module: nn.Module, layout: names.Layout, state: dict, dtype, *inputs, **kwargs) -> Bare:
     """`module` with official weights; inputs and kwargs are those of a call."""
     shapes = jax.eval_shape(partial(module.init, **kwargs), jax.random.key(0), *inputs)
     read = official.read_weights(
@@ -103,12 +58,12 @@ def load_decoder(name: str, data: dict, dtype, cond_size: int, latent_size: int)
     """The decoder of a golden file; `name` says which, as 'cbatchnorm_legacy_cz_leaky' does."""
     words, state = name.split('_'), under(data, 'param/')
     kind = 'cbatchnorm_noresnet' if 'noresnet' in words else words[0]
-    layout = official.DECODERS[kind]
+    layout = DECODER_LAYOUTS.get(kind, names.PLAIN)
     if 'legacy' in words:
-        layout = official.legacy_layout(layout)
+        layout = names.legacy_layout(layout)
     hidden_size = state['conv_p.bias' if kind == 'cbatchnorm2' else 'fc_p.bias'].size
     num_blocks = 1 + max((int(key.split('.')[1]) for key in state if key.startswith('blocks.')), default=4)
-    decoder = Decoder(hidden_size, latent_size, leaky='leaky' in words, num_blocks=num_blocks, **DECODERS[kind])
+    decoder = Decoder(hidden_size, latent_size, leaky='leaky' in words, num_blocks=num_blocks, **DECODER_OPTIONS[kind])
     return load_bare(decoder, layout, state, dtype, jnp.zeros((1, 2, 3)), jnp.zeros((1, cond_size)))
 
 
@@ -166,7 +121,7 @@ def layer_deviations(name: str, data: dict, dtype) -> Deviations:
     else:
         sizes = {'features': data['param/fc_1.bias'].size, 'hidden_size': data['param/fc_0.bias'].size}
         module = ResnetBlock(norm=ConditionalBatchNorm if conditional else None, **sizes)
-    layout = official.DECODERS['cbatchnorm' if conditional else 'simple']
+    layout = DECODER_LAYOUTS['cbatchnorm'] if conditional else names.PLAIN
     keywords = {'cond': inputs[1]} if conditional else {}
     layer = load_bare(module, layout, under(data, 'param/'), dtype, inputs[0], train=False, **keywords)
     deviations = {}
@@ -184,7 +139,7 @@ def encoder_deviations(name: str, data: dict, dtype) -> Deviations:
     """encoders/*: outputs in both modes, for the ResNet also its statistics. Images are [B, 3, H, W] there."""
     out = 'out64' if dtype == np.float64 else 'out'
     state = under(data, 'param/')
-    layout = official.RESNET if name == 'resnet18' else official.Layout()
+    layout = names.RESNET if name == 'resnet18' else names.PLAIN
     if name.startswith('encoder_latent'):
         inputs = [jnp.asarray(data[f'in/pxc/{i}'], dtype) for i in range(3)]
         module = LatentEncoder(state['fc_mean.bias'].size, leaky=name.endswith('leaky'))
@@ -232,38 +187,3 @@ def load_field(data: dict, dtype, cond: np.ndarray, latent: np.ndarray | None = 
 
 def _logits(decoder, variables, cond, latent, points):
     return decoder.apply(variables, points[None], cond, latent)[0]
-
-
-def mesh_deviations(name: str, data: dict, dtype) -> Deviations:
-    """mesh/estimate_normals and mesh/refine_*: normals, loss before each step, first gradient, vertices."""
-
-    def trained():
-        return read_golden('trained/torus_h32_c16.npz')
-
-    if name == 'estimate_normals':
-        points = data['in/vertices'].astype(dtype)
-        fields = {
-            'trained': load_field(trained(), dtype, data['in/c_trained']),
-            'random': load_field(data, dtype, data['in/c_random'], data['in/z_random']),
-        }
-        return {
-            f'normals, {kind} network': compare((field_normals(field, points), data[f'out/normals_{kind}']))
-            for kind, field in fields.items()
-        }
-    if name == 'refine_trained_torus':
-        field = load_field(trained(), dtype, data['in/c'])
-    else:
-        field = load_field(data, dtype, data['in/c'], data['in/z'])
-    vertices, weights = (data[key].astype(dtype) for key in ('in/vertices', 'in/dirichlet'))
-    faces = data['in/faces']
-    threshold = float(data['in/threshold_prob'])
-    padded = [jnp.asarray(pad(x)) for x in (vertices, faces, weights[0])]
-    _, gradient = jax.jit(loss_and_gradient)(*padded[:2], field, padded[2], threshold, len(faces))
-    first, _ = refine_vertices(vertices, faces, field, weights[:1], threshold)
-    last, losses = refine_vertices(vertices, faces, field, weights, threshold)
-    return {
-        'losses of 30 steps': compare((losses, data['out/loss'])),
-        'first gradient': compare((gradient[: len(vertices)], data['out/grad_step1'])),
-        'vertices after 1 step': compare((first, data['out/vertices_after_step1'])),
-        'vertices after 30 steps': compare((last, data['out/vertices'])),
-    }
