@@ -11,25 +11,25 @@ class BadExamples:
     """The examples of a dataset that a run leaves out. Which ones depends on the files alone, not on when they are read."""
 
     def __init__(self, limit: int = 0):
-        """limit: how many may be left out. Raises ValueError for a negative number."""
+        """limit: how many may be left out. Raises InputError for a negative number."""
         if limit < 0:
             raise InputError(f'--max_bad_examples: expected a number of at least 0, found {limit}')
         self.limit = limit
         self.reasons: dict[str, str] = {}  # 'category/name' -> what is wrong, with the name of the file
 
     def attempt(self, name: str, read: Callable[[], Any]) -> Any:
-        """read(), or None for an example of which it raises FileNotFoundError or ValueError.
+        """read(), or None for an example of which it raises FileNotFoundError or InputError; any other error is a defect.
 
-        Raises ValueError beyond the limit.
+        Raises InputError beyond the limit.
         """
         try:
             return read()
-        except (FileNotFoundError, ValueError) as error:
+        except (FileNotFoundError, InputError) as error:
             self.add(name, str(error))
             return None
 
     def add(self, name: str, reason: str) -> None:
-        """Count a bad example and print a line, once for each. Raises ValueError, naming all, beyond the limit."""
+        """Count a bad example and print a line, once for each. Raises InputError, naming all, beyond the limit."""
         if name in self.reasons:
             return
         self.reasons[name] = reason

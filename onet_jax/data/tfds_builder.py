@@ -74,7 +74,8 @@ class OccupancyShapes(tfds.core.GeneratorBasedBuilder):
 
 
 def cut_records(shape: Shape, need: Need) -> Iterator[dict[str, bytes]]:
-    """The records of a shape: each has other labelled points, as long as there are any, and the samples and views in turn."""
+    """The records of a shape: as many as it has pieces of labelled points, or views where there are more; what there is less of
+    comes again."""
     pieces = {}
     for name in need.columns:
         column, value = COLUMNS[name], getattr(shape, name)
@@ -86,7 +87,7 @@ def cut_records(shape: Shape, need: Need) -> Iterator[dict[str, bytes]]:
             chunks, size = cut_chunks(shape, name), need.chunks[column.per]
             pieces[name] = [chunks[i : i + size].tobytes() for i in range(0, len(chunks) - size + 1, size)]
     kinds = {COLUMNS[name].per: len(parts) for name, parts in pieces.items()}
-    num_records = next((kinds[per] for per in ('point', 'sample', 'view') if per in kinds), 1)
+    num_records = max(kinds.get('point') or kinds.get('sample', 1), kinds.get('view', 1))
     for k in range(num_records):
         yield {name: parts[k % len(parts)] for name, parts in pieces.items()}
 

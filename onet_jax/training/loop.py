@@ -83,7 +83,8 @@ def train(
     state = create_state(init_key, method, tx, transform(train_key, example), ema_decay)
     if trunk is not None:
         state = state._replace(variables=official.init_trunk(state.variables, trunk, config))
-    _check_selector(config, dataset, metrics, state)
+    batch, _ = next(dataset.evaluation_batches(config, config.eval.split, batch_size=1, left_out=left_out))
+    _check_selector(config, jax.eval_shape(metrics, state.variables, batch))
     state = parallel.replicate(state)
     train_key = parallel.replicate(train_key)
 
@@ -167,10 +168,9 @@ def _check_settings(config: ConfigDict) -> None:
         raise InputError(f'config.eval.render_every_steps: expected a number of steps, or 0 for never, found {found}')
 
 
-def _check_selector(config: ConfigDict, dataset: Shapes, metrics, state: TrainState | AveragedState) -> None:
+def _check_selector(config: ConfigDict, measured: dict) -> None:
     """Raises InputError where validation does not measure what the best checkpoint is to be chosen by."""
-    batch, _ = next(dataset.evaluation_batches(config, config.eval.split, batch_size=1))
-    known = sorted(METRICS.keys() & jax.eval_shape(metrics, state.variables, batch).keys())
+    known = sorted(METRICS.keys() & measured.keys())
     if config.eval.select_by not in known:
         raise InputError(f'config.eval.select_by: expected one of {known}, found {config.eval.select_by!r}')
 
