@@ -65,9 +65,12 @@ def mesh(**changes) -> dict:
 
 
 def experiment(model: dict, data: dict, **groups) -> ConfigDict:
-    """The locked config; a key of `model` and `data` whose value is None is not of the variant, and left out."""
-    model, data = ({key: value for key, value in group.items() if value is not None} for group in (model, data))
-    return ConfigDict({'model': model, 'data': data, **groups}).lock()
+    """The locked config; a key of a group whose value is None is not of the variant, and left out."""
+    groups = {'model': model, 'data': data, **groups}
+    for name, group in groups.items():
+        if isinstance(group, dict):
+            groups[name] = {key: value for key, value in group.items() if value is not None}
+    return ConfigDict(groups).lock()
 
 
 def choose(name: str, variants: str, *options: Sequence[str]) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'num_near_points': 0 if not tiny else 208 if pointconv else 416,  # nearest to the surface; 0: as drawn
             'sampling': 'uniform',  # 'uniform', 'equal' or 'surface': how the dataset's points were drawn
             # The embedded dataset, built where no --data_dir is given.
-            'families': (),  # all of them
+            'families': (),  # () is all of them
             'num_shapes_per_family': 80 if tiny else 100,
             'num_points': 16_384 if tiny else 100_000,
             'num_views': 0,

@@ -43,7 +43,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'num_near_points': 208 if tiny and not sampling else 0,  # nearest to the surface; 0: as drawn
             'sampling': sampling.removeprefix('sampling=').removesuffix('64') or 'uniform',  # of the dataset's points
             # The embedded dataset, built where no --data_dir is given.
-            'families': (),  # all of them
+            'families': (),  # () is all of them
             'num_shapes_per_family': 80 if tiny else 100,
             'num_points': 16_384 if tiny else 100_000,
             'num_views': 24,

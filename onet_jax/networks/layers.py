@@ -1,6 +1,7 @@
 """Layers shared by all networks, with the initialisation and the normalisation of the official PyTorch code.
 
-linear, batch normalisation, conditional batch normalisation, pre-activation ResNet block, convolution
+linear, batch normalisation, conditional batch normalisation, pre-activation ResNet block, convolution,
+transposed convolution
 
 B batch, T points, F features, C condition. All layers act on the last axis: channels come last, in images and volumes too.
 `train` is the mode of the normalisations: the statistics of the batch, or the running ones. Sub-modules carry the names of
@@ -9,6 +10,8 @@ the official checkpoints (`fc_0`, `bn_1`, `conv_gamma`, ...), so that converting
 Mixed precision: a layer computes in the precision of its input, float32 or bfloat16; parameters, the statistics of
 normalisations and the sums inside matrix products are float32 in either.
 """
+
+from itertools import product
 
 import flax.linen as nn
 import jax
@@ -185,3 +188,41 @@ class Conv(nn.Module):
             fan_in = kernel.size // self.features
             y = y + self.param('bias', self.bias_init or uniform(fan_in**-0.5), (self.features,)).astype(y.dtype)
         return y
+
+
+class TransposedConv(nn.Module):
+    """Transposed convolution with an odd kernel and stride 2, which doubles each axis: [B, *space, F] -> [B, *(2 space),
+    features].
+
+    In PyTorch's terms the padding is (kernel_size - 1) / 2 and the output padding 1, with its default initialisation.
+    """
+
+    features: int
+    kernel_size: int = 3
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, *space, F] -> [B, *(2 space), features]."""
+        batch, *space, size = x.shape
+        num_axes, half = len(space), (self.kernel_size - 1) // 2
+        init = uniform((self.kernel_size**num_axes * self.features) ** -0.5)
+        # As that of the convolution which it is the transpose of, from `features` to `size` channels.
+        kernel = self.param('kernel', init, (*(self.kernel_size,) * num_axes, self.features, size)).astype(x.dtype)
+        # Value o of the result along an axis sees value i by the tap t where 2 i + t = o + half: for each parity of o a product
+        # of matrices, of the values (i - o // 2, t) that it sees.
+        seen = [
+            [((parity + half - t) // 2, t) for t in range(self.kernel_size) if (parity + half - t) % 2 == 0]
+            for parity in (0, 1)
+        ]
+        padded = jnp.pad(x, ((0, 0), *((half // 2, (half + 1) // 2),) * num_axes, (0, 0)))
+        parts = []
+        for parity in product((0, 1), repeat=num_axes):
+            pairs = [list(zip(*pair, strict=True)) for pair in product(*(seen[p] for p in parity))]
+            starts = [[step + half // 2 for step in steps] for steps, _ in pairs]
+            values = [padded[:, *(slice(i, i + n) for i, n in zip(start, space, strict=True))] for start in starts]
+            weights = [kernel[taps].T for _, taps in pairs]  # [size, features] each
+            parts.append(multiply(jnp.concatenate(values, axis=-1), jnp.concatenate(weights)))
+        y = jnp.stack(parts, axis=-2).reshape(batch, *space, *(2,) * num_axes, self.features)
+        order = [axis for i in range(num_axes) for axis in (1 + i, 1 + num_axes + i)]
+        y = y.transpose(0, *order, y.ndim - 1).reshape(batch, *(2 * n for n in space), self.features)
+        return y + self.param('bias', init, (self.features,)).astype(y.dtype)
