@@ -3,26 +3,29 @@ import numpy as np
 import optax
 import pytest
 from model_configs import small_config
+from parity.settings import make_config
 
-from configs import onet_image
 from onet_jax import models
-from onet_jax.convert import official
+from onet_jax.convert import names, official
+from onet_jax.errors import InputError
 from onet_jax.models import onet
-from onet_jax.networks.decoders import DECODERS
+from onet_jax.networks.decoders import DECODER_OPTIONS
+
+
+def shapes_of(config):
+    return official.variable_shapes(models.build(config), config)
 
 
 def random_params(config):
     """Variables of the network of a config, every one of them random."""
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), official.variable_shapes(config))
+    return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes_of(config))
 
 
 def config_of(encoder, decoder, **sizes):
-    config = small_config()
-    with config.unlocked():
-        config.model.update(encoder=encoder, decoder=decoder, num_shapes=5, **sizes)
-        config.data.input = onet.ENCODERS[encoder].input
-    return config
+    """A small network, by its official names."""
+    sizes = {'cond_size': 12, 'encoder_hidden_size': 8, 'decoder_hidden_size': 16, 'num_shapes': 5, **sizes}
+    return make_config('onet', {'encoder': encoder, 'decoder': decoder}, **sizes)
 
 
 def assert_same(a, b):
@@ -31,7 +34,7 @@ def assert_same(a, b):
 
 
 CASES = [(encoder, 'cbatchnorm') for encoder in onet.ENCODERS if encoder not in ('none', 'resnet101')]
-CASES += [('pointnet_simple', decoder) for decoder in DECODERS]
+CASES += [('pointnet_simple', decoder) for decoder in DECODER_OPTIONS]
 
 
 @pytest.mark.parametrize('encoder, decoder', CASES)
@@ -41,8 +44,8 @@ def test_there_and_back_is_exact(encoder, decoder):
     params = random_params(config)
     for legacy in (False, True):
         state = official.to_state_dict(params, config, legacy=legacy, num_batches=9)
-        assert_same(official.from_state_dict(state, config), params)
-        assert official.is_legacy(state) == (legacy and decoder not in ('simple', 'batchnorm'))
+        assert_same(official.from_state_dict(state, shapes_of(config), config), params)
+        assert names.is_legacy(state) == (legacy and decoder not in ('simple', 'batchnorm'))
     assert len(set(state)) == len(state)
 
 
@@ -71,8 +74,8 @@ def test_every_problem_is_listed():
     del state['decoder.fc_p.bias']
     state['encoder.fc_c.bias'] = np.zeros(3, np.float32)
     state['decoder.fc_c.weight'] = np.zeros((2, 2), np.float32)
-    with pytest.raises(ValueError, match='expected those of the network that the config describes') as error:
-        official.from_state_dict(state, config)
+    with pytest.raises(InputError, match='expected those of the network that the config describes') as error:
+        official.from_state_dict(state, shapes_of(config), config)
     for line in (
         'decoder.fc_p.bias: missing, expected shape [16]',
         'encoder.fc_c.bias: expected shape [12], found [3]',
@@ -96,9 +99,9 @@ def adam_dict(state, steps, keys=None, **settings):
 def test_the_state_of_adam_finds_its_weights():
     config = small_config()
     params = random_params(config)
-    state = official.to_state_dict(params, config)
+    state, where = official.to_state_dict(params, config), (params, config)
     fresh = optax.adam(1e-3).init(params['params'])
-    found = official.from_adam(adam_dict(state, 17), state, fresh, config)
+    found = official.from_adam(adam_dict(state, 17), state, fresh, *where)
     assert int(found[0].count) == 17
     assert_same(found[0].mu, jax.tree.map(lambda x: x + np.float32(1), params['params']))
     assert_same(found[0].nu, jax.tree.map(np.abs, params['params']))
@@ -106,19 +109,17 @@ def test_the_state_of_adam_finds_its_weights():
     addresses = [
         int(x) for x in np.random.default_rng(0).permutation(len(jax.tree.leaves(params['params']))) * 72 + 10**14
     ]
-    assert_same(official.from_adam(adam_dict(state, 17, addresses), state, fresh, config), found)
-    assert official.from_adam({**adam_dict(state, 1), 'state': {}}, state, fresh, config) is fresh
-    with pytest.raises(ValueError, match=r'lr 0.01, not 0.001; .*--config.optim.learning_rate=0.01'):
-        official.from_adam(adam_dict(state, 17, lr=0.01), state, fresh, config)
-    with pytest.raises(ValueError, match='amsgrad True, not False'):
-        official.from_adam(adam_dict(state, 17, amsgrad=True), state, fresh, config)
+    assert_same(official.from_adam(adam_dict(state, 17, addresses), state, fresh, *where), found)
+    assert official.from_adam({**adam_dict(state, 1), 'state': {}}, state, fresh, *where) is fresh
+    with pytest.raises(InputError, match=r'lr 0.01, not 0.001; .*--config.optim.learning_rate=0.01'):
+        official.from_adam(adam_dict(state, 17, lr=0.01), state, fresh, *where)
+    with pytest.raises(InputError, match='amsgrad True, not False'):
+        official.from_adam(adam_dict(state, 17, amsgrad=True), state, fresh, *where)
 
 
 def test_a_trunk_of_torchvision_starts_the_encoder():
-    config = onet_image.get_config()
-    with config.unlocked():
-        config.model.update(cond_size=4, decoder_hidden_size=4)
-    params = models.build(config).init(jax.random.key(0), models.example_batch(config.model))
+    config = config_of('resnet18', 'cbatchnorm', cond_size=4, decoder_hidden_size=4)
+    params = jax.tree.map(np.zeros_like, random_params(config))
     donor = official.to_state_dict(random_params(config), config)
     prefix = 'encoder.features.'
     state = {name.removeprefix(prefix): array for name, array in donor.items() if name.startswith(prefix)}
@@ -128,9 +129,9 @@ def test_a_trunk_of_torchvision_starts_the_encoder():
     for name, array in official.to_state_dict(params, config).items():
         expected = donor if name.startswith(prefix) and 'num_batches' not in name else {name: array}
         np.testing.assert_array_equal(after[name], expected[name], err_msg=name)
-    with pytest.raises(ValueError, match=r'encoder.features.conv1.weight: missing'):
+    with pytest.raises(InputError, match=r'encoder.features.conv1.weight: missing'):
         official.init_trunk(params, {k: v for k, v in state.items() if k != 'conv1.weight'}, config)
-    with pytest.raises(ValueError, match=r'config.model.encoder_init: expected a ResNet to initialise'):
+    with pytest.raises(InputError, match=r'config.train.encoder_init: expected a ResNet to initialise'):
         official.init_trunk(params, state, small_config())
 
 
@@ -139,23 +140,24 @@ def test_what_is_no_checkpoint_is_named():
     assert official.split_checkpoint({'model': weights, 'it': 3}) == (weights, {'it': 3})
     assert official.split_checkpoint(weights) == (weights, {})
     for stored in ({}, {'it': 3}, [1, 2], {'model': {'a': 'text'}}):
-        with pytest.raises(ValueError, match="expected weights by name, or a checkpoint with the key 'model'"):
+        with pytest.raises(InputError, match="expected weights by name, or a checkpoint with the key 'model'"):
             official.split_checkpoint(stored)
 
 
 def test_another_optimiser_is_named():
     config = small_config()
-    state = official.to_state_dict(random_params(config), config)
-    good, fresh = adam_dict(state, 3), optax.adam(1e-3).init(random_params(config)['params'])
+    params = random_params(config)
+    state, where = official.to_state_dict(params, config), (params, config)
+    good, fresh = adam_dict(state, 3), optax.adam(1e-3).init(params['params'])
     sgd = {'state': {}, 'param_groups': [{'lr': 0.1, 'momentum': 0.9, 'params': [0]}]}
     for bad in ({}, None, {'state': {}, 'param_groups': []}, sgd):
-        with pytest.raises(ValueError, match=r"expected one group of Adam's, found something else .*--nooptimizer"):
-            official.from_adam(bad, state, fresh, config)
+        with pytest.raises(InputError, match=r"expected one group of Adam's, found something else .*--nooptimizer"):
+            official.from_adam(bad, state, fresh, *where)
     lost = {**good, 'state': {k: v for k, v in good['state'].items() if k != 5}}
     uneven = {**good, 'state': {k: {**v, 'step': k} for k, v in good['state'].items()}}
     for bad in (lost, uneven):
-        with pytest.raises(ValueError, match=r'expected moments of .* weights after one number of steps'):
-            official.from_adam(bad, state, fresh, config)
+        with pytest.raises(InputError, match=r'expected moments of .* weights after one number of steps'):
+            official.from_adam(bad, state, fresh, *where)
 
 
 def test_wrapped_and_damaged_weights():
@@ -163,5 +165,5 @@ def test_wrapped_and_damaged_weights():
     found, rest = official.split_checkpoint({'state_dict': weights, 'epoch': 3})
     assert list(found) == ['a', 'b']
     assert rest == {'epoch': 3}
-    with pytest.raises(ValueError, match=r"expected finite weights, found NaN or infinity in \['b'\]"):
+    with pytest.raises(InputError, match=r"expected finite weights, found NaN or infinity in \['b'\]"):
         official.split_checkpoint({'a': np.zeros(2), 'b': np.array([np.nan])})

@@ -35,6 +35,7 @@ from torch_writers import (
 )
 
 from onet_jax.convert.torch_file import GLOBALS, read_torch_file
+from onet_jax.errors import InputError
 
 
 class Malicious:
@@ -73,7 +74,7 @@ def test_a_malicious_pickle_does_not_run(tmp_path, kind, protocol, name):
     else:
         content = {'plain': b'', 'legacy': good, 'legacy magic': b'', 'legacy keys': good + program({})}[kind]
         path.write_bytes(content + evil)
-    with pytest.raises(ValueError, match=f'evil.pt: expected a checkpoint of tensors, found .* calls {shown}; refused'):
+    with pytest.raises(InputError, match=f'evil.pt: expected a checkpoint of tensors, found .* calls {shown}; refused'):
         read_torch_file(path)
     assert not canary.exists()
 
@@ -128,7 +129,7 @@ def test_abuse_of_what_is_allowed_is_refused(tmp_path, kind, value, found):
     if found is None:
         assert read_torch_file(path)[0] == {}, 'attributes are dropped'
     else:
-        with pytest.raises(ValueError, match=f'evil.pt: expected .*{found}') as caught:
+        with pytest.raises(InputError, match=f'evil.pt: expected .*{found}') as caught:
             read_torch_file(path)
         assert len(str(caught.value)) < 1000
     assert defaults == {name: getattr(function, '__defaults__', None) for name, function in GLOBALS.items()}
@@ -157,11 +158,11 @@ def test_values_that_would_print_without_end_are_not_printed(tmp_path):
     ]:
         for kind, write in WRITERS.items():
             write(tmp_path / f'{kind}.pt', [nested, value], {'0': FLOATS})
-            with pytest.raises(ValueError, match=rf'{kind}\.pt: expected') as caught:
+            with pytest.raises(InputError, match=rf'{kind}\.pt: expected') as caught:
                 read_torch_file(tmp_path / f'{kind}.pt')
             assert len(str(caught.value)) < 1000
     write_legacy(tmp_path / 'a.pt', {}, {}, version=[nested, again])
-    with pytest.raises(ValueError, match=r'a\.pt: expected format 1001, found \['):
+    with pytest.raises(InputError, match=r'a\.pt: expected format 1001, found \['):
         read_torch_file(tmp_path / 'a.pt')
 
 
@@ -193,7 +194,7 @@ def test_values_that_would_print_without_end_are_not_printed(tmp_path):
 @pytest.mark.parametrize('kind', WRITERS)
 def test_tensors_outside_their_storage_are_refused(tmp_path, kind, offset, size, stride):
     WRITERS[kind](tmp_path / 'a.pt', tensor(STORAGE, offset, size, stride), {'0': FLOATS})
-    with pytest.raises(ValueError, match=r'a\.pt: expected'):
+    with pytest.raises(InputError, match=r'a\.pt: expected'):
         read_torch_file(tmp_path / 'a.pt')
 
 
@@ -213,13 +214,13 @@ def test_storages_that_do_not_fit_are_refused(tmp_path, write):
     path = tmp_path / 'a.pt'
     for count in (11, 13, 2**40, 2**62):
         write(path, tensor(reference('0', 'FloatStorage', count), 0, (1,), (1,)), {'0': FLOATS})
-        with pytest.raises(ValueError, match=r'a\.pt: expected .* (bytes|elements) in'):
+        with pytest.raises(InputError, match=r'a\.pt: expected .* (bytes|elements) in'):
             read_torch_file(path)
     write(path, tensor(reference('1', 'FloatStorage', 12), 0, (1,), (1,)), {'0': FLOATS})
-    with pytest.raises(ValueError, match=r'a\.pt: expected'):
+    with pytest.raises(InputError, match=r'a\.pt: expected'):
         read_torch_file(path)
     write(path, [STORAGE, reference('0', 'IntStorage', 12)], {'0': FLOATS})
-    with pytest.raises(ValueError, match=r"a\.pt: expected 12 float32 in storage '0', found 12 int32"):
+    with pytest.raises(InputError, match=r"a\.pt: expected 12 float32 in storage '0', found 12 int32"):
         read_torch_file(path)
 
 
@@ -227,7 +228,7 @@ def test_two_members_of_one_name_are_refused(tmp_path):
     write_zip(tmp_path / 'a.pt', tensor(STORAGE, 0, (1,), (1,)), {'0': FLOATS, '1': -FLOATS})
     content = (tmp_path / 'a.pt').read_bytes()
     (tmp_path / 'a.pt').write_bytes(content.replace(b'archive/data/1', b'archive/data/0'))
-    with pytest.raises(ValueError, match=r'a\.pt: expected an archive with one data.pkl'):
+    with pytest.raises(InputError, match=r'a\.pt: expected an archive with one data.pkl'):
         read_torch_file(tmp_path / 'a.pt')
 
 
@@ -270,7 +271,7 @@ def test_bombs_do_not_fill_the_memory(tmp_path):
     tracemalloc.start()
     for name, content in bombs.items():
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r'a\.pt: expected'):
+        with pytest.raises(InputError, match=r'a\.pt: expected'):
             read_torch_file(path)
         assert tracemalloc.get_traced_memory()[1] < 2**27, name
     write_legacy(path, long_key, {})
@@ -287,7 +288,7 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path, kind):
     assert_same(read_torch_file(path)['w'], FLOATS[:4].reshape(2, 2).T)
     for length in range(len(content)):
         path.write_bytes(content[:length])
-        with pytest.raises(ValueError, match=r'cut\.pt: expected .*, found .*; '):
+        with pytest.raises(InputError, match=r'cut\.pt: expected .*, found .*; '):
             read_torch_file(path)
 
 
@@ -305,7 +306,7 @@ def test_flipped_bytes_are_refused_or_harmless(tmp_path, kind):
         path.write_bytes(flipped)
         try:
             found = read_torch_file(path)
-        except ValueError as error:
+        except InputError as error:
             refusals.append(str(error))
         else:
             if kind in ('zip', 'deflated'):
@@ -326,11 +327,11 @@ def test_files_of_other_kinds(tmp_path):
         pickle.dumps(MAGIC) + pickle.dumps(1000) + pickle.dumps(SYSTEM): 'format 1001, found 1000',
     }.items():
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=rf'a\.pt: expected .*{found}'):
+        with pytest.raises(InputError, match=rf'a\.pt: expected .*{found}'):
             read_torch_file(path)
     with path.open('wb') as file:
         np.savez(file, points=FLOATS)
-    with pytest.raises(ValueError, match=r"a\.pt: expected an archive with one data.pkl .*, found \['points.npy'\]"):
+    with pytest.raises(InputError, match=r"a\.pt: expected an archive with one data.pkl .*, found \['points.npy'\]"):
         read_torch_file(path)
     with pytest.raises(FileNotFoundError, match=r'missing\.pt: expected a PyTorch checkpoint, found no such file'):
         read_torch_file(tmp_path / 'missing.pt')
@@ -342,21 +343,21 @@ def test_big_endian_files_are_refused(tmp_path):
     write_zip(tmp_path / 'a.pt', some_tensors(), STORAGES, order=b'big')
     write_legacy(tmp_path / 'b.pt', some_tensors(), STORAGES, system=SYSTEM | {'little_endian': False})
     for name in ('a.pt', 'b.pt'):
-        with pytest.raises(ValueError, match=f'{name}: expected little-endian numbers'):
+        with pytest.raises(InputError, match=f'{name}: expected little-endian numbers'):
             read_torch_file(tmp_path / name)
 
 
 def test_pickles_are_of_moderate_size(tmp_path):
     for write in (write_zip, write_legacy):
         write(tmp_path / 'a.pt', 'x' * 2**24, {})
-        with pytest.raises(ValueError, match=r'a\.pt: expected'):
+        with pytest.raises(InputError, match=r'a\.pt: expected'):
             read_torch_file(tmp_path / 'a.pt')
 
 
 def test_a_legacy_file_names_all_its_storages(tmp_path):
     path = tmp_path / 'a.pt'
     write_legacy(path, some_tensors(), {})
-    with pytest.raises(ValueError, match=r'a\.pt: expected the keys of 5 storages'):
+    with pytest.raises(InputError, match=r'a\.pt: expected the keys of 5 storages'):
         read_torch_file(path)
 
 
@@ -364,5 +365,5 @@ def test_a_legacy_file_ends_after_its_last_storage(tmp_path):
     path = tmp_path / 'a.pt'
     write_legacy(path, some_tensors(), STORAGES)
     path.write_bytes(path.read_bytes() + b'\0')
-    with pytest.raises(ValueError, match=r'a\.pt: expected \d+ bytes, found'):
+    with pytest.raises(InputError, match=r'a\.pt: expected \d+ bytes, found'):
         read_torch_file(path)

@@ -1,13 +1,13 @@
 """What is read, exactly: golden checkpoints of real torch, and files assembled by `torch_writers`."""
 
-import lzma
 import pickle
 import struct
 import zipfile
 
 import numpy as np
 import pytest
-from conftest import SHARED
+from parity.golden import SHARED, golden_names
+from parity.onet import read_checkpoint
 from torch_writers import (
     BFLOATS,
     BOOLS,
@@ -29,24 +29,19 @@ from torch_writers import (
     write_zip,
 )
 
-from benchmarks.golden import find_golden
 from onet_jax.convert.torch_file import read_torch_file
+from onet_jax.errors import InputError
 
 
-def read_golden(tmp_path, name):
-    path = find_golden(f'checkpoints/{name}')
-    if path is None:
-        pytest.skip(f'golden file checkpoints/{name} not found under {SHARED} (set ONET_JAX_SHARED)')
-    if path.suffix == '.xz':
-        unpacked = tmp_path / path.stem
-        unpacked.write_bytes(lzma.decompress(path.read_bytes()))
-        path = unpacked
-    return read_torch_file(path)
+def read_golden(name):
+    if not golden_names(f'checkpoints/{name}.pt*'):
+        pytest.skip(f'golden file checkpoints/{name}.pt not found under {SHARED} (set ONET_JAX_SHARED)')
+    return read_checkpoint(name)
 
 
-@pytest.mark.parametrize('name', ['pointcloud_model.pt', 'pointcloud_model_legacyformat.pt'])
-def test_an_official_checkpoint_is_read(tmp_path, golden, name):
-    found = read_golden(tmp_path, name)
+@pytest.mark.parametrize('name', ['pointcloud_model', 'pointcloud_model_legacyformat'])
+def test_an_official_checkpoint_is_read(golden, name):
+    found = read_golden(name)
     expected = golden('checkpoints/pointcloud_model.npz')
     assert list(found) == ['epoch_it', 'it', 'loss_val_best', 'model', 'optimizer']
     for key in ('epoch_it', 'it', 'loss_val_best'):
@@ -70,21 +65,21 @@ def test_an_official_checkpoint_is_read(tmp_path, golden, name):
     assert found['optimizer']['param_groups'][0]['betas'] == (0.9, 0.999)
 
 
-def test_both_formats_of_torch_hold_the_same(tmp_path):
-    new, old = (read_golden(tmp_path, f'pointcloud_model{suffix}.pt') for suffix in ('', '_legacyformat'))
+def test_both_formats_of_torch_hold_the_same():
+    new, old = (read_golden(f'pointcloud_model{suffix}') for suffix in ('', '_legacyformat'))
     assert_same(old, new)
 
 
 @pytest.mark.parametrize(
     'name, num_arrays, key, shape',
     [
-        ('pointcloud_legacydecoder_modelonly.pt', 130, 'decoder.block0.bn_0.fc_gamma.weight', (16, 16)),
-        ('img_simple_conv_model.pt.xz', 113, 'encoder.conv0.weight', (32, 3, 3, 3)),
-        ('img_resnet18_model.pt.xz', 223, 'encoder.features.conv1.weight', (64, 3, 7, 7)),
+        ('pointcloud_legacydecoder_modelonly', 130, 'decoder.block0.bn_0.fc_gamma.weight', (16, 16)),
+        ('img_simple_conv_model', 113, 'encoder.conv0.weight', (32, 3, 3, 3)),
+        ('img_resnet18_model', 223, 'encoder.features.conv1.weight', (64, 3, 7, 7)),
     ],
 )
-def test_other_official_checkpoints_are_read(tmp_path, name, num_arrays, key, shape):
-    model = read_golden(tmp_path, name)['model']
+def test_other_official_checkpoints_are_read(name, num_arrays, key, shape):
+    model = read_golden(name)['model']
     assert len(model) == num_arrays
     assert model[key].shape == shape
     assert all(np.isfinite(value).all() for value in model.values())
@@ -207,7 +202,7 @@ def safetensors_with(**changes) -> dict:
 )
 def test_safetensors_that_do_not_add_up(tmp_path, entries, data, found):
     write_safetensors(tmp_path / 'a.safetensors', entries, data)
-    with pytest.raises(ValueError, match=f'a.safetensors: expected .*{found}'):
+    with pytest.raises(InputError, match=f'a.safetensors: expected .*{found}'):
         read_torch_file(tmp_path / 'a.safetensors')
 
 
@@ -215,9 +210,9 @@ def test_a_header_of_safetensors_that_is_none(tmp_path):
     path = tmp_path / 'a.safetensors'
     for length in (2, 1000, 2**63):
         write_safetensors(path, safetensors_with(), bytes(8), length=length)
-        with pytest.raises(ValueError, match=r'a\.safetensors: expected'):
+        with pytest.raises(InputError, match=r'a\.safetensors: expected'):
             read_torch_file(path)
     deep = b'{"a":' * 100_000
     path.write_bytes(struct.pack('<Q', len(deep)) + deep)
-    with pytest.raises(ValueError, match=r'damaged \(RecursionError'):
+    with pytest.raises(InputError, match=r'damaged \(RecursionError'):
         read_torch_file(path)
