@@ -64,13 +64,10 @@ def mesh(**changes) -> dict:
     }
 
 
-def experiment(model: dict, data: dict, **groups) -> ConfigDict:
-    """The locked config; a key of a group whose value is None is not of the variant, and left out."""
-    groups = {'model': model, 'data': data, **groups}
-    for name, group in groups.items():
-        if isinstance(group, dict):
-            groups[name] = {key: value for key, value in group.items() if value is not None}
-    return ConfigDict(groups).lock()
+def experiment(seed: int, **groups: dict) -> ConfigDict:
+    """The locked config; a key whose value is None is not of the variant, and left out."""
+    kept = {name: {key: value for key, value in group.items() if value is not None} for name, group in groups.items()}
+    return ConfigDict({'seed': seed, **kept}).lock()
 
 
 def choose(name: str, variants: str, *options: Sequence[str]) -> tuple[str, ...]:

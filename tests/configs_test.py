@@ -134,12 +134,13 @@ def test_a_config_is_locked_and_has_all_groups_and_no_unknown_key(name, variant)
     assert config.is_locked
     assert set(config) == {'seed', 'model', 'data', 'optim', 'train', 'eval', 'mesh'}
     assert set(config.optim) == set(configs.optim())
-    assert set(config.eval) == set(configs.eval_())
+    assert set(config.eval) <= set(configs.eval_())
     assert set(config.train) - {'encoder_init'} == set(configs.train())
     assert ('encoder_init' in config.train) == config.model.encoder.startswith('resnet')
-    assert set(config.mesh) == (set() if config.data.inputs == ('scene',) else set(configs.mesh()))
+    assert set(config.mesh) in (set(), set(configs.mesh()))
     assert ('partial' in config.data) == (config.data.inputs == ('cloud',))
-    if config.data.inputs == ('scene',):
+    if config.data.inputs == ('scene',):  # extracted on the grid of its cells
+        assert not config.mesh
         assert config.data.cell_size == config.model.unit_size
         assert config.data.feed == 'resident'
         assert config.data.num_points_per_step <= config.data.num_points
@@ -176,10 +177,9 @@ def test_a_config_fits_together_at_full_size(name, variant):
 def test_a_config_trains_one_step_at_tiny_size(dataset, name, variant):
     config = get_config(name, variant)
     with config.unlocked():
-        config.data.num_points_per_step = min(config.data.num_points_per_step, 512)
-        config.data.num_near_points = min(config.data.num_near_points, 208)
-        if 'num_input_points' in config.data:
-            config.data.num_input_points = min(config.data.num_input_points, 2048)
+        for key, most in {'num_points_per_step': 512, 'num_near_points': 208, 'num_input_points': 2048}.items():
+            if key in config.data:
+                config.data[key] = min(config.data[key], most)
     method, transform = models.build(config), make_transform(config.data)
     tx = make_optimizer(config, config.train.num_steps)
     raw = next(resident_feed(dataset, find_need(config.data), batch_size=2, seed=0).batches(0))
@@ -189,7 +189,7 @@ def test_a_config_trains_one_step_at_tiny_size(dataset, name, variant):
     before = jax.device_get(state.variables)
     state, scalars = step(state, parallel.shard(raw), parallel.replicate(key))
     assert int(state.step) == 1
-    assert 0 < float(scalars['loss']) < np.log(2) * config.data.num_points_per_step * 1.5
+    assert 0 < float(scalars['loss']) < 1.5 * np.log(2) * config.data.get('num_points_per_step', np.inf)
     after = jax.device_get(state.variables)
     assert jax.tree.structure(after) == jax.tree.structure(before)
     assert jax.tree.all(jax.tree.map(lambda x: bool(np.isfinite(x).all()), after))
