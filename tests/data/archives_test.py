@@ -7,6 +7,7 @@ import pytest
 
 from onet_jax.data import archives
 from onet_jax.data.archives import read_arrays
+from onet_jax.errors import InputError
 
 ANY = {'a': ('f', (None, 3))}
 
@@ -71,7 +72,7 @@ HUGE = {'descr': '<f4', 'fortran_order': False, 'shape': (2**40, 3)}
 def test_hostile_archives_are_named_with_their_fault(tmp_path, members, message):
     write_zip(tmp_path / 'a.npz', members)
     tracemalloc.start()
-    with pytest.raises(ValueError, match=rf'a\.npz.*{message}'):
+    with pytest.raises(InputError, match=rf'a\.npz.*{message}'):
         read_arrays(tmp_path / 'a.npz', ANY)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -83,10 +84,10 @@ def test_what_unpacks_to_too_much_is_not_unpacked(tmp_path, monkeypatch):
     write_zip(tmp_path / 'a.npz', {'a.npy': npy(np.zeros((100_000, 3)))}, zipfile.ZIP_DEFLATED)
     assert (tmp_path / 'a.npz').stat().st_size < 10_000
     monkeypatch.setattr(archives, 'MAX_BYTES', 1_000_000)
-    with pytest.raises(ValueError, match=r'a\.npz: .*2400128 bytes when unpacked, 1000000 at most'):
+    with pytest.raises(InputError, match=r'a\.npz: .*2400128 bytes when unpacked, 1000000 at most'):
         read_arrays(tmp_path / 'a.npz', ANY)
     write_zip(tmp_path / 'b.npz', {'a.npy': npy(np.zeros((2, 3)))}, zipfile.ZIP_LZMA)
-    with pytest.raises(ValueError, match=r"b\.npz: .*member 'a.npy' with compression 14"):
+    with pytest.raises(InputError, match=r"b\.npz: .*member 'a.npy' with compression 14"):
         read_arrays(tmp_path / 'b.npz', ANY)
 
 
@@ -98,7 +99,7 @@ def test_damage_anywhere_is_an_error_that_names_the_file(tmp_path, save):
     content = path.read_bytes()
     for length in range(0, len(content), 7):
         path.write_bytes(content[:length])
-        with pytest.raises(ValueError, match=r'a\.npz.*expected'):
+        with pytest.raises(InputError, match=r'a\.npz.*expected'):
             read_arrays(path, ANY)
     refusals = []
     for _ in range(300):
@@ -107,7 +108,7 @@ def test_damage_anywhere_is_an_error_that_names_the_file(tmp_path, save):
         path.write_bytes(damaged)
         try:
             read_arrays(path, ANY)
-        except ValueError as error:
+        except InputError as error:
             refusals.append(str(error))
     assert len(refusals) > 150
     assert all('a.npz' in refusal for refusal in refusals)
