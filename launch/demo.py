@@ -23,7 +23,6 @@ def main(_):
     from onet_jax.evaluation.evaluate import evaluate
     from onet_jax.evaluation.report import write_report
     from onet_jax.files import write_json
-    from onet_jax.prepare.embedded import embedded_dataset
     from onet_jax.prepare.procedural import make_shape
     from onet_jax.run import load_run
     from onet_jax.training.log import read_log
@@ -39,8 +38,7 @@ def main(_):
         with config.unlocked():
             config.train.num_steps, config.optim.learning_rate = num_steps, learning_rate
             config.train.eval_every_steps = config.train.checkpoint_every_steps = num_steps // 4
-        data_dir = embedded_dataset(config.data)
-        train(config, workdir, data_dir)
+        train(config, workdir)
         # From the log: a demo that is run again goes on with the training it finds.
         seconds_train[title] = sum(seconds for _, seconds in read_log(workdir, 'train/seconds'))
         curves += [
@@ -48,7 +46,7 @@ def main(_):
             (f'validation IoU, {title}', read_log(workdir, 'val/iou'), False),
         ]
         run = load_run(workdir)
-        results[title] = list(evaluate(run.method, run.params, run.config, open_dataset(data_dir), 'test'))
+        results[title] = list(evaluate(run.method, run.params, run.config, open_dataset(run.data_dir), 'test'))
     after = ' and '.join(f'{seconds:.0f} ({title})' for title, seconds in seconds_train.items())
     write_report(
         output,

@@ -27,6 +27,7 @@ def main(_):
     from tqdm import tqdm
 
     from onet_jax.data.datasets import open_dataset
+    from onet_jax.data.fields import input_names
     from onet_jax.evaluation.evaluate import describe_protocol, evaluate, return_inputs
     from onet_jax.evaluation.published import find_published
     from onet_jax.evaluation.tables import write_results
@@ -54,7 +55,7 @@ def main(_):
             protocol |= {'threshold': run.config.eval.threshold, 'threshold_from': run.threshold_from}
     results = list(tqdm(evaluate(run.method, run.params, run.config, dataset, SPLIT.value), unit='shape'))
     folder = Path(WORKDIR.value) / 'evaluation' / (f'{SPLIT.value}_inputs' if INPUTS.value else SPLIT.value)
-    write_results(folder, results, protocol, find_published(run.config.data.inputs, dataset.index))
+    write_results(folder, results, protocol, find_published(input_names(run.config.data), dataset.index))
     print((folder / 'table.md').read_text())
     print(f'written to {folder}')
 

@@ -24,6 +24,7 @@ NUM_STEPS = flags.DEFINE_integer('num_steps', None, 'Training steps; those of th
 
 
 def make_row(file: str, label: str, variant: str, num_seeds: int, num_steps: int | None):
+    from onet_jax.data.fields import input_names
     from onet_jax.evaluation.published import published_row
     from onet_jax.reproduce import Row
 
@@ -35,7 +36,7 @@ def make_row(file: str, label: str, variant: str, num_seeds: int, num_steps: int
         with config.unlocked():
             config.seed, config.train.num_steps = seed, num_steps or config.train.num_steps
         configs['-'.join(filter(None, [file, words, str(seed)]))] = config
-    return Row(label, configs, published_row(config.data.inputs, label), label == 'Input')
+    return Row(label, configs, published_row(input_names(config.data), label), label == 'Input')
 
 
 def main(argv):

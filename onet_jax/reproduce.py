@@ -137,7 +137,7 @@ def _summarise(row: Row, seeds: Sequence[Trained]) -> list[str]:
 
 def _compare_order(rows: Sequence[Row], trained: dict[str, Sequence[Trained]]) -> str:
     """The rows from the best IoU to the worst, here and in the paper; nothing where it published none or one."""
-    published = {row.label: row.published['iou'] for row in rows if 'iou' in row.published}
+    published = {row.label: row.published['iou'] for row in rows if row.published.get('iou', np.nan) > 0}
     ours = {label: np.mean([class_means(t.results)['mean']['iou'] for t in trained[label]]) for label in published}
     if len(published) < 2:
         return ''
@@ -147,7 +147,7 @@ def _compare_order(rows: Sequence[Row], trained: dict[str, Sequence[Trained]]) -
 
 def _show(path: Path, trained: Trained) -> None:
     """A contact sheet of the best shapes, those of the middle and the worst, with their inputs."""
-    ranked = sorted(trained.results, key=lambda result: (-result.scores['iou'], result.scores['chamfer_l1']))
+    ranked = sorted(trained.results, key=lambda r: (-np.nan_to_num(r.scores['iou']), r.scores['chamfer_l1']))
     middle = max(0, len(ranked) // 2 - NUM_SHOWN // 2)
     shown = list(dict.fromkeys([*range(len(ranked))[:NUM_SHOWN], *range(len(ranked))[middle : middle + NUM_SHOWN]]))
     shown = list(dict.fromkeys([*shown, *range(len(ranked))[-NUM_SHOWN:]]))
@@ -251,7 +251,7 @@ def _write_page(page: Page, output: Path, run: Run, parts: Sequence[str]) -> Pat
         'machine': f'{jax.device_count()} x {device.device_kind}, {os.cpu_count()} cores ({platform.machine()})',
         'versions': f'JAX {jax.__version__}, Python {platform.python_version()}',
         'date': datetime.now(UTC).date().isoformat(),
-        'commit': find_commit(Path(__file__).resolve().parents[2]) or 'unknown',
+        'commit': find_commit(Path(__file__).resolve().parents[1]) or 'unknown',
     }
     lines = [f'# {page.title}', *filter(None, parts), '\n'.join(f'* {key}: {value}' for key, value in facts.items())]
     write_atomically(path, ('\n\n'.join(line.rstrip() for line in lines) + '\n').encode())

@@ -442,6 +442,20 @@ def _readable(data: ConfigDict) -> tuple[str, ...]:
     return names
 
 
+def check_inputs(config: ConfigDict, reads: str) -> None:
+    """Raises InputError where an encoder cannot read what a config gives it."""
+    names = input_names(config.data)
+    if names != (reads,):
+        raise InputError(
+            f'config.data.inputs: expected {(reads,)}, what the encoder {config.model.encoder!r} reads, found {names}'
+        )
+
+
+def input_names(data: ConfigDict) -> tuple[str, ...]:
+    """The fields that a network sees, in its order."""
+    return tuple(data.inputs)
+
+
 def has_input(data: ConfigDict) -> bool:
     """Whether a network is conditioned on something."""
     return 'none' not in data.inputs

@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 
 from onet_jax import __version__
 from onet_jax.data.datasets import Shapes, examples_of
-from onet_jax.data.fields import evaluation_key, held_out
+from onet_jax.data.fields import evaluation_key, held_out, input_names, sees_views
 from onet_jax.data.records import digest
 from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import as_geometry
-from onet_jax.geometry.voxels import Voxels
+from onet_jax.geometry.voxels import voxels_to_mesh
 from onet_jax.models.method import Method
 from onet_jax.scores import floor, score, target_of
 
@@ -63,8 +63,8 @@ def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, 
             yield Result(category, name, scores, floor(target), seconds, seen, prediction)
 
 
-# What an input is as a prediction: the cloud itself, the voxels.
-INPUT_PREDICTIONS = {'cloud': trimesh.PointCloud, 'voxels': lambda values: Voxels(values > 0.5, np.zeros(3), 1.0)}
+# What an input is as a prediction: the cloud itself, the blocky surface of the voxels.
+INPUT_PREDICTIONS = {'cloud': trimesh.PointCloud, 'voxels': lambda values: voxels_to_mesh(values > 0.5)}
 
 
 def return_inputs(config: ConfigDict) -> Callable:
@@ -72,13 +72,13 @@ def return_inputs(config: ConfigDict) -> Callable:
 
     Raises InputError for inputs that are no shapes.
     """
-    names = [name for name in config.data.inputs if name in INPUT_PREDICTIONS]
-    if not names:
+    names = input_names(config.data)
+    name = next((name for name in names if name in INPUT_PREDICTIONS), None)
+    if name is None:
         raise InputError(
-            f'--inputs: expected a model whose inputs are shapes (config.data.inputs of {sorted(INPUT_PREDICTIONS)}), '
-            f'found {tuple(config.data.inputs)}; evaluate its reconstructions, without --inputs'
+            f'--inputs: expected a model whose inputs are shapes, of {sorted(INPUT_PREDICTIONS)}, found {names}; evaluate its '
+            'reconstructions, without --inputs'
         )
-    (name,) = names
     return lambda params, inputs, key, workspace=None: [INPUT_PREDICTIONS[name](array) for array in inputs[name]]
 
 
@@ -92,11 +92,11 @@ def describe_protocol(config: ConfigDict, dataset: Shapes, split: str) -> dict[s
         'dataset_digest': digest(dataset.data_dir),
         'split': split,
         'num_shapes': len(dataset.names(split)),
-        'view': '000' if dataset.index.num_views else None,
+        'view': '000' if sees_views(config.data) else None,
         'num_volume_points': dataset.index.num_points,
         'num_surface_points': dataset.index.num_surface_points,
         'seed': config.seed,
-        'model': f'{config.model.name}, inputs {" and ".join(config.data.inputs)}, {model}',
+        'model': f'{config.model.name}, inputs {" and ".join(input_names(config.data))}, {model}',
         'version': f'onet_jax {__version__}',
         'commit': find_commit(Path(__file__).resolve().parents[2]),
         'date': datetime.now(UTC).isoformat(timespec='seconds'),

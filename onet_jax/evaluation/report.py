@@ -1,5 +1,6 @@
 """What an evaluation looks like: the meshes as files, a contact sheet, and one page on which they turn."""
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -45,7 +46,9 @@ def write_report(
     """
     output, (first, *others) = Path(output), results
     (output / 'meshes').mkdir(parents=True, exist_ok=True)
-    column_titles = (COLUMN_TITLES[0], *results, COLUMN_TITLES[-1])
+    # The number of a shape, the input of an embedding, is nothing to see.
+    see = show(results[first][0].inputs) is not None
+    column_titles = (*(COLUMN_TITLES[:1] if see else ()), *results, COLUMN_TITLES[-1])
     names = {title: [(r.category, r.name) for r in rows] for title, rows in results.items()}
     if any(names[other] != names[first] for other in others):
         raise InputError(f'results: expected the same shapes in the same order of {list(results)}, found others')
@@ -55,7 +58,8 @@ def write_report(
         if result.num_faces != 0:
             save_mesh(as_geometry(result.prediction), output / 'meshes' / f'{result.category}_{result.name}.ply')
         row = by_shape[result.category, result.name]
-        shapes = (show(result.inputs), *(one.prediction for one in row), true_shape(result))
+        seen = [show(result.inputs)] if see else []
+        shapes = (*seen, *(one.prediction for one in row), true_shape(result))
         caption = headline(*(one.scores for one in row))
         items.append(Item(f'{result.category} {result.name}', caption, shapes))
     contact_sheet(items, column_titles, output / 'contact_sheet.png')
@@ -64,12 +68,13 @@ def write_report(
     of = {title: f', {title}' if others else '' for title in results}
     figures = {METRICS[k].title + of[first]: means[first][k] for k in HEADLINE}
     figures |= {METRICS[HEADLINE[0]].title + of[other]: means[other][HEADLINE[0]] for other in others}
+    summary = {title: f'{value:.3f}' for title, value in figures.items() if not math.isnan(value)}
     header, rows = make_table(results[first])
     write_page(
         output / 'index.html',
         title=title,
         lead=lead,
-        summary={key: f'{value:.3f}' for key, value in figures.items()} | {'held-out shapes': str(len(results[first]))},
+        summary=summary | {'held-out shapes': str(len(results[first]))},
         table=([header[0] + of[first], *header[1:]], rows),
         curves=curves,
         items=items,

@@ -14,7 +14,7 @@ import trimesh
 from ml_collections import ConfigDict
 
 from onet_jax.data.datasets import open_dataset
-from onet_jax.data.fields import has_input, read_inputs, shows_objects
+from onet_jax.data.fields import has_input, input_names, read_inputs, shows_objects
 from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
 from onet_jax.geometry.extract import extract_mesh
@@ -39,7 +39,7 @@ def sample_code(model: NamedTuple, params: dict, config: ConfigDict, number: int
     if has_input(config.data) or not latent_size:
         raise InputError(
             'config: expected a model without input and with a latent code (model.latent_size > 0) to sample, found '
-            f'data.inputs {tuple(config.data.inputs)} and {latent_size}; `python -m launch.reconstruct` takes inputs'
+            f'data.inputs {input_names(config.data)} and {latent_size}; `python -m launch.reconstruct` takes inputs'
         )
     if not 0 <= number < 2**31:
         raise InputError(f'number of a sample: expected 0 to {2**31 - 1}, found {number}')
@@ -73,8 +73,8 @@ def infer_code(
     ((batch, _),) = dataset.evaluation_batches(
         config, split, targets=('volume_points',), batch_size=1, positions=[position]
     )
-    (inputs,), targets = batch['inputs'].values(), batch['targets']
-    cond = model.encode(params, inputs)
+    targets = batch['targets']
+    cond = model.encode(params, *batch['inputs'].values())
     chosen = targets['subset'][0]
     mean, _ = model.posterior(params, targets['points'][:, chosen], targets['occ'][:, chosen], cond)
     return Code(cond, mean)
@@ -164,7 +164,7 @@ def _find_code(
     if not hasattr(model, 'bind') or not (shows_objects(config.data) or latent_size):
         raise InputError(
             'config: expected a model of occupancy with inputs that are read from files, or with a latent code, to move '
-            f'between shapes, found data.inputs {tuple(config.data.inputs)} and latent_size {latent_size}'
+            f'between shapes, found data.inputs {input_names(config.data)} and latent_size {latent_size}'
         )
     if not latent_size:
         return encode_file(model, params, config, name)

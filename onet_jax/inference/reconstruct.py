@@ -68,8 +68,8 @@ def reconstruct_files(
             items[source.name] = {**_identify(source), **_write(result, targets[source], output)}
             print(_report(source, targets[source], items[source.name]), flush=True)
         write_json(output / 'manifest.json', manifest)
-        if workspace is not None:
-            shutil.rmtree(workspace, ignore_errors=True)
+        if workspace is not None and workspace.is_dir() and items[some[0].name]['status'] == 'done':
+            shutil.rmtree(workspace)
     failed = {s: items[s.name] for s in targets if items[s.name]['status'] == 'failed'}
     done = {source: target for source, target in targets.items() if source not in failed}
     if done:

@@ -156,6 +156,7 @@ def make_model(**keywords) -> OccupancyNetwork:
     model = occupancy.occupancy_network(network, trained=trained)
     if keywords.get('encoder') != WINDOWED:
         return model
+    keywords = {**make_modules.__kwdefaults__, **keywords}
     edge = keywords['unit_size'] * keywords['query_cells']
     return model._replace(loss=partial(window_loss, model.loss, edge, keywords['num_queries']))
 
@@ -227,7 +228,7 @@ def predict_scenes(
     for cloud in np.asarray(inputs['scene'], np.float64):
         with tempfile.TemporaryDirectory() as temporary:
             folder = workspace or Path(temporary)
-            claim(folder, {'cloud': digest(cloud), 'weights': digest(params), 'layout': layout, 'level': level})
+            claim(folder, {'cloud': digest(cloud), 'points': max_points, 'weights': digest(params), 'layout': layout})
             unit = module.encoder.unit
             low = find_origin(cloud, layout, unit)
             cells = ((cloud - low) / unit).astype(np.float32)

@@ -17,6 +17,7 @@ import trimesh
 from ml_collections import ConfigDict
 
 from onet_jax import losses, metrics
+from onet_jax.data.fields import check_inputs
 from onet_jax.errors import InputError
 from onet_jax.geometry.batched_extraction import extract_meshes
 from onet_jax.geometry.extract import extract_mesh
@@ -48,7 +49,7 @@ class OccupancyNetwork(NamedTuple):
 class Encoder(NamedTuple):
     """One of the encoders that a config can name."""
 
-    reads: str  # the field that it sees, of `config.data.inputs`
+    reads: str  # the field that it sees, of `data/fields.py`
     build: Callable[..., nn.Module | None]  # (keywords of `make_model`, dtype) -> module
 
 
@@ -233,15 +234,6 @@ def mesh_settings(config: ConfigDict) -> dict:
             f'config.eval.threshold: expected a probability between 0 and 1, found {config.eval.threshold}'
         )
     return {**config.mesh, 'threshold': config.eval.threshold}
-
-
-def check_inputs(config: ConfigDict, reads: str) -> None:
-    """Raises InputError where an encoder cannot read what a config gives it."""
-    if tuple(config.data.inputs) != (reads,):
-        raise InputError(
-            f'config.data.inputs: expected {(reads,)}, what the encoder {config.model.encoder!r} reads, '
-            f'found {tuple(config.data.inputs)}'
-        )
 
 
 def method(config: ConfigDict, model: OccupancyNetwork, reads: str) -> Method:

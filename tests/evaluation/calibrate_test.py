@@ -1,16 +1,19 @@
 import shutil
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
+from untrained import untrained
 
-from configs import onet_image, onet_unconditional, onet_voxels
-from onet_jax import metrics, models
+from configs import onet_unconditional, onet_voxels
+from onet_jax import metrics
 from onet_jax.data import records
+from onet_jax.data.datasets import open_dataset
 from onet_jax.evaluation.calibrate import THRESHOLDS, calibrate, iou_curve
-from onet_jax.evaluation.validate import validate, validation_batches
+from onet_jax.evaluation.validate import validate
 from onet_jax.geometry.extract import threshold_to_logit
-from onet_jax.training.checkpoints import load_run
+from onet_jax.run import load_run
 
 
 def test_the_curve_equals_a_loop_over_thresholds():
@@ -22,29 +25,29 @@ def test_the_curve_equals_a_loop_over_thresholds():
         np.testing.assert_allclose(iou_curve(logits, occ, THRESHOLDS), slowly, rtol=1e-12)
 
 
-def uneven_dataset(dataset, folder):
-    """Three chairs and one mug to validate on."""
+def with_validation_shapes(dataset, folder, shapes):
+    """A copy of a dataset that is validated on these shapes."""
     shutil.copytree(dataset, folder, ignore=shutil.ignore_patterns('tfds'))
     index = records.read_index(folder)
-    train = index.splits['train']
-    shapes = [*(s for s in train if s[0] == 'chair'), next(s for s in train if s[0] == 'mug')]
-    records.write_index(folder, index._replace(splits={**index.splits, 'val': shapes}))
-    return folder
+    records.write_index(folder, index._replace(splits={**index.splits, 'val': tuple(shapes)}))
+    return open_dataset(folder)
 
 
 def test_the_best_threshold_is_that_of_a_search(workdir, dataset, tmp_path):
     """As the tables: the mean of the class means, over whole shapes."""
-    run, data_dir = load_run(workdir), uneven_dataset(dataset, tmp_path / 'data')
-    found = calibrate(run.params, run.config, data_dir, step=7)
-    model = models.occupancy_network(run.config.model)
+    run, train = load_run(workdir), records.read_index(dataset).splits['train']
+    shapes = [*(s for s in train if s[0] == 'chair'), next(s for s in train if s[0] == 'mug')]
+    shapes = with_validation_shapes(dataset, tmp_path / 'data', shapes)
+    model = run.method.model
+    found = calibrate(model, run.params, run.config, shapes, step=7)
     ious = {'chair': [], 'mug': []}
-    names = [category for category, _ in records.read_index(data_dir).splits['val']]
-    for batch in validation_batches(run.config, data_dir, 'val'):
-        logits = np.asarray(model.occupancy(run.params, batch['points'], model.encode(run.params, batch['inputs'])))
-        for row, position in enumerate(batch['row'][batch['mask']]):
-            occ = np.asarray(batch['occ'][row]) == 1
+    for batch, names in shapes.evaluation_batches(run.config, 'val'):
+        targets, cond = batch['targets'], model.encode(run.params, batch['inputs']['cloud'])
+        logits = np.asarray(model.occupancy(run.params, targets['points'], cond))
+        for row, (category, _) in enumerate(names):
+            occ = np.asarray(targets['occ'][row]) == 1
             curve = [metrics.iou(logits[row] >= threshold_to_logit(t), occ) for t in THRESHOLDS]
-            ious[names[position]].append(curve)
+            ious[category].append(curve)
     assert (len(ious['chair']), len(ious['mug'])) == (3, 1)
     means = (np.mean(ious['chair'], axis=0) + np.mean(ious['mug'], axis=0)) / 2
     assert found.iou == pytest.approx(means.max())
@@ -52,48 +55,50 @@ def test_the_best_threshold_is_that_of_a_search(workdir, dataset, tmp_path):
     assert found.default_iou == pytest.approx(means[np.searchsorted(THRESHOLDS, 0.4)])
     assert found.default_iou <= found.iou
     assert (found.default_threshold, found.split, found.num_shapes, found.step) == (0.4, 'val', 4, 7)
-    assert found.dataset == records.digest(data_dir)
+    assert found.dataset == records.digest(shapes.data_dir)
 
 
-@pytest.mark.parametrize('experiment', [onet_image, onet_voxels, onet_unconditional])
+@pytest.mark.parametrize('experiment', [onet_voxels, onet_unconditional])
 def test_every_model_is_measured_as_validation_does(dataset, experiment):
     """One shape of each class, so that the mean of the class means is that of the shapes."""
-    config = experiment.get_config('tiny')
+    config, dataset = experiment.get_config('tiny'), open_dataset(dataset)
     with config.unlocked():
         config.model.update(cond_size=min(config.model.cond_size, 8), decoder_hidden_size=8)
         config.eval.update(batch_size=2, threshold=0.435)  # between those that are tried
-    method = models.build(config)
-    params = method.init(jax.random.key(0), models.example_batch(config.model))
-    decoder = params['params']['decoder']
-    moved = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(1), x.shape), decoder)
-    params['params']['decoder'] = moved
-    found = calibrate(params, config, dataset, step=0)
-    means = validate(jax.jit(method.metrics), params, validation_batches(config, dataset, 'val'))
+    method, params = untrained(config)
+    found = calibrate(method.model, params, config, dataset, step=0)
+    batches = (batch for batch, _ in dataset.evaluation_batches(config, 'val', targets=('volume_points',)))
+    means = validate(jax.jit(method.metrics), params, batches)
     assert 0 < found.default_iou <= found.iou
     assert found.default_iou == pytest.approx(means['iou'], abs=1e-5)
     assert 0 < found.threshold < 1
 
 
-def test_equally_good_thresholds_do_not_move_it(workdir, monkeypatch):
+def test_equally_good_thresholds_do_not_move_it(workdir):
     """A network that knows all points says the same at any threshold."""
     run = load_run(workdir)
-    sure = models.occupancy_network(run.config.model)._replace(occupancy=lambda *_: np.full((2, 5000), 9.0))
-    monkeypatch.setattr('onet_jax.evaluation.calibrate.occupancy_network', lambda config: sure)
-    found = calibrate(run.params, run.config, run.data_dir, 1)
+    sure = run.method.model._replace(occupancy=lambda *_: np.full((2, 5000), 9.0))
+    found = calibrate(sure, run.params, run.config, open_dataset(run.data_dir), 1)
     assert (found.threshold, found.iou) == (0.4, found.default_iou)
 
 
-def test_a_split_to_choose_on_is_needed(workdir, dataset, tmp_path):
-    run, data_dir = load_run(workdir), tmp_path / 'data'
-    shutil.copytree(dataset, data_dir, ignore=shutil.ignore_patterns('tfds'))
-    index = records.read_index(data_dir)
-    records.write_index(data_dir, index._replace(splits={**index.splits, 'val': ()}))
+class Points(NamedTuple):
+    """The functions of a model that has no field."""
+
+    encode: None = None
+
+
+def test_a_field_and_a_split_to_choose_on_are_needed(workdir, dataset, tmp_path):
+    run = load_run(workdir)
+    arguments = run.method.model, run.params, run.config
+    with pytest.raises(ValueError, match=r'--calibrate: expected a model with a field of occupancy.*found Points'):
+        calibrate(Points(), run.params, run.config, open_dataset(dataset), 1)
+    empty = with_validation_shapes(dataset, tmp_path / 'empty', [])
     with pytest.raises(ValueError, match=r"dataset.json: expected shapes in the split 'val', found none"):
-        calibrate(run.params, run.config, data_dir, 1)
-    hollow = index.splits['val'][:1]
-    records.write_index(data_dir, index._replace(splits={**index.splits, 'val': hollow}))
-    path = records.shape_path(data_dir, *hollow[0])
+        calibrate(*arguments, empty, 1)
+    hollow = with_validation_shapes(dataset, tmp_path / 'hollow', records.read_index(dataset).splits['val'][:1])
+    path = records.shape_path(hollow.data_dir, *hollow.names('val')[0])
     shape = records.read_shape(path)
     records.write_shape(path, shape._replace(occ=np.zeros_like(shape.occ)))
     with pytest.raises(ValueError, match=r"expected shapes with points inside in the split 'val' .*, found none"):
-        calibrate(run.params, run.config, data_dir, 1)
+        calibrate(*arguments, hollow, 1)

@@ -2,16 +2,17 @@ import numpy as np
 import pytest
 import trimesh
 
-from onet_jax import metrics
 from onet_jax.evaluation.evaluate import Result
-from onet_jax.evaluation.report import choose_shown, show_input, write_report
+from onet_jax.evaluation.report import choose_shown, write_report
+from onet_jax.geometry.voxels import Voxels
+from onet_jax.scores import EMPTY
 
 
 def make_results(best=0.3):
     def result(category, i, mesh):
         cloud = np.random.default_rng(i).uniform(-0.4, 0.4, (50, 3))
-        scores = {**metrics.EMPTY, 'iou': best / 3 * i}
-        return Result(category, f'{i:06d}', scores, dict(metrics.EMPTY), 0.1, cloud, mesh)
+        scores = {**EMPTY, 'iou': best / 3 * i}
+        return Result(category, f'{i:06d}', scores, dict(EMPTY), 0.1, {'cloud': cloud}, mesh)
 
     ball = trimesh.creation.icosphere(subdivisions=2, radius=0.4)
     return [result('chair', i, ball) for i in range(4)] + [result('mug', 0, trimesh.Trimesh()), result('mug', 1, ball)]
@@ -51,12 +52,14 @@ def test_results_of_other_shapes_are_refused(tmp_path):
         write_report(tmp_path, results, lambda _: None, title='', lead='', num_shown=1, curves=[])
 
 
-def test_inputs_are_things_to_show():
-    pixels = show_input(np.full((4, 4, 3), 0.5, np.float32))
-    assert (pixels.dtype, pixels[0, 0, 0]) == (np.uint8, 128)
-    voxels = np.zeros((4, 4, 4))
-    voxels[0, 3, 2] = 1
-    np.testing.assert_allclose(show_input(voxels), [[-0.375, 0.375, 0.125]])
-    assert show_input(np.zeros((9, 3))).shape == (9, 3)
-    np.testing.assert_array_equal(show_input(np.array([[1, 2, 3, 0], [4, 5, 6, 1.0]])), [[4, 5, 6]])
-    assert show_input(np.asarray(7)).shape == (0, 3)
+def test_predictions_of_every_kind_are_written_and_shown(tmp_path):
+    """A cloud, voxels, and the number of a training shape, which is nothing to see."""
+    cloud, voxels = trimesh.PointCloud(np.eye(3) / 3), Voxels(np.ones((4, 4, 4), bool), np.zeros(3), 1.0)
+    scores = {**EMPTY, 'iou': np.nan, 'chamfer_l1': 0.02}
+    for prediction, kind in ((cloud, trimesh.PointCloud), (voxels, trimesh.Trimesh)):
+        result = Result('chair', '0', scores, dict(EMPTY), 0.1, {'index': np.int32(3)}, prediction)
+        write_report(tmp_path, {'ours': [result]}, lambda _: np.eye(3) / 3, title='', lead='', num_shown=1, curves=[])
+        assert isinstance(trimesh.load(tmp_path / 'meshes/chair_0.ply'), kind)
+        page = (tmp_path / 'index.html').read_text()
+        assert 'Chamfer-L1 (x10) 0.20' in page
+        assert '>nan<' not in page

@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 import trimesh
 
-from onet_jax import metrics
 from onet_jax.evaluation import tables
 from onet_jax.evaluation.evaluate import Result
 from onet_jax.evaluation.published import CLASSES, TABLES
+from onet_jax.scores import EMPTY
 
 
 def make_result(category, name, iou, chamfer, mesh):
-    scores = {**metrics.EMPTY, 'iou': iou, 'chamfer_l1': chamfer}
-    floor = {**metrics.EMPTY, 'iou': 1.0, 'chamfer_l1': 0.002}
-    return Result(category, name, scores, floor, 0.5, np.zeros((1, 3)), mesh)
+    scores = {**EMPTY, 'iou': iou, 'chamfer_l1': chamfer}
+    floor = {**EMPTY, 'iou': 1.0, 'chamfer_l1': 0.002}
+    return Result(category, name, scores, floor, 0.5, {'cloud': np.zeros((1, 3))}, mesh)
 
 
 @pytest.fixture
@@ -133,14 +133,14 @@ def test_of_other_experiments_only_means_were_published(shapenet_results):
         ['ONet (paper)', '0.703', '0.109', '0.879'],
         ['our inputs', '0.300', '0.100', '-1.000'],
     ]
-    _, rows = tables.append_published(tables.make_table(shapenet_results), TABLES['points'])
+    _, rows = tables.append_published(tables.make_table(shapenet_results), TABLES['cloud'])
     assert rows[0][-4:] == ['-'] * 4
     assert rows[-2][-4:] == ['0.719', '-', '0.848', '0.895']
 
 
 def test_what_does_not_compare_is_said(shapenet_results):
     some = [*shapenet_results[:1], make_result('02773838', 'a', 0.5, 0.01, trimesh.creation.box())]
-    notes = tables.describe_comparison(some, TABLES['points'], 'val')
+    notes = tables.describe_comparison(some, TABLES['cloud'], 'val')
     assert notes[1:] == [
         "not comparable: the published numbers are of the test split, ours of 'val'",
         'the published means are over 13 classes, ours over 2 (02773838, airplane): they do not compare',
