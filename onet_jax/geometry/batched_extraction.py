@@ -22,12 +22,14 @@ import trimesh
 
 from onet_jax.errors import InputError
 from onet_jax.geometry.extract import threshold_to_logit
-from onet_jax.geometry.grid import lattice_to_world, world_to_lattice
-from onet_jax.geometry.marching_cubes_cases import BITS, CORNERS, FACES, NUM_FACES
+from onet_jax.geometry.field import bucket_size, call
+from onet_jax.geometry.grid import CORNERS, any_of_eight, finest_cells, lattice_to_world, world_to_lattice
+from onet_jax.geometry.marching_cubes_cases import BITS, FACES, MIN_SHARE, NUM_FACES
 
-CHUNK = 8192  # points of one evaluation: enough to fill an accelerator, few beside the points of a shape and a round
-OUTSIDE = -1e30  # around the box: a surface that reaches the box is closed there
-LEAST = 1e-4  # of an edge, between a vertex and the ends: vertices that share an end stay apart in float32
+MISE_CHUNK = (
+    8192  # points of one evaluation: enough to fill an accelerator, few beside the points of a shape and a round
+)
+PAD_VALUE = -1e30  # around the box: a surface that reaches the box is closed there
 
 
 class Grids(NamedTuple):
@@ -72,15 +74,15 @@ def extract_meshes(
     num_bad = np.asarray(grids.non_finite)
     if num_bad.any():
         raise InputError(
-            f'field: expected finite values, found {num_bad.sum()} of {grids.queried.sum()} not finite, '
+            f'field: expected finite numbers, found {num_bad.sum()} of {grids.queried.sum()} not finite, '
             f'in the shapes {np.flatnonzero(num_bad).tolist()}'
         )
     # A sphere as large as the box crosses about 4 R^2 edges of the lattice.
-    capacity = _bucket(4 * (resolution << upsampling_steps) ** 2)
+    capacity = bucket_size(4 * finest_cells(resolution, upsampling_steps) ** 2)
     while True:
         triangles = _march_each(grids.values, level, capacity)
         num_vertices, num_faces = jax.device_get((triangles.num_vertices, triangles.num_faces))
-        needed = _bucket(max(num_vertices.max(), -(-num_faces.max() // 2)))
+        needed = bucket_size(max(num_vertices.max(), -(-num_faces.max() // 2)))
         if needed <= capacity:
             break
         capacity = needed
@@ -108,10 +110,7 @@ def multiresolution_grids(
     whole chunks, and some passes over the lattices. Values that are not finite are counted and taken for outside. Seeds
     [B, N, 3] as there, finite.
     """
-    if resolution < 1 or upsampling_steps < 0:
-        raise InputError(
-            f'expected resolution >= 1 and upsampling_steps >= 0, found {resolution} and {upsampling_steps}'
-        )
+    finest_cells(resolution, upsampling_steps)  # raises for what makes no grid
     shapes = {jnp.shape(leaf) for leaf in jax.tree.leaves(field)}
     if any(shape[:1] != (num_shapes,) for shape in shapes):
         raise InputError(f'field: expected arrays with a leading axis of {num_shapes} shapes, found {sorted(shapes)}')
@@ -126,7 +125,7 @@ def multiresolution_grids(
         values, leaves, wanted, queried, non_finite = state
         queried += wanted.sum(axis=(1, 2, 3), dtype=jnp.int32)
         values, num_bad = _evaluate(field, values, wanted)
-        leaves, wanted = _split(leaves, seeded, _between(values >= level), _between(values <= level))
+        leaves, wanted = _split(leaves, seeded, any_of_eight(values >= level, 1), any_of_eight(values <= level, 1))
         return values, leaves, wanted & jnp.isnan(values), queried, non_finite + num_bad
 
     values, _, _, queried, non_finite = jax.lax.while_loop(
@@ -147,7 +146,7 @@ def marching_cubes(values: jax.Array, level: float, capacity: int) -> Triangles:
     closed surface has twice as many faces as vertices, but for its few handles and parts, hence one capacity: arrays for
     `capacity` vertices and twice as many faces.
     """
-    padded = jnp.pad(values.astype(jnp.float32), 1, constant_values=OUTSIDE)  # [m, m, m]
+    padded = jnp.pad(values.astype(jnp.float32), 1, constant_values=PAD_VALUE)  # [m, m, m]
     inside = padded > level
     # The first and the last layer are outside, so the lattice may be taken as periodic: each point owns the cell above it
     # and the edges to the next points.
@@ -178,11 +177,6 @@ def _march_each(values: jax.Array, level: float, capacity: int) -> Triangles:
     return jax.lax.map(lambda grid: marching_cubes(grid, level, capacity), values)
 
 
-def _bucket(count: int) -> int:
-    """The next power of two."""
-    return 1 << max(int(count) - 1, 0).bit_length()
-
-
 def _find(running: jax.Array, j: jax.Array) -> jax.Array:
     """Where the running count [N] of marks has the j-th one, from 0; N for more than there are."""
     return jnp.searchsorted(running, j + 1, method='scan_unrolled')
@@ -195,7 +189,7 @@ def _interpolate(edge: jax.Array, padded: jax.Array, level: float) -> jax.Array:
     start, axis = edge // 3, edge % 3
     end = start + jnp.asarray([m * m, m, 1])[axis]
     a, b = padded.ravel()[start] - level, padded.ravel()[end] - level
-    share = jnp.clip(a / (a - b), LEAST, 1 - LEAST)[:, None]
+    share = jnp.clip(a / (a - b), MIN_SHARE, 1 - MIN_SHARE)[:, None]
     start, end = (world[jnp.stack(jnp.unravel_index(point, padded.shape), axis=-1)] for point in (start, end))
     return start + share * (end - start)
 
@@ -213,19 +207,17 @@ def _evaluate(field: Callable, values: jax.Array, wanted: jax.Array) -> tuple[ja
     # Points and chunks of the shapes before b are numbers up to the first of b. A chunk belongs to one shape.
     last_points = running.reshape(num_shapes, -1)[:, -1]
     first_points = jnp.concatenate([jnp.zeros(1, jnp.int32), last_points[:-1]])
-    num_chunks = -(-(last_points - first_points) // CHUNK)
+    num_chunks = -(-(last_points - first_points) // MISE_CHUNK)
     last_chunks = jnp.cumsum(num_chunks)
 
     def evaluate_chunk(chunk, state):
         values, num_bad = state
         b = jnp.searchsorted(last_chunks, chunk, side='right')
         rank = chunk - (last_chunks[b] - num_chunks[b])  # among the chunks of the shape
-        j = first_points[b] + rank * CHUNK + jnp.arange(CHUNK)
+        j = first_points[b] + rank * MISE_CHUNK + jnp.arange(MISE_CHUNK)
         place = _find(running, j)
         points = world[jnp.stack(jnp.unravel_index(place % np.prod(lattice), lattice), axis=-1)]
-        found = jax.tree.map(lambda leaf: leaf[b], field)(points)
-        if found.shape != (CHUNK,):
-            raise InputError(f'field: expected values of shape {(CHUNK,)}, found {found.shape}')
+        found = call(jax.tree.map(lambda leaf: leaf[b], field), points)
         found, finite, real = found.astype(jnp.float32), jnp.isfinite(found), j < last_points[b]
         # What fills the last chunk up is dropped: its place is behind the end.
         place = jnp.where(real, place, values.size)
@@ -256,7 +248,7 @@ def _split(
     leaves = list(leaves)
     wanted = jnp.zeros((len(above),) + (above.shape[1] + 1,) * 3, bool)
     for i in reversed(range(len(leaves))):
-        above, below = _any_of_eight(above), _any_of_eight(below)
+        above, below = any_of_eight(above, 2), any_of_eight(below, 2)
         split = leaves[i] & (above & below | seeded[i])
         children = split
         for axis in (1, 2, 3):
@@ -268,20 +260,7 @@ def _split(
     return tuple(leaves), wanted
 
 
-def _any_of_eight(cells: jax.Array) -> jax.Array:
-    """[B, 2n, 2n, 2n] -> [B, n, n, n]: whether any of the eight cells of the next level is marked."""
-    b, n = len(cells), cells.shape[1] // 2
-    return cells.reshape(b, n, 2, n, 2, n, 2).any(axis=(2, 4, 6))
-
-
 def _corners(cells: jax.Array, edge: int) -> jax.Array:
     """Marked cells [B, n, n, n] whose edge is `edge` finest cells -> the points [B, R + 1, R + 1, R + 1] at their corners."""
-    points = _between(jnp.pad(cells, ((0, 0), (1, 1), (1, 1), (1, 1))))
+    points = any_of_eight(jnp.pad(cells, ((0, 0), (1, 1), (1, 1), (1, 1))), 1)
     return jax.lax.pad(points, False, ((0, 0, 0),) + ((0, 0, edge - 1),) * 3)
-
-
-def _between(marked: jax.Array) -> jax.Array:
-    """[B, n, n, n] -> [B, n - 1, n - 1, n - 1]: whether any of the eight around is marked, from points to cells or back."""
-    marked = marked[:, 1:] | marked[:, :-1]
-    marked = marked[:, :, 1:] | marked[:, :, :-1]
-    return marked[..., 1:] | marked[..., :-1]

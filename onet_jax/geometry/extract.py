@@ -8,13 +8,16 @@ from skimage.measure import marching_cubes as lewiner_marching_cubes
 
 from onet_jax.errors import InputError
 from onet_jax.files import machine_memory
-from onet_jax.geometry.grid import lattice_to_world
+from onet_jax.geometry.field import check_finite
+from onet_jax.geometry.grid import any_of_eight, lattice_to_world
 from onet_jax.geometry.guaranteed import guaranteed_grid
 from onet_jax.geometry.mise import dense_grid, multiresolution_grid
 
-OUTSIDE = -1e6  # around the box, where values are scaled to [-1, 1]: a surface that reaches the box is closed there
+SCALED_OUTSIDE = (
+    -1e6
+)  # around the box, where values are scaled to [-1, 1]: a surface that reaches the box is closed there
 BYTES_PER_POINT = 22  # of the lattice, at the peak: a dense grid takes 21, MISE and marching cubes 14 to 17
-LEAST = 1e-6  # distance of any scaled value from the level
+MIN_SCALED_VALUE = 1e-6  # distance of any scaled value from the level
 
 
 def extract_mesh(
@@ -75,25 +78,22 @@ def marching_cubes(values: np.ndarray, level: float) -> trimesh.Trimesh:
     of cells that the surface crosses have an influence. Empty when no value exceeds the level. Raises ValueError for values
     that are not finite.
     """
-    if not np.isfinite(values).all():
-        raise InputError(
-            f'values: expected finite numbers, found {(~np.isfinite(values)).sum()} of {values.size} not finite'
-        )
+    check_finite(values, 'values')
     inside = values > np.float64(level)  # of a plain number only the precision of the values would be compared
     if not inside.any():
         return trimesh.Trimesh()
     # The part of the lattice that the surface is in, with a layer around it that is outside, if need be beyond the box.
     part = _bounds(inside)
     inside = np.pad(inside[part], 1)
-    crossed = _crossed_cells(inside)
-    corners = _corners(crossed[1:-1, 1:-1, 1:-1])
+    crossed = any_of_eight(inside, 1) & any_of_eight(~inside, 1)
+    corners = any_of_eight(np.pad(crossed[1:-1, 1:-1, 1:-1], 1), 1)
     # Shifted and scaled to [-1, 1] before scikit-image casts to float32, so that no value changes its side; a value on the
     # level counts as outside, by the least amount, or faces would collapse to points of the lattice. Where the inside reaches
     # the box, but no surface the cells in it, only the side of the values has a meaning.
     shifted = values[part][corners] - np.float64(level)
     shifted /= np.abs(shifted).max(initial=0)
-    shifted = np.where(shifted > 0, np.maximum(shifted, LEAST), np.minimum(shifted, -LEAST))
-    padded = np.where(inside, np.float32(1), np.float32(OUTSIDE))
+    shifted = np.where(shifted > 0, np.maximum(shifted, MIN_SCALED_VALUE), np.minimum(shifted, -MIN_SCALED_VALUE))
+    padded = np.where(inside, np.float32(1), np.float32(SCALED_OUTSIDE))
     padded[1:-1, 1:-1, 1:-1][corners] = shifted
     # A mask of cells, each at its last corner: the others are skipped.
     vertices, faces, _, _ = lewiner_marching_cubes(
@@ -111,20 +111,3 @@ def _bounds(marked: np.ndarray) -> tuple[slice, ...]:
         places = np.flatnonzero(marked.any(axis=tuple({0, 1, 2} - {axis})))
         bounds.append(slice(max(places[0] - 1, 0), places[-1] + 2))
     return tuple(bounds)
-
-
-def _crossed_cells(inside: np.ndarray) -> np.ndarray:
-    """Points [n + 1, ...] -> cells [n, ...] that have corners on both sides."""
-    count = inside.view(np.uint8)  # of the eight corners
-    count = count[1:] + count[:-1]
-    count = count[:, 1:] + count[:, :-1]
-    count = count[:, :, 1:] + count[:, :, :-1]
-    return (count > 0) & (count < 8)
-
-
-def _corners(cells: np.ndarray) -> np.ndarray:
-    """Marked cells [n, ...] -> the points [n + 1, ...] at their corners."""
-    points = np.pad(cells, 1)
-    points = points[1:] | points[:-1]
-    points = points[:, 1:] | points[:, :-1]
-    return points[:, :, 1:] | points[:, :, :-1]

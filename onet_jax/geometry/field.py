@@ -16,8 +16,8 @@ from onet_jax.errors import InputError
 # Points at a time. On a CPU the activations of a chunk stay in the cache: with 256 features 4,096 points are the fastest,
 # half and twice as many cost 2 % and 6 % more, four times as many 30 %. An accelerator needs more of them: its products of
 # matrices are cut into tiles of some 128 x 128, and this many points have several for each of its multiprocessors.
-CHUNK = 4096
-ACCELERATOR_CHUNK = 65536
+QUERY_CHUNK = 4096
+ACCELERATOR_QUERY_CHUNK = 65536
 
 
 def for_backend(cpu: int, accelerator: int) -> int:
@@ -25,16 +25,28 @@ def for_backend(cpu: int, accelerator: int) -> int:
     return cpu if jax.default_backend() == 'cpu' else accelerator
 
 
+def bucket_size(size: int, least: int = 1) -> int:
+    """The size rounded up to `least` times a power of two, so that arrays of many sizes share few compiled programs."""
+    return least << (max(int(size) - 1, 0) // least).bit_length()
+
+
+def check_finite(values: np.ndarray, name: str) -> None:
+    """Raises InputError, with the name, for values that are not all finite."""
+    bad = values.size - np.count_nonzero(np.isfinite(values))
+    if bad:
+        raise InputError(f'{name}: expected finite numbers, found {bad} of {values.size} not finite')
+
+
 def evaluate(field: Callable, points: np.ndarray, *, chunk_size: int | None = None) -> np.ndarray:
     """points [T, 3] -> values [T] in the dtype that the field returns (float64 where T is 0); [T, ...] if it returns that.
 
     The field only ever sees [chunk_size, 3], the last chunk being filled up: one compilation serves any T. The size is by
-    default CHUNK on a CPU and ACCELERATOR_CHUNK elsewhere. All chunks are dispatched before the first result is waited for.
-    Where the device runs out of memory the chunks are halved, and it goes on.
+    default QUERY_CHUNK on a CPU and ACCELERATOR_QUERY_CHUNK elsewhere. All chunks are dispatched before the first result is
+    waited for. Where the device runs out of memory the chunks are halved, and it goes on.
     """
     if not len(points):
         return np.zeros(0)
-    chunk_size = chunk_size or for_backend(CHUNK, ACCELERATOR_CHUNK)
+    chunk_size = chunk_size or for_backend(QUERY_CHUNK, ACCELERATOR_QUERY_CHUNK)
     chunks = [points[start : start + chunk_size] for start in range(0, len(points), chunk_size)]
     chunks[-1] = np.resize(chunks[-1], (chunk_size, 3))
     try:
@@ -62,13 +74,19 @@ def as_argument(field: Callable) -> Callable:
     return Partial(field) if jax.tree_util.all_leaves([field]) else field
 
 
+def call(field: Callable, points: jax.Array) -> jax.Array:
+    """points [T, 3] -> values [T]. Raises InputError for values of another shape."""
+    values = field(points)
+    if values.shape != points.shape[:1]:
+        raise InputError(f'field: expected values of shape {points.shape[:1]}, found {values.shape}')
+    return values
+
+
 def value_and_gradient(field: Callable, points: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """points [T, 3] -> values [T] and the gradient [T, 3] of each by its own point. Raises ValueError for other shapes."""
+    """points [T, 3] -> values [T] and the gradient [T, 3] of each by its own point."""
 
     def total(points):
-        values = field(points)
-        if values.shape != points.shape[:1]:
-            raise InputError(f'field: expected values of shape {points.shape[:1]}, found {values.shape}')
+        values = call(field, points)
         return values.sum(), values
 
     (_, values), gradient = jax.value_and_grad(total, has_aux=True)(points)

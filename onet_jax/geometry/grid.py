@@ -6,8 +6,13 @@ Three lattices are in use, and confusing them shifts a surface by half a cell:
     centres of n voxels     (i + 1/2) / n - 1/2 in the unpadded unit cube (voxel inputs)
 """
 
+from itertools import product
+
 import numpy as np
 
+from onet_jax.errors import InputError
+
+CORNERS = np.array(list(product((0, 1), repeat=3)))  # [8, 3], of a cell: corner 4 i + 2 j + k lies at (i, j, k)
 PADDING = 0.1  # of the unit cube, on the whole axis
 BOX = 1.0 + PADDING  # edge of the sampled cube [-BOX/2, BOX/2]^3
 
@@ -32,3 +37,23 @@ def voxel_centres(num_voxels: int = 32) -> np.ndarray:
     """Centres of the n^3 voxels of the unit cube [-0.5, 0.5]^3: [n, n, n, 3] float64, x slowest."""
     axis = (np.arange(num_voxels) + 0.5) / num_voxels - 0.5
     return np.stack(np.meshgrid(axis, axis, axis, indexing='ij'), axis=-1)
+
+
+def finest_cells(resolution: int, upsampling_steps: int) -> int:
+    """R = resolution * 2^upsampling_steps, the finest cells along an axis of a grid that is refined where it has to be."""
+    if resolution < 1 or upsampling_steps < 0:
+        raise InputError(
+            f'expected resolution >= 1 and upsampling_steps >= 0, found {resolution} and {upsampling_steps}'
+        )
+    return resolution << upsampling_steps
+
+
+def any_of_eight(marks: np.ndarray, stride: int) -> np.ndarray:
+    """2 x 2 x 2 max pooling of marks [..., n, n, n] bool, for arrays of numpy and of JAX.
+
+    stride 1: points -> the n - 1 cells between them, or cells -> the points between them. stride 2: cells -> the n / 2 cells
+    of the coarser level.
+    """
+    marks = marks[..., :-1:stride, :, :] | marks[..., 1::stride, :, :]
+    marks = marks[..., :-1:stride, :] | marks[..., 1::stride, :]
+    return marks[..., :-1:stride] | marks[..., 1::stride]

@@ -20,12 +20,11 @@ import jax
 import numpy as np
 
 from onet_jax.errors import InputError
-from onet_jax.geometry.field import evaluate
-from onet_jax.geometry.grid import BOX, lattice_to_world
-from onet_jax.geometry.mise import CORNERS, Grid
+from onet_jax.geometry.grid import BOX, CORNERS, any_of_eight, finest_cells, lattice_to_world
+from onet_jax.geometry.mise import Grid, evaluate_lattice
 
 COST = 9  # of one proof, in evaluations of a point: measured with the network of the paper on a CPU
-BATCH = 2048  # proofs that are tried before it is decided whether to go on
+PROOF_BATCH = 2048  # proofs that are tried before it is decided whether to go on
 
 
 def guaranteed_grid(field: Callable, *, resolution: int = 32, upsampling_steps: int = 2, level: float = 0.0) -> Grid:
@@ -48,11 +47,7 @@ def guaranteed_grid(field: Callable, *, resolution: int = 32, upsampling_steps: 
             f'field: expected one with a method keeps_sign, found {type(field).__name__}; a network gets it with its '
             'condition: model.bind(params, cond)'
         )
-    if resolution < 1 or upsampling_steps < 0:
-        raise InputError(
-            f'expected resolution >= 1 and upsampling_steps >= 0, found {resolution} and {upsampling_steps}'
-        )
-    finest = resolution << upsampling_steps
+    finest = finest_cells(resolution, upsampling_steps)
     values = np.full((finest + 1,) * 3, np.nan)
     sides = np.full((resolution,) * 3, np.nan)  # of the cells of this size: a value on the proven side
     edges = np.full(3, 1 << upsampling_steps)
@@ -69,23 +64,18 @@ def guaranteed_grid(field: Callable, *, resolution: int = 32, upsampling_steps: 
             edges[longest] //= 2
         for axis, edge in enumerate(edges):
             sides = np.repeat(sides, edge, axis=axis)
-        wanted = np.zeros(values.shape, bool)
-        for window in _corner_windows(finest):
-            wanted[window] |= np.isnan(sides)
+        wanted = any_of_eight(np.pad(np.isnan(sides), 1), 1)
         queried.append(_query(field, values, np.argwhere(wanted & np.isnan(values))))
-    for window in _corner_windows(finest):
-        np.copyto(values[window], sides, where=np.isnan(values[window]))
+    for corner in CORNERS:  # of a cell, [R, R, R]
+        points = values[tuple(slice(start, start + finest) for start in corner)]
+        np.copyto(points, sides, where=np.isnan(points))
     return Grid(values, tuple(queried))
 
 
 def _query(field: Callable, values: np.ndarray, points: np.ndarray) -> int:
     """Write the values at lattice points [K, 3] into the grid, in place; returns K."""
-    found = evaluate(field, lattice_to_world(points, len(values) - 1))
-    if not np.isfinite(found).all():
-        raise InputError(
-            f'field: expected finite values, found {(~np.isfinite(found)).sum()} of {found.size} not finite'
-        )
-    values[tuple(points.T)] = found
+    flat = np.ravel_multi_index(tuple(points.T), values.shape)
+    values.reshape(-1)[flat] = evaluate_lattice(field, flat, values.shape)
     return len(points)
 
 
@@ -98,14 +88,9 @@ def _prove(field: Callable, values: np.ndarray, points: np.ndarray, edges: np.nd
     centres = lattice_to_world(points, finest)
     order = np.argsort(-np.abs(values[tuple(points.T)] - level))
     proven = np.zeros(len(points), bool)
-    for start in range(0, len(points), BATCH):
-        batch = order[start : start + BATCH]
+    for start in range(0, len(points), PROOF_BATCH):
+        batch = order[start : start + PROOF_BATCH]
         proven[batch] = field.keeps_sign(centres[batch], BOX * edges / finest / 2, level)
         if proven[batch].sum() * edges.prod() < COST * len(batch):
             break
     return proven
-
-
-def _corner_windows(num_cells: int) -> list[tuple[slice, ...]]:
-    """Of the points [R + 1]^3 those that are a corner of the cells [R]^3, for each of the eight corners."""
-    return [tuple(slice(start, start + num_cells) for start in corner) for corner in CORNERS]

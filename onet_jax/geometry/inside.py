@@ -11,6 +11,8 @@ many points that lie well inside, as do lattice points in a box; on points in ge
 import numpy as np
 import trimesh
 
+from onet_jax.geometry.ragged import ragged_range
+
 POINTS_PER_CELL = 6
 MAX_PAIRS = 1 << 21  # candidate (face, point) pairs tested at a time: bounds the memory
 
@@ -83,15 +85,13 @@ def _candidates(triangles: np.ndarray, points: np.ndarray):
 
     first, last = cell(triangles.min(axis=1)), cell(triangles.max(axis=1))
     face = np.repeat(np.arange(len(triangles)), last[:, 0] - first[:, 0] + 1)
-    column = first[face, 0] + _count_up(last[:, 0] - first[:, 0] + 1)
+    column = first[face, 0] + ragged_range(last[:, 0] - first[:, 0] + 1)
     begin = starts[column * num_cells + first[face, 1]]
     length = starts[column * num_cells + last[face, 1] + 1] - begin
     ends = np.cumsum(length)
     split = np.searchsorted(ends, np.arange(MAX_PAIRS, ends[-1] + MAX_PAIRS, MAX_PAIRS), side='left')
     for rows in np.split(np.arange(len(face)), np.minimum(split + 1, len(face))):
-        yield np.repeat(face[rows], length[rows]), near[np.repeat(begin[rows], length[rows]) + _count_up(length[rows])]
-
-
-def _count_up(lengths: np.ndarray) -> np.ndarray:
-    """[2, 3] -> [0, 1, 0, 1, 2]."""
-    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        yield (
+            np.repeat(face[rows], length[rows]),
+            near[np.repeat(begin[rows], length[rows]) + ragged_range(length[rows])],
+        )

@@ -14,11 +14,11 @@ cells and diagonals by none, each edge of the mesh has two faces. Each vertex ha
 its edge, hence one ring of faces: the surface is a manifold.
 """
 
-from itertools import product
-
 import numpy as np
 
-CORNERS = np.array(list(product((0, 1), repeat=3)))  # [8, 3]
+from onet_jax.geometry.grid import CORNERS
+
+MIN_SHARE = 1e-4  # of an edge, between a vertex and its ends: vertices that share an end stay apart in float32
 BITS = (4, 2, 1)  # of the corner's number, for each axis
 
 Loop = tuple[int, ...]  # edges in the order of the boundary, counterclockwise seen from outside the surface

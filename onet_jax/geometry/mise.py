@@ -14,11 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from onet_jax.errors import InputError
-from onet_jax.geometry.field import evaluate
-from onet_jax.geometry.grid import lattice_to_world, world_to_lattice
+from onet_jax.geometry.field import check_finite, evaluate
+from onet_jax.geometry.grid import CORNERS, any_of_eight, finest_cells, lattice_to_world, world_to_lattice
 
-CORNERS = tuple(product((0, 1), repeat=3))
 BLOCK = 1 << 20  # points whose coordinates are in memory at a time
 
 
@@ -44,11 +42,7 @@ def multiresolution_grid(
     corners say, and from there the rounds follow the surface. Without seeds equal to the official implementation: the same
     points in every round, the same grid. Raises ValueError for values of the field or seeds that are not finite.
     """
-    if resolution < 1 or upsampling_steps < 0:
-        raise InputError(
-            f'expected resolution >= 1 and upsampling_steps >= 0, found {resolution} and {upsampling_steps}'
-        )
-    finest = resolution << upsampling_steps
+    finest = finest_cells(resolution, upsampling_steps)
     shape = (finest + 1,) * 3
     seeded = _find_cells(np.zeros((0, 3)) if seeds is None else np.asarray(seeds), resolution, upsampling_steps)
     # Of the levels that can be split. A round costs what its points cost, and a few passes over these cells.
@@ -61,11 +55,7 @@ def multiresolution_grid(
     rounds = []
     while len(points):
         asked[points] = True
-        found = _ask(field, points, shape)
-        if not np.isfinite(found).all():
-            raise InputError(
-                f'field: expected finite values, found {(~np.isfinite(found)).sum()} of {found.size} not finite'
-            )
+        found = evaluate_lattice(field, points, shape)
         rounds.append((points, found))
         exact = found.astype(np.float64)  # or the level would be rounded to the precision of the values
         _mark_touched(above, points[exact >= level], shape)
@@ -80,18 +70,23 @@ def multiresolution_grid(
 
 def dense_grid(field: Callable, *, num_points: int) -> np.ndarray:
     """`field` on the inclusive lattice of num_points^3 points: [n, n, n] float64."""
-    found = _ask(field, np.arange(num_points**3), (num_points,) * 3)
+    found = evaluate_lattice(field, np.arange(num_points**3), (num_points,) * 3)
     return found.astype(np.float64).reshape((num_points,) * 3)
 
 
-def _ask(field: Callable, points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The values [N] of the field at points [N] of the lattice, by number."""
+def evaluate_lattice(field: Callable, points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The values [T] of the field at points [T] of a lattice of this shape, given by their flat index.
+
+    Raises InputError for values that are not finite.
+    """
     world = lattice_to_world(np.arange(shape[0]), shape[0] - 1)
     pieces = []
-    for start in range(0, len(points), BLOCK):
+    for start in range(0, max(len(points), 1), BLOCK):
         lattice = np.unravel_index(points[start : start + BLOCK], shape)
         pieces.append(evaluate(field, np.stack([world[axis] for axis in lattice], axis=1)))
-    return np.concatenate(pieces)
+    found = np.concatenate(pieces)
+    check_finite(found, 'field')
+    return found
 
 
 def _mark_touched(cells: np.ndarray, points: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -113,8 +108,7 @@ def _mark_touched(cells: np.ndarray, points: np.ndarray, shape: tuple[int, ...])
 
 def _find_cells(points: np.ndarray, resolution: int, upsampling_steps: int) -> list[np.ndarray]:
     """The cells of every level but the finest that hold a point [N, 3]: indices [K, 3] each; none outside the box."""
-    if not np.isfinite(points).all():
-        raise InputError(f'seeds: expected finite numbers, found {(~np.isfinite(points)).sum()} not finite')
+    check_finite(points, 'seeds')
     finest = resolution << upsampling_steps
     cells = np.floor(world_to_lattice(points, finest)).astype(int)
     cells = cells[((cells >= 0) & (cells < finest)).all(axis=1)]
@@ -138,7 +132,7 @@ def _split(
     points = [np.zeros(0, int)]
     for i in range(len(leaves) - 1, -1, -1):
         if i < len(leaves) - 1:
-            above, below = _any_of_eight(above), _any_of_eight(below)
+            above, below = any_of_eight(above, 2), any_of_eight(below, 2)
         split = above & below
         split[tuple(seeded[i].T)] = True
         split &= leaves[i]
@@ -159,13 +153,6 @@ def _split(
 
 def _every_other(start: tuple[int, ...]) -> tuple[slice, ...]:
     return tuple(slice(s, None, 2) for s in start)
-
-
-def _any_of_eight(cells: np.ndarray) -> np.ndarray:
-    """[2n]^3 -> [n]^3: whether any of the eight cells of the next level is marked."""
-    cells = cells[::2] | cells[1::2]
-    cells = cells[:, ::2] | cells[:, 1::2]
-    return cells[:, :, ::2] | cells[:, :, 1::2]
 
 
 def _fill_forward(points: np.ndarray, found: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from onet_jax.geometry import grid
+from onet_jax.geometry.ragged import ragged_range
 
 # Axes first; the first component that is not zero is 1 and belongs to the axis along which a line counts its points.
 DIRECTIONS = sorted((d for d in product((-1, 0, 1), repeat=3) if d > (0, 0, 0)), key=lambda d: sum(map(abs, d)))
@@ -128,7 +129,7 @@ def _scan(vertices: np.ndarray, faces: np.ndarray) -> Iterator[tuple[np.ndarray,
         corners = np.take_along_axis(corners, order[:, :, None], axis=1)
         first, middle = np.ceil(corners[:, 0, 0]).astype(np.int64), np.ceil(corners[:, 1, 0])
         f = np.repeat(np.arange(len(rows)), widths[rows])
-        x = first[f] + count_up(widths[rows])
+        x = first[f] + ragged_range(widths[rows])
         # The long edge from the leftmost to the rightmost corner, and the one of the two short edges at this column.
         left, mid, right = (corners[f, i] for i in range(3))
         early = (x < middle[f])[:, None]
@@ -137,7 +138,7 @@ def _scan(vertices: np.ndarray, faces: np.ndarray) -> Iterator[tuple[np.ndarray,
         low = np.ceil(np.minimum(long[:, 0], short[:, 0])).astype(np.int64)
         count = np.ceil(np.maximum(long[:, 0], short[:, 0])).astype(np.int64) - low
         pair = np.repeat(np.arange(len(f)), count)
-        y = low[pair] + count_up(count)
+        y = low[pair] + ragged_range(count)
         weight = (y - long[pair, 0]) / (short[pair, 0] - long[pair, 0])
         height = long[pair, 1] + weight * (short[pair, 1] - long[pair, 1])
         sign = np.where((short[:, 0] > long[:, 0]) ^ turned[f], -1, 1).astype(np.int8)
@@ -149,11 +150,6 @@ def _scan(vertices: np.ndarray, faces: np.ndarray) -> Iterator[tuple[np.ndarray,
 def _cut(a: np.ndarray, b: np.ndarray, x: np.ndarray) -> np.ndarray:
     """(y, z) [P, 2] at which the edges from a to b [P, 3] pass over x [P]."""
     return a[:, 1:] + ((x - a[:, 0]) / (b[:, 0] - a[:, 0]))[:, None] * (b[:, 1:] - a[:, 1:])
-
-
-def count_up(lengths: np.ndarray) -> np.ndarray:
-    """[2, 3] -> [0, 1, 0, 1, 2]."""
-    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
 def seen_from_outside(hits: list[Hits], num_faces: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,8 @@ import numpy as np
 import trimesh
 
 from onet_jax.errors import InputError
-from onet_jax.geometry.field import as_argument, value_and_gradient
+from onet_jax.geometry.extract import threshold_to_logit
+from onet_jax.geometry.field import as_argument, bucket_size, check_finite, value_and_gradient
 
 NORMAL_WEIGHT = 0.01  # lambda of the paper
 # Of the official generator: RMSprop as in PyTorch, and what it adds to the length of a normal.
@@ -28,7 +29,7 @@ EPSILON = 1e-8  # added to the root of the running average, not under it
 LENGTH_EPSILON = 1e-10
 
 # Faces are optimised in pieces of this many: the activations of a piece and of its derivatives stay small.
-CHUNK = 1024
+FACE_CHUNK = 1024
 
 
 def refine_mesh(
@@ -56,17 +57,13 @@ def refine_mesh(
     """
     if steps < 0:
         raise InputError(f'steps: expected a number >= 0, found {steps}')
-    if not 0 < threshold < 1:
-        raise InputError(f'threshold: expected a probability between 0 and 1, found {threshold}')
+    threshold_to_logit(threshold)  # raises for what is no probability
     if not learning_rate > 0:
         raise InputError(f'learning_rate: expected a number > 0, found {learning_rate}')
     vertices, faces = np.array(mesh.vertices), np.array(mesh.faces)
-    if not np.isfinite(vertices).all():
-        raise InputError(
-            f'mesh.vertices: expected finite numbers, found {(~np.isfinite(vertices)).sum()} of {vertices.size} not finite'
-        )
+    check_finite(vertices, 'mesh.vertices')
     if steps and len(faces):
-        weights = np.asarray(face_weights(key, steps, capacity(len(faces))))[:, : len(faces)]
+        weights = np.asarray(face_weights(key, steps, bucket_size(len(faces), FACE_CHUNK)))[:, : len(faces)]
         vertices, _ = refine_vertices(vertices, faces, field, weights, threshold, learning_rate)
     return trimesh.Trimesh(vertices, faces, process=False)
 
@@ -74,7 +71,7 @@ def refine_mesh(
 def refinement_loss(mesh: trimesh.Trimesh, field: Callable, key: jax.Array, *, threshold: float = 0.2) -> float:
     """What `refine_mesh` lowers, on one random point of each face: two meshes with the same faces compare under one key."""
     vertices, faces = np.array(mesh.vertices), np.array(mesh.faces)
-    weights = face_weights(key, 1, capacity(len(faces)))[0]
+    weights = face_weights(key, 1, bucket_size(len(faces), FACE_CHUNK))[0]
     return float(_loss(as_argument(field), pad(vertices), pad(faces), weights, len(faces), threshold))
 
 
@@ -107,18 +104,14 @@ def face_weights(key: jax.Array, steps: int, num_faces: int) -> jax.Array:
     return squares / squares.sum(axis=-1, keepdims=True)
 
 
-def capacity(size: int) -> int:
-    """The size rounded up to CHUNK times a power of two."""
-    return CHUNK << max(0, (size - 1) // CHUNK).bit_length()
-
-
 def pad(array: np.ndarray, axis: int = 0) -> np.ndarray:
-    """The array with its last entry along `axis` repeated up to the capacity.
+    """The array with its last entry along `axis` repeated, up to FACE_CHUNK times a power of two.
 
     A face that repeats another asks the field nothing new: no NaN that the mesh does not have can come from it.
     """
     size = np.shape(array)[axis]
-    return np.concatenate([array, np.repeat(np.take(array, [-1], axis), capacity(size) - size, axis)], axis)
+    filling = np.repeat(np.take(array, [-1], axis), bucket_size(size, FACE_CHUNK) - size, axis)
+    return np.concatenate([array, filling], axis)
 
 
 @jax.jit
@@ -141,22 +134,22 @@ def loss_and_gradient(
 ) -> tuple[jax.Array, jax.Array]:
     """The loss and its gradient by the vertices [N, 3], for one point of each face.
 
-    faces, weights [F, 3], see `pad`: the first `num_faces` count, and pieces of CHUNK without any of them are skipped.
+    faces, weights [F, 3], see `pad`: the first `num_faces` count, and pieces of FACE_CHUNK without any of them are skipped.
     """
 
     def add_piece(i, total):
         loss, gradient = total
-        start = i * CHUNK
-        piece, piece_weights = (jax.lax.dynamic_slice_in_dim(x, start, CHUNK) for x in (faces, weights))
+        start = i * FACE_CHUNK
+        piece, piece_weights = (jax.lax.dynamic_slice_in_dim(x, start, FACE_CHUNK) for x in (faces, weights))
 
         def piece_loss(corners):
             losses = _face_losses(corners, piece_weights, field, threshold)
-            return jnp.where(start + jnp.arange(CHUNK) < num_faces, losses, 0).sum() / num_faces
+            return jnp.where(start + jnp.arange(FACE_CHUNK) < num_faces, losses, 0).sum() / num_faces
 
         piece_value, by_corner = jax.value_and_grad(piece_loss)(vertices[piece])
         return loss + piece_value, gradient.at[piece].add(by_corner)
 
-    num_pieces = (num_faces + CHUNK - 1) // CHUNK
+    num_pieces = (num_faces + FACE_CHUNK - 1) // FACE_CHUNK
     zero = jnp.zeros((), vertices.dtype), jnp.zeros_like(vertices)
     return jax.lax.fori_loop(0, num_pieces, add_piece, zero)
 

@@ -20,6 +20,7 @@ from embreex.rtcore_scene import EmbreeScene
 from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import IMAGE_SIZE, Camera, object_camera, project, rays
 from onet_jax.geometry.colours import GAMMA, colours_of
+from onet_jax.geometry.ragged import ragged_range
 
 LAMP = (0.37, 0.92, 0.12)  # towards it, in the axes of the mesh: y is up
 FLOOR = 0.04  # linear intensity on the far side, which the renderings leave black
@@ -155,11 +156,10 @@ def face_and_corner_normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[np
     firsts, counts = (np.repeat(numbers, valences)[creased] for numbers in (starts, valences))
     for block in range(0, len(creased), _BLOCK):
         rows, first, count = (array[block : block + _BLOCK] for array in (creased, firsts, counts))
-        ends = np.cumsum(count)
-        neighbours = owners[np.arange(ends[-1]) + np.repeat(first - ends + count, count)]
+        neighbours = owners[np.repeat(first, count) + ragged_range(count)]
         cosines = np.sum(np.repeat(flat[owners[rows]], count, axis=0) * flat[neighbours], axis=-1)
         joined = np.where(np.abs(cosines) > CREASE, np.sign(cosines), 0)[:, None] * areas[neighbours]
-        normals[rows] = unit(np.add.reduceat(joined, ends - count))
+        normals[rows] = unit(np.add.reduceat(joined, np.cumsum(count) - count))
     corners = np.empty((len(owners), 3), np.float32)
     corners[order] = normals
     return flat, corners.reshape(-1, 3, 3)

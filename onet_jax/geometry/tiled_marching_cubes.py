@@ -10,9 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import trimesh
 
-from onet_jax.geometry.marching_cubes_cases import CORNERS, FACES, NUM_FACES
-
-LEAST = 1e-4  # of an edge, between a vertex and the ends
+from onet_jax.geometry.grid import CORNERS
+from onet_jax.geometry.marching_cubes_cases import FACES, MIN_SHARE, NUM_FACES
 
 
 class Piece(NamedTuple):
@@ -46,7 +45,7 @@ def march_block(values: np.ndarray, level: float, first: np.ndarray, size: np.nd
     start, axis = points.reshape(-1, 3)[where], axes.ravel()[where]
     step = np.eye(3, dtype=int)[axis]
     a, b = (values[tuple(p.T)].astype(np.float64) - level for p in (start, start + step))
-    share = np.clip(a / (a - b), LEAST, 1 - LEAST)[:, None]
+    share = np.clip(a / (a - b), MIN_SHARE, 1 - MIN_SHARE)[:, None]
     return Piece(names, start + first + share * step, faces.reshape(-1, 3))
 
 

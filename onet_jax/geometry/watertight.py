@@ -24,6 +24,7 @@ from trimesh.ray.ray_pyembree import RayMeshIntersector
 
 from onet_jax.errors import InputError
 from onet_jax.geometry import grid, ray_stabbing, solidify
+from onet_jax.geometry.ragged import ragged_range
 
 RESOLUTION = 192  # cells of the lattice across the padded cube
 THICKNESS = 0.01  # of a sheet
@@ -179,7 +180,7 @@ def _missing_triangles(faces: np.ndarray) -> np.ndarray:
     degree = np.searchsorted(u, v, 'right') - first
     degree[degree > MAX_RIMS] = 0
     edge = np.repeat(np.arange(len(keys)), degree)
-    w = v[first[edge] + ray_stabbing.count_up(degree)]
+    w = v[first[edge] + ragged_range(degree)]
     closing = np.searchsorted(keys, u[edge] * num + w)
     found = keys[np.minimum(closing, len(keys) - 1)] == u[edge] * num + w if len(keys) else np.zeros(0, bool)
     holes = np.stack([u[edge], v[edge], w], axis=1)[found]

@@ -8,7 +8,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from onet_jax.geometry import extract, marching_cubes_cases
-from onet_jax.geometry.batched_extraction import CHUNK, extract_meshes, marching_cubes, multiresolution_grids
+from onet_jax.geometry.batched_extraction import MISE_CHUNK, extract_meshes, marching_cubes, multiresolution_grids
 from onet_jax.geometry.grid import BOX, corner_points
 from onet_jax.geometry.mise import multiresolution_grid
 
@@ -70,7 +70,7 @@ def test_hanging_nodes_split_coarse_cells_in_later_rounds(resolution, steps, cou
 def test_rounds_of_several_chunks_and_a_level_that_is_not_zero():
     field, settings = solids(RING, BALL), {'resolution': 21, 'upsampling_steps': 1, 'level': -0.05}
     grids = multiresolution_grids(field, 2, **settings)
-    assert CHUNK < 22**3 < grids.queried[0] < grids.queried[1]
+    assert MISE_CHUNK < 22**3 < grids.queried[0] < grids.queried[1]
     check_against_the_host(grids, field, 2, **settings)
 
 
@@ -95,7 +95,7 @@ def test_senseless_arguments_are_refused():
         multiresolution_grids(solids(BALL), 1, resolution=0, **settings)
     with pytest.raises(ValueError, match=r'leading axis of 2 shapes, found \[\(1, 5\)\]'):
         multiresolution_grids(solids(BALL), 2, resolution=2, **settings)
-    with pytest.raises(ValueError, match=rf'expected values of shape \({CHUNK},\)'):
+    with pytest.raises(ValueError, match=rf'expected values of shape \({MISE_CHUNK},\)'):
         multiresolution_grids(Partial(lambda points: points), 1, resolution=2, **settings)
 
 
@@ -265,7 +265,7 @@ def test_bad_arguments():
         with pytest.raises(ValueError, match='threshold: expected a probability'):
             extract_meshes(solids(BALL), 1, threshold=threshold)
     with pytest.raises(
-        ValueError, match=r'field: expected finite values, found 27 of \d+ not finite, in the shapes \[1\]'
+        ValueError, match=r'field: expected finite numbers, found 27 of \d+ not finite, in the shapes \[1\]'
     ):
         extract_meshes(solids(BALL, (0, np.nan, 0, 0, 0)), 2, resolution=2, upsampling_steps=1)
 

@@ -5,8 +5,8 @@ from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes as lewiner_marching_cubes
 
 from onet_jax.geometry.extract import (
-    LEAST,
-    OUTSIDE,
+    MIN_SCALED_VALUE,
+    SCALED_OUTSIDE,
     check_memory,
     extract_mesh,
     marching_cubes,
@@ -87,8 +87,8 @@ def nasty_grids():
 def march_through_all(values, level):
     """Vertices and faces from the whole lattice, no cell left out; the largest value is at a cell that is crossed."""
     shifted = (values - level) / np.abs(values - level).max()
-    shifted = np.where(shifted > 0, np.maximum(shifted, LEAST), np.minimum(shifted, -LEAST))
-    padded = np.pad(shifted, 1, constant_values=OUTSIDE).astype(np.float32)
+    shifted = np.where(shifted > 0, np.maximum(shifted, MIN_SCALED_VALUE), np.minimum(shifted, -MIN_SCALED_VALUE))
+    padded = np.pad(shifted, 1, constant_values=SCALED_OUTSIDE).astype(np.float32)
     vertices, faces, _, _ = lewiner_marching_cubes(padded, 0.0, gradient_direction='ascent', allow_degenerate=False)
     return lattice_to_world(vertices - 1.0, len(values) - 1), faces
 

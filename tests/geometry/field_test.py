@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
+from parity.modules import load_field
 
-from benchmarks.module_parity import load_field
-from onet_jax.geometry.field import ACCELERATOR_CHUNK, CHUNK, evaluate, field_normals
+from onet_jax.geometry.field import ACCELERATOR_QUERY_CHUNK, QUERY_CHUNK, evaluate, field_normals
 
 
 def decoder_field(weights, cond, latent=None):
@@ -26,7 +26,9 @@ def test_the_field_sees_one_size_only(num_points):
     assert sizes <= {(64, 3)}
 
 
-@pytest.mark.parametrize('backend, size', [('cpu', CHUNK), ('gpu', ACCELERATOR_CHUNK), ('tpu', ACCELERATOR_CHUNK)])
+@pytest.mark.parametrize(
+    'backend, size', [('cpu', QUERY_CHUNK), ('gpu', ACCELERATOR_QUERY_CHUNK), ('tpu', ACCELERATOR_QUERY_CHUNK)]
+)
 def test_an_accelerator_gets_larger_chunks(backend, size, monkeypatch):
     monkeypatch.setattr(jax, 'default_backend', lambda: backend)
     sizes = []
@@ -60,13 +62,13 @@ def test_normals_of_an_ellipsoid_share_one_compilation():
         return 1 - (points**2 * axes).sum(axis=-1)
 
     rng = np.random.default_rng(0)
-    for num_points in (0, 1, 100, CHUNK + 1):
+    for num_points in (0, 1, 100, QUERY_CHUNK + 1):
         points, axes = rng.normal(size=(num_points, 3)), rng.uniform(1, 3, 3)
         normals = field_normals(Partial(field, axes), points)
         expected = points * axes / np.linalg.norm(points * axes, axis=1, keepdims=True)
         assert normals.shape == (num_points, 3)
         np.testing.assert_allclose(normals, expected, atol=1e-6)
-    assert traces == [(CHUNK, 3)]
+    assert traces == [(QUERY_CHUNK, 3)]
     by_closure = field_normals(lambda points: field(axes, points), points)
     np.testing.assert_allclose(by_closure, normals, atol=1e-6)
 
@@ -82,13 +84,13 @@ def test_chunks_are_halved_where_the_device_runs_out_of_memory():
 
     def field(points):
         sizes.append(len(points))
-        if len(points) > CHUNK // 4:
+        if len(points) > QUERY_CHUNK // 4:
             raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
         return points[:, 0]
 
-    points = np.random.default_rng(0).normal(size=(CHUNK + 5, 3))
+    points = np.random.default_rng(0).normal(size=(QUERY_CHUNK + 5, 3))
     np.testing.assert_array_equal(evaluate(field, points), points[:, 0])
-    assert sizes == [CHUNK, CHUNK // 2, *[CHUNK // 4] * 5]
+    assert sizes == [QUERY_CHUNK, QUERY_CHUNK // 2, *[QUERY_CHUNK // 4] * 5]
 
     def broken(points):
         raise jax.errors.JaxRuntimeError('INTERNAL: something else')

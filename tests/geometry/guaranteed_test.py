@@ -162,5 +162,5 @@ def test_bad_fields_and_arguments_are_named():
         extract_mesh(lambda points: -points[:, 0], guaranteed=True)
     with pytest.raises(ValueError, match='expected resolution >= 1 and upsampling_steps >= 0, found 0 and 2'):
         guaranteed_grid(Ball(0.3), resolution=0)
-    with pytest.raises(ValueError, match=r'field: expected finite values, found 64 of 64 not finite'):
+    with pytest.raises(ValueError, match=r'field: expected finite numbers, found 64 of 64 not finite'):
         guaranteed_grid(Ball(np.nan), resolution=4)

@@ -135,7 +135,7 @@ def test_values_that_are_not_finite_are_named_and_not_filled():
     def field(points):
         return np.where(points[:, 0] > 0.2, np.nan, sphere(0.3)(points))
 
-    with pytest.raises(ValueError, match=r'field: expected finite values, found \d+ of \d+ not finite'):
+    with pytest.raises(ValueError, match=r'field: expected finite numbers, found \d+ of \d+ not finite'):
         multiresolution_grid(field, resolution=8, upsampling_steps=1)
 
 
@@ -168,5 +168,5 @@ def test_seeds_outside_the_box_are_in_no_cell_and_bad_ones_are_named():
     arguments = {'resolution': 4, 'upsampling_steps': 2}
     far = multiresolution_grid(sphere(0.3), seeds=np.array([[0.0, 3.0, 0.0]]), **arguments)
     assert far.queried_per_round == multiresolution_grid(sphere(0.3), **arguments).queried_per_round
-    with pytest.raises(ValueError, match=r'seeds: expected finite numbers, found 1 not finite'):
+    with pytest.raises(ValueError, match=r'seeds: expected finite numbers, found 1 of 3 not finite'):
         multiresolution_grid(sphere(0.3), seeds=np.array([[0.0, np.nan, 0.0]]), **arguments)

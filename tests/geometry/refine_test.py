@@ -6,7 +6,7 @@ import trimesh
 from geometry.field_test import decoder_field
 from jax.tree_util import Partial
 
-from onet_jax.geometry.refine import CHUNK, capacity, face_weights, loss_and_gradient, pad, refine_mesh, refine_vertices
+from onet_jax.geometry.refine import FACE_CHUNK, face_weights, loss_and_gradient, pad, refine_mesh, refine_vertices
 
 
 def sphere(radius, points):
@@ -122,7 +122,7 @@ def test_the_gradient_equals_finite_differences():
 def test_padding_and_pieces_change_nothing(subdivisions):
     """80 faces in one piece of 1,024, and 1,280 faces in two."""
     mesh = noisy_sphere(subdivisions)
-    assert capacity(len(mesh.faces)) == {1: CHUNK, 3: 2 * CHUNK}[subdivisions]
+    assert len(pad(mesh.faces)) == {1: FACE_CHUNK, 3: 2 * FACE_CHUNK}[subdivisions]
     with jax.enable_x64(True):
         weights = face_weights(jax.random.key(1), 4, len(mesh.faces))
         arguments = jnp.asarray(mesh.vertices), jnp.asarray(mesh.faces), waves, weights, 0.3
@@ -142,7 +142,7 @@ def test_many_shapes_share_one_compilation():
     key = jax.random.key(0)
     refine_mesh(noisy_sphere(0), Partial(field, 1.0, 0.3), key, steps=2, threshold=0.2)
     num_traces = len(traces)
-    assert set(traces) == {(CHUNK, 3)}
+    assert set(traces) == {(FACE_CHUNK, 3)}
     for params, cond, subdivisions, threshold in ((2.0, 0.31, 1, 0.3), (3.0, 0.32, 2, 0.4), (4.0, 0.33, 1, 0.5)):
         mesh = noisy_sphere(subdivisions)
         refined = refine_mesh(mesh, Partial(field, params, cond), key, steps=2, threshold=threshold)
