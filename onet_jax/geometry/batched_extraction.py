@@ -1,14 +1,15 @@
-"""Meshing many shapes at once where their fields live: a batch leaves the device as meshes.
+"""MISE and marching cubes for a batch of fields, compiled: isosurface extraction of many shapes at once on an accelerator.
 
-`mise.py` and `extract.py` written for an accelerator: MISE as one loop of compiled rounds, marching cubes as two running
-counts. The size of no result is known beforehand, and one idea replaces the lists that grow: the running count of a mask says
-how many marks there are up to each place, so the j-th mark is where the count reaches j, a search in a sorted list.
+It shares little with `mise.py` and `extract.py`, for compiled programs have arrays of fixed size: MISE is one loop of rounds
+over masks of the whole lattice, where the host keeps lists of points. Lists come from stream compaction: the prefix sum of a
+mask says how many marks there are up to each place, so the j-th mark is where the sum reaches j, a search in a sorted list.
 
 A batch of fields is one pytree that can be called, e.g. jax.tree_util.Partial(f, codes): its arrays have a leading axis B,
 and row b of all of them is the field of shape b, [T, 3] object coordinates -> [T]. Values are float32, as is the level.
 
-B shapes, R finest cells along an axis, T points, V vertices, F faces. XLA plans 17 bytes for each of the B (R + 1)^3 points in
-MISE, 2.3 GB at B = 64 and R = 128, and 40 for each point of one shape in marching cubes. B (R + 1)^3 has to stay below 2^31.
+B shapes, R finest cells along an axis, T query points, N vertices, F faces. XLA plans 17 bytes for each of the B (R + 1)^3
+points in MISE, 2.3 GB at B = 64 and R = 128, and 40 for each point of one shape in marching cubes. B (R + 1)^3 has to stay
+below 2^31.
 """
 
 from collections.abc import Callable
@@ -22,13 +23,12 @@ import trimesh
 
 from onet_jax.errors import InputError
 from onet_jax.geometry.extract import threshold_to_logit
-from onet_jax.geometry.field import bucket_size, call
+from onet_jax.geometry.field import bucket_size, checked_call
 from onet_jax.geometry.grid import CORNERS, any_of_eight, finest_cells, lattice_to_world, world_to_lattice
 from onet_jax.geometry.marching_cubes_cases import BITS, FACES, MIN_SHARE, NUM_FACES
 
-MISE_CHUNK = (
-    8192  # points of one evaluation: enough to fill an accelerator, few beside the points of a shape and a round
-)
+# Points of one evaluation: enough to fill an accelerator, few beside the points of a shape and a round.
+MISE_CHUNK = 8192
 PAD_VALUE = -1e30  # around the box: a surface that reaches the box is closed there
 
 
@@ -110,7 +110,7 @@ def multiresolution_grids(
     whole chunks, and some passes over the lattices. Values that are not finite are counted and taken for outside. Seeds
     [B, N, 3] as there, finite.
     """
-    finest_cells(resolution, upsampling_steps)  # raises for what makes no grid
+    finest_cells(resolution, upsampling_steps)  # raises for numbers that make no grid
     shapes = {jnp.shape(leaf) for leaf in jax.tree.leaves(field)}
     if any(shape[:1] != (num_shapes,) for shape in shapes):
         raise InputError(f'field: expected arrays with a leading axis of {num_shapes} shapes, found {sorted(shapes)}')
@@ -142,9 +142,9 @@ def multiresolution_grids(
 def marching_cubes(values: jax.Array, level: float, capacity: int) -> Triangles:
     """values [n, n, n], finite and high inside, on the inclusive lattice of the padded cube -> the surface value = level.
 
-    Closed, also where the inside reaches the box, a manifold, oriented outwards; a value on the level counts as outside. A
-    closed surface has twice as many faces as vertices, but for its few handles and parts, hence one capacity: arrays for
-    `capacity` vertices and twice as many faces.
+    Closed, also where the inside reaches the box, a manifold, oriented outwards; a value on the level counts as outside. By
+    Euler's formula a closed surface has twice as many faces as vertices, but for its few handles and parts, hence one
+    capacity: arrays for `capacity` vertices and twice as many faces.
     """
     padded = jnp.pad(values.astype(jnp.float32), 1, constant_values=PAD_VALUE)  # [m, m, m]
     inside = padded > level
@@ -178,12 +178,12 @@ def _march_each(values: jax.Array, level: float, capacity: int) -> Triangles:
 
 
 def _find(running: jax.Array, j: jax.Array) -> jax.Array:
-    """Where the running count [N] of marks has the j-th one, from 0; N for more than there are."""
+    """Where the prefix sum [K] of marks has the j-th one, from 0; K for more than there are."""
     return jnp.searchsorted(running, j + 1, method='scan_unrolled')
 
 
 def _interpolate(edge: jax.Array, padded: jax.Array, level: float) -> jax.Array:
-    """Edges 3 * point + axis [V] of the padded lattice [m, m, m] -> where on them the value is the level: [V, 3]."""
+    """Edges 3 * point + axis [N] of the padded lattice [m, m, m] -> where on them the value is the level: [N, 3]."""
     m = len(padded)
     world = jnp.asarray(lattice_to_world(np.arange(m) - 1, m - 3), jnp.float32)
     start, axis = edge // 3, edge % 3
@@ -217,7 +217,7 @@ def _evaluate(field: Callable, values: jax.Array, wanted: jax.Array) -> tuple[ja
         j = first_points[b] + rank * MISE_CHUNK + jnp.arange(MISE_CHUNK)
         place = _find(running, j)
         points = world[jnp.stack(jnp.unravel_index(place % np.prod(lattice), lattice), axis=-1)]
-        found = call(jax.tree.map(lambda leaf: leaf[b], field), points)
+        found = checked_call(jax.tree.map(lambda leaf: leaf[b], field), points)
         found, finite, real = found.astype(jnp.float32), jnp.isfinite(found), j < last_points[b]
         # What fills the last chunk up is dropped: its place is behind the end.
         place = jnp.where(real, place, values.size)

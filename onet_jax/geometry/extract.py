@@ -1,4 +1,7 @@
-"""From a field to a closed mesh: a grid of values, then marching cubes."""
+"""Isosurface extraction: from a field to a closed mesh, by a grid of values (MISE, dense or guaranteed) and marching cubes.
+
+R finest cells along an axis, T query points, N samples of the surface.
+"""
 
 from collections.abc import Callable
 
@@ -32,13 +35,13 @@ def extract_mesh(
     """The surface on which sigmoid(field) equals `threshold`, in object coordinates: closed and oriented outwards.
 
     field: [T, 3] object coordinates -> logits [T]. threshold: a probability in (0, 1). MISE (see `mise.py`) evaluates a grid
-    of resolution * 2^upsampling_steps cells. It misses parts that are thinner than a coarse cell: `seeds` [N, 3], points near
-    the surface such as an input cloud, make it look there too. As in the official implementation, upsampling_steps = 0 means
-    a dense grid of `resolution` points, not cells. Returns a mesh without vertices where nothing is inside.
+    of R = resolution * 2^upsampling_steps cells. It misses parts that are thinner than a coarse cell: `seeds` [N, 3], points
+    near the surface such as an input cloud, make it look there too. As in the official implementation, upsampling_steps = 0
+    means a dense grid of `resolution` points, not cells. Returns a mesh without vertices where nothing is inside.
 
-    guaranteed: the surface of the dense grid of resolution * 2^upsampling_steps cells, whatever its parts look like, at a part
-    of the dense grid's time that falls with the cells (see `guaranteed.py`). It has no use for `seeds` and ignores them. Raises
-    ValueError for a field that is not bound to its condition (`OccupancyNetwork.bind`).
+    guaranteed: the surface of the dense grid of R cells, whatever its parts look like, at a part of the dense grid's time that
+    falls with the cells (see `guaranteed.py`). It has no use for `seeds` and ignores them. Raises InputError for a field
+    that has no proofs; that of `model.bind` has.
     """
     level = threshold_to_logit(threshold)
     if upsampling_steps == 0:
@@ -53,8 +56,7 @@ def extract_mesh(
 
 
 def check_memory(resolution: int, max_memory_gb: float | None = None) -> None:
-    """Raises ValueError where a mesh from a grid of `resolution` cells takes more than a limit, by default this machine's
-    memory."""
+    """Raises InputError where a mesh from a grid of `resolution` cells takes more than a limit, by default all memory here."""
     needed = BYTES_PER_POINT * (resolution + 1) ** 3 / 1e9
     limit = machine_memory() / 1e9 if max_memory_gb is None else max_memory_gb
     if needed > limit:
@@ -65,7 +67,7 @@ def check_memory(resolution: int, max_memory_gb: float | None = None) -> None:
 
 
 def threshold_to_logit(threshold: float) -> float:
-    """ln(threshold) - ln(1 - threshold). Raises ValueError unless 0 < threshold < 1."""
+    """The logit of a probability, ln(threshold) - ln(1 - threshold). Raises InputError unless 0 < threshold < 1."""
     if not 0 < threshold < 1:
         raise InputError(f'threshold: expected a probability between 0 and 1, found {threshold}')
     return float(np.log(threshold) - np.log1p(-threshold))
@@ -74,9 +76,9 @@ def threshold_to_logit(threshold: float) -> float:
 def marching_cubes(values: np.ndarray, level: float) -> trimesh.Trimesh:
     """values [n, n, n], high inside, on the inclusive lattice of the padded cube -> the surface value = level.
 
-    Closed, also where the inside reaches the box, and oriented outwards; object coordinates. Only the values at the corners
-    of cells that the surface crosses have an influence. Empty when no value exceeds the level. Raises ValueError for values
-    that are not finite.
+    Lewiner's variant, by scikit-image, which resolves ambiguous cells by their values. Closed, also where the inside reaches
+    the box, and oriented outwards; object coordinates. Only the values at the corners of cells that the surface crosses have
+    an influence. Empty when no value exceeds the level. Raises InputError for values that are not finite.
     """
     check_finite(values, 'values')
     inside = values > np.float64(level)  # of a plain number only the precision of the values would be compared

@@ -1,6 +1,7 @@
-"""Evaluating a field, and the normals of its level sets, at any number of points.
+"""Implicit fields: values at any number of query points, and the normals of level sets, -grad / |grad|.
 
 A field is any callable [T, 3] -> [T]: of JAX or of numpy for `evaluate`, of JAX for everything that differentiates it.
+T query points, N vertices.
 """
 
 from collections.abc import Callable
@@ -59,9 +60,9 @@ def evaluate(field: Callable, points: np.ndarray, *, chunk_size: int | None = No
 
 
 def field_normals(field: Callable, points: np.ndarray) -> np.ndarray:
-    """Unit normals -grad/|grad| of the logits at points [N, 3], outwards where the inside is high: [N, 3] float32.
+    """Unit normals -grad / |grad| of the logits at points [N, 3], outwards where the inside is high: [N, 3] float32.
 
-    Zero where the gradient vanishes. One compilation serves any N, and with a field that is a pytree (`OccupancyNetwork.bind`,
+    Zero where the gradient vanishes. One compilation serves any N, and with a field that is a pytree (`model.bind`,
     `jax.tree_util.Partial`) all shapes too. Any other callable is compiled anew for each object.
     """
     if not len(points):
@@ -74,7 +75,7 @@ def as_argument(field: Callable) -> Callable:
     return Partial(field) if jax.tree_util.all_leaves([field]) else field
 
 
-def call(field: Callable, points: jax.Array) -> jax.Array:
+def checked_call(field: Callable, points: jax.Array) -> jax.Array:
     """points [T, 3] -> values [T]. Raises InputError for values of another shape."""
     values = field(points)
     if values.shape != points.shape[:1]:
@@ -86,7 +87,7 @@ def value_and_gradient(field: Callable, points: jax.Array) -> tuple[jax.Array, j
     """points [T, 3] -> values [T] and the gradient [T, 3] of each by its own point."""
 
     def total(points):
-        values = call(field, points)
+        values = checked_call(field, points)
         return values.sum(), values
 
     (_, values), gradient = jax.value_and_grad(total, has_aux=True)(points)

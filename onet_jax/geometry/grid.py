@@ -1,9 +1,9 @@
-"""The cube and its lattices: the one place that knows the padding and every half-cell offset.
+"""The sampled cube and its lattices: the one place that knows the padding and every half-cell offset.
 
 Three lattices are in use, and confusing them shifts a surface by half a cell:
     corners of R cells      R + 1 points per axis, first and last on the faces of the padded cube (MISE, marching cubes)
-    n inclusive points      the same with n = R + 1
-    centres of n voxels     (i + 1/2) / n - 1/2 in the unpadded unit cube (voxel inputs)
+    n inclusive points      the same with n = R + 1: align_corners=True
+    centres of n voxels     (i + 1/2) / n - 1/2 in the unpadded unit cube (voxel inputs): align_corners=False
 """
 
 from itertools import product

@@ -1,13 +1,13 @@
-"""A grid that is proven to have the surface of the dense one: only what cannot hold any surface is left out.
+"""Guaranteed level-set extraction by range analysis: what is left out of the grid provably holds no surface.
 
-`multiresolution_grid` judges a cell by its corners and misses what lies between them. Here a cell is left out only where the
-field itself proves that it keeps its side of the level on all of it. Such a field has, beside its values,
+MISE judges a cell by its corners and misses what lies between them. Here a cell is left out only where the field itself
+proves, by affine arithmetic, that it keeps its side of the level on all of it. Such a field has, beside its values,
 
-    field.keeps_sign(centres [N, 3], half_edges [3], level) -> bool [N]: for each closed cuboid with edges 2 half_edges, a
+    field.keeps_sign(centres [K, 3], half_edges [3], level) -> bool [K]: for each closed cuboid with edges 2 half_edges, a
     proof, or False
 
-The bound decoders of `networks/bound_decoder.py` have it (see `networks/affine_arithmetic.py`). The scheme is that of Sharp and Jacobson,
-Spelunking the Deep, SIGGRAPH 2022, with this lattice and marching cubes.
+The bound decoders of `networks/bound_decoder.py` have it (see `networks/affine_arithmetic.py`). The scheme is that of Sharp
+and Jacobson, Spelunking the Deep, SIGGRAPH 2022, with this lattice and marching cubes. R finest cells along an axis, K cells.
 
 Large cells can hardly ever be proven. Of the paper's network, 256 features and a chair, 8 % of the cells of 1/16 of the box
 keep their side provably, 53 % of 1/32 and 83 % of 1/64: the time is six tenths of the dense grid's for 128 cells along an
@@ -39,7 +39,7 @@ def guaranteed_grid(field: Callable, *, resolution: int = 32, upsampling_steps: 
     those with a centre far from the level are tried first, and the rest is not tried after a batch that saves less than
     it costs.
 
-    The proof is for matrix products in the precision of the arrays, and so the field is evaluated. Raises ValueError for a
+    The proof is for matrix products in the precision of the arrays, and so the field is evaluated. Raises InputError for a
     field without `keeps_sign` and for values that are not finite.
     """
     if not hasattr(field, 'keeps_sign'):

@@ -1,4 +1,4 @@
-"""Is a point inside a mesh? Even-odd parity of the crossings of a line along z, as in the official evaluation.
+"""Point-in-mesh test by parity count: even-odd crossings of a line along z, as in the official evaluation.
 
 A point is inside when the line through it meets the surface an odd number of times above it and below it. For a watertight
 mesh either count says the same; for others a point with different parities is outside.
@@ -6,6 +6,8 @@ mesh either count says the same; for others a point with different parities is o
 Where the line meets an edge or a vertex exactly, it is shifted by an infinitesimal (e, e^2) in x and y ("simulation of
 simplicity"), so that an edge shared by two faces is crossed once. The official code drops such crossings, and with them
 many points that lie well inside, as do lattice points in a box; on points in general position the two agree.
+
+T query points, F faces, P pairs of a face and a point. Imports no JAX.
 """
 
 import numpy as np
@@ -50,9 +52,9 @@ def _cross(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> tuple
 
 
 def _side(i: np.ndarray, j: np.ndarray, a: np.ndarray, b: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Signed double area of (a, b, p) in the xy plane, and its sign after the infinitesimal shift of p (True: left).
+    """Signed double area of (a, b, p) [P, 3] in the xy plane, and its sign after the infinitesimal shift of p (True: left).
 
-    i, j: indices of the vertices a, b. Both faces at an edge compute the same number, up to its sign.
+    i, j: [P] indices of the vertices a, b. Both faces at an edge compute the same number, up to its sign.
     """
     swapped = i > j
     a, b = np.where(swapped[:, None], b, a), np.where(swapped[:, None], a, b)

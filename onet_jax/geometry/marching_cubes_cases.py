@@ -1,4 +1,4 @@
-"""The 256 cases of marching cubes, derived: which faces a cell of eight signs has.
+"""The case table of marching cubes, derived: which faces a cell has for each of the 256 signs of its corners.
 
 Corner 4 i + 2 j + k of a cell lies at (i, j, k) in {0, 1}^3; bit c of a case says that corner c is inside. An edge is named by
 its lower corner and its axis, 3 * corner + axis; a vertex of the surface lies on each edge whose ends differ.

@@ -1,4 +1,4 @@
-"""Files of meshes and point clouds, read and written, and the frames they are in. N points or vertices. Imports no JAX."""
+"""Files of meshes and point clouds, read and written, and the frames they are in. P points, N vertices. Imports no JAX."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -34,13 +34,13 @@ class Frame(NamedTuple):
 
 
 def normalise(points: np.ndarray) -> Frame:
-    """The frame in which the longest edge of the bounding box of points [N, 3] is 1 and its centre 0."""
+    """The frame in which the longest edge of the bounding box of points [P, 3] is 1 and its centre 0."""
     low, high = np.min(points, axis=0).astype(np.float64), np.max(points, axis=0).astype(np.float64)
     return Frame((low + high) / 2, float((high - low).max()))
 
 
 def load_cloud(path: str | Path) -> np.ndarray:
-    """The points of a file, [N, 3] float64 in the user's frame; 100,000 samples of the surface of a file with faces.
+    """The points of a file, [P, 3] float64 in the user's frame; 100,000 samples of the surface of a file with faces.
 
     Formats: ply, obj, off, stl, glb, xyz or txt (one point a line), npy, npz (array 'points'). Raises FileNotFoundError or
     InputError, naming the file, for one that is missing, damaged, without two distinct points or not finite.

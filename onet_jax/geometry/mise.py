@@ -1,4 +1,4 @@
-"""Multiresolution IsoSurface Extraction (paper, section 3.3): a fine grid of values, queried near the surface only.
+"""Multiresolution IsoSurface Extraction, MISE (paper, section 3.3): an octree of values, queried near the surface only.
 
 The box is cut into `resolution`^3 coarse cells. A cell whose surroundings touch values on both sides of the level is
 split into eight, up to `upsampling_steps` times; only the corners of cells are ever queried. R = resolution *
@@ -6,6 +6,8 @@ split into eight, up to `upsampling_steps` times; only the corners of cells are 
 
 A cell is judged by every known point on its closed boundary, also by those that finer neighbours put there ("hanging
 nodes"): a coarse cell may be split in a later round, so the rounds go on until none queries anything.
+
+T query points, N samples of the surface. `batched_extraction.py` has it for an accelerator.
 """
 
 from collections.abc import Callable
@@ -40,7 +42,7 @@ def multiresolution_grid(
     `level` is in the field's own unit. Parts smaller than a coarse cell that touch none of its corners are missed, unless one
     of the `seeds` [N, 3], points known to be near the surface, lies in them: the cells of the seeds are split whatever their
     corners say, and from there the rounds follow the surface. Without seeds equal to the official implementation: the same
-    points in every round, the same grid. Raises ValueError for values of the field or seeds that are not finite.
+    points in every round, the same grid. Raises InputError for values of the field or seeds that are not finite.
     """
     finest = finest_cells(resolution, upsampling_steps)
     shape = (finest + 1,) * 3
@@ -90,9 +92,9 @@ def evaluate_lattice(field: Callable, points: np.ndarray, shape: tuple[int, ...]
 
 
 def _mark_touched(cells: np.ndarray, points: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Mark, in place, the cells [n]^3 that have one of the points [N] on their boundary or in them.
+    """Mark, in place, the cells [n]^3 that have one of the points [T] on their boundary or in them.
 
-    points: by number, of a lattice [2n + 1]^3, with two of its edges along an edge of these cells.
+    points: flat indices in a lattice [2n + 1]^3, with two of its edges along an edge of these cells.
     """
     if not cells.size:
         return
@@ -125,8 +127,8 @@ def _split(
     """Split, in place, all leaves that touch both sides or hold a seed; returns the points that new cells may have.
 
     All leaves are judged as they were before the round. above, below: cells of the last of the levels that touch either side.
-    seeded: of every level the cells that hold a seed. Points are numbers in the lattice of this shape, some of them several
-    times.
+    seeded: of every level the cells that hold a seed. Points are flat indices in the lattice of this shape, some of them
+    several times.
     """
     strides = shape[1] * shape[2], shape[2], 1
     points = [np.zeros(0, int)]
@@ -156,11 +158,11 @@ def _every_other(start: tuple[int, ...]) -> tuple[slice, ...]:
 
 
 def _fill_forward(points: np.ndarray, found: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Known values [N] at sorted points [N], numbers in the lattice -> values at all of it: unqueried points get the value of
-    the nearest known one before them, along x, then y, then z.
+    """Forward fill: values [T] at sorted points [T], flat indices in the lattice -> values at all of it.
 
-    Along x each line keeps the last value it met, a plane of them moves through the lattice. From which line of the plane the
-    others take theirs depends on the lines that have met one, not on x; so every value is written once.
+    Unqueried points get the value of the nearest known one before them, along x, then y, then z. Along x each line keeps the
+    last value it met, a plane of them moves through the lattice. From which line of the plane the others take theirs depends
+    on the lines that have met one, not on x; so every value is written once.
     """
     size = shape[1] * shape[2]
     values = np.empty(shape, found.dtype)

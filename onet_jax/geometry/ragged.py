@@ -1,4 +1,4 @@
-"""Ragged arrays: ranges of different lengths, one after the other."""
+"""Ragged arrays: ranges of different lengths, one after the other. Imports no JAX."""
 
 import numpy as np
 

@@ -1,8 +1,9 @@
-"""Lattice lines through a triangle soup: where they cross it, who is seen from outside, and which points lie inside.
+"""Ray stabbing of a triangle soup: lattice lines vote on which points lie inside (after Nooruddin and Turk, TVCG 2003).
 
 The lines run along the edges and both kinds of diagonals of a cubic lattice: 13 directions, so that every lattice point is
-looked at from 26 sides. A line crosses a mesh exactly: an edge shared by two faces belongs to one of them, whatever the
-rounding (the half-open rule of scan conversion), so that no line slips through a crack between faces or counts one twice.
+looked at from 26 sides. Along a line the winding number of each point is known from the orientation of the faces before it. A
+line crosses a mesh exactly: an edge shared by two faces belongs to one of them, whatever the rounding (the half-open rule of
+scan conversion), so that no line slips through a crack between faces or counts one twice.
 
 H hits of the lines of one direction, F faces, [X, Y, Z] the lattice around the mesh. Lengths are in steps of the lattice.
 Imports no JAX.
@@ -50,7 +51,7 @@ class Lattice(NamedTuple):
         return grid.lattice_to_world(points + self.origin, self.resolution)
 
 
-class Hits(NamedTuple):
+class LineHits(NamedTuple):
     """Crossings of the lines of one direction with the faces, sorted by line, then along it."""
 
     direction: tuple[int, int, int]
@@ -83,7 +84,7 @@ def enclose(vertices: np.ndarray, resolution: int) -> Lattice:
     return Lattice(resolution, origin, tuple(int(n) for n in last - origin + 1))
 
 
-def cross(lattice: Lattice, vertices: np.ndarray, faces: np.ndarray, direction: tuple[int, int, int]) -> Hits:
+def cross(lattice: Lattice, vertices: np.ndarray, faces: np.ndarray, direction: tuple[int, int, int]) -> LineHits:
     """All crossings of the lattice lines along a direction with faces [F, 3] of vertices [N, 3] in steps."""
     main = next(axis for axis in range(3) if direction[axis])
     axes = main, (main + 1) % 3, (main + 2) % 3
@@ -100,7 +101,7 @@ def cross(lattice: Lattice, vertices: np.ndarray, faces: np.ndarray, direction: 
     before = [lattice.shape[main] * max(d, 0) for d in lean]
     line = (x + before[0]) * width[1] + y + before[1]
     order = np.argsort(line * _KEY + height, kind='stable')
-    return Hits(
+    return LineHits(
         direction,
         axes,
         step,
@@ -152,7 +153,7 @@ def _cut(a: np.ndarray, b: np.ndarray, x: np.ndarray) -> np.ndarray:
     return a[:, 1:] + ((x - a[:, 0]) / (b[:, 0] - a[:, 0]))[:, None] * (b[:, 1:] - a[:, 1:])
 
 
-def seen_from_outside(hits: list[Hits], num_faces: int) -> tuple[np.ndarray, np.ndarray]:
+def seen_from_outside(hits: list[LineHits], num_faces: int) -> tuple[np.ndarray, np.ndarray]:
     """How many lines, coming from either end, see the front and the back of each face first: [F], [F] int64."""
     front, back = np.zeros(num_faces, np.int64), np.zeros(num_faces, np.int64)
     for h in hits:
@@ -164,7 +165,7 @@ def seen_from_outside(hits: list[Hits], num_faces: int) -> tuple[np.ndarray, np.
     return front, back
 
 
-def vote(lattice: Lattice, hits: list[Hits], sign: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def vote(lattice: Lattice, hits: list[LineHits], sign: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ask every lattice point from all sides: `inside`, `reverse` and `seen`, [X, Y, Z] int8 each.
 
     sign [F] int8: 1 where the front of a face is its outer side, -1 where its back is, 0 for faces that bound nothing.

@@ -1,4 +1,4 @@
-"""Refinement of a mesh by the gradients of the field (paper, section 3.3 and supplementary).
+"""Mesh refinement by first and second derivatives of the field (paper, section 3.3 and supplementary).
 
 Marching cubes puts vertices on the edges of a lattice. Here they are moved, faces unchanged, so that random points of the
 faces come to lie on the surface sigmoid(f) = threshold and the faces become perpendicular to its gradient:
@@ -6,7 +6,7 @@ faces come to lie on the surface sigmoid(f) = threshold and the faces become per
     mean_F (sigmoid(f(x)) - threshold)^2 + 0.01 mean_F |n_face - n_target|^2,    n_target = -grad / |grad|,
 
 x being a new Dirichlet(1/2, 1/2, 1/2) point of each face in every step. n_target moves with x: its derivative, a second
-derivative of the field, is part of the gradient. N vertices, F faces.
+derivative of the field, is part of the gradient. N vertices, F faces, T query points.
 """
 
 from collections.abc import Callable
@@ -45,8 +45,7 @@ def refine_mesh(
 
     field: [T, 3] object coordinates -> logits [T], of JAX. threshold: a probability in (0, 1). `key` draws the points of
     the faces. Sizes are rounded up, so that meshes of similar size share a compilation; with a field that is a pytree
-    (`OccupancyNetwork.bind`, `jax.tree_util.Partial`) all shapes share it too. Any other callable is compiled anew for each
-    object.
+    (`model.bind`, `jax.tree_util.Partial`) all shapes share it too. Any other callable is compiled anew for each object.
 
     The default `learning_rate` is the paper's, for meshes that are off by more than a step: RMSprop moves each coordinate by
     10 learning rates in the first step, 1e-3 of the object's longest edge, however small its gradient is, and by 7 and 6 in

@@ -1,9 +1,9 @@
-"""Pictures of meshes by ray tracing (embree): no display, no OpenGL, no compiler, and the same bytes every time.
+"""Rendering of meshes by ray casting (embree): no display, no OpenGL, no compiler, and the same bytes every time.
 
 `render_views` makes what stands in for the R2N2 renderings of a mesh that has none; `trace` serves other pictures too.
-V views, S pixels on each side, N vertices, F faces, R rays, H rays that hit.
+V views, S pixels on each side, N vertices, F faces, R rays, H rays that hit. Imports no JAX.
 
-The light is that of the R2N2 renderings, measured on the 24 of a car: one hemispheric lamp without shadows, fixed to the
+The light is that of the R2N2 renderings, measured on the 24 of a car: one hemisphere light without shadows, fixed to the
 object, whose linear intensity is (1 + n . l) / 2, written as sRGB. Ours stands oblique to all three axes, so that no two
 faces of a box are equally bright. A normal counts towards the eye: surfaces have two sides, and polygon soups with
 faces turned either way look like the solids they mean.
@@ -25,7 +25,7 @@ from onet_jax.geometry.ragged import ragged_range
 LAMP = (0.37, 0.92, 0.12)  # towards it, in the axes of the mesh: y is up
 FLOOR = 0.04  # linear intensity on the far side, which the renderings leave black
 CREASE = np.cos(np.radians(40.0))  # faces that meet at a sharper angle keep their edge
-# Where the rays pass through a pixel, in sixteenths right and down: no two in one row or column.
+# Supersampling: where the rays pass through a pixel, in sixteenths right and down, no two in one row or column (n-rooks).
 SAMPLES = ((9, 5), (7, 11), (13, 9), (5, 3), (3, 13), (1, 7), (11, 15), (15, 1))
 
 _SAME = np.cos(np.radians(20.0))  # faces this close to a common one are all within CREASE of each other
@@ -41,7 +41,7 @@ class Surface(NamedTuple):
     corners: np.ndarray  # [F, 3, 3] float32, unit normals at their corners: see `face_and_corner_normals`
 
 
-class Hits(NamedTuple):
+class RayHits(NamedTuple):
     """The rays that met a surface, and where."""
 
     rays: np.ndarray  # [H] int, which
@@ -71,7 +71,7 @@ def render_views(
     """A mesh seen by cameras [V] of its own frame, whose pixels are those of a 137 px image whatever `size` is.
 
     colour: sRGB in [0, 1]; by default the mesh's own colours (see `colours.py`). An empty mesh gives white pictures. Raises
-    ValueError for vertices that are not finite or that do not exist.
+    InputError for vertices that are not finite or that do not exist.
     """
     vertices, faces = _checked(mesh)
     num_views = len(cameras.world_mat)
@@ -110,8 +110,8 @@ def prepare(vertices: np.ndarray, faces: np.ndarray) -> Surface:
     return Surface(scene, *face_and_corner_normals(vertices, faces))
 
 
-def trace(surface: Surface, origins: np.ndarray, directions: np.ndarray) -> Hits:
-    """Follows rays to the first face in their way, whichever side of it they meet.
+def trace(surface: Surface, origins: np.ndarray, directions: np.ndarray) -> RayHits:
+    """Cast rays to the first face in their way, whichever side of it they meet.
 
     origins [R, 3] or [3], directions [R, 3] float32, of any length.
     """
@@ -123,7 +123,7 @@ def trace(surface: Surface, origins: np.ndarray, directions: np.ndarray) -> Hits
     front = np.sum(flat * directions[rays], axis=-1, keepdims=True) < 0
     facing = np.where(front, 1, -1).astype(np.float32)
     normals = unit(np.einsum('hi,hic->hc', weights, surface.corners[faces]))
-    return Hits(rays, faces, weights, distances[:, None], front, facing * flat, facing * normals)
+    return RayHits(rays, faces, weights, distances[:, None], front, facing * flat, facing * normals)
 
 
 def face_and_corner_normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -139,7 +139,7 @@ def face_and_corner_normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[np
     flat = unit(areas)
 
     # Corners sorted by their point, the largest face of each point first: that one is the reference of the others.
-    points, owners = _weld(vertices)[faces.ravel()], np.repeat(np.arange(len(faces)), 3)
+    points, owners = _number_places(vertices)[faces.ravel()], np.repeat(np.arange(len(faces)), 3)
     order = np.lexsort((-sizes[owners], points))
     owners, points = owners[order], points[order]
     starts = np.flatnonzero(np.diff(points, prepend=-1))
@@ -170,7 +170,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-20)
 
 
-def _weld(vertices: np.ndarray) -> np.ndarray:
+def _number_places(vertices: np.ndarray) -> np.ndarray:
     """One number for each point in space: [N] int, equal for vertices [N, 3] that lie in the same place."""
     order = np.lexsort(vertices.T)
     moves = (np.diff(vertices[order], axis=0) != 0).any(axis=1)
@@ -208,7 +208,7 @@ def _window(camera: Camera, vertices: np.ndarray, size: int) -> tuple[int, int, 
 def _draw(
     surface: Surface, colours_at: Callable, camera: Camera, window: tuple[int, int, int, int], view: View
 ) -> None:
-    """Draws what the camera sees into the window of one view; its `rgb` [S, S, 3], `alpha` and `depth` [S, S] are blank."""
+    """Draw what the camera sees into the window of one view; its `rgb` [S, S, 3], `alpha` and `depth` [S, S] are blank."""
     left, top, right, bottom = window
     if left >= right or top >= bottom:
         return

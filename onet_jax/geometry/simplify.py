@@ -1,4 +1,4 @@
-"""Fewer faces: quadric edge collapse (Garland and Heckbert, SIGGRAPH 1997), by a library."""
+"""Mesh simplification by quadric edge collapse (Garland and Heckbert, SIGGRAPH 1997), by the library fast_simplification."""
 
 import fast_simplification
 import numpy as np
@@ -13,7 +13,7 @@ def simplify_mesh(mesh: trimesh.Trimesh, num_faces: int) -> trimesh.Trimesh:
     """A mesh with at most `num_faces` faces, or as few as go without faces that flip; a copy where there are no more.
 
     More than asked for are left of a mesh of many small parts, for none is collapsed away. In whatever frame the mesh is; edges
-    are collapsed in the unit cube, so that it does not matter which. Raises ValueError below 4, a tetrahedron.
+    are collapsed in the unit cube, so that it does not matter which. Raises InputError below 4, a tetrahedron.
     """
     if num_faces < 4:
         raise InputError(f'num_faces: expected at least 4, a closed mesh, found {num_faces}')

@@ -6,7 +6,7 @@ equivariant to such shifts, neighbours agree but for their far borders. In a ban
 boxes the values of neighbours are blended linearly. Boxes without points in or near them are outside.
 
 The values of a window are kept in a folder as float16, so that an interrupted scene goes on; the mesh is made of them box by
-box. Memory is that of one window, and of the mesh. N points of the scene, P of a window, K boxes, n values along an axis.
+box. Memory is that of one window, and of the mesh. P points of a cloud or a window, K boxes, n values along an axis.
 """
 
 import itertools
@@ -54,7 +54,7 @@ def extract_sliding_window(
 ) -> trimesh.Trimesh:
     """The surface value = level of a scene, in cells from its origin: closed, oriented outwards; empty where nothing is inside.
 
-    cells: points [N, 3] float32 in cells from the origin (see `find_origin`). infer: points [P, 3] float32 in cells from the
+    cells: points [P, 3] float32 in cells from the origin (see `find_origin`). infer: points [P, 3] float32 in cells from the
     centre of a window, at most `max_points` of its own and filled up to a power of two with points outside of every window
     -> logits [n, n, n] of its box and bands (see `Layout.num_values`). folder: of the values that are there already, see
     `claim`.
@@ -88,7 +88,7 @@ def claim(folder: str | Path, settings: dict) -> None:
 
 
 def matching_cell(cloud: np.ndarray, unit_size: float, num_input_points: int, seed: int) -> float:
-    """The edge of a cell, in units of the cloud [N, 3], with which it is as dense for the network as the training rooms are.
+    """The edge of a cell, in units of the cloud [P, 3], with which it is as dense for the network as the training rooms are.
 
     Those have `num_input_points` points, and cells of `unit_size`.
     """
@@ -100,14 +100,14 @@ def matching_cell(cloud: np.ndarray, unit_size: float, num_input_points: int, se
 
 
 def find_origin(cloud: np.ndarray, layout: Layout, cell: float) -> np.ndarray:
-    """Where the first box of a scene begins, [3] in the unit of the cloud [N, 3], as is the edge `cell`."""
+    """Where the first box of a scene begins, [3] in the unit of the cloud [P, 3], as is the edge `cell`."""
     if not cell > 0:
         raise InputError(f'cell: expected a positive length, found {cell}')
     return cloud.min(axis=0) - 1.5 * layout.step * cell  # a flat floor does not lie on the border of boxes
 
 
 def find_boxes(cells: np.ndarray, layout: Layout) -> np.ndarray:
-    """Which boxes have a point [N, 3], in cells, in them or within half a margin of them: [K, 3] int, sorted."""
+    """Which boxes have a point [P, 3], in cells, in them or within half a margin of them: [K, 3] int, sorted."""
     grown = (layout.window - layout.step) / 4
     found = set()
     for sign in itertools.product((-1, 0, 1), repeat=3):
@@ -120,7 +120,7 @@ def find_boxes(cells: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 class PointIndex:
-    """Points [N, 3], in cells, to be found by box."""
+    """Points [P, 3], in cells, to be found by box."""
 
     def __init__(self, cells: np.ndarray, layout: Layout):
         boxes = np.floor(cells / layout.step).astype(int)

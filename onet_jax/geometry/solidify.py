@@ -1,4 +1,4 @@
-"""From the votes of lattice points (see `ray_stabbing.py`) to a closed surface.
+"""Volumetric mesh repair: from the votes of ray stabbing (see `ray_stabbing.py`) to a closed surface by marching cubes.
 
 Three things are inside: points that most lines of sight call so; points of a region that is closed on the whole, down to the
 plane of its openings; and a slab around every sheet, that is around surface with the outside on both sides, or thinner than
@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from skimage.measure import marching_cubes
 
 from onet_jax.errors import InputError
-from onet_jax.geometry.ray_stabbing import MARGIN, NUM_SIDES, Hits, Lattice
+from onet_jax.geometry.ray_stabbing import MARGIN, NUM_SIDES, Lattice, LineHits
 
 MAJORITY = NUM_SIDES // 2
 HIDDEN_MINORITY = 4  # votes that suffice where a point is hidden from all sides: more than stray lines through holes
@@ -27,12 +27,12 @@ _FAR = -9.0  # of a point that is in no slab
 
 
 def fill(
-    lattice: Lattice, hits: list[Hits], votes: tuple[np.ndarray, np.ndarray, np.ndarray], least_closed: float
+    lattice: Lattice, hits: list[LineHits], votes: tuple[np.ndarray, np.ndarray, np.ndarray], least_closed: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """The solid points, and those that a majority called solid but whose region is too open: [X, Y, Z] bool each.
 
-    votes: of `lines.vote`. A region is a set of neighbouring solid points that no face separates; it stays when on average
-    its points are hidden from at least the share `least_closed` of all sides.
+    votes: of `ray_stabbing.vote`. A region is a connected component of solid points between which no face lies; it stays
+    when on average its points are hidden from at least the share `least_closed` of all sides.
     """
     inside, reverse, seen = votes
     solid = (inside >= MAJORITY) | ((seen == 0) & (inside + reverse >= HIDDEN_MINORITY))
@@ -42,7 +42,7 @@ def fill(
     return solid & ~is_open, is_open
 
 
-def _region_means(lattice: Lattice, hits: list[Hits], solid: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _region_means(lattice: Lattice, hits: list[LineHits], solid: np.ndarray, values: np.ndarray) -> np.ndarray:
     """For each of the S solid points the mean of values [X, Y, Z] over its region: [S] float64."""
     crossed = {}
     for h in (h for h in hits if np.count_nonzero(h.direction) == 1):
@@ -68,7 +68,7 @@ def _region_means(lattice: Lattice, hits: list[Hits], solid: np.ndarray, values:
 
 
 def slabs(
-    lattice: Lattice, hits: list[Hits], solid: np.ndarray, normals: np.ndarray, sign: np.ndarray, thickness: float
+    lattice: Lattice, hits: list[LineHits], solid: np.ndarray, normals: np.ndarray, sign: np.ndarray, thickness: float
 ) -> np.ndarray:
     """How deep each point lies in a slab: [X, Y, Z] float32, positive inside, at most half the thickness.
 
@@ -122,7 +122,7 @@ def remove_specks(inside: np.ndarray) -> np.ndarray:
 
 
 def mesh_boundary(
-    lattice: Lattice, hits: list[Hits], inside: np.ndarray, solid: np.ndarray, depth: np.ndarray, share: np.ndarray
+    lattice: Lattice, hits: list[LineHits], inside: np.ndarray, solid: np.ndarray, depth: np.ndarray, share: np.ndarray
 ) -> trimesh.Trimesh:
     """The closed surface between inside and outside, oriented outwards, in object coordinates.
 

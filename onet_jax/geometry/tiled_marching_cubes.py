@@ -1,7 +1,8 @@
-"""Marching cubes block by block, on a lattice of any size that never exists as a whole.
+"""Tiled marching cubes: block by block, on a lattice of any size that never exists as a whole. Imports no JAX.
 
 Blocks share the values on their borders, so they agree on the edges of the lattice that the surface crosses; a vertex is named
-after its edge, and pieces are joined by these names. n cells of a block along an axis, V vertices, F faces.
+after its edge, and pieces are joined by these names, which no library gives. n cells of a block along an axis, N vertices, F
+faces.
 """
 
 from collections.abc import Iterable
@@ -17,8 +18,8 @@ from onet_jax.geometry.marching_cubes_cases import FACES, MIN_SHARE, NUM_FACES
 class Piece(NamedTuple):
     """The surface in a block."""
 
-    names: np.ndarray  # [V] int64, of the edges that the vertices lie on, sorted
-    vertices: np.ndarray  # [V, 3] float64, in steps of the lattice
+    names: np.ndarray  # [N] int64, of the edges that the vertices lie on, sorted
+    vertices: np.ndarray  # [N, 3] float64, in steps of the lattice
     faces: np.ndarray  # [F, 3] int64, numbers of vertices, counterclockwise seen from outside
 
 

@@ -1,6 +1,7 @@
-"""Voxel grids: the binvox format, the blocky surface of a grid and the official test of a point against it.
+"""Voxel grids: binvox files, the blocky surface of a grid and the official point-in-voxel test. Imports no JAX.
 
-A grid [X, Y, Z] bool fills the unit cube [-0.5, 0.5]^3 in object coordinates, whatever its resolution; True is occupied.
+A grid [X, Y, Z] bool fills the unit cube [-0.5, 0.5]^3 in object coordinates, whatever its resolution; True is occupied. T
+query points.
 """
 
 from pathlib import Path
@@ -29,7 +30,7 @@ class Voxels(NamedTuple):
 def read_binvox(path: str | Path) -> Voxels:
     """Read a binvox file of at most 512^3 voxels.
 
-    Raises FileNotFoundError without the file; ValueError, naming it, for one that is of another kind, cut off or whose runs
+    Raises FileNotFoundError without the file; InputError, naming it, for one that is of another kind, cut off or whose runs
     do not make up the grid that the header announces. Memory is taken for what the file holds, not for what it claims.
     """
     path = Path(path)
