@@ -62,7 +62,7 @@ def reconstruct_files(
         items.pop(source.name, None)
     write_json(output / 'manifest.json', manifest)  # it vouches for nothing that the next lines replace
     for some in (waiting[i : i + batch_size] for i in range(0, len(waiting), batch_size)):
-        workspace = output / 'unfinished' / some[0].name if batch_size == 1 else None
+        workspace = output / f'{some[0].name}.unfinished' if batch_size == 1 else None
         results = _reconstruct_batch(some, method, params, config, domain, workspace)
         for source, result in results.items():
             items[source.name] = {**_identify(source), **_write(result, targets[source], output)}

@@ -8,26 +8,39 @@ from PIL import Image
 
 from configs import onet_image, onet_unconditional, onet_voxels
 from onet_jax import models
+from onet_jax.data.fields import find_sources, normalised_cloud, read_inputs
+from onet_jax.errors import InputError
 from onet_jax.geometry.mise import dense_grid
 from onet_jax.geometry.voxels import Voxels, write_binvox
+from onet_jax.inference import reconstruct
 from onet_jax.inference.out_of_distribution import Domain
-from onet_jax.inference.inputs import READERS, bind_input, cloud_input, draw_points
-from onet_jax.inference.reconstruct import reconstruct_files
-from onet_jax.models import occupancy, occupancy_network
+from onet_jax.inference.reconstruct import bind_input, reconstruct_files
+from onet_jax.models import occupancy
 from onet_jax.models.method import Method
 from onet_jax.networks.bound_decoder import BoundDecoder
-from onet_jax.training.checkpoints import load_run
+from onet_jax.run import load_run
+
+
+@pytest.fixture(autouse=True)
+def _short_pages(monkeypatch):
+    """Pictures take longer than all the rest."""
+    monkeypatch.setattr(reconstruct, 'MAX_SHOWN', 1)
+
+
+def predicting(predict):
+    """A method that predicts so."""
+    return Method(None, None, None, lambda params, inputs, key, workspace=None: predict(inputs), None)
 
 
 def hull_method(seen=None):
-    """A method whose reconstruction is the convex hull of its input."""
+    """A method whose prediction is the convex hull of its input."""
 
-    def reconstruct(params, inputs, key):
+    def predict(inputs):
         if seen is not None:
-            seen.append(np.asarray(inputs))
-        return [trimesh.PointCloud(cloud).convex_hull for cloud in inputs]
+            seen.append(inputs['cloud'])
+        return [trimesh.PointCloud(cloud).convex_hull for cloud in inputs['cloud']]
 
-    return Method(None, None, None, reconstruct)
+    return predicting(predict)
 
 
 @pytest.fixture
@@ -49,15 +62,6 @@ def test_the_network_sees_object_coordinates_and_the_user_gets_the_own_frame(clo
     np.testing.assert_allclose(trimesh.load(path).bounds, [[1000, -20, 5], [1003, -18, 6]], atol=1e-3)
 
 
-def test_points_are_drawn_without_repetition_where_there_are_enough():
-    cloud = np.arange(300.0).reshape(100, 3)
-    drawn = draw_points(cloud, 60, seed=0)
-    assert len(np.unique(drawn, axis=0)) == 60
-    np.testing.assert_array_equal(drawn, draw_points(cloud, 60, seed=0))
-    assert not np.array_equal(drawn, draw_points(cloud, 60, seed=1))
-    assert draw_points(cloud, 250, seed=0).shape == (250, 3)
-
-
 @pytest.mark.parametrize('file_format', ['ply', 'obj', 'off', 'stl', 'glb'])
 def test_a_folder_of_clouds_becomes_a_folder_of_meshes(cloud, tmp_path, file_format):
     inputs = tmp_path / 'in'
@@ -75,13 +79,35 @@ def test_a_folder_of_clouds_becomes_a_folder_of_meshes(cloud, tmp_path, file_for
     )
 
 
+def test_predictions_of_any_kind_are_written_in_the_own_frame(cloud, tmp_path):
+    """Points, and voxels of which half the cube is occupied: a box of 1.5 x 3 x 3 metres around the centre of the cloud."""
+    np.save(tmp_path / 'cloud.npy', cloud)
+    points = predicting(lambda inputs: [trimesh.PointCloud(cloud) for cloud in inputs['cloud']])
+    half = np.zeros((4, 4, 4), bool)
+    half[:2] = True
+    voxels = predicting(lambda inputs: [Voxels(half, np.zeros(3), 1.0)])
+    arguments = {}, small_config(), tmp_path / 'cloud.npy'
+    (path,) = reconstruct_files(points, *arguments, tmp_path / 'points', 'ply')
+    assert isinstance(trimesh.load(path), trimesh.PointCloud)
+    np.testing.assert_allclose(trimesh.load(path).bounds, [[1000, -20, 5], [1003, -18, 6]], atol=1e-3)
+    items = json.loads((tmp_path / 'points/manifest.json').read_text())['items']
+    assert (items['cloud']['vertices'], items['cloud']['faces']) == (30, 0)
+    assert (tmp_path / 'points/index.html').exists()
+    (path,) = reconstruct_files(voxels, *arguments, tmp_path / 'voxels', 'stl')
+    np.testing.assert_allclose(trimesh.load(path).bounds, [[1000, -20.5, 4], [1001.5, -17.5, 7]], atol=1e-3)
+    with pytest.raises(ValueError, match=r'cloud.stl: expected a format that holds a PointCloud, .*found .stl'):
+        reconstruct_files(points, *arguments, tmp_path / 'no', 'stl')
+
+
 def test_an_empty_level_set_is_explained(workdir, cloud, tmp_path):
     run = load_run(workdir)
     np.save(tmp_path / 'cloud.npy', cloud)
-    empty = run.method._replace(reconstruct=lambda *_: [trimesh.Trimesh()])
+    (source,) = find_sources(run.config.data, tmp_path / 'cloud.npy')
+    empty = run.method._replace(predict=lambda *_: [trimesh.Trimesh()])
     with pytest.raises(ValueError, match=r'cloud.npy: the network finds nothing inside at threshold') as error:
-        reconstruct_files(empty, run.params, run.config, tmp_path / 'cloud.npy', tmp_path / 'out', 'ply')
-    logits = dense_grid(bind_input(run.params, run.config, cloud_input(cloud, run.config)[0]), num_points=9)
+        reconstruct_files(empty, run.params, run.config, source.path, tmp_path / 'out', 'ply')
+    inputs, _ = read_inputs(run.config.data, source, run.config.seed)
+    logits = dense_grid(bind_input(run.method.model, run.params, run.config, inputs), num_points=9)
     probs = 1 / (1 + np.exp(-logits))
     assert run.config.mesh.resolution == 8
     assert f'{probs.min():.3g} to {probs.max():.3g}, 50.0% below {np.median(probs):.3g}' in str(error.value)
@@ -131,12 +157,12 @@ def test_nothing_of_another_run_passes_for_a_result(cloud, tmp_path):
     reconstruct_files(hull_method(), {}, *arguments)
     before = (output / 'a.ply').read_bytes()
 
-    def kill(params, inputs, key):
+    def kill(inputs):
         (output / 'a.ply').write_bytes(b'half of it')
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        reconstruct_files(Method(None, None, None, kill), {'weight': np.ones(1)}, *arguments)
+        reconstruct_files(predicting(kill), {'weight': np.ones(1)}, *arguments)
     seen = []
     reconstruct_files(hull_method(seen), {}, *arguments)
     assert sum(map(len, seen)) == 2
@@ -152,29 +178,59 @@ def test_nothing_of_another_run_passes_for_a_result(cloud, tmp_path):
 def test_a_field_that_is_not_finite_stops_no_other_of_its_batch(cloud, tmp_path):
     for name, size in (('a', 1), ('b', 2), ('c', 3)):
         np.save(tmp_path / f'{name}.npy', cloud[: 10 * size])
-
-    def reconstruct(params, inputs, key):
-        if any(10 < len(np.unique(values, axis=0)) <= 20 for values in inputs):
-            raise ValueError('field: expected finite values')
-        return hull_method().reconstruct(params, inputs, key)
-
     config = small_config()
     with config.unlocked():
         config.eval.batch_size = 3
+
+    def failing(error):
+        def predict(inputs):
+            if any(10 < len(np.unique(values, axis=0)) <= 20 for values in inputs['cloud']):
+                raise error
+            return [trimesh.PointCloud(cloud).convex_hull for cloud in inputs['cloud']]
+
+        return predicting(predict), {}, config, tmp_path, tmp_path / 'out', 'off'
+
     with pytest.raises(ValueError, match=r'b.npy: field: expected finite values \(1 of 3 inputs failed'):
-        reconstruct_files(Method(None, None, None, reconstruct), {}, config, tmp_path, tmp_path / 'out', 'off')
+        reconstruct_files(*failing(InputError('field: expected finite values')))
     assert sorted(path.name for path in (tmp_path / 'out').glob('*.off')) == ['a.off', 'c.off']
+    with pytest.raises(ValueError, match=r'^shapes do not fit$'):  # a defect of the program is no bad input
+        reconstruct_files(*failing(ValueError('shapes do not fit')))
 
 
-def test_fifty_shapes_are_meshed_by_one_compilation_of_each_function(workdir, cloud, tmp_path):
+def test_what_is_reconstructed_alone_has_a_folder_for_what_it_has_done(cloud, tmp_path):
+    """It is gone with the result; of an interrupted one, and of one that failed, it stays."""
+    np.save(tmp_path / 'cloud.npy', cloud)
+    config, errors, found = small_config(), [KeyboardInterrupt(), InputError('not finite')], []
+    with config.unlocked():
+        config.eval.batch_size = 1
+
+    def predict(params, inputs, key, workspace):
+        workspace.mkdir(exist_ok=True)
+        found.append([path.name for path in workspace.iterdir()])
+        (workspace / f'part_{len(found)}').touch()
+        if errors:
+            raise errors.pop(0)
+        return [trimesh.creation.box()]
+
+    arguments = Method(None, None, None, predict, None), {}, config, tmp_path / 'cloud.npy', tmp_path / 'out', 'ply'
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct_files(*arguments)
+    with pytest.raises(InputError, match='cloud.npy: not finite'):
+        reconstruct_files(*arguments)
+    reconstruct_files(*arguments)
+    assert [sorted(names) for names in found] == [[], ['part_1'], ['part_1', 'part_2']]
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['cloud.ply', 'index.html', 'manifest.json']
+
+
+def test_many_shapes_are_meshed_by_one_compilation_of_each_function(workdir, cloud, tmp_path):
     run, inputs = load_run(workdir), tmp_path / 'in'
     inputs.mkdir()
     rng = np.random.default_rng(0)
-    for i in range(50):
+    for i in range(12):
         np.save(inputs / f'{i:02d}.npy', cloud * rng.uniform(0.5, 2, 3))
     config = run.config.copy_and_resolve_references()
     with config.unlocked():
-        config.eval.batch_size, config.eval.threshold = 5, 0.02
+        config.eval.batch_size, config.eval.threshold = 4, 0.02
     method = models.build(config)
     functions = occupancy._encode, occupancy._bind, BoundDecoder.__call__
     before = [function._cache_size() for function in functions]
@@ -202,7 +258,7 @@ def test_voxels_are_reconstructed(tmp_path):
     values[4:8, 10:20, 12:28] = True
     write_binvox(tmp_path / 'box.binvox', Voxels(values, np.zeros(3), 1.0))
     seen, config = [], onet_voxels.get_config('tiny')
-    method = Method(None, None, None, lambda params, inputs, key: [seen.append(inputs) or trimesh.creation.box()])
+    method = predicting(lambda inputs: [seen.append(inputs['voxels']) or trimesh.creation.box()])
     (path,) = reconstruct_files(method, {}, config, tmp_path / 'box.binvox', tmp_path / 'out', 'off')
     np.testing.assert_array_equal(seen[0][0], values)
     assert len(trimesh.load(path).faces) == 12
@@ -218,9 +274,7 @@ def test_photos_with_categories_become_folders_of_meshes(tmp_path):
         Image.new('RGB', (40, 20), 'red').save(path)
         path.parent.with_suffix('.txt').write_text('a.JPG\n')
     seen, config = [], onet_image.get_config('tiny')
-    method = Method(
-        None, None, None, lambda params, inputs, key: [seen.append(image) or trimesh.creation.box() for image in inputs]
-    )
+    method = predicting(lambda inputs: [seen.append(image) or trimesh.creation.box() for image in inputs['image']])
     written = reconstruct_files(method, {}, config, tmp_path, tmp_path / 'out', 'off')
     assert written == [tmp_path / 'out/chair/a.off', tmp_path / 'out/sofa/a.off']
     assert all(path.is_file() for path in written)
@@ -228,40 +282,41 @@ def test_photos_with_categories_become_folders_of_meshes(tmp_path):
     items = json.loads((tmp_path / 'out/manifest.json').read_text())['items']
     assert [item['mesh'] for item in items.values()] == ['chair/a.off', 'sofa/a.off']
     page = (tmp_path / 'out/index.html').read_text()
-    assert page.count('alt="chair/a: photo" src="data:image/jpeg') == 1
-    assert 'data-shape="1"' in page
+    assert page.count('alt="chair/a: input" src="data:image/jpeg') == 1
+    assert 'data-shape="0"' in page
+    assert 'The first 1 of 2 are shown.' in page
 
 
-def test_the_page_says_which_inputs_are_outside_the_training_domain(workdir, cloud, tmp_path):
-    run = load_run(workdir)
-    inputs = tmp_path / 'in'
+def test_the_page_says_which_inputs_are_out_of_distribution(workdir, cloud, tmp_path, monkeypatch):
+    monkeypatch.setattr(reconstruct, 'MAX_SHOWN', 2)
+    run, clouds = load_run(workdir), {'box': cloud, 'rod': cloud * (1, 0.1, 0.1)}
+    inputs, codes = tmp_path / 'in', []
     inputs.mkdir()
-    np.save(inputs / 'box.npy', cloud)
-    np.save(inputs / 'rod.npy', cloud * (1, 0.1, 0.1))
-    model = occupancy_network(run.config.model)
-    codes = [
-        model.encode(run.params, cloud_input(np.load(inputs / f'{n}.npy'), run.config)[0][None])[0]
-        for n in ('box', 'rod')
-    ]
+    for name, points in clouds.items():
+        np.save(inputs / f'{name}.npy', points)
+        seen, _ = normalised_cloud(points, run.config.data.num_input_points, run.config.seed)
+        codes.append(run.method.model.encode(run.params, seen[None])[0])
     codes = np.stack(codes) / np.linalg.norm(codes, axis=1, keepdims=True)
     domain = Domain(codes[:1], float(np.linalg.norm(codes[0] - codes[1])) / 2)
-    arguments = run.method._replace(reconstruct=hull_method().reconstruct), run.params, run.config, inputs
+    arguments = run.method._replace(predict=hull_method().predict), run.params, run.config, inputs
     reconstruct_files(*arguments, tmp_path / 'out', 'ply', lambda: domain)
     page = (tmp_path / 'out/index.html').read_text()
-    assert '<h3>box<span>within the training domain (0.00 times the limit)</span>' in page
-    assert '<h3>rod<span>OUTSIDE the training domain (2.00 times the limit)' in page
-    assert '1 of 2 inputs are outside the training domain' in page
+    assert '<h3>box<span>within the training distribution (0.00 times the limit)</span>' in page
+    assert '<h3>rod<span>OUT OF DISTRIBUTION (2.00 times the limit)' in page
+    assert '1 of 2 inputs are out of distribution' in page
     reconstruct_files(*arguments, tmp_path / 'unknown', 'ply')
     page = (tmp_path / 'unknown/index.html').read_text()
     assert 'was not measured' in page
-    assert 'OUTSIDE' not in page
+    assert 'OUT OF' not in page
 
 
 def test_bad_requests_are_named(tmp_path):
     config = small_config()
+    arguments = {}, config, tmp_path, tmp_path / 'out'
     with pytest.raises(FileNotFoundError, match=r'expected a file or a folder with .*ply.* files, found none'):
-        READERS['points'].find(tmp_path)
-    with pytest.raises(ValueError, match=r"--format: expected one of .*'ply'.*found 'usd'"):
-        reconstruct_files(hull_method(), {}, config, tmp_path, tmp_path / 'out', 'usd')
+        reconstruct_files(hull_method(), *arguments, 'ply')
+    with pytest.raises(ValueError, match=r"expected one of the formats ply.* to write meshes in, found 'usd'"):
+        reconstruct_files(hull_method(), *arguments, 'usd')
     with pytest.raises(ValueError, match=r'sampled by `python -m launch.sample`'):
         reconstruct_files(hull_method(), {}, onet_unconditional.get_config('tiny'), tmp_path, tmp_path / 'out', 'off')
+    assert not (tmp_path / 'out').exists()
