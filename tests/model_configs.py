@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 from configs import onet_points
@@ -23,20 +24,48 @@ def small_config(**train) -> ConfigDict:
 
 
 def tiny_method(config: ConfigDict) -> Method:
-    """No network of anything, and next to nothing to compile: arrays that depend on all batches and on all random numbers."""
+    """No network of anything, and next to nothing to compile: arrays that depend on all batches and on all random numbers.
+
+    Of its collections besides 'params' one counts steps and one never changes.
+    """
 
     def init(key, batch):
-        return {'params': {name: jax.random.normal(key, (100, config.model.cond_size)) for name in 'abcdefgh'}}
+        params = {name: jax.random.normal(key, (100, config.model.cond_size)) for name in 'abcdefgh'}
+        return {'params': params, 'counter': {'steps': jnp.int32(0)}, 'constants': {'scale': jnp.float32(2)}}
 
     def values(variables, points):
         return sum((points @ array[:3, :1])[..., 0] + array.mean() for array in variables['params'].values())
 
     def loss(variables, batch, key, axis_name):
-        targets = batch['targets']
+        targets, scale = batch['targets'], variables['constants']['scale']
         noise = jax.random.normal(key, targets['occ'].shape) * batch['inputs']['cloud'].mean()
-        return jnp.square(values(variables, targets['points']) - targets['occ'] + noise).mean(), Aux({}, {})
+        value = scale * jnp.square(values(variables, targets['points']) - targets['occ'] + noise).mean()
+        return value, Aux({'counter': {'steps': variables['counter']['steps'] + 1}}, {'scale': scale})
 
     def metrics(variables, batch):
-        return {'iou': jnp.square(values(variables, batch['targets']['points']) - batch['targets']['occ']).mean(-1)}
+        error = jnp.square(values(variables, batch['targets']['points']) - batch['targets']['occ']).mean(-1)
+        return {'iou': error, 'chamfer': error}
 
     return Method(init, loss, metrics, None, None)
+
+
+def make_two_updates(method, tx, transform, axis_name=None, ema_decay=0.0):
+    """A `Method.make_step` of its own, as of a GAN: each batch makes two updates, the second of half of the arrays."""
+
+    def step(state, raw, key):
+        batch = transform(jax.random.fold_in(key, state.step), raw)
+        variables, opt_state = state.variables, state.opt_state
+        for names in ('abcdefgh', 'abcd'):
+            (loss, aux), grads = jax.value_and_grad(
+                lambda params, others=variables: method.loss({**others, 'params': params}, batch, key, axis_name),
+                has_aux=True,
+            )(variables['params'])
+            if axis_name is not None:
+                loss, grads = jax.lax.pmean((loss, grads), axis_name)
+            grads = {name: grad * (name in names) for name, grad in grads.items()}
+            updates, opt_state = tx.update(grads, opt_state, variables['params'])
+            params = optax.apply_updates(variables['params'], updates)
+            variables = {**variables, **aux.mutated, 'params': params}
+        return state._replace(step=state.step + 1, variables=variables, opt_state=opt_state), {'loss': loss}
+
+    return step

@@ -44,10 +44,15 @@ def update_average(average: Any, variables: Any, step: jax.Array, ema_decay: flo
     """The average after `step`, which left `variables`: each step counts ema_decay times as much as the next.
 
     The weights sum to one over the steps that there were, so that early averages do not hang on to the random start: the
-    first is `variables`. Running statistics of batches are averaged with the weights that they belong to.
+    first is `variables`. Running statistics of batches are averaged with the weights that they belong to; what is counted in
+    integers is the newest.
     """
     share = (1 - ema_decay) / -jnp.expm1(step * jnp.log(ema_decay))  # of the newest: 1 / (1 + d + ... + d^(step - 1))
-    return optax.incremental_update(variables, average, share)
+
+    def mean(old, new):
+        return share * new + (1 - share) * old if jnp.issubdtype(new.dtype, jnp.floating) else new
+
+    return jax.tree.map(mean, average, variables)
 
 
 def chosen_variables(state: TrainState | AveragedState) -> Any:

@@ -1,104 +1,142 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from model_configs import small_config
+from model_configs import make_two_updates, small_config, tiny_method
+from parity.settings import make_config
 
 from onet_jax import models
+from onet_jax.errors import InputError
+from onet_jax.networks.fast_gradients import reverse_mode
 from onet_jax.parallel import make_parallel
-from onet_jax.training.state import chosen_params, create_state
+from onet_jax.training.state import chosen_variables, create_state
 from onet_jax.training.step import make_train_step
 
 
 def add_noise(key, raw):
     """A transform that draws for every row from its own key, as the real ones do."""
     keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(raw['row'])
-    noise = jax.vmap(lambda k: jax.random.normal(k, raw['inputs'].shape[1:]))(keys)
-    return {**raw, 'inputs': raw['inputs'] + 0.01 * noise}
+    noise = jax.vmap(lambda k: jax.random.normal(k, raw['inputs']['cloud'].shape[1:]))(keys)
+    return {**raw, 'inputs': {'cloud': raw['inputs']['cloud'] + 0.01 * noise}}
 
 
 def make_batch(rng, batch_size=8):
     return {
-        'points': rng.uniform(-0.5, 0.5, (batch_size, 40, 3)).astype(np.float32),
-        'occ': rng.integers(0, 2, (batch_size, 40)).astype(np.float32),
-        'inputs': rng.uniform(-0.5, 0.5, (batch_size, 30, 3)).astype(np.float32),
+        'inputs': {'cloud': rng.uniform(-0.5, 0.5, (batch_size, 30, 3)).astype(np.float32)},
+        'targets': {
+            'points': rng.uniform(-0.5, 0.5, (batch_size, 40, 3)).astype(np.float32),
+            'occ': rng.integers(0, 2, (batch_size, 40)).astype(np.float32),
+        },
         'row': np.arange(batch_size, dtype=np.int32),
     }
 
 
-def run(backend, devices, latent_size=0, num_steps=3):
+def run(method, backend, devices, ema_decay=0.0, make_step=make_train_step):
+    """Three steps: the states after each of them, and the scalars."""
+    tx, rng = optax.sgd(1e-3), np.random.default_rng(0)
+    batches = [make_batch(rng) for _ in range(3)]
+    parallel = make_parallel(backend, 8, devices)
+    step = parallel.compile(make_step(method, tx, add_noise, parallel.axis_name, ema_decay))
+    state = parallel.replicate(create_state(jax.random.key(0), method, tx, batches[0], ema_decay))
+    states, scalars = [], []
+    for batch in batches:
+        state, of_step = step(state, parallel.shard(batch), parallel.replicate(jax.random.key(1)))
+        states.append(jax.device_get(state))
+        scalars.append(jax.device_get(of_step))
+    return states, scalars
+
+
+def latent_method():
+    """A network with everything: batch normalisation, and a latent code that each row draws."""
     config = small_config()
     with config.unlocked():
-        config.model.latent_size = latent_size
-    method, tx = models.build(config), optax.sgd(1e-3)
-    rng = np.random.default_rng(0)
-    batches = [make_batch(rng) for _ in range(num_steps)]
-    parallel = make_parallel(backend, 8, devices)
-    step = parallel.compile(make_train_step(method, tx, add_noise, parallel.axis_name))
-    state = parallel.replicate(create_state(jax.random.key(0), method, tx, batches[0]))
-    losses = []
-    for batch in batches:
-        state, scalars = step(state, parallel.shard(batch), parallel.replicate(jax.random.key(1)))
-        losses.append(float(scalars['loss']))
-    return state, losses
+        config.model.latent_size = 3
+    return models.build(config)
 
 
-@pytest.mark.parametrize('backend, latent_size', [('pmap', 0), ('jit', 0), ('pmap', 3)])
-def test_two_devices_equal_one_on_the_whole_batch(backend, latent_size):
-    """Loss, parameters and running statistics: gradients are averaged once, the batch is normalised as a whole, and every
-    row draws its own latent code."""
+@pytest.fixture(scope='module')
+def on_one_device():
+    return run(latent_method(), 'jit', jax.devices()[:1])
+
+
+@pytest.mark.parametrize('backend', ['pmap', 'jit'])
+def test_two_devices_equal_one_on_the_whole_batch(on_one_device, backend):
+    """Loss, its terms, parameters and running statistics: gradients are averaged once, the batch is normalised as a whole, and
+    every row draws its own latent code."""
     assert len(jax.devices()) == 2
-    expected, expected_losses = run('jit', jax.devices()[:1], latent_size)
-    state, losses = run(backend, jax.devices(), latent_size)
-    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state, expected)
-    assert all(x.shape == y.shape for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True))
-
-
-def test_a_state_averages_its_weights_and_statistics_over_the_steps():
-    """With a decay of 1/2 the last three steps count 1/4, 1/2 and 1."""
-    method, tx, rng = models.build(small_config()), optax.sgd(1e-3), np.random.default_rng(0)
-    parallel, batch = make_parallel('pmap', 8), make_batch(rng)
-    step = parallel.compile(make_train_step(method, tx, add_noise, parallel.axis_name, 0.5))
-    state, seen = parallel.replicate(create_state(jax.random.key(0), method, tx, batch, 0.5)), []
-    for _ in range(3):
-        state, _ = step(state, parallel.shard(batch), parallel.replicate(jax.random.key(1)))
-        seen.append(jax.device_get(state.params))
-    expected = jax.tree.map(lambda a, b, c: (0.25 * a + 0.5 * b + c) / 1.75, *seen)
-    assert set(expected) == {'params', 'batch_stats'}
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.average, expected)
-    assert chosen_params(state) is state.average
-    last = seen[-1]['params']['decoder']['fc_out']['bias']
-    assert not np.allclose(state.average['params']['decoder']['fc_out']['bias'], last, rtol=1e-5)
-
-
-def test_an_uneven_batch_and_an_unknown_backend_are_refused():
-    with pytest.raises(ValueError, match='multiple of the 2 devices, found 7; use 6'):
-        make_parallel('pmap', 7)
-    with pytest.raises(ValueError, match=r"backend.*'pmap', 'jit'.*shard_map"):
-        make_parallel('shard_map', 8)
+    expected, expected_scalars = on_one_device
+    states, scalars = run(latent_method(), backend, jax.devices())
+    assert scalars[0].keys() == {'loss', 'reconstruction', 'kl'}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), scalars, expected_scalars)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), states, expected)
+    assert set(states[0].variables) == {'params', 'batch_stats'}
 
 
 @pytest.mark.parametrize(
-    ('encoder', 'shape'), [('pointnet_resnet', (30, 3)), ('resnet18', (32, 32, 3)), ('voxel_simple', (32, 32, 32))]
+    'backend, make_step', [('pmap', make_train_step), ('jit', make_train_step), ('pmap', make_two_updates)]
 )
-def test_bfloat16_changes_the_products_and_not_what_is_learned(encoder, shape):
+def test_any_collections_go_through_a_step_of_any_method(backend, make_step):
+    """One that changes, one that does not, and a step that a method brings along; on two devices as on one."""
+    method = tiny_method(small_config())
+    expected, _ = run(method, 'jit', jax.devices()[:1], make_step=make_step)
+    states, scalars = run(method, backend, jax.devices(), make_step=make_step)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), states, expected)
+    num_updates = 1 if make_step is make_train_step else 2
+    assert [int(state.variables['counter']['steps']) for state in states] == [num_updates * n for n in (1, 2, 3)]
+    assert states[-1].variables['constants'] == {'scale': 2}
+    assert num_updates == 2 or scalars[-1].keys() == {'loss', 'scale'}
+
+
+def test_a_state_averages_all_its_collections_over_the_steps():
+    """With a decay of 1/2 the last three steps count 1/4, 1/2 and 1; a count is the newest."""
+    states, _ = run(tiny_method(small_config()), 'pmap', jax.devices(), ema_decay=0.5)
+    seen, average = [state.variables for state in states], states[-1].average
+    expected = jax.tree.map(lambda a, b, c: (0.25 * a + 0.5 * b + c) / 1.75, *seen) | {'counter': {'steps': 3}}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), average, expected)
+    assert jax.tree.map(jnp.result_type, average) == jax.tree.map(jnp.result_type, seen[-1])
+    assert chosen_variables(states[-1]) is average
+    last = jax.tree.leaves(seen[-1]['params'])[0]
+    assert not np.allclose(jax.tree.leaves(average['params'])[0], last, rtol=1e-5)
+
+
+def test_gradients_of_a_step_are_the_fast_ones():
+    modes, method = [], tiny_method(small_config())
+
+    def loss(*args):
+        modes.append(reverse_mode.value)
+        return method.loss(*args)
+
+    run(method._replace(loss=loss), 'jit', jax.devices()[:1])
+    assert set(modes) == {True}
+    assert not reverse_mode.value
+
+
+@pytest.mark.parametrize(
+    'encoder, field, shape',
+    [
+        ('pointnet_resnet', 'cloud', (30, 3)),
+        pytest.param('resnet18', 'image', (32, 32, 3), marks=pytest.mark.slow),
+        pytest.param('voxel_simple', 'voxels', (32, 32, 32), marks=pytest.mark.slow),
+    ],
+)
+def test_bfloat16_changes_the_products_and_not_what_is_learned(encoder, field, shape):
     """Loss and gradient stay close to those of float32, are not the same, and parameters and statistics stay float32."""
-    rng, config = np.random.default_rng(0), small_config()
-    seen = {'pointnet_resnet': 'points', 'resnet18': 'image', 'voxel_simple': 'voxels'}[encoder]
-    batch = {**make_batch(rng), 'inputs': rng.uniform(0, 1, (8, *shape)).astype(np.float32)}
+    rng, sizes = np.random.default_rng(0), {'cond_size': 12, 'encoder_hidden_size': 8, 'decoder_hidden_size': 16}
+    config = make_config('onet', {'encoder': encoder, 'decoder': 'cbatchnorm'}, **sizes)
+    batch = {**make_batch(rng), 'inputs': {field: rng.uniform(0, 1, (8, *shape)).astype(np.float32)}}
     losses, gradients = [], []
     for dtype in ('float32', 'bfloat16'):
         with config.unlocked():
-            config.model.encoder, config.data.input, config.train.dtype = encoder, seen, dtype
+            config.train.dtype = dtype
         method = models.build(config)
-        params = method.init(jax.random.key(0), batch)
+        variables = method.init(jax.random.key(0), batch)
 
-        def loss_of(weights, method=method, stats=params['batch_stats']):
-            return method.loss({'params': weights, 'batch_stats': stats}, batch, jax.random.key(1), None)
+        def loss_of(params, method=method, others=variables):
+            return method.loss({**others, 'params': params}, batch, jax.random.key(1), None)
 
-        (loss, aux), grads = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(params['params'])
-        assert {x.dtype for x in jax.tree.leaves((loss, grads, aux, params))} == {np.dtype(np.float32)}
+        (loss, aux), grads = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(variables['params'])
+        assert {x.dtype for x in jax.tree.leaves((loss, grads, aux, variables))} == {np.dtype(np.float32)}
         losses.append(float(loss))
         gradients.append(np.concatenate([np.ravel(x) for x in jax.tree.leaves(grads)]))
     assert losses[0] != losses[1]
@@ -108,8 +146,6 @@ def test_bfloat16_changes_the_products_and_not_what_is_learned(encoder, shape):
 
 
 def test_another_precision_is_refused():
-    config = small_config(dtype='float16')
-    with pytest.raises(
-        ValueError, match=r"config.train.dtype: expected one of \('float32', 'bfloat16'\), found 'float16'"
-    ):
-        models.build(config)
+    message = r"config.train.dtype: expected one of \('float32', 'bfloat16'\), found 'float16'"
+    with pytest.raises(InputError, match=message):
+        models.build(small_config(dtype='float16'))
