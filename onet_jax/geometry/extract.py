@@ -16,11 +16,10 @@ from onet_jax.geometry.grid import any_of_eight, lattice_to_world
 from onet_jax.geometry.guaranteed import guaranteed_grid
 from onet_jax.geometry.mise import dense_grid, multiresolution_grid
 
-SCALED_OUTSIDE = (
-    -1e6
-)  # around the box, where values are scaled to [-1, 1]: a surface that reaches the box is closed there
 BYTES_PER_POINT = 22  # of the lattice, at the peak: a dense grid takes 21, MISE and marching cubes 14 to 17
-MIN_SCALED_VALUE = 1e-6  # distance of any scaled value from the level
+# Of values that are scaled to [-1, 1]: around the box, so that a surface that reaches the box is closed there, and their least
+# distance from the level.
+SCALED_OUTSIDE, MIN_SCALED_VALUE = -1e6, 1e-6
 
 
 def extract_mesh(

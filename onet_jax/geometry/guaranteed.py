@@ -73,7 +73,7 @@ def guaranteed_grid(field: Callable, *, resolution: int = 32, upsampling_steps: 
 
 
 def _query(field: Callable, values: np.ndarray, points: np.ndarray) -> int:
-    """Write the values at lattice points [K, 3] into the grid, in place; returns K."""
+    """Write the values at lattice points [T, 3] into the grid, in place; returns T."""
     flat = np.ravel_multi_index(tuple(points.T), values.shape)
     values.reshape(-1)[flat] = evaluate_lattice(field, flat, values.shape)
     return len(points)

@@ -144,17 +144,13 @@ def _split(
         leaves[i] &= ~split
         if i + 1 < len(leaves):
             for corner in CORNERS:
-                leaves[i + 1][_every_other(corner)] |= split
+                leaves[i + 1][tuple(slice(start, None, 2) for start in corner)] |= split
         # The 3 x 3 x 3 points of a split cell, on the lattice of half its edge, but for its corners: they are known.
         half = 1 << (len(leaves) - 1 - i)
         firsts = np.ravel_multi_index([2 * half * axis for axis in np.unravel_index(cells, split.shape)], shape)
         offsets = [half * np.dot(offset, strides) for offset in product((0, 1, 2), repeat=3) if 1 in offset]
         points.append(np.add.outer(firsts, offsets).ravel())
     return np.concatenate(points)
-
-
-def _every_other(start: tuple[int, ...]) -> tuple[slice, ...]:
-    return tuple(slice(s, None, 2) for s in start)
 
 
 def _fill_forward(points: np.ndarray, found: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

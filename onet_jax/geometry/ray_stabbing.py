@@ -45,7 +45,7 @@ class Lattice(NamedTuple):
 
     def from_world(self, points: np.ndarray) -> np.ndarray:
         """Object coordinates [N, 3] -> steps from the first point."""
-        return (points / grid.BOX + 0.5) * self.resolution - self.origin
+        return grid.world_to_lattice(points, self.resolution) - self.origin
 
     def to_world(self, points: np.ndarray) -> np.ndarray:
         return grid.lattice_to_world(points + self.origin, self.resolution)
@@ -70,15 +70,13 @@ class LineHits(NamedTuple):
 
     def between(self, line: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First and last hit on each of the lines [E] above height low [E], at most one step; none where first > last."""
-        keys = self.line * _KEY + self.height
-        return np.searchsorted(keys, line * _KEY + low, 'right'), np.searchsorted(
-            keys, line * _KEY + low + 1, 'right'
-        ) - 1
+        keys, place = self.line * _KEY + self.height, line * _KEY + low
+        return np.searchsorted(keys, place, 'right'), np.searchsorted(keys, place + 1, 'right') - 1
 
 
 def enclose(vertices: np.ndarray, resolution: int) -> Lattice:
     """The lattice around vertices [N, 3] in object coordinates."""
-    steps = (vertices / grid.BOX + 0.5) * resolution
+    steps = grid.world_to_lattice(vertices, resolution)
     origin = np.floor(steps.min(axis=0)).astype(int) - MARGIN
     last = np.ceil(steps.max(axis=0)).astype(int) + MARGIN
     return Lattice(resolution, origin, tuple(int(n) for n in last - origin + 1))

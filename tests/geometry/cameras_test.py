@@ -171,6 +171,6 @@ def test_projection_is_one_function_of_both_libraries_compiled_and_differentiate
 
 
 def test_preparing_data_starts_no_jax():
-    modules = ('cameras', 'sampling', 'render', 'meshes', 'voxels', 'inside', 'watertight', 'tiled_marching_cubes')
+    modules = ('cameras', 'inside', 'meshes', 'render', 'sampling', 'solid', 'tiled_marching_cubes', 'voxels')
     code = f'import sys; from onet_jax.geometry import {", ".join(modules)}; sys.exit("jax" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0

@@ -228,6 +228,19 @@ def test_colours_of_the_mesh_are_used():
     assert (render_view(broken, CAMERA).alpha == render_view(CHIPPED, CAMERA).alpha).all()
 
 
+def test_a_texture_is_seen_between_the_vertices():
+    """A quad, red at its four corners and blue in the middle."""
+    texels = np.full((4, 4, 3), [200, 0, 0], np.uint8)
+    texels[1:3, 1:3] = [0, 0, 200]
+    corners = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    quad = trimesh.Trimesh(0.8 * corners - [0.4, 0.4, 0], [[0, 1, 2], [0, 2, 3]], process=False)
+    quad.visual = TextureVisuals(uv=corners[:, :2], material=SimpleMaterial(image=Image.fromarray(texels)))
+    rgb = render_view(quad, r2n2_camera(90, 0, 0.8)).rgb.astype(int)
+    assert (rgb[[68, 60, 75], [68, 60, 75], 2] > 100).all()
+    assert (rgb[[30, 68, 106], [30, 30, 68], 0] > 100).all()
+    assert not rgb[60:75, 60:75, 0].any()
+
+
 def test_what_cannot_be_drawn_is_named():
     broken = BALL.copy()
     broken.vertices[0] = np.nan
