@@ -7,7 +7,7 @@ import jax
 from ml_collections import ConfigDict
 
 from onet_jax.data.datasets import Shapes, examples_of
-from onet_jax.data.fields import evaluation_key, has_input, show
+from onet_jax.data.fields import evaluation_key, has_input, held_out, show
 from onet_jax.evaluation.evaluate import SCORED_FIELDS
 from onet_jax.evaluation.report import COLUMN_TITLES
 from onet_jax.models.method import Method
@@ -55,12 +55,13 @@ def make_preview(
         # One device is enough, whatever devices the run trains on.
         variables, items = jax.device_get(variables), []
         for i, (category, name) in enumerate(names):
+            inputs, targets = examples[i].values()
             key = jax.random.fold_in(evaluation_key(config.seed), batch['row'][i])
-            (prediction,) = method.predict(variables, examples[i]['inputs'], key)
+            (prediction,) = method.predict(variables, inputs, key)
             shapes = {**fixed[i], COLUMN_TITLES[1]: prediction}
             caption = ''
             if COLUMN_TITLES[2] in titles:
-                caption = headline(score(prediction, target_of(examples[i]['targets']), config.seed))
+                caption = headline(score(prediction, target_of(held_out(targets, inputs)), config.seed))
             items.append(Item(f'{category} {name}', caption, [shapes[title] for title in titles]))
         contact_sheet(items, titles, path, size=SIZE)
 

@@ -4,8 +4,11 @@ import trimesh
 from model_configs import small_config
 from PIL import Image
 
+from onet_jax.data.datasets import open_dataset
 from onet_jax.evaluation.evaluate import evaluate
-from onet_jax.training import checkpoints, preview
+from onet_jax.run import at_threshold, load_run
+from onet_jax.scores import score
+from onet_jax.training import preview
 from onet_jax.training.preview import SIZE, make_preview
 
 
@@ -22,16 +25,16 @@ def sheets(monkeypatch):
     return drawn
 
 
-def test_the_meshes_are_those_that_are_scored(workdir, dataset, tmp_path, sheets):
-    run = checkpoints.at_threshold(checkpoints.load_run(workdir), 0.05, 'a test')
+def test_the_predictions_are_those_that_are_scored(workdir, dataset, tmp_path, sheets):
+    run, dataset = at_threshold(load_run(workdir), 0.05, 'a test'), open_dataset(dataset)
     make_preview(run.method, run.config, dataset)(run.params, tmp_path / 'sheet.png')
     ((items, titles),) = sheets
     results = list(evaluate(run.method, run.params, run.config, dataset, 'val'))
     assert titles == ('input', 'reconstruction', 'ground truth')
     assert [item.name for item in items] == ['chair 000003', 'mug 000003', 'table 000003']
     for item, result in zip(items, results, strict=True):
-        seen, mesh, truth = item.shapes
-        np.testing.assert_array_equal(mesh.vertices, result.mesh.vertices)
+        seen, prediction, truth = item.shapes
+        np.testing.assert_array_equal(prediction.vertices, result.prediction.vertices)
         assert item.caption == f'IoU {result.scores["iou"]:.2f}'
         assert seen.shape == truth.shape == (SIZE, SIZE, 3)
         assert (seen < 200).any()
@@ -40,16 +43,44 @@ def test_the_meshes_are_those_that_are_scored(workdir, dataset, tmp_path, sheets
         assert picture.width > 3 * SIZE
 
 
-@pytest.mark.parametrize('seen, titles', [('none', ('reconstruction',)), ('index', ('reconstruction', 'ground truth'))])
-def test_an_empty_mesh_is_drawn_and_an_input_that_is_nothing_to_see_is_not(
-    workdir, dataset, tmp_path, sheets, seen, titles
+@pytest.mark.parametrize(
+    'field, titles, shape, captions',
+    [
+        ('none', ('reconstruction',), (1, 0), ['', '', '']),
+        (
+            'index',
+            ('input', 'reconstruction', 'ground truth'),
+            (1, 2500, 4),
+            ['IoU 0.00', 'IoU 0.', 'Chamfer-L1 (x10) '],
+        ),
+    ],
+)
+def test_any_prediction_is_drawn_with_what_is_known_of_it(
+    dataset, tmp_path, sheets, monkeypatch, field, titles, shape, captions
 ):
-    run, config = checkpoints.load_run(workdir), small_config()
+    """Without an input there is no truth either; labelled points that a code is fitted to are seen, and not scored."""
+    config, seen, targets = small_config(), [], []
     with config.unlocked():
-        config.data.input = seen
-    method = run.method._replace(reconstruct=lambda params, inputs, key: [trimesh.Trimesh()])
-    make_preview(method, config, dataset)(run.params, tmp_path / 'sheet.png')
+        config.data.inputs = (field,)
+    predictions = [trimesh.Trimesh(), trimesh.creation.box(), trimesh.PointCloud(np.eye(3) / 4)]
+
+    class Method:
+        def predict(self, variables, inputs, key):
+            seen.append([array.shape for array in inputs.values()])
+            return [predictions[len(seen) - 1]]
+
+    def recorded(prediction, target, seed):
+        targets.append(target)
+        return score(prediction, target, seed)
+
+    monkeypatch.setattr(preview, 'score', recorded)
+    make_preview(Method(), config, open_dataset(dataset))({}, tmp_path / 'sheet.png')
     ((items, found),) = sheets
     assert found == titles
-    assert {item.caption for item in items} == ({''} if seen == 'none' else {'IoU 0.00'})
+    assert seen == [[shape]] * 3
+    assert [item.shapes[titles.index('reconstruction')] for item in items] == predictions
+    for item, caption in zip(items, captions, strict=True):
+        assert item.caption.startswith(caption)
+        assert bool(item.caption) == bool(caption)
+    assert [len(target.points) for target in targets] == ([2500] * 3 if field == 'index' else []), 'of 5000'
     assert (tmp_path / 'sheet.png').exists()
