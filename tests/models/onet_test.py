@@ -1,25 +1,21 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from model_configs import small_config
+from untrained import untrained
 
-from onet_jax import models
+from onet_jax import metrics, models
+from onet_jax.errors import InputError
 from onet_jax.geometry.mise import dense_grid
-from onet_jax.models import occupancy
-from onet_jax.models.onet import build_module
+from onet_jax.models import occupancy, onet
 
 
 def random_model(config):
     """Network, weights of which none is the initial one, and the codes of two clouds."""
-    model = models.occupancy_network(config.model)
-    batch = {'points': jnp.zeros((2, 4, 3)), 'inputs': jax.random.normal(jax.random.key(0), (2, 30, 3))}
-    params = model.init(jax.random.key(1), batch)
-    # Zero-initialised layers would hide mistakes: make everything random.
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    leaves = [x + 0.1 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
-    return model, tree.unflatten(leaves), model.encode(tree.unflatten(leaves), batch['inputs'])
+    method, params = untrained(config)
+    return method.model, params, method.model.encode(params, jax.random.normal(jax.random.key(0), (2, 30, 3)))
 
 
 @pytest.fixture(scope='module')
@@ -30,7 +26,7 @@ def model_and_params():
 def test_pieces_and_whole_agree(model_and_params):
     """More points than one chunk, and not a multiple of it."""
     model, params, cond = model_and_params
-    points = jax.random.uniform(jax.random.key(3), (2, occupancy.CHUNK * 2 + 77, 3), minval=-0.5, maxval=0.5)
+    points = jax.random.uniform(jax.random.key(3), (2, occupancy.DECODED_POINTS * 2 + 77, 3), minval=-0.5, maxval=0.5)
     logits = model.occupancy(params, points, cond)
     assert logits.shape == points.shape[:2]
     few = model.occupancy(params, points[:, -100:], cond)
@@ -59,16 +55,21 @@ def test_occupancy_maps_over_shapes(model_and_params):
     np.testing.assert_allclose(mapped, model.occupancy(params, points, cond), atol=1e-5)
 
 
-def test_an_unknown_method_or_encoder_is_named():
+def test_an_unknown_method_encoder_or_input_is_named():
     config = small_config()
-    with config.unlocked():
-        config.model.encoder = 'pointnet'
-    with pytest.raises(ValueError, match=r'config.model.encoder.*pointnet_resnet.*pointnet'):
-        models.build(config)
-    with config.unlocked():
-        config.model.name = 'onett'
-    with pytest.raises(ValueError, match=r'config.model.name.*onett'):
-        models.build(config)
+    for group, key, value, message in (
+        ('data', 'inputs', ('voxels',), r"config.data.inputs: expected \('cloud',\), .*found \('voxels',\)"),
+        ('model', 'encoder', 'pointnet', r"config.model.encoder: expected .*pointnet_resnet.*'pointnet'"),
+        ('model', 'decoder', 'cbn', r"config.model.decoder: expected .*cbatchnorm.*'cbn'"),
+        ('eval', 'threshold', 1.5, r'config.eval.threshold: expected a probability .* found 1.5'),
+        ('train', 'dtype', 'float16', r"config.train.dtype: expected .*bfloat16.*'float16'"),
+        ('model', 'name', 'onett', r"config.model.name: expected .*'onet'.*'onett'"),
+    ):
+        wrong = config.copy_and_resolve_references()
+        with wrong.unlocked():
+            wrong[group][key] = value
+        with pytest.raises(InputError, match=message):
+            models.build(wrong)
 
 
 def test_validation_samples_the_prior_where_the_config_says_so():
@@ -77,24 +78,22 @@ def test_validation_samples_the_prior_where_the_config_says_so():
     with config.unlocked():
         config.model.latent_size = 3
         config.eval.threshold = 0.5
-    batch = {
+    targets = {
         'points': jax.random.uniform(jax.random.key(0), (4, 50, 3), minval=-0.5, maxval=0.5),
         'occ': jax.random.bernoulli(jax.random.key(5), 0.5, (4, 50)).astype(jnp.float32),
-        'inputs': jax.random.normal(jax.random.key(1), (4, 30, 3)),
-        'row': jnp.arange(4),
         'subset': jnp.broadcast_to(jnp.arange(20), (4, 20)),
     }
-    params = models.occupancy_network(config.model).init(jax.random.key(2), batch)
-    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(3), x.shape), params)
-    decoder = params['params']['decoder']
-    decoder['fc_z']['kernel'] *= 20  # the code decides
+    inputs = {'cloud': jax.random.normal(jax.random.key(1), (4, 30, 3))}
+    batch = {'inputs': inputs, 'targets': targets, 'row': jnp.arange(4)}
+    _, params = untrained(config)
+    params['params']['decoder']['fc_z']['kernel'] *= 20  # the code decides
     values = {}
     for sample in (False, True):
         with config.unlocked():
             config.eval.sample = sample
         metrics = models.build(config).metrics
         values[sample] = metrics(params, batch)
-        part = metrics(params, {key: value[2:] for key, value in batch.items()})
+        part = metrics(params, jax.tree.map(lambda array: array[2:], batch))
         for name, value in part.items():
             np.testing.assert_allclose(value, values[sample][name][2:], rtol=1e-4, err_msg=name)
     assert set(values[True]) == {'iou', 'loss', 'reconstruction', 'kl'}
@@ -112,14 +111,13 @@ def test_a_batch_of_meshes_on_an_accelerator_is_that_of_the_host(monkeypatch, la
     model, params, cond = random_model(config)
     codes = cond, jax.random.normal(jax.random.key(4), (2, latent_size)) if latent_size else None
     logits = dense_grid(model.bind(params, *jax.tree.map(lambda code: code[:1], codes)), num_points=17)
-    with config.unlocked():
-        config.eval.threshold = float(jax.nn.sigmoid(np.median(logits)))
+    settings = {**config.mesh, 'threshold': float(jax.nn.sigmoid(np.median(logits)))}
     seeds = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 30, 3)).astype(np.float32) if seeded else None
-    host = occupancy.decode_meshes(model, config, params, *codes, seeds)
+    host = occupancy.decode_meshes(model, params, *codes, seeds, **settings)
     assert len(host[0].faces) > 100
     monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
     monkeypatch.setattr(occupancy, 'MAX_LATTICE_POINTS', 17**3)  # one shape at a time
-    device = occupancy.decode_meshes(model, config, params, *codes, seeds)
+    device = occupancy.decode_meshes(model, params, *codes, seeds, **settings)
     assert len(device) == len(host) == 2
     for ours, theirs in zip(device, host, strict=True):
         assert ours.is_watertight
@@ -127,15 +125,56 @@ def test_a_batch_of_meshes_on_an_accelerator_is_that_of_the_host(monkeypatch, la
         np.testing.assert_allclose(ours.bounds, theirs.bounds, atol=1e-3)
 
 
-def test_free_nats_count_in_training_only():
-    config = small_config()
-    with config.unlocked():
-        config.model.update(latent_size=3, free_nats=0.25)
-    batch = {'points': jnp.zeros((2, 4, 3)), 'inputs': jnp.zeros((2, 30, 3))}
-    params = models.occupancy_network(config.model).init(jax.random.key(0), batch)
+def test_free_bits_count_in_the_loss_only():
+    model = onet.make_model(cond_size=12, encoder_hidden_size=8, decoder_hidden_size=16, latent_size=3, free_bits=0.25)
+    points, occ, clouds = jnp.zeros((2, 4, 3)), jnp.zeros((2, 4)), jnp.zeros((2, 30, 3))
+    params = model.init(jax.random.key(0), clouds)
     params['params']['encoder_latent'] = jax.tree.map(jnp.zeros_like, params['params']['encoder_latent'])
-    arguments = batch['points'], jnp.zeros((2, 4)), batch['inputs'], jnp.zeros((2, 3))
-    module = build_module(config.model)
-    for train, expected in ((True, 0.75), (False, 0.0)):
-        (_, divergence), _ = module.apply(params, *arguments, train=train, mutable=['batch_stats'])
-        np.testing.assert_allclose(divergence, [expected] * 2, atol=1e-6, err_msg='the posterior is the prior')
+    _, aux = model.loss(params, points, occ, clouds, jax.random.key(1))
+    np.testing.assert_allclose(aux.scalars['kl'], 0.75, atol=1e-6, err_msg='the posterior is the prior')
+    _, divergence = model.elbo_terms(params, points, occ, clouds, jnp.zeros((2, 3)))
+    np.testing.assert_allclose(divergence, [0, 0], atol=1e-6)
+    with pytest.raises(InputError, match='loss: expected a key for the noise of the latent codes, found None'):
+        model.loss(params, points, occ, clouds)
+
+
+def test_own_training_loop():
+    """Training outside of any config or file: arrays, the public functions of the model, and optax."""
+    model = onet.make_model(cond_size=32, encoder_hidden_size=16, decoder_hidden_size=32)
+    rng = np.random.default_rng(0)
+
+    def draw_batch(num_shapes=16):
+        """Spheres of random radii: clouds on them, and points of the cube with their occupancies."""
+        radii = rng.uniform(0.3, 0.5, (num_shapes, 1))
+        directions = rng.normal(size=(num_shapes, 50, 3))
+        clouds = radii[..., None] * directions / np.linalg.norm(directions, axis=-1, keepdims=True)
+        points = rng.uniform(-0.55, 0.55, (num_shapes, 256, 3))
+        occ = np.linalg.norm(points, axis=-1) < radii
+        return [array.astype(np.float32) for array in (points, occ, clouds)]
+
+    variables = model.init(jax.random.key(0), draw_batch()[2])
+    tx = optax.adam(optax.cosine_decay_schedule(2e-3, 150))
+    opt_state = tx.init(variables['params'])
+
+    @jax.jit
+    def step(variables, opt_state, points, occ, clouds):
+        def loss(params):
+            return model.loss({**variables, 'params': params}, points, occ, clouds)
+
+        (value, aux), gradient = jax.value_and_grad(loss, has_aux=True)(variables['params'])
+        updates, opt_state = tx.update(gradient, opt_state)
+        params = optax.apply_updates(variables['params'], updates)
+        return {**variables, **aux.mutated, 'params': params}, opt_state, value
+
+    def iou(variables):
+        points, occ, clouds = draw_batch()
+        logits = model.occupancy(variables, points, model.encode(variables, clouds))
+        return metrics.iou(logits > 0, occ > 0.5).mean()
+
+    before, values = iou(variables), []
+    for _ in range(150):
+        variables, opt_state, value = step(variables, opt_state, *draw_batch())
+        values.append(value)
+    assert np.mean(values[-20:]) < 0.3 * np.mean(values[:20])
+    assert before < 0.5
+    assert iou(variables) > 0.8
