@@ -1,29 +1,31 @@
 """Every network against the outputs of the official implementation (see tests/golden/README.md)."""
 
+from fnmatch import fnmatch
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from parity import conv_onet, modules, onet
+from parity import baselines, conv_onet, modules, onet
 from parity.deviation import Deviations
 from parity.golden import SHARED, golden_names, read_golden
 
 from onet_jax.networks.fast_gradients import reverse_mode
 
-FOLDERS = {
-    'layers': modules.layer_deviations,
-    'decoders': modules.decoder_deviations,
-    'encoders': modules.encoder_deviations,
-    'onet': onet.model_deviations,
-    'trained': modules.trained_deviations,
-    'checkpoints': onet.checkpoint_deviations,
-    'conv': conv_onet.conv_deviations,
+COMPARISONS = {
+    'layers/*': modules.layer_deviations,
+    'decoders/*': modules.decoder_deviations,
+    'encoders/*': modules.encoder_deviations,
+    'onet/*': onet.model_deviations,
+    'trained/*': modules.trained_deviations,
+    'checkpoints/*': onet.checkpoint_deviations,
+    **{f'conv/conv_onet/{k}_*': conv_onet.conv_deviations for k in ('unet', 'unet3d', 'enc', 'dec', 'model')},
+    'conv/r2n2/enc_*': baselines.encoder_deviations,
+    'conv/r2n2/model_*': baselines.model_deviations,
+    'conv/psgn/model_*': baselines.model_deviations,
 }
-PATTERNS = [f'{folder}/*.npz' for folder in FOLDERS if folder != 'conv']
-PATTERNS += [f'conv/conv_onet/{kind}_*.npz' for kind in ('unet', 'unet3d', 'enc', 'dec', 'model')]
 OLD_FORMAT = '_legacyformat'  # of torch; the content is that of the file without it, and so are its results
-FILES = [name for pattern in PATTERNS for name in golden_names(pattern)]
+FILES = sorted({name for pattern in COMPARISONS for name in golden_names(f'{pattern}.npz')})
 FILES += [name.replace('.pt', '.npz') for name in golden_names(f'checkpoints/*{OLD_FORMAT}.pt')]
 ABSENT = f'{SHARED / "golden"} not found (set ONET_JAX_SHARED): only the files of tests/golden are compared'
 
@@ -41,8 +43,9 @@ def deviations_of(file: str, dtype: type, fast: bool = True) -> Deviations:
 
     fast: with the derivative rules of a training step.
     """
+    compare = next(compare for pattern, compare in COMPARISONS.items() if fnmatch(file, pattern))
     with jax.enable_x64(dtype == np.float64), reverse_mode(fast):
-        found = FOLDERS[Path(file).parts[0]](Path(file).stem, read_golden(file.replace(OLD_FORMAT, '')), dtype)
+        found = compare(Path(file).stem, read_golden(file.replace(OLD_FORMAT, '')), dtype)
     for kind, deviation in found.items():
         print(f'{file} {np.dtype(dtype)}: {kind} {deviation.absolute:.1e} ({deviation.relative:.1e})')
     return found
@@ -66,7 +69,7 @@ def check_float64(file: str, deviations: Deviations) -> None:
             assert deviation.absolute == 0
 
 
-@pytest.mark.parametrize('file', files(slow=('conv/conv_onet/model',)))
+@pytest.mark.parametrize('file', files(slow=('conv/conv_onet/model', 'conv/psgn/model_2branch')))
 def test_float64_equals_the_official_float64_run(file):
     """What the official code also gives in float64 agrees to 1e-9, what it gives in float32 to its rounding."""
     check_float64(file, deviations_of(file, np.float64))

@@ -29,6 +29,8 @@ LOCAL = Layout(
     )
 )
 POINTNET_PLUS = Layout(linear='', renames=((r'(mlp_convs|mlp_bns)_(\d)\.', r'\1.\2.'),), square=r'sa\d\..*')
+R2N2 = Layout(renames=((r'convnet_(\d+)\.', r'convnet.\1.'),))
+PSGN = Layout(renames=((r'(fc_branch|conv_\d|conv_block\d)_(\d)\.', r'\1.\2.'),))
 
 
 class Family(NamedTuple):
@@ -56,6 +58,8 @@ FAMILIES = {
             'pointnet_plus_plus': POINTNET_PLUS,
         },
     ),
+    'r2n2': Family({}, ONET_ENCODERS | dict.fromkeys(('r2n2_simple', 'r2n2_resnet'), R2N2)),
+    'psgn': Family({'psgn_2branch': PSGN}, ONET_ENCODERS | {'psgn_cond': PSGN}),
 }
 
 

@@ -1,0 +1,68 @@
+"""3D-R2N2 (Choy et al., ECCV 2016), as Occupancy Networks are compared with it: 32^3 voxels from one picture or 300 points.
+
+    python -m launch.train --config=configs/r2n2.py --workdir=runs/r2n2
+    python -m launch.evaluate --workdir=runs/r2n2
+
+Published on ShapeNet (13 classes), in the tables of Occupancy Networks:
+
+    variant   IoU    Chamfer-L1 (x10)  normal consistency
+    (images)  0.493  0.278             0.695
+    points    0.565  0.169             0.719
+
+The official code evaluates IoU at the threshold 0.4 and, whatever its config says, makes meshes at 0.5: `launch.evaluate
+--threshold=0.5` does the latter. `encoder=r2n2_simple` and `encoder=r2n2_resnet` are the encoders of the paper itself, of
+pictures of 127 px. The variant `tiny` has small networks, for two CPU cores.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import choose, eval_, experiment, optim, train
+
+ENCODERS = ('encoder=r2n2_simple', 'encoder=r2n2_resnet')
+VARIANTS = ('', 'tiny', 'points', 'tiny,points', *ENCODERS)
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    tiny, special = choose('r2n2', arg, ('tiny',), ('points', *ENCODERS))
+    points = special == 'points'
+    own = special.removeprefix('encoder=') if special in ENCODERS else ''
+    return experiment(
+        seed=0,
+        model={
+            'name': 'r2n2',
+            'encoder': own or ('pointnet_resnet' if points else 'simple_conv' if tiny else 'resnet18'),
+            'decoder': 'simple',
+            'cond_size': 1024 if own else 128 if tiny else 512 if points else 256,
+            'encoder_hidden_size': None if own else 48 if tiny and points else 16 if tiny else 512 if points else None,
+            'decoder_hidden_size': 64 if tiny else 256,
+        },
+        data={
+            'feed': 'resident' if tiny else 'tfds',  # 'resident': all in device memory, without TensorFlow
+            'inputs': ('cloud',) if points else ('image',),
+            'targets': ('voxels',),
+            'num_input_points': 300 if points else None,
+            'noise_std': 0.005 if points else None,  # of the input points, in units of the longest edge
+            'partial': False if points else None,  # clouds lack up to 30 % of the shape along an axis
+            'image_size': None if points else 127 if own else 64 if tiny else 224,  # px
+            'augment': None if points else False,  # train on random square crops of 75 to 100 % of the area of a view
+            'sampling': 'uniform',  # of the dataset's points
+            # The embedded dataset, built where no --data_dir is given.
+            'families': (),  # all of them
+            'num_shapes_per_family': 80 if tiny else 100,
+            'num_points': 16_384 if tiny else 100_000,
+            'num_views': 0 if points else 24,
+            'val_fraction': 0.1,
+            'test_fraction': 0.1,
+            'dataset_seed': 0,
+        },
+        optim=optim(learning_rate=1e-3, schedule='cosine', warmup_steps=100) if tiny else optim(),
+        train=train(
+            num_steps=5000, batch_size=32, log_every_steps=50, eval_every_steps=1000, checkpoint_every_steps=500
+        )
+        if tiny
+        else train(
+            encoder_init=None if points or own else ''
+        ),  # ResNet of torchvision or timm to start from; '' is none
+        eval=eval_(threshold=0.4, sample=None),
+        mesh={},  # predictions are voxels
+    )
