@@ -171,16 +171,14 @@ def _parse_shape(path: Path, index: Index | None) -> Shape:
         counts = index.counts
     for name, value in stored.items():
         column = COLUMNS[name]
-        size = counts[column.per] if column.per != 'shape' else None
+        dims = column.dims if column.per == 'shape' else (counts[column.per], *column.dims)
         if column.dtype is bool:
-            num_bits = (size or 1) * int(np.prod(column.dims))
+            num_bits = int(np.prod(dims))
             if len(value) != -(-num_bits // 8):
                 reject(path, name, f'length {-(-num_bits // 8)}', str(len(value)))
-            stored[name] = (
-                np.unpackbits(value, count=num_bits).astype(bool).reshape(*filter(None, [size]), *column.dims)
-            )
-        elif size is not None and len(value) != size:
-            reject(path, name, f'length {size}', str(len(value)))
+            stored[name] = np.unpackbits(value, count=num_bits).astype(bool).reshape(dims)
+        elif column.per != 'shape' and len(value) != dims[0]:
+            reject(path, name, f'length {dims[0]}', str(len(value)))
     return Shape(path.parent.name, path.stem, **stored)
 
 
