@@ -170,6 +170,11 @@ def _read_scene(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Fram
     """
     cloud = load_cloud(source.path)
     cell = data.scan_cell or matching_cell(cloud, data.cell_size, data.num_input_points, seed)
+    if not cell > 0:
+        raise InputError(
+            f'{source.path}: expected points whose distances tell the edge of a cell, found {cell}: most are in the same '
+            'places; give it by --cell'
+        )
     frame = Frame(np.min(cloud, axis=0), cell / data.cell_size)
     return {'scene': frame.to_object(cloud)}, frame
 

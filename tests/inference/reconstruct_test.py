@@ -215,7 +215,7 @@ def test_what_is_reconstructed_alone_has_a_folder_for_what_it_has_done(cloud, tm
     arguments = Method(None, None, None, predict, None), {}, config, tmp_path / 'cloud.npy', tmp_path / 'out', 'ply'
     with pytest.raises(KeyboardInterrupt):
         reconstruct_files(*arguments)
-    with pytest.raises(InputError, match='cloud.npy: not finite'):
+    with pytest.raises(InputError, match=r'cloud.npy: not finite'):
         reconstruct_files(*arguments)
     reconstruct_files(*arguments)
     assert [sorted(names) for names in found] == [[], ['part_1'], ['part_1', 'part_2']]

@@ -1,152 +1,230 @@
+"""The sliding-window network on scenes of any size, from its training to files in the user's frame."""
+
+import json
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
+import trimesh
+from entry_points import launch
+from untrained import untrained
 
-from configs import conv_onet, onet_points
-from onet_jax import models
-from onet_jax.geometry.extract import marching_cubes
-from onet_jax.geometry.tiled_marching_cubes import join, march_block
-from onet_jax.inference import scenes
+from configs import conv_onet_crops
+from onet_jax.data import fields
+from onet_jax.data.datasets import open_dataset
+from onet_jax.data.sources import Source
+from onet_jax.evaluation.evaluate import evaluate
+from onet_jax.geometry.sliding_window import Layout
+from onet_jax.inference.reconstruct import reconstruct_files
+from onet_jax.models import build, conv_onet
+from onet_jax.prepare.embedded import prepare_procedural
+from onet_jax.prepare.runners import in_this_process
+from onet_jax.run import load_run
+from onet_jax.training.loop import train
+
+LAYOUT = Layout(20, 4)  # of windows of the network below
 
 
-def tiny(**model):
-    config = conv_onet.get_config('tiny,crops')
+def small():
+    config = conv_onet_crops.get_config('tiny')
     with config.unlocked():
-        config.model.update(cond_size=4, encoder_hidden_size=6, decoder_hidden_size=6, unet3d_size=8, query_cells=5)
-        config.model.update(model)
+        config.model.update(cond_size=4, encoder_hidden_size=6, decoder_hidden_size=6, unet3d_size=8)
+        config.model.update(unit_size=0.1, query_cells=5, num_queries=64)
+        config.data.update(cell_size=0.1, num_input_points=1500, num_points_per_step=4096)
     return config
 
 
 @pytest.fixture(scope='module')
-def scene():
-    """A config, weights of which none is the initial one, and two sheets of points that several windows see."""
-    config = tiny()
-    params = models.occupancy_network(config.model).init(jax.random.key(0), models.example_batch(config.model))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    params = tree.unflatten([x + 0.2 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
+def network():
+    """What reconstructs, but for the files: method, weights and config."""
+    config = small()
+    with config.unlocked():
+        config.eval.threshold, config.data.scan_cell = 0.5, 10.0
+    _, params = untrained(config)
+    return build(config), params, config
+
+
+@pytest.fixture(scope='module')
+def scan(tmp_path_factory):
+    """A file of two sheets of points that several windows see, in centimetres."""
     cloud = np.random.default_rng(0).uniform((3, 3, 3), (15, 3.5, 9), (1500, 3))
     cloud[::3, 1] += 4
-    return config, params, cloud
+    path = tmp_path_factory.mktemp('scans') / 'scan.npy'
+    np.save(path, 10 * cloud + 1000)
+    return path
 
 
-def test_a_scene_is_one_closed_mesh_in_its_own_frame(scene, tmp_path):
-    config, params, cloud = scene
-    cloud = 10 * cloud + 1000
-    layout = scenes.layout_of(config)
-    values = scenes.Index(((cloud - cloud.min(axis=0)) / 10).astype(np.float32), layout)
-    assert len(values.slices) > 4
-    with config.unlocked():
-        config.eval.threshold = 0.5
-    mesh = scenes.reconstruct_scene(params, config, cloud, tmp_path / 'a', cell=10.0)
+@pytest.fixture(scope='module')
+def whole(network, scan, tmp_path_factory):
+    """Its mesh, as a file."""
+    (path,) = reconstruct_files(*network, scan, tmp_path_factory.mktemp('whole'), 'ply')
+    return path
+
+
+def test_a_scan_is_one_closed_mesh_in_its_own_frame(whole, scan):
+    mesh, cloud, folder = trimesh.load(whole), np.load(scan), whole.parent
     assert len(mesh.faces) > 100
     assert mesh.is_watertight
     assert mesh.is_winding_consistent
     assert (mesh.bounds[0] > cloud.min(axis=0) - 100).all()
     assert (mesh.bounds[1] < cloud.max(axis=0) + 100).all()
+    assert sorted(path.name for path in folder.iterdir()) == ['index.html', 'manifest.json', 'scan.ply']
+    assert json.loads((folder / 'manifest.json').read_text())['items']['scan']['faces'] == len(mesh.faces)
 
 
-def test_an_interrupted_scene_goes_on(scene, tmp_path, monkeypatch):
-    config, params, cloud = scene
-    whole = scenes.reconstruct_scene(params, config, cloud, tmp_path / 'whole', cell=1.0)
-    asked, infer = [], scenes._infer
+@pytest.fixture
+def asked(monkeypatch):
+    """The number of windows that the network was asked for, and at which of them it is interrupted."""
+    infer = conv_onet._infer_window
 
-    def fail_once(*args):
-        asked.append(args)
-        if len(asked) == 3:
+    def counting(*arguments):
+        counting.windows += 1
+        if counting.windows == counting.stop:
             raise KeyboardInterrupt
-        return infer(*args)
+        return infer(*arguments)
 
-    monkeypatch.setattr(scenes, '_infer', fail_once)
-    with pytest.raises(KeyboardInterrupt):
-        scenes.reconstruct_scene(params, config, cloud, tmp_path / 'part', cell=1.0)
-    again = scenes.reconstruct_scene(params, config, cloud, tmp_path / 'part', cell=1.0)
-    num_boxes = len(list((tmp_path / 'whole').glob('window_*')))
-    assert len(asked) == 3 + num_boxes - 2, 'two windows were done'
-    np.testing.assert_array_equal(again.vertices, whole.vertices)
-    np.testing.assert_array_equal(again.faces, whole.faces)
-    scenes.reconstruct_scene(params, config, cloud, tmp_path / 'part', cell=1.1)
-    assert len(asked) > 3 + num_boxes - 2, 'another cell is another scene'
+    counting.windows, counting.stop = 0, None
+    monkeypatch.setattr(conv_onet, '_infer_window', counting)
+    return counting
 
 
-def test_neighbours_have_the_same_values_on_their_border(scene, tmp_path):
-    config, params, cloud = scene
-    scenes.reconstruct_scene(params, config, cloud, tmp_path, cell=1.0)
-    layout = scenes.layout_of(config)
-    known = {tuple(map(int, p.stem.split('_')[1:])) for p in tmp_path.glob('window_*')}
-    pairs = 0
-    for box in known:
-        other = (box[0] + 1, *box[1:])
-        if other in known:
-            a, b = (scenes.blend(tmp_path, known, x, layout) for x in (box, other))
-            np.testing.assert_array_equal(a[-1], b[0])
-            pairs += 1
-    assert pairs > 2
+def at(network, group, **values):
+    """The network with other values in a group of its config."""
+    _, params, config = network
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config[group].update(values)
+    return build(config), params, config
 
 
-def test_blocks_join_to_the_surface_of_the_whole_lattice():
-    axis = np.linspace(-1.2, 1.2, 13)
-    x, y, z = np.meshgrid(axis, axis, axis, indexing='ij')
-    values = 0.3 - np.abs(np.hypot(np.hypot(x, y) - 0.7, z))
-    size = np.array([13, 13, 13])
-    pieces = [
-        march_block(values[i : i + 7, j : j + 7, k : k + 7], 0.0, np.array([i, j, k]), size)
-        for i in (0, 6)
-        for j in (0, 6)
-        for k in (0, 6)
-    ]
-    mesh, whole = join(pieces), marching_cubes(values, 0.0)
-    assert mesh.is_watertight
-    assert mesh.euler_number == 0
-    np.testing.assert_allclose(mesh.volume * (1.1 / 12) ** 3, whole.volume, rtol=1e-2)
-    np.testing.assert_allclose(sorted(mesh.vertices[:, 0] * 1.1 / 12 - 0.55), sorted(whole.vertices[:, 0]), atol=1e-4)
+def test_an_interrupted_scan_goes_on(network, whole, scan, tmp_path, asked):
+    def interrupt(network):
+        asked.windows, asked.stop = 0, 3
+        with pytest.raises(KeyboardInterrupt):
+            reconstruct_files(*network, scan, tmp_path, 'ply')
+        return len(list((tmp_path / 'scan.unfinished').glob('window_*')))
+
+    assert interrupt(network) == 2
+    assert interrupt(network) == 4
+    assert interrupt(at(network, 'data', scan_cell=11.0)) == 2, 'another cell is another scene'
+    assert interrupt(network) == 2
+    asked.windows, asked.stop = 0, None
+    (again,) = reconstruct_files(*network, scan, tmp_path, 'ply')
+    assert again.read_bytes() == whole.read_bytes()
+    num_windows = asked.windows
+    assert num_windows > 10
+    reconstruct_files(*network, scan, tmp_path, 'ply')
+    assert asked.windows == num_windows, 'the mesh is there'
 
 
-def test_the_cell_follows_the_density_and_the_unit(scene):
-    config, _, _ = scene
-    sheet = np.random.default_rng(0).uniform(0, 1, (20_000, 3)) * (1, 0, 1)
-    cell = scenes.choose_cell(sheet, config)
-    np.testing.assert_allclose(scenes.choose_cell(100 * sheet, config), 100 * cell)
-    np.testing.assert_allclose(scenes.choose_cell(sheet[:5000], config), 2 * cell, rtol=0.1)
-    # A room of the training has 10,000 points on 3 squares.
-    room = 3**0.5 * sheet[:10_000]
-    np.testing.assert_allclose(scenes.choose_cell(room, config), config.model.unit_size, rtol=0.1)
+def test_where_nothing_is_inside_another_threshold_needs_no_new_windows(network, whole, scan, tmp_path, asked):
+    with pytest.raises(ValueError, match=r'scan.npy: the network finds nothing inside.*--threshold, or --cell'):
+        reconstruct_files(*at(network, 'eval', threshold=1 - 1e-9), scan, tmp_path / 'out', 'ply')
+    num_windows = asked.windows
+    (path,) = reconstruct_files(*network, scan, tmp_path / 'out', 'ply')
+    assert asked.windows == num_windows
+    assert path.read_bytes() == whole.read_bytes()
 
 
-def test_a_full_window_takes_as_many_points_as_training():
-    points = np.random.default_rng(0).uniform(-1, 1, (3000, 3)).astype(np.float32)
-    assert len(scenes.fill_up(points[:10], 2000, np.zeros(3, int))) == 1024
-    kept = scenes.fill_up(points, 2000, np.zeros(3, int))
-    assert len(kept) == 2048
-    assert (kept > scenes.OUTSIDE).all(axis=1).sum() == 2000
-    np.testing.assert_array_equal(kept, scenes.fill_up(points, 2000, np.zeros(3, int)))
+def test_what_is_not_of_a_scene_is_left_alone(network, scan, tmp_path):
+    folder = tmp_path / 'out/scan.unfinished'
+    folder.mkdir(parents=True)
+    (folder / 'mine.txt').write_text('x')
+    with pytest.raises(ValueError, match=r'scan.npy: .*expected an empty folder, or the windows of a scene'):
+        reconstruct_files(*network, scan, tmp_path / 'out', 'ply')
+    assert (folder / 'mine.txt').read_text() == 'x'
 
 
-def test_wrong_arguments_are_named(scene, tmp_path):
-    config, params, cloud = scene
-    with pytest.raises(
-        ValueError, match=r"config.model.encoder: expected 'pointnet_crop_local_pool'.*found 'pointnet_resnet'"
-    ):
-        scenes.layout_of(onet_points.get_config())
-    with pytest.raises(ValueError, match='cell: expected a positive length, found -1'):
-        scenes.reconstruct_scene(params, config, cloud, tmp_path, cell=-1)
-    (tmp_path / 'mine.txt').write_text('x')
-    with pytest.raises(ValueError, match='expected an empty folder, or the windows of a scene'):
-        scenes.reconstruct_scene(params, config, cloud, tmp_path, cell=1.0)
+def test_the_cell_follows_the_density(network, tmp_path):
+    """A room of the training has its points on 3 squares."""
+    rng = np.random.default_rng(0)
+    room = 3**0.5 * rng.uniform(0, 100, (network[2].data.num_input_points, 3)) * (1, 0, 1)
+    np.save(tmp_path / 'room.npy', room)
+    np.save(tmp_path / 'same.npy', np.repeat(room[:3], 100, axis=0))
+    data = at(network, 'data', scan_cell=0.0)[2].data
+    inputs, frame = fields.read_inputs(data, Source('room', tmp_path / 'room.npy'), 0)
+    assert frame.scale * data.cell_size == pytest.approx(100 * data.cell_size, rel=0.1)
+    np.testing.assert_allclose(frame.to_user(inputs['scene']), room, atol=1e-6)
+    with pytest.raises(ValueError, match=r'same.npy: expected .*--cell'):
+        fields.read_inputs(data, Source('same', tmp_path / 'same.npy'), 0)
 
 
 def test_an_evaluation_goes_window_by_window(monkeypatch):
     """Whatever the values of the windows are, the mesh is closed."""
-    config, asked, rng = tiny(), [], np.random.default_rng(0)
-    num_values = scenes.layout_of(config).num_values
+    asked, rng = [], np.random.default_rng(0)
 
     def infer(module, layout, params, points):
+        assert layout == LAYOUT
         asked.append(points)
-        return rng.normal(size=(num_values,) * 3)
+        return rng.normal(size=(layout.num_values,) * 3)
 
-    monkeypatch.setattr(scenes, '_infer', infer)
+    monkeypatch.setattr(conv_onet, '_infer_window', infer)
     cloud = rng.uniform(-0.5, 0.5, (1, 900, 3)).astype(np.float32) * (1, 0.1, 0.5)
-    (mesh,) = scenes.build_method(config).reconstruct({'params': {'a': np.ones(3)}}, cloud, None)
+    (mesh,) = build(small()).predict({'params': {'a': np.ones(3)}}, {'scene': cloud}, None)
     assert len(asked) > 10
     assert mesh.is_watertight
     assert mesh.is_winding_consistent
+
+
+def test_a_window_holds_queries_and_the_whole_cloud_around_its_centre():
+    rng = np.random.default_rng(0)
+    points, cloud = rng.uniform(-0.5, 0.5, (5000, 3)), rng.uniform(-0.4, 0.4, (100, 3))
+    occ = np.arange(5000.0)  # their numbers
+    draw = jax.jit(partial(conv_onet.draw_window, 0.3, 40))
+    centres = []
+    for i in range(20):
+        drawn, numbers, moved = draw(jax.random.key(i), points, occ, cloud)
+        centre = (cloud - moved)[0]
+        np.testing.assert_allclose(cloud - moved, np.broadcast_to(centre, cloud.shape), atol=1e-6)
+        np.testing.assert_allclose(drawn + centre, points[np.asarray(numbers, int)], atol=1e-6)
+        assert np.abs(drawn).max() <= 0.15 + 1e-6
+        assert len(np.unique(numbers)) > 20
+        centres.append(centre)
+    assert (np.ptp(centres, axis=0) > 0.5).all()
+    far = draw(jax.random.key(0), points + 5, occ, cloud)
+    assert len(np.unique(far[1])) == 1, 'the nearest point, where none is in the window'
+
+
+@pytest.mark.slow
+def test_a_network_of_windows_from_training_to_a_scan(tmp_path):
+    rooms = tmp_path / 'rooms'
+    settings = {'families': ('rooms_04',), 'num_shapes_per_family': 4, 'num_points': 4200, 'num_views': 0, 'seed': 0}
+    settings |= {'val_fraction': 0.25, 'test_fraction': 0.25, 'sampling': 'surface', 'run': in_this_process}
+    prepare_procedural(rooms, **settings)
+    config = small()
+    with config.unlocked():
+        config.optim.update(name='adam', schedule='constant', learning_rate=1e-3, warmup_steps=0)
+        config.train.update(num_steps=2, batch_size=2, log_every_steps=1)
+        config.eval.threshold = 0.3
+    train(config, tmp_path / 'run', rooms)
+    run = load_run(tmp_path / 'run')
+    (result,) = evaluate(run.method, run.params, run.config, open_dataset(rooms), 'test')
+    assert result.inputs['scene'].shape == (1500, 3)
+    assert result.prediction.is_watertight
+    assert 0 < result.scores['iou'] < 1
+
+    # The same room, ten times as large and elsewhere.
+    np.save(tmp_path / 'scan.npy', 10 * result.inputs['scene'].astype(np.float64) + 100)
+    done = launch(
+        'reconstruct',
+        f'--workdir={tmp_path}/run',
+        f'--input={tmp_path}/scan.npy',
+        f'--output={tmp_path}/out',
+        '--cell=1',
+    )
+    assert done.returncode == 0, done.stderr
+    mesh = trimesh.load(tmp_path / 'out/scan.ply')
+    np.testing.assert_allclose((mesh.bounds - 100) / 10, result.prediction.bounds, atol=0.05)
+    assert 'data-shape="1"' in (tmp_path / 'out/index.html').read_text()
+    done = launch(
+        'reconstruct',
+        f'--workdir={tmp_path}/run',
+        f'--input={tmp_path}/scan.npy',
+        f'--output={tmp_path}/out',
+        '--resolution=64',
+    )
+    assert (done.returncode, done.stderr.count('error: config.mesh.resolution: expected a method that has it')) == (
+        1,
+        1,
+    )

@@ -1,0 +1,46 @@
+"""`python -m launch.NAME` in this process, where JAX is imported and programs are compiled already."""
+
+import contextlib
+import importlib
+import io
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from absl import app, flags
+
+import launch as launch_package
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Done(NamedTuple):
+    """What a user sees of a command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def launch(name: str, *arguments: object) -> Done:
+    """Run an entry point. What it raises beside errors of the input is raised here: on a command line it is a traceback."""
+    known, stdout, stderr = set(flags.FLAGS), io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.chdir(ROOT),
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+    ):
+        patch.setattr(sys, 'argv', [name, *map(str, arguments)])
+        # absl.app also sets up the process, once.
+        patch.setattr(app, 'run', lambda main, flags_parser: sys.exit(main(flags_parser(sys.argv))))
+        patch.delitem(sys.modules, f'launch.{name}', raising=False)
+        try:
+            launch_package.run(importlib.import_module(f'launch.{name}').main)
+        except SystemExit as done:
+            return Done(done.code or 0, stdout.getvalue(), stderr.getvalue())
+        finally:
+            for flag in set(flags.FLAGS) - known:
+                delattr(flags.FLAGS, flag)
+            flags.FLAGS.unparse_flags()
