@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from model_configs import small_config, tiny_method
 
+from onet_jax import models
 from onet_jax.training import checkpoints, loop, storage
 
 INTERVAL = 2  # steps between two checkpoints
@@ -46,7 +47,7 @@ def train(workdir: Path, data_dir: Path, num_steps: int, notes: Path) -> None:
             return noted
 
         storage.Checkpointer.save = noting('saved', storage.Checkpointer.save, lambda args, _: args[2])
-        loop.models.build = tiny_method
+        models.build = tiny_method
         checkpoints.restore = noting('restored', checkpoints.restore, lambda _, state: state)
         loop.train(config, workdir, data_dir)
 

@@ -22,15 +22,16 @@ def test_the_progress_line_takes_validation_out_of_the_speed(tmp_path, monkeypat
     now = 105.0
     run_log.waited(1.0)
     run_log.train(10, {'loss': 12.345})
-    run_log.validation(10, {'iou': 0.5})
+    run_log.validation(10, {'iou': 0.5, 'chamfer': 0.25}, 'chamfer')
     now = 115.0  # 8 seconds of validation, 2 of training
     run_log.resume_clock(8.0)
     run_log.train(20, {'loss': 11.0})
     run_log.close()
     first, second = capsys.readouterr().err.splitlines()
-    assert first == 'step 10/100  loss 12.35  IoU -  2.0 steps/s  waiting for data 20%  ETA 0:45'
-    assert second == 'step 20/100  loss 11.00  IoU 0.500  5.0 steps/s  waiting for data 0%  ETA 0:16'
+    assert first == 'step 10/100  loss 12.35  2.0 steps/s  waiting for data 20%  ETA 0:45'
+    assert second == 'step 20/100  loss 11.00  chamfer 0.250  5.0 steps/s  waiting for data 0%  ETA 0:16'
     assert read_log(tmp_path, 'train/loss') == [(10, 12.345), (20, 11.0)]
+    assert read_log(tmp_path, 'val/iou') == [(10, 0.5)]
 
 
 def test_half_a_line_of_a_killed_run_is_dropped(tmp_path, capsys):
