@@ -1,0 +1,101 @@
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import onet_jax
+from onet_jax.errors import InputError
+from onet_jax.files import write_json
+from onet_jax.run import at_resolution, at_threshold, calibrate_run, change, load_run
+from onet_jax.training.checkpoints import read_config
+
+
+@pytest.fixture
+def own_workdir(workdir, tmp_path):
+    """A copy that a test may change."""
+    return shutil.copytree(workdir, tmp_path / 'own')
+
+
+def test_a_trained_network_is_functions_and_weights(workdir):
+    model, params = onet_jax.load(workdir)
+    cloud = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 30, 3)).astype(np.float32)
+    cond = model.encode(params, cloud)
+    logits = model.occupancy(params, np.zeros((1, 7, 3), np.float32), cond)
+    assert logits.shape == (1, 7)
+    assert np.isfinite(logits).all()
+    assert {len(x.sharding.device_set) for x in jax.tree.leaves(params)} == {1}
+
+
+def test_a_folder_that_is_no_workdir_is_named(tmp_path, workdir):
+    with pytest.raises(FileNotFoundError, match=r'config.json: expected a workdir written by `python -m launch.train'):
+        onet_jax.load(tmp_path)
+    (tmp_path / 'config.json').write_text((workdir / 'config.json').read_text())
+    with pytest.raises(FileNotFoundError, match='expected at least one checkpoint, found none; train first'):
+        onet_jax.load(tmp_path)
+
+
+def test_readers_leave_a_run_alone(own_workdir):
+    """What looks like a broken save may be one that another process is writing."""
+    partial = own_workdir / 'checkpoints' / '60.orbax-checkpoint-tmp'
+    partial.mkdir()
+    (own_workdir / 'run.json').unlink()
+    assert load_run(own_workdir).data_dir is None
+    assert partial.exists()
+
+
+def test_a_calibrated_threshold_belongs_to_its_checkpoint(own_workdir, dataset, capsys):
+    run = load_run(own_workdir)
+    assert (run.config.eval.threshold, run.threshold_from) == (0.4, 'config')
+    calibrated = calibrate_run(own_workdir, run, dataset)
+    found = json.loads((own_workdir / 'calibration.json').read_text())
+    assert (found['step'], found['split'], found['default_threshold']) == (4, 'val', 0.4)
+    assert found['threshold'] != 0.4, 'a network of four steps is not sure of anything'
+    again = load_run(own_workdir)
+    for each in (calibrated, again):
+        assert each.config.eval.threshold == found['threshold']
+        assert each.threshold_from == 'calibration on val'
+    assert run.config.eval.threshold == 0.4, 'the old run is what it was'
+    assert read_config(own_workdir).eval.threshold == 0.4
+    repeated = calibrate_run(own_workdir, again, dataset)
+    assert json.loads((own_workdir / 'calibration.json').read_text()) == found, 'also from a calibrated run'
+    assert repeated.config.eval.threshold == found['threshold']
+
+    write_json(own_workdir / 'calibration.json', {**found, 'step': 2})
+    capsys.readouterr()
+    outdated = load_run(own_workdir)
+    assert (outdated.config.eval.threshold, outdated.threshold_from) == (0.4, 'config')
+    (line,) = capsys.readouterr().out.splitlines()
+    assert 'calibration.json: chosen for the checkpoint of step 2, not for step 4: ignored' in line
+    for content in ('{', '[1]', '{"step": 4}'):
+        (own_workdir / 'calibration.json').write_text(content)
+        with pytest.raises(InputError, match=r'calibration.json: expected what .*--calibrate` writes'):
+            load_run(own_workdir)
+
+
+def test_a_run_has_the_values_that_are_asked_for_and_stays_what_it_was(workdir):
+    run = load_run(workdir)
+    for resolution in (64, 128, 256, 512):
+        mesh = at_resolution(run, resolution).config.mesh
+        assert (mesh.resolution, mesh.resolution << mesh.upsampling_steps) == (32, resolution)
+    assert run.config.mesh.resolution == 8
+    with pytest.raises(
+        InputError, match=r'config\.mesh\.simplify: expected a method that has it, found onet without it'
+    ):
+        change(run, 'mesh', simplify=True)
+
+
+def test_meshes_are_made_at_the_threshold_of_the_run(workdir):
+    run = load_run(workdir)
+    cloud = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 30, 3)).astype(np.float32)
+    model, params = onet_jax.load(workdir)
+    logits = model.occupancy(params, cloud, model.encode(params, cloud))
+    volumes = []
+    for threshold in jax.nn.sigmoid(np.quantile(logits, [0.2, 0.6])).tolist():
+        method = at_threshold(run, threshold, 'a test').method
+        (mesh,) = method.predict(params, {'cloud': cloud}, jax.random.key(0))
+        volumes.append(mesh.volume)
+    assert volumes[0] > volumes[1] > 0
+    with pytest.raises(InputError, match=r'threshold: expected a probability between 0 and 1, found 1\.0'):
+        at_threshold(run, 1.0, 'a test')
