@@ -21,7 +21,7 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.extract import threshold_to_logit
 from onet_jax.geometry.sliding_window import SAMPLES_PER_CELL, Layout, claim, extract_sliding_window, find_origin
 from onet_jax.models import occupancy
-from onet_jax.models.method import Method, digest, keywords_of
+from onet_jax.models.method import Method, check_names, digest, keywords_of
 from onet_jax.models.occupancy import Encoder, OccupancyModule, OccupancyNetwork
 from onet_jax.networks.feature_planes import (
     FEATURE_MAPS,
@@ -121,9 +121,7 @@ def make_modules(
 ) -> tuple[OccupancyModule, OccupancyModule]:
     """The network, and the one of the training step: in `train_dtype`, of the sliding-window network in a single window."""
     keywords = locals()
-    for key, known in (('encoder', ENCODERS), ('pooling', POOLINGS), ('interpolation', INTERPOLATIONS)):
-        if keywords[key] not in known:
-            raise InputError(f'config.model.{key}: expected one of {sorted(known)}, found {keywords[key]!r}')
+    check_names(keywords, encoder=ENCODERS, pooling=POOLINGS, interpolation=INTERPOLATIONS)
     if decoder != DECODER_OF.get(encoder, 'simple_local'):
         raise InputError(
             f'config.model.decoder: expected {DECODER_OF.get(encoder, "simple_local")!r}, which reads what the encoder '

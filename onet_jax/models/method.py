@@ -1,7 +1,7 @@
 """What training, evaluation and inference know of a paper: the same functions for every one of them."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -51,6 +51,13 @@ def keywords_of(config: ConfigDict) -> dict[str, Any]:
         raise InputError(f'config.train.dtype: expected one of {tuple(TRAIN_DTYPES)}, found {config.train.dtype!r}')
     keywords = {key: value for key, value in config.model.items() if key != 'name'}
     return {**keywords, 'train_dtype': TRAIN_DTYPES[config.train.dtype]}
+
+
+def check_names(keywords: dict[str, Any], **known: Collection[str]) -> None:
+    """Raises InputError for a keyword of `make_model` whose value is none of the names that are known for it."""
+    for key, names in known.items():
+        if keywords[key] not in names:
+            raise InputError(f'config.model.{key}: expected one of {sorted(names)}, found {keywords[key]!r}')
 
 
 def digest(arrays: Any) -> str:

@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from onet_jax.errors import InputError
 from onet_jax.models import occupancy
 from onet_jax.models.auto_decoding import fit_codes
-from onet_jax.models.method import Method, keywords_of
+from onet_jax.models.method import Method, check_names, keywords_of
 from onet_jax.models.occupancy import Encoder, OccupancyModule, OccupancyNetwork
 from onet_jax.networks.decoders import DECODER_OPTIONS, Decoder
 from onet_jax.networks.encoders.image import STAGES, ConvEncoder, ResNet
@@ -57,9 +56,7 @@ def make_model(
     default float32; all else, from parameters to logits, stays float32. Raises InputError for an unknown name.
     """
     keywords = locals()
-    for key, known in (('encoder', ENCODERS), ('decoder', DECODER_OPTIONS)):
-        if keywords[key] not in known:
-            raise InputError(f'config.model.{key}: expected one of {sorted(known)}, found {keywords[key]!r}')
+    check_names(keywords, encoder=ENCODERS, decoder=DECODER_OPTIONS)
 
     def build_module(dtype):
         options = {'leaky': leaky, 'dtype': dtype}

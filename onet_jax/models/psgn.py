@@ -19,7 +19,7 @@ from onet_jax import losses
 from onet_jax.errors import InputError
 from onet_jax.models import onet
 from onet_jax.models.encoder_decoder import EncoderDecoder, functions_of, loss_of
-from onet_jax.models.method import Method, keywords_of
+from onet_jax.models.method import Method, check_names, keywords_of
 from onet_jax.models.occupancy import Encoder, check_inputs
 from onet_jax.networks.psgn import HourglassEncoder, PointSetDecoder, TwoBranchDecoder
 
@@ -58,9 +58,7 @@ def make_model(
     encoder 'psgn_cond' and no other. Raises InputError for an unknown name, and for two that do not go together.
     """
     keywords = locals()
-    for key, known in (('encoder', ENCODERS), ('decoder', DECODERS)):
-        if keywords[key] not in known:
-            raise InputError(f'config.model.{key}: expected one of {sorted(known)}, found {keywords[key]!r}')
+    check_names(keywords, encoder=ENCODERS, decoder=DECODERS)
     if (encoder == 'psgn_cond') != (decoder == 'psgn_2branch'):
         raise InputError(
             "config.model.decoder: expected 'psgn_2branch' with the encoder 'psgn_cond' and no other, "

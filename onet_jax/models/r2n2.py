@@ -15,12 +15,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from onet_jax import losses, metrics
-from onet_jax.errors import InputError
 from onet_jax.geometry.extract import threshold_to_logit
 from onet_jax.geometry.voxels import Voxels
 from onet_jax.models import onet
 from onet_jax.models.encoder_decoder import EncoderDecoder, functions_of, loss_of
-from onet_jax.models.method import Method, keywords_of
+from onet_jax.models.method import Method, check_names, keywords_of
 from onet_jax.models.occupancy import Encoder, check_inputs
 from onet_jax.networks.r2n2 import NUM_VOXELS, R2N2Encoder, VoxelDecoder
 
@@ -69,9 +68,7 @@ def make_model(
 ) -> VoxelNetwork:
     """The functions of a network, without weights; keywords as of `onet.make_model`. Raises InputError for an unknown name."""
     keywords = locals()
-    for key, known in (('encoder', ENCODERS), ('decoder', {'simple': VoxelDecoder})):
-        if keywords[key] not in known:
-            raise InputError(f'config.model.{key}: expected one of {sorted(known)}, found {keywords[key]!r}')
+    check_names(keywords, encoder=ENCODERS, decoder=('simple',))
     module, trained = (
         EncoderDecoder(ENCODERS[encoder].build(k), VoxelDecoder(decoder_hidden_size, k.dtype))
         for k in (SimpleNamespace(**keywords, dtype=dtype) for dtype in (None, train_dtype))
