@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from onet_jax.networks.affine_arithmetic import bound_range
+from onet_jax.networks.affine_arithmetic import find_range
 from onet_jax.networks.bound_decoder import Affine, Block, BoundDecoder, bind_decoder
-from onet_jax.networks.decoders import DECODERS, Decoder
+from onet_jax.networks.decoders import DECODER_OPTIONS, Decoder
 
 COND_SIZE = 6
 
 
 def random_field(kind, leaky=False, dtype=jnp.float32, seed=0):
     """A network of 16 features without initial zeros, which would hide mistakes."""
-    decoder = Decoder(16, 0, leaky=leaky, **DECODERS[kind])
+    decoder = Decoder(16, 0, leaky=leaky, **DECODER_OPTIONS[kind])
     shapes = jax.eval_shape(decoder.init, jax.random.key(0), jnp.zeros((1, 2, 3)), jnp.zeros((1, COND_SIZE)))
     rng = np.random.default_rng(seed)
 
@@ -40,7 +40,7 @@ def random_points(centres, half_edge, num_points=200):
 
 
 def assert_bounded(field, centres, half_edge):
-    low, high = bound_range(field, centres, half_edge)
+    low, high = find_range(field, centres, half_edge)
     points = random_points(centres, half_edge)
     values = np.asarray(field(points.reshape(-1, 3))).reshape(points.shape[:2])
     assert (low <= values.min(axis=1)).all()
@@ -49,7 +49,7 @@ def assert_bounded(field, centres, half_edge):
 
 
 @pytest.mark.parametrize('leaky', [False, True])
-@pytest.mark.parametrize('kind', DECODERS)
+@pytest.mark.parametrize('kind', DECODER_OPTIONS)
 def test_no_value_is_out_of_bounds(kind, leaky):
     field = random_field(kind, leaky)
     for half_edge in (0.5, 0.05, 0.005, 1e-4, 0.0):
@@ -74,7 +74,7 @@ def test_bounds_shrink_to_the_value(kind):
         centres = random_cubes(20).astype(np.float64)
         values = np.asarray(field(centres))
         for half_edge in (1e-3, 1e-5, 1e-7):
-            low, high = bound_range(field, centres, half_edge)
+            low, high = find_range(field, centres, half_edge)
             assert ((low < values) & (values < high)).all()
             assert (high - low).max() < 300 * half_edge
             assert (high - low).min() > 0.01 * half_edge
@@ -104,7 +104,7 @@ def test_without_kinks_the_bounds_are_exact():
 def test_a_kink_is_replaced_by_the_nearest_line(leaky):
     """max(x, slope x) on [-1, 3]: the line is off by at most half of the largest distance from the chord."""
     field = network([[1], [0], [0]], [0], [], [1], leaky)
-    low, high = bound_range(field, np.array([[1.0, 0, 0]]), 2.0)
+    low, high = find_range(field, np.array([[1.0, 0, 0]]), 2.0)
     slope = 0.2 if leaky else 0.0
     np.testing.assert_allclose(high, 3, atol=1e-4)  # the upper line touches both ends
     np.testing.assert_allclose(low, -slope - 0.75 * (1 - slope), atol=1e-4)  # the lower one touches the kink
@@ -128,7 +128,7 @@ def test_what_is_rounded_away_beside_large_numbers_is_within_the_bounds(where):
 def test_an_error_that_cancels_is_not_counted():
     """A unit with a kink, passed on by two units without one and subtracted from itself."""
     field = network([[40, 40], [0, 0], [0, 0]], [10, 10], [[[1, 1], [0, 0]]], [1, -1])
-    low, high = bound_range(field, np.zeros((1, 3)), 0.5)
+    low, high = find_range(field, np.zeros((1, 3)), 0.5)
     np.testing.assert_allclose([low, high], 0, atol=1e-3)
 
 

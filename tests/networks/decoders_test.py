@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from onet_jax.networks.decoders import DECODERS, Decoder
+from onet_jax.errors import InputError
+from onet_jax.networks.decoders import DECODER_OPTIONS, Decoder
 
 
 def count(tree):
@@ -11,7 +12,7 @@ def count(tree):
 
 
 def shapes_of(kind, cond_size, latent_size=0, hidden_size=256):
-    decoder = Decoder(hidden_size, latent_size, **DECODERS[kind])
+    decoder = Decoder(hidden_size, latent_size, **DECODER_OPTIONS[kind])
     return jax.eval_shape(decoder.init, jax.random.key(0), jnp.zeros((1, 2, 3)), jnp.zeros((1, cond_size)))
 
 
@@ -33,16 +34,19 @@ def test_the_paper_decoder_has_eleven_conditional_batch_normalisations():
     assert len(jax.tree.leaves(shapes_of('cbatchnorm', 256)['batch_stats'])) == 11 * 2
 
 
-@pytest.mark.parametrize('kind', DECODERS)
+@pytest.mark.parametrize('kind', DECODER_OPTIONS)
 def test_no_latent_code_is_the_mean_of_the_prior(kind):
-    decoder = Decoder(8, 4, **DECODERS[kind])
-    points, cond = jax.random.normal(jax.random.key(0), (2, 5, 3)), jnp.ones((2, 6))
-    variables = decoder.init(jax.random.key(1), points, cond)
-    np.testing.assert_array_equal(
-        decoder.apply(variables, points, cond), decoder.apply(variables, points, cond, jnp.zeros((2, 4)))
-    )
-    with pytest.raises(ValueError, match=r'latent: expected \[B, 4\], found \[2, 3\]'):
-        decoder.apply(variables, points, cond, jnp.zeros((2, 3)))
+    decoder = Decoder(8, 4, **DECODER_OPTIONS[kind])
+    points, cond = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32), np.ones((2, 6), np.float32)
+
+    @jax.jit
+    def decode(latent):
+        logits, variables = decoder.init_with_output(jax.random.key(1), points, cond)
+        return logits, decoder.apply(variables, points, cond, latent)
+
+    np.testing.assert_allclose(*decode(np.zeros((2, 4), np.float32)), rtol=1e-6)
+    with pytest.raises(InputError, match=r'latent: expected \[B, 4\], found \[2, 3\]'):
+        decode(np.zeros((2, 3)))
 
 
 def test_without_a_condition_there_is_no_layer_for_it():

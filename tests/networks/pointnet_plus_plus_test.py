@@ -20,12 +20,12 @@ def test_each_chosen_point_is_the_farthest_from_those_before(cloud):
     expected = [0]
     for _ in range(19):
         expected.append(int(distances_of(cloud, cloud[expected]).min(axis=1).argmax()))
-    np.testing.assert_array_equal(pointnet_plus_plus.choose_far(jnp.asarray(cloud), 20), expected)
-    np.testing.assert_array_equal(pointnet_plus_plus.choose_far(jnp.asarray(cloud[:3]), 5)[3:], [0, 0])
+    np.testing.assert_array_equal(pointnet_plus_plus.sample_farthest(jnp.asarray(cloud), 20), expected)
+    np.testing.assert_array_equal(pointnet_plus_plus.sample_farthest(jnp.asarray(cloud[:3]), 5)[3:], [0, 0])
 
 
 def test_groups_are_the_first_points_that_are_near_enough(cloud):
-    found = pointnet_plus_plus.find_near(cloud[5:15], cloud, 0.3, 8)
+    found = pointnet_plus_plus.query_ball(cloud[5:15], cloud, 0.3, 8)
     sizes = []
     for row, centre in zip(found, cloud[5:15], strict=True):
         near = np.flatnonzero(distances_of(cloud, centre[None])[:, 0] <= 0.3)
@@ -34,9 +34,9 @@ def test_groups_are_the_first_points_that_are_near_enough(cloud):
     assert min(sizes) < 8 < max(sizes)
 
 
-def test_features_are_spread_from_the_three_nearest(cloud):
+def test_features_are_interpolated_from_the_three_nearest(cloud):
     places, features = cloud[:10], np.random.default_rng(1).normal(size=(10, 4)).astype(np.float32)
-    found = pointnet_plus_plus.spread(features[None], places[None], cloud[None])[0]
+    found = pointnet_plus_plus.interpolate_three(features[None], places[None], cloud[None])[0]
     expected = []
     for row in distances_of(cloud, places):
         nearest = np.argsort(row)[:3]
@@ -46,22 +46,25 @@ def test_features_are_spread_from_the_three_nearest(cloud):
     np.testing.assert_allclose(found[:10], features, atol=1e-5)
 
 
-def test_the_gradient_of_taking_rows_is_the_sum_for_each():
+def test_the_gradient_of_gathered_rows_is_the_sum_for_each():
     values, rows = jnp.ones((5, 2)), jnp.array([3, 1, 3, 3])
     weights = jnp.arange(8.0).reshape(4, 2)
-    gradient = jax.grad(lambda x: (pointnet_plus_plus.take_rows(x, rows) * weights).sum())(values)
+    gradient = jax.grad(lambda x: (pointnet_plus_plus.gather_rows(x, rows) * weights).sum())(values)
     np.testing.assert_array_equal(gradient, [[0, 0], [2, 3], [0, 0], [10, 13], [0, 0]])
 
 
 def test_the_decoder_has_a_slope_on_the_points_and_a_value_far_away(cloud):
     decoder = PointDecoder(4, num_blocks=1)
     cond = {'points': jnp.asarray(cloud[None]), 'features': jnp.asarray(cloud[None])}
-    variables = decoder.init(jax.random.key(0), cloud[None], cond)
-    queries = jnp.concatenate([cloud[None], 100 + cloud[None]], axis=1)
-    logits, gradient = jax.value_and_grad(lambda p: decoder.apply(variables, p, cond).sum())(queries)
+    queries = np.concatenate([cloud[None], 100 + cloud[None]], axis=1)
+
+    def logits_of(queries):
+        return decoder.init_with_output(jax.random.key(0), queries, cond)[0].sum()
+
+    logits, gradient = jax.jit(jax.value_and_grad(logits_of))(queries)
     assert np.isfinite(logits)
     assert np.isfinite(gradient).all()
     assert np.abs(gradient).max() > 0
     weights = np.exp(-((distances_of(cloud[:2] + 0.1, cloud) + 1e-5) ** 2) / 0.2**2)
     expected = weights / weights.sum(axis=1, keepdims=True) @ cloud
-    np.testing.assert_allclose(decoder.read(cloud[None, :2] + 0.1, cond)[1][0], expected, atol=1e-5)
+    np.testing.assert_allclose(decoder.sample(cloud[None, :2] + 0.1, cond)[1][0], expected, atol=1e-5)

@@ -29,13 +29,18 @@ def test_pictures_of_any_size_become_codes(encoder):
 
 
 def test_the_mean_colour_of_imagenet_is_normalised_to_zero():
-    """With zero kernels in the last layer only its bias would be left: compare the first convolution instead."""
-    encoder = ResNet(4, 18)
-    images = jnp.broadcast_to(jnp.asarray([0.485, 0.456, 0.406]), (1, 32, 32, 3))
-    variables = encoder.init(jax.random.key(0), images)
-    _, state = encoder.apply(variables, images, capture_intermediates=True)
-    first = state['intermediates']['features']['conv1']['__call__'][0]
-    np.testing.assert_allclose(first, 0, atol=1e-6)
+    """With weights of 1 the first convolution of the trunk has what it sees for a result."""
+    encoder, images = ResNet(4, 18), np.broadcast_to(np.float32([0.485, 0.456, 0.406]), (1, 32, 32, 3))
+    variables = jax.eval_shape(encoder.init, jax.random.key(0), images)
+
+    @jax.jit
+    def first(variables, images):
+        _, state = encoder.apply(variables, images, capture_intermediates=True)
+        return state['intermediates']['features']['conv1']['__call__'][0]
+
+    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), variables)
+    np.testing.assert_allclose(first(ones, images), 0, atol=1e-4)
+    assert np.abs(first(ones, images + 0.1)).max() > 1
 
 
 def test_every_normalisation_sees_the_whole_batch():

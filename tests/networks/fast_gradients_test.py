@@ -1,0 +1,179 @@
+"""The rules for speed against plain JAX, and what their switch does."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from onet_jax.networks.fast_gradients import (
+    _convolve,
+    _convolve_by_rows,
+    _convolve_images,
+    _convolve_pixels,
+    choose_on_cpu,
+    multiply,
+    reverse_mode,
+)
+from onet_jax.networks.layers import BatchNorm, ConditionalBatchNorm, Conv, Linear, ResnetBlock
+
+# A layer, the shapes of its inputs, and the modes that it has.
+LAYERS = {
+    'linear': (Linear(5), ((2, 7, 3), (2, 1, 4)), {}),
+    'block of several inputs': (ResnetBlock(5), ((2, 7, 3), (2, 1, 4)), {}),
+    'batch norm in evaluation': (BatchNorm(), ((2, 7, 3),), {'train': False}),
+    'batch norm in training': (BatchNorm(), ((2, 7, 3),), {'train': True}),
+    'conditional batch norm in evaluation': (ConditionalBatchNorm(), ((2, 7, 3), (2, 4)), {'train': False}),
+    'conditional batch norm in training': (ConditionalBatchNorm(), ((2, 7, 3), (2, 4)), {'train': True}),
+    'block in evaluation': (ResnetBlock(5, BatchNorm), ((2, 7, 3),), {'train': False}),
+    'block in training': (ResnetBlock(5, BatchNorm), ((2, 7, 3),), {'train': True}),
+    'images': (Conv(5, padding=1), ((2, 9, 8, 3),), {}),
+    'images, strided': (Conv(5, stride=2, padding=1), ((2, 9, 8, 3),), {}),
+    'volumes': (Conv(2, padding=1), ((3, 5, 4, 6, 3),), {}),
+    'volumes, strided': (Conv(2, stride=2, padding=1), ((3, 9, 8, 7, 2),), {}),
+    'few pixels': (Conv(2, padding=1), ((1, 3, 2, 3, 9),), {}),
+}
+WITH_RULES = ('linear', 'batch norm in training', 'conditional batch norm in training', 'block in training', 'images')
+
+
+def scalar_of(name):
+    """A function of all arrays of a layer, and where it is evaluated, in float64: no array is the initial one."""
+    layer, shapes, mode = LAYERS[name]
+    rng = np.random.default_rng(0)
+    inputs = [rng.normal(0.5, 1, shape) for shape in shapes]
+    variables = jax.eval_shape(lambda: layer.init(jax.random.key(0), *inputs, **mode))
+
+    def scalar(variables, inputs):
+        y, updated = layer.apply(variables, *inputs, **mode, mutable=['batch_stats'])
+        return (jnp.sin(y) * jnp.cos(jnp.arange(y.size).reshape(y.shape))).sum(), updated
+
+    return scalar, (jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape), variables), inputs)
+
+
+@pytest.mark.parametrize('name', LAYERS)
+def test_derivatives_agree_in_both_positions_of_the_switch_and_in_both_directions(name):
+    with jax.enable_x64(True):
+        scalar, where = scalar_of(name)
+        direction = jax.tree.map(lambda x: np.cos(np.arange(x.size)).reshape(x.shape), where)
+
+        @jax.jit
+        def derivatives(where, direction):
+            by_all = jax.value_and_grad(scalar, argnums=(0, 1), has_aux=True)
+            with reverse_mode(True):
+                fast = by_all(*where)
+            return by_all(*where), fast, jax.jvp(scalar, where, direction, has_aux=True)[1]
+
+        plain, fast, slope = derivatives(where, direction)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), fast, plain)
+        products = jax.tree.map(lambda a, b: (a * b).sum(), plain[1], direction)
+        np.testing.assert_allclose(slope, sum(jax.tree.leaves(products)), rtol=1e-9)
+
+
+@pytest.mark.parametrize('name', WITH_RULES)
+def test_within_the_switch_forward_differentiation_fails_and_nothing_traced_before_is_used(name):
+    with jax.enable_x64(True):
+        scalar, where = scalar_of(name)
+        traced = []
+
+        @jax.jit
+        def value(*where):
+            traced.append(reverse_mode.value)
+            return scalar(*where)[0]
+
+        def differentiate():
+            return jax.jit(lambda *where: jax.jvp(value, where, where)).lower(*where)
+
+        differentiate()
+        with reverse_mode(True), pytest.raises(TypeError, match='forward-mode'):
+            differentiate()
+        differentiate()
+    assert traced == [False, True]
+
+
+@pytest.mark.parametrize('fast', [False, True])
+def test_normalisation_of_a_batch_over_devices_has_the_gradient_of_the_whole_batch(fast):
+    layer, x = BatchNorm(), np.random.default_rng(0).normal(size=(6, 5, 3)).astype(np.float32)
+    variables = layer.init(jax.random.key(1), x, train=True)
+
+    def gradient(x, axis_name=None):
+        def scalar(x):
+            return jnp.sin(layer.apply(variables, x, train=True, axis_name=axis_name, mutable=['batch_stats'])[0]).sum()
+
+        return jax.grad(scalar)(x)
+
+    @jax.jit
+    def both(x):
+        with reverse_mode(fast):
+            parts = jax.vmap(lambda x: gradient(x, 'data'), axis_name='data')(x.reshape(2, 3, 5, 3))
+            return parts.reshape(x.shape), gradient(x)
+
+    np.testing.assert_allclose(*both(x), atol=1e-5)
+
+
+def test_no_points_are_multiplied_too():
+    assert multiply(jnp.zeros((2, 0, 3)), jnp.ones((3, 4))).shape == (2, 0, 4)
+
+
+@pytest.mark.parametrize('stride, padding', [(1, 1), (2, 0), (3, 2)])
+@pytest.mark.parametrize(
+    'convolve, shape, size',
+    [
+        (_convolve_by_rows, (2, 7, 8, 9, 3), 3),
+        (_convolve_by_rows, (3, 7, 8, 9, 3), 4),
+        (_convolve_pixels, (1, 3, 4, 3, 60), 3),
+        (_convolve_pixels, (2, 7, 8, 9, 3), 1),
+        (_convolve_pixels, (1, 4, 5, 60), 3),
+        (_convolve_pixels, (1, 7, 8, 60), 7),
+        (_convolve_pixels, (2, 9, 8, 3), 1),
+    ],
+)
+def test_convolutions_on_a_cpu_are_those_of_xla(convolve, shape, size, stride, padding):
+    check_convolution(convolve, shape, size, stride, padding)
+
+
+@pytest.mark.parametrize('shape, size, padding', [((2, 9, 8, 3), 3, 1), ((3, 8, 7, 4), 5, 2)])
+def test_convolutions_that_keep_the_size_of_images_are_those_of_xla(shape, size, padding):
+    with reverse_mode(True):
+        check_convolution(_convolve_images, shape, size, 1, padding)
+
+
+def check_convolution(convolve, shape, size, stride, padding):
+    kernel_shape = (*(size,) * (len(shape) - 2), shape[-1], 5)
+    assert choose_on_cpu(shape, kernel_shape, stride, padding) is convolve
+    x, kernel = (np.random.default_rng(0).normal(size=shape).astype(np.float32) for shape in (shape, kernel_shape))
+
+    def differentiate(convolve, x, kernel):
+        def value(x, kernel):
+            y = convolve(x, kernel, stride, padding)
+            return jnp.sin(0.1 * y).sum(), y
+
+        (_, y), gradients = jax.value_and_grad(value, (0, 1), has_aux=True)(x, kernel)
+        return y, gradients
+
+    ours, theirs = jax.jit(lambda *where: [differentiate(f, *where) for f in (convolve, _convolve)])(x, kernel)
+    assert ours[0].shape == theirs[0].shape
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-3), ours, theirs)
+
+
+def test_images_are_convolved_by_xla_where_they_become_smaller_and_out_of_the_switch():
+    for (stride, padding), fast in (((2, 1), True), ((1, 0), True), ((1, 1), False)):
+        with reverse_mode(fast):
+            assert choose_on_cpu((2, 56, 56, 64), (3, 3, 64, 64), stride, padding) is _convolve
+
+
+@pytest.mark.parametrize('fast', [False, True])
+def test_gradients_of_bfloat16_have_its_precision(fast):
+    x, kernel = (np.random.default_rng(0).normal(size=shape) for shape in ((2, 9, 8, 3), (3, 3, 3, 5)))
+
+    @jax.jit
+    def gradient(x, kernel):
+        def value(x, kernel):
+            layer = Conv(5, padding=1, use_bias=False)
+            return layer.apply({'params': {'kernel': kernel}}, x).astype(jnp.float32).sum()
+
+        return jax.grad(value, (0, 1))(x, kernel)
+
+    with reverse_mode(fast):
+        found, expected = (gradient(*(jnp.asarray(a, d) for a in (x, kernel))) for d in (jnp.bfloat16, jnp.float32))
+    for rough, exact in zip(found, expected, strict=True):
+        assert rough.dtype == jnp.bfloat16
+        np.testing.assert_allclose(rough.astype(jnp.float32), exact, rtol=0.02, atol=0.1)
