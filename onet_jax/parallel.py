@@ -45,7 +45,7 @@ def start_processes(
     """Connect this process to the others of the run; does nothing without arguments. Before any computation.
 
     coordinator_address: HOST:PORT that process 0 listens on; process_id: 0 to num_processes - 1. With `detect` they are
-    those of the cluster, which JAX knows of: a TPU slice, SLURM, Open MPI, Kubernetes. Raises ValueError for values that
+    those of the cluster, which JAX knows of: a TPU slice, SLURM, Open MPI, Kubernetes. Raises InputError for values that
     are incomplete or contradict each other, and where no cluster is found.
     """
     given = {
@@ -171,7 +171,7 @@ def make_vote() -> Callable[[bool], bool]:
 def make_parallel(backend: str, batch_size: int, devices: list | None = None) -> Parallel:
     """backend: 'pmap' or 'jit' (shardings over a one-dimensional mesh); devices: those of all processes by default.
 
-    Raises ValueError for an unknown backend, when the global batch does not divide evenly, or when the processes have
+    Raises InputError for an unknown backend, when the global batch does not divide evenly, or when the processes have
     different numbers of devices.
     """
     devices = _in_order(devices or jax.devices())

@@ -33,7 +33,7 @@ COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what np.savez and n
 def read_arrays(path: str | Path, expected: dict[str, tuple[str, tuple]]) -> dict[str, np.ndarray]:
     """The arrays of an archive that `expected` names: key -> (letters of KINDS, dimensions, None for any length).
 
-    Others are not looked at. Raises FileNotFoundError without the file; ValueError, with path, key, what was expected and
+    Others are not looked at. Raises FileNotFoundError without the file; InputError, with path, key, what was expected and
     what was found, when it is damaged or an array is missing, of another kind or shape, or not finite.
     """
     members = read_members(path)
@@ -93,5 +93,5 @@ def parse_array(path: str | Path, key: str, members: dict[str, bytes], kinds: st
 
 
 def reject(path: str | Path, key: str, expected: str, found: str) -> None:
-    """Raise ValueError about one array."""
+    """Raise InputError about one array."""
     raise InputError(f"{path}, key '{key}': expected {expected}, found {found}")

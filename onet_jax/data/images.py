@@ -19,7 +19,7 @@ def load_image(path: str | Path, size: int, box: Box | None = None) -> np.ndarra
     What is transparent becomes white and the shorter side is filled with white, as around the renderings that the
     networks learn from; the object should fill most of the picture. The official code squeezes photos to a square instead,
     which makes shapes of proportions that no training view has. box: left, top, right, bottom in px. Raises
-    FileNotFoundError, or ValueError that names the file, for a picture that cannot be read or a box outside of it.
+    FileNotFoundError, or InputError that names the file, for a picture that cannot be read or a box outside of it.
     """
     path = Path(path)
     if not path.is_file():

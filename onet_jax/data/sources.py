@@ -49,7 +49,7 @@ def find_photos(path: str | Path, types: Sequence[str] = ('Car',), max_products:
 
     types: of labelled objects; of KITTI's only Car is a class that the paper trains on. max_products: the first of each
     list, as many as the official code takes. Objects lower than `MIN_HEIGHT` are left out; so are lines of no use, which are
-    reported. Raises FileNotFoundError where nothing is left, ValueError for a list or labels that are no text.
+    reported. Raises FileNotFoundError where nothing is left, InputError for a list or labels that are no text.
     """
     path = Path(path)
     lists = sorted(path.glob('?*_final.txt'))
@@ -93,7 +93,7 @@ def _find_labelled(root: Path, types: Sequence[str]) -> Iterator[Source]:
 
 
 def _parse_label(line: str) -> tuple[str, Box]:
-    """The type and the box of an object of KITTI. Raises ValueError for another line."""
+    """The type and the box of an object of KITTI. Raises InputError for another line."""
     kind, *numbers = line.split()
     try:
         values = [float(number) for number in numbers]

@@ -32,7 +32,7 @@ from onet_jax.training.state import TrainState, begin_average
 def open_checkpoints(workdir: str | Path) -> storage.Checkpointer:
     """The checkpoints of a workdir, to write: keeps the two latest and the one with the highest 'score' (see `score`).
 
-    A damaged one is named and not used. Raises ValueError where there are some but none is sound.
+    A damaged one is named and not used. Raises InputError where there are some but none is sound.
     """
     directory = Path(workdir).absolute() / 'checkpoints'
     directory.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def has_checkpoints(workdir: str | Path) -> bool:
 def read_checkpoints(workdir: str | Path) -> storage.Checkpointer:
     """The checkpoints of a workdir, to read only: a run that is writing there is not disturbed.
 
-    A damaged one is named and not used. Raises FileNotFoundError where there is none, ValueError where none is sound.
+    A damaged one is named and not used. Raises FileNotFoundError where there is none, InputError where none is sound.
     """
     directory = Path(workdir).absolute() / 'checkpoints'
     if not has_checkpoints(workdir):
@@ -71,7 +71,7 @@ def read_checkpoints(workdir: str | Path) -> storage.Checkpointer:
 def restore(checkpointer: storage.Checkpointer, like: TrainState, step: int) -> TrainState:
     """The state of checkpoint `step`, with the shapes, types and placement of `like`.
 
-    Raises ValueError, with the differences, for a checkpoint of another network or optimiser.
+    Raises InputError, with the differences, for a checkpoint of another network or optimiser.
     """
     differences = storage.describe_differences(checkpointer.metadata(step).metadata, like)
     if differences:
@@ -90,7 +90,7 @@ def best_step(checkpointer: storage.Checkpointer) -> int:
 
 
 def check_workdir(workdir: Path, config: ConfigDict, *, accept_changes: bool = False) -> None:
-    """Raises ValueError, with the differences, for a workdir of another config; with `accept_changes` prints them.
+    """Raises InputError, with the differences, for a workdir of another config; with `accept_changes` prints them.
 
     The number of steps may differ where the learning rate does not depend on it: a run may be made longer.
     """
@@ -116,7 +116,7 @@ def check_workdir(workdir: Path, config: ConfigDict, *, accept_changes: bool = F
 def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path, left_out: Iterable[str] = ()) -> None:
     """Store config, dataset and the shapes that are left out of it in the workdir; of several processes the first one does.
 
-    Raises ValueError where a run on another dataset is to be resumed, and where the processes differ in what they have of
+    Raises InputError where a run on another dataset is to be resumed, and where the processes differ in what they have of
     it. Prints a line where the run left out other shapes.
     """
     path, dataset, left_out = workdir / 'run.json', records.digest(data_dir), sorted(left_out)
@@ -130,14 +130,13 @@ def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path, left_out: I
         return
     if path.exists() and has_checkpoints(workdir):
         old = json.loads(path.read_text())
-        if old['dataset'] not in (dataset, None):
+        if old['dataset'] != dataset:
             raise InputError(
                 f'{path}: this run was trained on another dataset, {old["data_dir"]}; found {data_dir}. '
                 'Give that --data_dir, or another --workdir.'
             )
-        before = old.get('left_out', [])
-        if before != left_out:
-            tell(f'{path}: until now the run left out {before}, from now on {left_out}: other batches')
+        if old['left_out'] != left_out:
+            tell(f'{path}: until now the run left out {old["left_out"]}, from now on {left_out}: other batches')
     write_json(workdir / 'config.json', config.to_dict())
     write_json(path, {'data_dir': str(data_dir), 'dataset': dataset, 'left_out': left_out})
 
@@ -156,7 +155,7 @@ def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path,
     """Make a workdir of a file of the official implementation; returns the step at which training would go on.
 
     path: `.pt` (both formats of torch) or `.safetensors`. With `optimizer` the state of Adam in the file is taken over,
-    where there is one. Everything is read and checked before anything is written. Raises FileNotFoundError and ValueError
+    where there is one. Everything is read and checked before anything is written. Raises FileNotFoundError and InputError
     that name the file: for one that is damaged, not safe to read, or of another network than `config` describes, and
     for a workdir that holds checkpoints.
     """

@@ -30,7 +30,7 @@ def locked(workdir: Path) -> Iterator[None]:
     """Hold WORKDIR/lock, which the system gives back when the process ends in whatever way. Makes the workdir.
 
     Of several processes the first one holds it for all, and the others wait until it does.
-    Raises ValueError, with the process that holds it, where another run does; OSError where nothing can be written;
+    Raises InputError, with the process that holds it, where another run does; OSError where nothing can be written;
     FileNotFoundError where processes share no workdir.
     """
     path = workdir / 'lock'

@@ -44,7 +44,7 @@ def train(
     weights are functions of config.seed and the step alone: on a CPU a resumed run equals an uninterrupted one bit for
     bit. With `profile` a trace of a few steps is written to the workdir. SIGTERM and control-C save once and raise
     SystemExit(faults.EXIT_STOPPED). At most `max_bad_examples` shapes that cannot be read are left out. Raises
-    FloatingPointError when the loss is not finite; ValueError for a workdir of another config, unless told to accept the
+    FloatingPointError when the loss is not finite; InputError for a workdir of another config, unless told to accept the
     changes, and for one in which another run trains; OSError where a checkpoint cannot be written.
 
     Where there are several processes (`parallel.start_processes`), each calls this with the same arguments, a workdir that
@@ -154,7 +154,7 @@ def train(
 
 
 def _check_settings(config: ConfigDict) -> None:
-    """Of the groups `train`, `data` and `eval`. Raises ValueError for a number that is no number of anything."""
+    """Of the groups `train`, `data` and `eval`. Raises InputError for a number that is no number of anything."""
     if config.data.feed not in FEEDS:
         raise InputError(f'config.data.feed: expected one of {sorted(FEEDS)}, found {config.data.feed!r}')
     counts = ('num_steps', 'batch_size', 'log_every_steps', 'eval_every_steps', 'checkpoint_every_steps')

@@ -45,7 +45,7 @@ class Checkpointer:
     def __init__(self, directory: Path, *, writes: bool):
         """Prints a line for each damaged checkpoint, which is then left alone. Processes that write find what the first finds.
 
-        Raises ValueError, with the damage of each, where there are checkpoints but none is sound.
+        Raises InputError, with the damage of each, where there are checkpoints but none is sound.
         """
         self.directory, self._writes = directory, writes
         found = self._find() if is_first_process() or not writes else None
@@ -150,18 +150,14 @@ def digest_files(path: Path) -> dict[str, str]:
 
 
 def find_damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint, beginning with the name of the file; None for a sound one.
-
-    One without digests, of an earlier version, counts as sound: it cannot have been cut off, but is not checked further.
-    """
+    """What is wrong with a checkpoint, beginning with the name of the file; None for a sound one."""
     listing = path / DIGEST
-    if not listing.exists():
-        return None
     try:
-        expected = json.loads(listing.read_text())
-        items = list(expected.items())
-    except (ValueError, AttributeError):
-        return f'{listing}: expected the digests of a checkpoint, found a damaged file'
+        items = list(json.loads(listing.read_text()).items())
+    except (OSError, ValueError, AttributeError):
+        return (
+            f'{listing}: expected the digests of a checkpoint, found {"a damaged file" if listing.exists() else "none"}'
+        )
     for name, digest in items:
         file = path / name
         if not file.is_file():

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from model_configs import small_config
 
+from onet_jax.errors import InputError
 from onet_jax.training.optim import learning_rate_of, make_optimizer
 
 
@@ -93,7 +94,7 @@ def test_a_schedule_counts_steps_whatever_number_of_them_makes_an_update():
     ],
 )
 def test_numbers_that_make_no_optimiser_are_refused(optim, message):
-    with pytest.raises(ValueError, match=rf'config\.optim.*{message}'):
+    with pytest.raises(InputError, match=rf'config\.optim.*{message}'):
         first_update(1, **optim)
 
 
@@ -135,9 +136,9 @@ def test_muon_reads_a_convolution_as_a_matrix_of_its_patches_and_leaves_codes_to
 
 
 def test_settings_that_make_no_schedule_are_refused():
-    with pytest.raises(ValueError, match=r"config.optim.schedule: expected 'constant', 'cosine', .* found 'linear'"):
+    with pytest.raises(InputError, match=r"config.optim.schedule: expected 'constant', 'cosine', .* found 'linear'"):
         first_update(1, schedule='linear')
-    with pytest.raises(ValueError, match=r"config.optim.name: expected 'adam' or 'muon', found 'sgd'"):
+    with pytest.raises(InputError, match=r"config.optim.name: expected 'adam' or 'muon', found 'sgd'"):
         first_update(1, name='sgd', schedule='constant')
-    with pytest.raises(ValueError, match=r'config.optim.warmup_steps: expected fewer .* = 100, found 100'):
+    with pytest.raises(InputError, match=r'config.optim.warmup_steps: expected fewer .* = 100, found 100'):
         first_update(1, schedule='cosine', warmup_steps=100)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from onet_jax.errors import InputError
 from onet_jax.training import storage
 
 STEPS = (2, 4)
@@ -79,7 +80,7 @@ def test_without_a_sound_checkpoint_all_are_named(own):
     for step in STEPS:
         (own / str(step) / 'state' / '_METADATA').write_bytes(b'{}')
     for writes in (True, False):
-        with pytest.raises(ValueError, match=r'found damaged ones only:\n.*2/state/_METADATA.*\n.*4/state/_METADATA'):
+        with pytest.raises(InputError, match=r'found damaged ones only:\n.*2/state/_METADATA.*\n.*4/state/_METADATA'):
             storage.Checkpointer(own, writes=writes)
     assert storage.find_steps(own) == list(STEPS), 'nothing is thrown away'
 
@@ -116,9 +117,10 @@ def test_what_an_interrupted_save_leaves_is_no_checkpoint_and_is_removed_by_the_
         assert sorted(path.name for path in own.iterdir()) == ['2', '4']
 
 
-def test_a_checkpoint_of_an_earlier_version_has_no_digests(own):
+def test_a_checkpoint_without_digests_is_not_used(own, capsys):
     (own / '4' / storage.DIGEST).unlink()
-    assert_holds(own, 4)
+    assert_holds(own, 2)
+    assert f'WARNING: {own}/4/digest.json: expected the digests of a checkpoint, found none' in capsys.readouterr().out
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_ones(own):
