@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from model_configs import small_config
 
-from onet_jax.data.records import read_index
+from onet_jax.data.datasets import open_dataset
+from onet_jax.data.records import Need, read_index
 from onet_jax.data.resident import resident_feed
-from onet_jax.evaluation.validate import validate, validation_batches
+from onet_jax.evaluation.validate import validate
+from onet_jax.run import load_run
 from onet_jax.training import checkpoints, loop
 from onet_jax.training.faults import EXIT_STOPPED
 from onet_jax.training.log import read_log
@@ -142,8 +144,9 @@ def test_what_two_processes_saved_one_goes_on_with(dataset, tmp_path, one_device
     whole = one_device(tmp_path / 'one', dataset, ema_decay=0.5, num_steps=6)
     np.testing.assert_allclose(losses(tmp_path / 'w'), losses(tmp_path / 'one')[:4], rtol=1e-5)
 
-    run = checkpoints.load_run(tmp_path / 'w')  # its parameters are the average
-    batches = validation_batches(run.config, dataset, run.config.eval.split)
+    run = load_run(tmp_path / 'w')  # its parameters are the average
+    examples = open_dataset(dataset).evaluation_batches(run.config, run.config.eval.split)
+    batches = (batch for batch, _ in examples)
     loss = dict(read_log(tmp_path / 'w', 'val/loss'))[run.step]
     assert validate(jax.jit(run.method.metrics), run.params, batches)['loss'] == pytest.approx(loss, rel=1e-5)
     resumed = one_device(tmp_path / 'w', dataset, ema_decay=0.5, num_steps=6, backend='pmap')
@@ -163,7 +166,7 @@ def test_what_one_process_saved_two_go_on_with(dataset, tmp_path, one_device):
     assert f'resuming at step 4 of {tmp_path}/w' in told
     assert len(losses(tmp_path / 'w')) == 6
     np.testing.assert_allclose(losses(tmp_path / 'w'), losses(tmp_path / 'one'), rtol=1e-5)
-    assert checkpoints.load_run(tmp_path / 'w').step in (4, 6)
+    assert load_run(tmp_path / 'w').step in (4, 6)
 
 
 @pytest.mark.slow
@@ -201,6 +204,8 @@ from onet_jax.parallel import any_process, from_first_process, make_parallel, ma
 
 port, process, data_dir, workdir = sys.argv[1], int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
 start_processes(f'localhost:{port}', 2, process)
+from onet_jax.data.datasets import open_dataset
+from onet_jax.data.records import Need
 from onet_jax.data.resident import resident_feed
 from onet_jax.training import faults
 
@@ -212,10 +217,10 @@ vote = make_vote()
 assert [vote(process == 1 and i == 2) for i in range(5)] == [False, False, False, True, False]
 
 parallel = make_parallel('pmap', 8)
-feed = resident_feed(data_dir, batch_size=8, seed=3, rows=parallel.rows)
+feed = resident_feed(data_dir, Need(('points', 'occ', 'voxels'), 64), batch_size=8, seed=3, rows=parallel.rows)
 losses = list(parallel.replicate(jnp.asarray([1.0, jnp.inf, 2.0])))
 try:
-    faults.check_finite(losses, None, 6, SimpleNamespace(latest=None), workdir, feed, data_dir)
+    faults.check_finite(losses, None, 6, SimpleNamespace(latest=None), workdir, feed, open_dataset(data_dir))
 except FloatingPointError as error:
     print(error)
 """
@@ -229,7 +234,8 @@ def test_processes_agree_and_keep_the_whole_batch(dataset, tmp_path):
     outputs = run_all(tmp_path, [[str(argument) for argument in command] for command in commands], variables)
     for output in outputs:
         assert f'the loss of step 5 is not finite; {tmp_path} holds no checkpoint yet' in output
-    expected = next(resident_feed(dataset, batch_size=8, seed=3).batches(4))
+    need = Need(('points', 'occ', 'voxels'), 64)
+    expected = next(resident_feed(dataset, need, batch_size=8, seed=3).batches(4))
     shapes = read_index(dataset).splits['train']
     with np.load(tmp_path / 'bad_batch_5.npz') as stored:
         assert stored['name'].tolist() == ['/'.join(shapes[i]) for i in np.asarray(expected['index'])]

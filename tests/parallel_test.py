@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from model_configs import small_config
 
+from onet_jax.errors import InputError
 from onet_jax.files import one_at_a_time
 from onet_jax.parallel import make_parallel, start_processes
 from onet_jax.training import checkpoints, faults
@@ -34,7 +35,7 @@ from onet_jax.training import checkpoints, faults
 def test_flags_that_make_no_run_are_refused(arguments, message, monkeypatch):
     # JAX looks at the environment only where nothing has been computed yet.
     monkeypatch.setattr(jax.distributed, 'initialize', refuse)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         start_processes(**arguments)
 
 
@@ -67,9 +68,13 @@ def test_one_process_feeds_all_rows_and_keeps_their_order(backend):
     assert parallel.local(state) is state
 
 
-def test_processes_with_different_numbers_of_devices_are_refused():
+def test_batches_backends_and_processes_that_do_not_fit_are_refused():
+    with pytest.raises(InputError, match='multiple of the 2 devices, found 7; use 6'):
+        make_parallel('pmap', 7)
+    with pytest.raises(InputError, match=r"backend.*'pmap', 'jit'.*shard_map"):
+        make_parallel('shard_map', 8)
     devices = [SimpleNamespace(process_index=p, id=i) for i, p in enumerate([0, 0, 1])]
-    with pytest.raises(ValueError, match=r'expected as many in each process, found \{0: 2, 1: 1\}'):
+    with pytest.raises(InputError, match=r'expected as many in each process, found \{0: 2, 1: 1\}'):
         make_parallel('pmap', 6, devices)
 
 
@@ -105,7 +110,7 @@ def test_a_workdir_that_is_not_shared_is_refused(tmp_path, monkeypatch):
 def test_processes_that_leave_out_other_shapes_are_refused(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, 'from_first_process', lambda value: [value[0], ['chair/0']])
     with pytest.raises(
-        ValueError, match=r"without \['chair/0'\], found in process 0 .* without \[\]; give all hosts the same"
+        InputError, match=r"without \['chair/0'\], found in process 0 .* without \[\]; give all hosts the same"
     ):
         checkpoints.claim_workdir(tmp_path, small_config(), dataset)
     assert not list(tmp_path.iterdir())
