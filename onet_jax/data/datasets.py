@@ -4,12 +4,13 @@ The layout 'shapes' is that of `records.py`. Another kind of data is one more cl
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from onet_jax.data import fields, records
 from onet_jax.data.feeds import open_feed
@@ -55,8 +56,7 @@ class Shapes(NamedTuple):
         of `records.evaluation_batches`.
         """
         inputs = fields.unseen_inputs(fields.find_fields(config.data)[0], split)
-        targets = config.eval.targets if targets is None else targets
-        transform = jax.jit(fields.make_evaluation_transform(config.data, inputs, targets))
+        targets = tuple(config.eval.targets if targets is None else targets)
         raw_batches = records.evaluation_batches(
             self.data_dir,
             split,
@@ -67,8 +67,9 @@ class Shapes(NamedTuple):
             view=view,
             left_out=left_out,
         )
+        key, data = fields.evaluation_key(config.seed), FrozenConfigDict(config.data)
         for raw, names in raw_batches:
-            yield Examples(transform(fields.evaluation_key(config.seed), raw), names)
+            yield Examples(_transform(data, inputs, targets, key, raw), names)
 
     def read(self, category: str, name: str) -> records.Shape:
         """One example as it is stored."""
@@ -80,6 +81,12 @@ class Shapes(NamedTuple):
         if shape.image is not None:
             records.decode_views(path, 'image', shape.image[:1])
         return True
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _transform(data: FrozenConfigDict, inputs: tuple[str, ...], targets: tuple[str, ...], key: jax.Array, raw: dict):
+    # A function of the module, so that the validations of a run share one compilation.
+    return fields.make_evaluation_transform(data, inputs, targets)(key, raw)
 
 
 LAYOUTS = {'shapes': lambda data_dir: Shapes(data_dir, records.read_index(data_dir))}

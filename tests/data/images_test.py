@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from onet_jax.data.images import load_image
+from onet_jax.errors import InputError
 
 
 def test_a_picture_is_put_on_a_white_square(tmp_path):
@@ -30,12 +31,12 @@ def test_what_is_no_picture_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'none.png: expected a picture'):
         load_image(tmp_path / 'none.png', 8)
     (tmp_path / 'a.png').write_bytes(b'not a picture')
-    with pytest.raises(ValueError, match=r'a.png: expected a readable picture'):
+    with pytest.raises(InputError, match=r'a.png: expected a readable picture'):
         load_image(tmp_path / 'a.png', 8)
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / 'b.jpg')
     content = (tmp_path / 'b.jpg').read_bytes()
     (tmp_path / 'b.jpg').write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=r'b.jpg: expected a readable picture'):
+    with pytest.raises(InputError, match=r'b.jpg: expected a readable picture'):
         load_image(tmp_path / 'b.jpg', 8)
 
 
@@ -43,5 +44,5 @@ def test_a_box_that_is_no_number_is_named_and_one_without_end_is_the_picture(tmp
     Image.linear_gradient('L').save(tmp_path / 'a.png')
     everything = load_image(tmp_path / 'a.png', 8, (-np.inf, 0.0, np.inf, 1e300))
     np.testing.assert_array_equal(everything, load_image(tmp_path / 'a.png', 8))
-    with pytest.raises(ValueError, match=r'a\.png: expected a box in the picture of 256 x 256 px, found \(nan'):
+    with pytest.raises(InputError, match=r'a\.png: expected a box in the picture of 256 x 256 px, found \(nan'):
         load_image(tmp_path / 'a.png', 8, (np.nan, 0.0, 8.0, 8.0))

@@ -7,6 +7,7 @@ from PIL import Image
 
 from onet_jax.data.images import load_image
 from onet_jax.data.sources import Source, find_files, find_photos
+from onet_jax.errors import InputError
 
 CAR = 'Car 0.00 0 1.55 10.5 20.0 110.5 70.25 1.5 1.6 3.9 1.0 1.7 20.0 1.6'
 
@@ -108,7 +109,7 @@ def test_lists_that_are_no_text_are_named(tmp_path, name):
     save(tmp_path / ('image_2/000008.png' if 'label' in name else 'chair_final/a.png'))
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b'\xff\xfe\x00')
-    with pytest.raises(ValueError, match=rf'{name}: expected text in UTF-8, found other bytes'):
+    with pytest.raises(InputError, match=rf'{name}: expected text in UTF-8, found other bytes'):
         find_photos(tmp_path)
 
 
@@ -148,7 +149,7 @@ def test_a_box_is_cut_out_and_padded(tmp_path):
     assert (red[0].min(), red[0].max(), red[1].min(), red[1].max()) == (25, 74, 0, 99)
     whole = load_image(tmp_path / 'a.png', 200, (-50.0, -50.0, 1000.0, 1000.0))
     np.testing.assert_array_equal(whole, load_image(tmp_path / 'a.png', 200))
-    with pytest.raises(ValueError, match=r'a\.png: expected a box in the picture of 200 x 100 px, found \(300'):
+    with pytest.raises(InputError, match=r'a\.png: expected a box in the picture of 200 x 100 px, found \(300'):
         load_image(tmp_path / 'a.png', 100, (300.0, 0.0, 400.0, 50.0))
 
 

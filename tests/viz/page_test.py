@@ -9,6 +9,8 @@ import pytest
 import trimesh
 from PIL import Image
 
+from onet_jax.geometry.meshes import OpenSurface
+from onet_jax.geometry.voxels import Voxels, voxels_to_mesh
 from onet_jax.viz import page
 from onet_jax.viz.page import embed, write_page
 from onet_jax.viz.pictures import Item
@@ -70,6 +72,13 @@ def test_large_meshes_are_simplified_for_the_page():
     large = trimesh.creation.icosphere(subdivisions=6, radius=0.4)
     assert len(large.faces) > page.MAX_FACES
     assert embed(large)['count'] <= 3 * page.MAX_FACES
+
+
+def test_every_kind_of_prediction_turns_on_the_page():
+    values = np.ones((2, 2, 2), bool)
+    assert embed(Voxels(values, np.zeros(3), 1.0)) == embed(voxels_to_mesh(values))
+    assert embed(trimesh.PointCloud(BALL.vertices)) == embed(BALL.vertices)
+    assert embed(OpenSurface(BALL.vertices, BALL.faces, process=False)) == embed(BALL)
 
 
 def test_a_page_of_photos_has_neither_table_nor_curves(tmp_path):

@@ -3,6 +3,9 @@ import pytest
 import trimesh
 from PIL import Image, ImageSequence
 
+from onet_jax.errors import InputError
+from onet_jax.geometry.meshes import OpenSurface
+from onet_jax.geometry.voxels import Voxels, voxels_to_mesh
 from onet_jax.viz import pictures
 from onet_jax.viz.pictures import Item, animation, contact_sheet, render, render_mesh
 
@@ -39,15 +42,23 @@ def test_back_faces_have_a_colour_of_their_own():
     assert back[0] > back[2], 'orange'
 
 
-def test_clouds_voxels_and_empty_meshes_have_pictures():
+def test_every_kind_of_prediction_has_a_picture():
     cloud = np.random.default_rng(0).uniform(-0.5, 0.5, (300, 3))
-    assert (render(cloud, size=64) < 250).any()
-    assert (render(trimesh.Trimesh(), size=64) < 250).any()
-    with pytest.raises(ValueError, match=r'expected an array \[N, 3\], found shape \(5, 2\)'):
+    values = np.random.default_rng(0).random((4, 4, 4)) < 0.5
+    for prediction, same in (
+        (trimesh.PointCloud(cloud), cloud),
+        (Voxels(values, np.zeros(3), 1.0), voxels_to_mesh(values)),
+        (OpenSurface(BALL.vertices, BALL.faces[:99]), trimesh.Trimesh(BALL.vertices, BALL.faces[:99])),
+    ):
+        picture = render(prediction, size=64)
+        assert (picture < 250).any()
+        np.testing.assert_array_equal(picture, render(same, size=64))
+    assert (render(trimesh.Trimesh(), size=64) < 250).any(), 'of nothing: a word that says so'
+    with pytest.raises(InputError, match=r'expected an array \[N, 3\], found shape \(5, 2\)'):
         render(np.zeros((5, 2)))
     broken = BALL.copy()
     broken.vertices[0] = np.nan
-    with pytest.raises(ValueError, match='expected finite vertices'):
+    with pytest.raises(InputError, match='expected finite vertices'):
         render(broken)
 
 
@@ -63,9 +74,9 @@ def test_a_contact_sheet_has_a_tile_for_every_shape(tmp_path, count):
 
 
 def test_wrong_columns_are_named(tmp_path):
-    with pytest.raises(ValueError, match='at least one, found none'):
+    with pytest.raises(InputError, match='at least one, found none'):
         contact_sheet([], ('input',), tmp_path / 'sheet.png')
-    with pytest.raises(ValueError, match=r"item 'x': expected 2 shapes, one for each of \['a', 'b'\], found 1"):
+    with pytest.raises(InputError, match=r"item 'x': expected 2 shapes, one for each of \['a', 'b'\], found 1"):
         contact_sheet([Item('x', '', (BALL,))], ('a', 'b'), tmp_path / 'sheet.png')
 
 
@@ -91,5 +102,5 @@ def test_an_animation_of_equal_or_empty_shapes_is_one_picture(tmp_path):
     animation([trimesh.Trimesh()] * 3, tmp_path / 'still.gif', size=48)
     with Image.open(tmp_path / 'still.gif') as gif:
         assert gif.n_frames == 1
-    with pytest.raises(ValueError, match='shapes: expected at least 2 to move between, found 1'):
+    with pytest.raises(InputError, match='shapes: expected at least 2 to move between, found 1'):
         animation([BALL], tmp_path / 'no.gif')
