@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from onet_jax.data import draws
 from onet_jax.data.images import load_image
 from onet_jax.data.records import CHUNK_POINTS, COLUMNS, DEPTH_STEPS, NUM_VOXELS, Need
 from onet_jax.data.sources import Source, find_files, find_photos
@@ -47,103 +48,6 @@ class Field(NamedTuple):
     show: Callable | None = None  # array -> points [K, 3] or pixels [H, W, 3] uint8; None: nothing to see
     is_object: bool = False  # it shows one whole object, so that codes of two inputs can be compared
     unseen: str = ''  # the field that stands in for it where a shape is not of the training split
-
-
-def _float(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.float32)
-
-
-# --- Labelled points of the volume.
-
-
-def _labels(row: dict) -> jax.Array:
-    """Occupancies [N] f32 {0, 1} of a row's labelled points."""
-    return _float(jnp.unpackbits(row['occ'].ravel(), count=len(row['points'])))
-
-
-def _draw_points(key: jax.Array, row: dict, data: ConfigDict) -> dict:
-    """`num_points_per_step` different ones: from each chunk the `num_near_points` nearest to the surface, which decide where
-    the boundary lies, and one from each of equal shells of the others; of several chunks each gives its share.
-
-    num_near_points = 0 takes the points as the dataset draws them, in the paper uniformly (section 3.1).
-    """
-    num_chunks = len(row['points']) // CHUNK_POINTS
-    shares = [
-        np.diff(np.linspace(0, n, num_chunks + 1).astype(int)) for n in (data.num_points_per_step, data.num_near_points)
-    ]
-    drawn = []
-    # A chunk is stored from the surface outwards (`records.py`): the near points come first, and shells are slices.
-    for chunk, (num_points, num_near) in enumerate(zip(*shares, strict=True)):
-        chunk_key = jax.random.fold_in(key, chunk)
-        shells = np.linspace(num_near, CHUNK_POINTS, num_points - num_near + 1).astype(int)
-        far = jax.random.randint(chunk_key, shells[1:].shape, shells[:-1], shells[1:])
-        drawn.append(chunk * CHUNK_POINTS + jnp.concatenate([np.arange(num_near), far]))
-    drawn = jnp.concatenate(drawn)
-    return {'points': _float(row['points'][drawn]), 'occ': _labels(row)[drawn]}
-
-
-def _all_points(key: jax.Array, row: dict, data: ConfigDict) -> dict:
-    """All of them; 'subset' int32 [T] are the places among them of as many points as training draws, everywhere in the cube."""
-    # The first chunk is a sample of the whole cube, in it the points are ordered by their distance to the surface.
-    num_drawn = data.get('num_points_per_step', CHUNK_POINTS)
-    last = min(len(row['points']), max(CHUNK_POINTS, num_drawn)) - 1
-    subset = np.linspace(0, last, num_drawn).round().astype(np.int32)
-    return {'points': _float(row['points']), 'occ': _labels(row), 'subset': jnp.asarray(subset)}
-
-
-# --- Samples of the surface.
-
-
-def _draw_samples(key: jax.Array, row: dict, data: ConfigDict) -> dict:
-    """`num_target_points` of them with their normals."""
-    start = _window_start(key, len(row['surface']), data.num_target_points)
-    return {
-        'surface': _float(jax.lax.dynamic_slice_in_dim(row['surface'], start, data.num_target_points)),
-        'normals': _float(jax.lax.dynamic_slice_in_dim(row['normals'], start, data.num_target_points)),
-    }
-
-
-def _all_samples(key: jax.Array, row: dict, data: ConfigDict) -> dict:
-    return {'surface': _float(row['surface']), 'normals': _float(row['normals'])}
-
-
-def _window_start(key: jax.Array, num_stored: int, num_drawn: int) -> jax.Array:
-    """Where a window of num_drawn of num_stored samples starts, uniformly. Raises InputError when there are too few."""
-    if num_drawn > num_stored:
-        raise InputError(
-            f'config.data: expected at most the {num_stored} surface samples of a shape, found {num_drawn} to draw'
-        )
-    return jax.random.randint(key, (), 0, num_stored - num_drawn + 1)
-
-
-# --- Point clouds.
-
-
-def _draw_scene(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
-    """`num_input_points` different surface samples [P, 3] with Gaussian noise of `noise_std`."""
-    window_key, noise_key = jax.random.split(key)
-    start = _window_start(window_key, len(row['surface']), data.num_input_points)
-    points = _float(jax.lax.dynamic_slice_in_dim(row['surface'], start, data.num_input_points))
-    return points + data.noise_std * jax.random.normal(noise_key, points.shape)
-
-
-def _draw_cloud(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
-    """As of a scene; with `partial` of a part of the shape."""
-    if not data.partial:
-        return _draw_scene(key, row, data)
-    part_key, noise_key = jax.random.split(key)
-    points = _draw_part(part_key, _float(row['surface']), data.num_input_points)
-    return points + data.noise_std * jax.random.normal(noise_key, points.shape)
-
-
-def _draw_part(key: jax.Array, surface: jax.Array, num_points: int) -> jax.Array:
-    """Of points [P, 3] those in the lower part of the extent along a random axis, 70 to 100 % of it: num_points of them, with
-    replacement, as the official code draws partial clouds (Peng et al., ECCV 2020)."""
-    axis_key, share_key, points_key = jax.random.split(key, 3)
-    place = surface[:, jax.random.randint(axis_key, (), 0, 3)]
-    beyond = place - place.min() > jax.random.uniform(share_key, minval=0.7) * (place.max() - place.min())
-    kept = jnp.argsort(beyond)  # stable: first those that are kept
-    return surface[kept[jax.random.randint(points_key, (num_points,), 0, (~beyond).sum())]]
 
 
 def subsample(cloud: np.ndarray, num_points: int, seed: int) -> np.ndarray:
@@ -179,37 +83,8 @@ def _read_scene(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Fram
     return {'scene': frame.to_object(cloud)}, frame
 
 
-# --- Pictures and their cameras.
-
-
-def _draw_image(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
-    """The view resized to `image_size` px, RGB in [0, 1]; with `augment` a random square crop of 75 to 100 % of its area."""
-    if not data.augment:
-        return _resize(row['image'], data.image_size)
-    side_key, corner_key = jax.random.split(key)
-    side = jnp.sqrt(jax.random.uniform(side_key, minval=0.75, maxval=1.0))
-    return _resize(row['image'], data.image_size, side, jax.random.uniform(corner_key, (2,), maxval=1 - side))
-
-
-def _resize(view: jax.Array, size: int, side: jax.Array | float = 1.0, corner: jax.Array | float = 0.0) -> jax.Array:
-    """A view [H, H, 3] uint8 -> [size, size, 3] in [0, 1], of its part from `corner` on with edge `side`, shares of the
-    picture."""
-    view = _float(view) / 255
-    scale = size / (side * len(view))
-    shift = jnp.broadcast_to(-corner * len(view) * scale, (2,))
-    scale = jnp.broadcast_to(scale, (2,))
-    return jax.image.scale_and_translate(view, (size, size, 3), (0, 1), scale, shift, 'linear')
-
-
 def _read_image(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
     return {'image': load_image(source.path, data.image_size, source.box)}, OBJECT_FRAME
-
-
-# --- Voxels.
-
-
-def _voxels(row: dict) -> jax.Array:
-    return _float(jnp.unpackbits(row['voxels'])).reshape((NUM_VOXELS,) * 3)
 
 
 def _read_voxels(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
@@ -221,15 +96,6 @@ def _read_voxels(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Fra
 
 def _occupied_centres(voxels: np.ndarray) -> np.ndarray:
     return voxel_centres(len(voxels))[voxels > 0.5]
-
-
-# --- The number of a training shape, or labelled points of any other, to which a code is fitted (auto-decoding).
-
-
-def _draw_labels(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
-    """The first half of the labelled points with their occupancies [N / 2, 4]; the other half is for the score."""
-    labelled = jnp.concatenate([_float(row['points']), _labels(row)[:, None]], axis=1)
-    return labelled[: len(labelled) // 2]
 
 
 def _read_labels(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
@@ -261,16 +127,16 @@ find_meshes = partial(find_files, formats=MESH_FORMATS)
 FIELDS = {
     # f32 [B, T, 3] and [B, T] in {0, 1}; in evaluation all points, and 'subset' int32 [B, T]
     'volume_points': Field(
-        ('points', 'occ'), _draw_points, _all_points, num_points=lambda data: data.num_points_per_step
+        ('points', 'occ'), draws.draw_points, draws.all_points, num_points=lambda data: data.num_points_per_step
     ),
     # f32 [B, N, 3] twice: 'surface' and outward unit 'normals'; in evaluation all samples
     'surface_samples': Field(
-        ('surface', 'normals'), _draw_samples, _all_samples, num_samples=lambda data: data.num_target_points
+        ('surface', 'normals'), draws.draw_samples, draws.all_samples, num_samples=lambda data: data.num_target_points
     ),
     # f32 [B, P, 3] in object coordinates
     'cloud': Field(
         ('surface',),
-        _single('cloud', _draw_cloud),
+        _single('cloud', draws.draw_cloud),
         num_samples=lambda data: data.num_input_points,
         find=find_clouds,
         read=_read_cloud,
@@ -280,7 +146,7 @@ FIELDS = {
     # f32 [B, P, 3] in units in which a cell of the sliding-window network has the edge `cell_size`; of a scan all its points
     'scene': Field(
         ('surface',),
-        _single('scene', _draw_scene),
+        _single('scene', draws.draw_scene),
         num_samples=lambda data: data.num_input_points,
         find=find_clouds,
         read=_read_scene,
@@ -289,17 +155,17 @@ FIELDS = {
     # f32 [B, S, S, 3], RGB in [0, 1]
     'image': Field(
         ('image',),
-        _single('image', _draw_image),
-        _single('image', lambda key, row, data: _resize(row['image'], data.image_size)),
+        _single('image', draws.draw_image),
+        _single('image', lambda key, row, data: draws.resize_view(row['image'], data.image_size)),
         find=find_photos,
         read=_read_image,
         show=lambda image: (np.asarray(image) * 255).round().astype(np.uint8),
         is_object=True,
     ),
     # f32 [B, 137, 137] in [0, 1], of the same view: 1 where the object fills the pixel
-    'alpha': Field(('alpha',), _single('alpha', lambda key, row, data: _float(row['alpha']) / 255)),
+    'alpha': Field(('alpha',), _single('alpha', lambda key, row, data: draws.as_float(row['alpha']) / 255)),
     # f32 [B, 137, 137] along the camera's axis, of the same view; 0 where nothing is seen
-    'depth': Field(('depth',), _single('depth', lambda key, row, data: _float(row['depth']) / DEPTH_STEPS)),
+    'depth': Field(('depth',), _single('depth', lambda key, row, data: draws.as_float(row['depth']) / DEPTH_STEPS)),
     # f32 [B, 3, 4] and [B, 3, 3], of the same view (see `geometry/cameras.py`)
     'camera': Field(
         ('world_mat', 'camera_mat'), lambda key, row, data: {name: row[name] for name in ('world_mat', 'camera_mat')}
@@ -307,7 +173,7 @@ FIELDS = {
     # f32 [B, 32, 32, 32] in {0, 1}, x slowest
     'voxels': Field(
         ('voxels',),
-        _single('voxels', lambda key, row, data: _voxels(row)),
+        _single('voxels', lambda key, row, data: draws.unpack_voxels(row)),
         find=partial(find_files, formats=('binvox',)),
         read=_read_voxels,
         show=_occupied_centres,
@@ -323,7 +189,7 @@ FIELDS = {
     ),
     # f32 [B, N / 2, 4], points and their occupancies
     'labels': Field(
-        ('points', 'occ'), _single('labels', _draw_labels), show=lambda labels: labels[labels[:, 3] > 0.5, :3]
+        ('points', 'occ'), _single('labels', draws.draw_labels), show=lambda labels: labels[labels[:, 3] > 0.5, :3]
     ),
     # f32 [B, 0]
     'none': Field((), _single('none', lambda key, row, data: jnp.zeros(0))),
