@@ -1,7 +1,7 @@
-"""Reading `.npz` archives that nobody vouches for: numbers only, never more memory than `MAX_BYTES` or a lie in a header.
+"""Safe reading of untrusted `.npz` archives: numeric arrays only, never unpickled, at most `MAX_BYTES` in memory.
 
-`np.load` allocates whatever an array's header claims and may unpickle; here an array is the bytes that the archive really
-holds, and a header that does not describe exactly these is an error. Nothing is extracted to disk.
+`np.load` allocates whatever size an array's header claims, and may unpickle. Here a header that does not describe exactly the
+bytes that the archive holds is an error. Nothing is extracted to disk.
 """
 
 import io
@@ -15,7 +15,7 @@ import numpy as np
 
 from onet_jax.errors import InputError
 
-MAX_BYTES = 1 << 28  # of all arrays of an archive, unpacked
+MAX_BYTES = 1 << 28  # of all arrays of an archive, uncompressed
 KINDS = {'b': 'bool', 'u': 'unsigned', 'i': 'integer', 'f': 'float'}  # of np.dtype.kind
 # What zipfile raises for a file that is not an archive, was cut off or has flipped bits.
 DAMAGED = (
@@ -31,17 +31,17 @@ COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what np.savez and n
 
 
 def read_arrays(path: str | Path, expected: dict[str, tuple[str, tuple]]) -> dict[str, np.ndarray]:
-    """The arrays of an archive that `expected` names: key -> (letters of KINDS, dimensions, None for any length).
+    """Read the arrays that `expected` names: key -> (allowed kinds, letters of KINDS; shape, None for any length).
 
-    Others are not looked at. Raises FileNotFoundError without the file; InputError, with path, key, what was expected and
-    what was found, when it is damaged or an array is missing, of another kind or shape, or not finite.
+    Other arrays are ignored. Raises FileNotFoundError without the file; InputError, naming path and key, when the archive is
+    damaged or an array is missing, of another kind or shape, or not finite.
     """
     members = read_members(path)
     return {key: parse_array(path, key, members, *kinds_and_dims) for key, kinds_and_dims in expected.items()}
 
 
 def read_members(path: str | Path) -> dict[str, bytes]:
-    """The arrays of an archive as bytes, under their keys. Raises as `read_arrays` does."""
+    """The undecoded arrays of an archive: key -> bytes of an `.npy` file. Errors as of `read_arrays`."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'{path}: expected an .npz archive, found no such file')
@@ -65,7 +65,7 @@ def read_members(path: str | Path) -> dict[str, bytes]:
 
 
 def parse_array(path: str | Path, key: str, members: dict[str, bytes], kinds: str, dims: tuple) -> np.ndarray:
-    """One array of `read_members`, in native byte order. Arguments and errors as in `read_arrays`."""
+    """Decode one array of `read_members` to native byte order. Arguments and errors as of `read_arrays`."""
     if key not in members:
         reject(path, key, 'an array of this name', f'only {sorted(members)}')
     content = members[key]
@@ -93,5 +93,5 @@ def parse_array(path: str | Path, key: str, members: dict[str, bytes], kinds: st
 
 
 def reject(path: str | Path, key: str, expected: str, found: str) -> None:
-    """Raise InputError about one array."""
+    """Raise InputError that names the path and the key of an array."""
     raise InputError(f"{path}, key '{key}': expected {expected}, found {found}")

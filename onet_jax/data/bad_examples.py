@@ -1,4 +1,4 @@
-"""Examples that cannot be used: named, counted, and left out up to a limit."""
+"""Unreadable examples of a dataset: reported, counted, and left out up to a limit (`--max_bad_examples`)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ from onet_jax.parallel import tell
 
 
 class BadExamples:
-    """The examples of a dataset that a run leaves out. Which ones depends on the files alone, not on when they are read."""
+    """The examples that a run leaves out. They depend on the files alone, not on the order in which these are read."""
 
     def __init__(self, limit: int = 0):
         """limit: how many may be left out. Raises InputError for a negative number."""
@@ -18,9 +18,9 @@ class BadExamples:
         self.reasons: dict[str, str] = {}  # 'category/name' -> what is wrong, with the name of the file
 
     def attempt(self, name: str, read: Callable[[], Any]) -> Any:
-        """read(), or None for an example of which it raises FileNotFoundError or InputError; any other error is a defect.
+        """read(), or None if it raises FileNotFoundError or InputError. Other errors are bugs and pass through.
 
-        Raises InputError beyond the limit.
+        Raises InputError when there are more bad examples than the limit.
         """
         try:
             return read()
@@ -29,7 +29,7 @@ class BadExamples:
             return None
 
     def add(self, name: str, reason: str) -> None:
-        """Count a bad example and print a line, once for each. Raises InputError, naming all, beyond the limit."""
+        """Count a bad example and print one line for it. Raises InputError, naming all of them, beyond the limit."""
         if name in self.reasons:
             return
         self.reasons[name] = reason

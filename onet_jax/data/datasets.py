@@ -1,6 +1,6 @@
-"""Datasets by layout: whatever a folder holds, its feeds, evaluation batches and ground truth come through the same words.
+"""Datasets by layout: one interface to training feeds, evaluation batches and ground truth, whatever a folder holds.
 
-The layout 'shapes' is that of `records.py`. Another kind of data is one more class here, with the members of `Shapes`.
+The layout 'shapes' is that of `records.py`. Another kind of data is one more class with the members of `Shapes`.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -18,9 +18,9 @@ from onet_jax.errors import InputError
 
 
 class Examples(NamedTuple):
-    """A batch of an evaluation."""
+    """An evaluation batch."""
 
-    batch: dict  # see `fields.py`; 'mask' is False for rows that only pad it
+    batch: dict  # see `fields.py`; 'mask' is False for padding rows
     names: tuple[tuple[str, str], ...]  # (category, name) of the real rows
 
 
@@ -50,10 +50,10 @@ class Shapes(NamedTuple):
         view: int = 0,
         left_out: Collection[tuple[str, str]] = (),
     ) -> Iterator[Examples]:
-        """Whole examples of a split, in its order, each with the input that belongs to (config.seed, position in the split).
+        """Whole examples of a split, in its order. An input is a function of (config.seed, position in the split).
 
-        targets: fields, by default those of `config.eval.targets`; batch_size: by default that of `config.eval`; the others as
-        of `records.evaluation_batches`.
+        targets: names of fields, by default `config.eval.targets`; batch_size: by default that of `config.eval`; the other
+        arguments and the errors as of `records.evaluation_batches`.
         """
         inputs = fields.unseen_inputs(fields.find_fields(config.data)[0], split)
         targets = tuple(config.eval.targets if targets is None else targets)
@@ -72,7 +72,7 @@ class Shapes(NamedTuple):
             yield Examples(_transform(data, inputs, targets, key, raw), names)
 
     def read(self, category: str, name: str) -> records.Shape:
-        """One example as it is stored."""
+        """One example as stored. Raises as `records.read_shape` does."""
         return records.read_shape(records.shape_path(self.data_dir, category, name), self.index)
 
     def check(self, category: str, name: str) -> bool:

@@ -1,7 +1,7 @@
-"""What fields draw of the stored arrays of a shape: subsampling, noise, augmentation. Jitted, on the device, from a key.
+"""Subsampling, noise and augmentation: what fields draw from the stored arrays of a shape. Jittable functions of a key.
 
-T query points, N labelled points and M surface samples of a row, P points of a cloud, S pixels on each side of a picture. In
-training a row has whole chunks of stored samples, in evaluation all of a shape. `data` is the group of a config.
+T labelled points and N surface samples of a row, P points of an input cloud. In training a row has whole chunks of stored
+points, in evaluation all of a shape. `data` is the group `config.data`.
 """
 
 import jax
@@ -18,15 +18,16 @@ def as_float(x: jax.Array) -> jax.Array:
 
 
 def occupancies(row: dict) -> jax.Array:
-    """Occupancies [N] f32 {0, 1} of a row's labelled points."""
+    """Occupancies [T] f32 in {0, 1} of the labelled points of a row."""
     return as_float(jnp.unpackbits(row['occ'].ravel(), count=len(row['points'])))
 
 
 def draw_points(key: jax.Array, row: dict, data: ConfigDict) -> dict:
-    """`num_points_per_step` different ones: from each chunk the `num_near_points` nearest to the surface, which decide where
-    the boundary lies, and one from each of equal shells of the others; of several chunks each gives its share.
+    """`num_points_per_step` distinct labelled points, stratified by their distance to the surface.
 
-    num_near_points = 0 takes the points as the dataset draws them, in the paper uniformly (section 3.1).
+    `num_near_points` of them are the nearest to the surface, which decide where the boundary lies; the others are one from
+    each of shells that hold equally many points. Every chunk of the row gives an equal share. num_near_points = 0 keeps the
+    distribution of the dataset, in the paper the uniform one (section 3.1).
     """
     num_chunks = len(row['points']) // CHUNK_POINTS
     shares = [
@@ -44,8 +45,8 @@ def draw_points(key: jax.Array, row: dict, data: ConfigDict) -> dict:
 
 
 def all_points(key: jax.Array, row: dict, data: ConfigDict) -> dict:
-    """All of them; 'subset' int32 [T] are the places among them of as many points as training draws, everywhere in the cube."""
-    # The first chunk is a sample of the whole cube, in it the points are ordered by their distance to the surface.
+    """All labelled points; 'subset' int32 [num_points_per_step]: indices of as many as training draws, from the whole cube."""
+    # The first chunk is a sample of the whole cube, sorted by the distance to the surface.
     num_drawn = data.get('num_points_per_step', CHUNK_POINTS)
     last = min(len(row['points']), max(CHUNK_POINTS, num_drawn)) - 1
     subset = np.linspace(0, last, num_drawn).round().astype(np.int32)
@@ -53,7 +54,7 @@ def all_points(key: jax.Array, row: dict, data: ConfigDict) -> dict:
 
 
 def draw_samples(key: jax.Array, row: dict, data: ConfigDict) -> dict:
-    """`num_target_points` of them with their normals."""
+    """`num_target_points` distinct surface samples with their normals."""
     start = _window_start(key, len(row['surface']), data.num_target_points)
     return {
         'surface': as_float(jax.lax.dynamic_slice_in_dim(row['surface'], start, data.num_target_points)),
@@ -66,7 +67,7 @@ def all_samples(key: jax.Array, row: dict, data: ConfigDict) -> dict:
 
 
 def _window_start(key: jax.Array, num_stored: int, num_drawn: int) -> jax.Array:
-    """Where a window of num_drawn of num_stored samples starts, uniformly. Raises InputError when there are too few."""
+    """Uniform start of a contiguous slice of num_drawn out of num_stored samples. Raises InputError when there are too few."""
     if num_drawn > num_stored:
         raise InputError(
             f'config.data: expected at most the {num_stored} surface samples of a shape, found {num_drawn} to draw'
@@ -75,7 +76,7 @@ def _window_start(key: jax.Array, num_stored: int, num_drawn: int) -> jax.Array:
 
 
 def draw_scene(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
-    """`num_input_points` different surface samples [P, 3] with Gaussian noise of `noise_std`."""
+    """`num_input_points` distinct surface samples [P, 3] with Gaussian noise of standard deviation `noise_std`."""
     window_key, noise_key = jax.random.split(key)
     start = _window_start(window_key, len(row['surface']), data.num_input_points)
     points = as_float(jax.lax.dynamic_slice_in_dim(row['surface'], start, data.num_input_points))
@@ -83,7 +84,7 @@ def draw_scene(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
 
 
 def draw_cloud(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
-    """As of a scene; with `partial` of a part of the shape."""
+    """As `draw_scene`; with `partial` from a part of the shape alone."""
     if not data.partial:
         return draw_scene(key, row, data)
     part_key, noise_key = jax.random.split(key)
@@ -92,12 +93,14 @@ def draw_cloud(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
 
 
 def _draw_part(key: jax.Array, surface: jax.Array, num_points: int) -> jax.Array:
-    """Of points [P, 3] those in the lower part of the extent along a random axis, 70 to 100 % of it: num_points of them, with
-    replacement, as the official code draws partial clouds (Peng et al., ECCV 2020)."""
+    """num_points of those surface samples [N, 3] that lie in the lower 70 to 100 % of the extent along a random axis.
+
+    With replacement, as the official code draws partial clouds (Peng et al., ECCV 2020).
+    """
     axis_key, share_key, points_key = jax.random.split(key, 3)
     place = surface[:, jax.random.randint(axis_key, (), 0, 3)]
     beyond = place - place.min() > jax.random.uniform(share_key, minval=0.7) * (place.max() - place.min())
-    kept = jnp.argsort(beyond)  # stable: first those that are kept
+    kept = jnp.argsort(beyond)  # those that are kept come first
     return surface[kept[jax.random.randint(points_key, (num_points,), 0, (~beyond).sum())]]
 
 
@@ -113,8 +116,8 @@ def draw_image(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
 def resize_view(
     view: jax.Array, size: int, side: jax.Array | float = 1.0, corner: jax.Array | float = 0.0
 ) -> jax.Array:
-    """A view [H, H, 3] uint8 -> [size, size, 3] in [0, 1], of its part from `corner` on with edge `side`, shares of the
-    picture."""
+    """Crop and resize a view [H, H, 3] uint8 -> [size, size, 3] in [0, 1]: the square from `corner` (row, column) with edge
+    `side`, as fractions of the image."""
     view = as_float(view) / 255
     scale = size / (side * len(view))
     shift = jnp.broadcast_to(-corner * len(view) * scale, (2,))
@@ -127,6 +130,6 @@ def unpack_voxels(row: dict) -> jax.Array:
 
 
 def draw_labels(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
-    """The first half of the labelled points with their occupancies [N / 2, 4]; the other half is for the score."""
+    """The first half of the labelled points with their occupancies [T / 2, 4]; the other is scored (`fields.held_out`)."""
     labelled = jnp.concatenate([as_float(row['points']), occupancies(row)[:, None]], axis=1)
     return labelled[: len(labelled) // 2]

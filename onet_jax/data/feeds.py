@@ -1,4 +1,4 @@
-"""The training feeds by name, and what happens where a dataset does not fit into memory."""
+"""Training input pipelines (feeds) by name, and the fallback to streaming for a dataset that does not fit into memory."""
 
 import importlib.util
 from pathlib import Path
@@ -12,12 +12,12 @@ FEEDS = {'tfds': tfds_feed, 'resident': resident_feed}
 
 
 def open_feed(name: str, data_dir: str | Path, need: Need, **options) -> Feed:
-    """The feed `config.data.feed` = name of the train split.
+    """The feed of the train split that `config.data.feed` = name asks for.
 
-    Where TensorFlow is installed a split too large for the resident feed is streamed instead, and a message says so; without
-    it DoesNotFitError, an InputError, is raised. The two draw their batches in different orders, so that of several processes
-    all stream what is too large for one; each calls this. options: what both take, `batch_size`, `seed`, `rows` and
-    `bad_examples`.
+    A split too large for the resident feed is streamed instead, with a message, where TensorFlow is installed; else
+    DoesNotFitError, an InputError, is raised. The two feeds differ in the order of their batches: if the split is too large
+    for one process, all processes stream it. Every process has to call this. options: `batch_size`, `seed`, `rows` and
+    `bad_examples`, as of both feeds.
     """
     feed, too_large = None, None
     try:

@@ -1,11 +1,12 @@
-"""Fields: what a config can ask for by name, as inputs of a network (`data.inputs`) and as its targets (`data.targets`).
+"""Fields: the named inputs (`config.data.inputs`) and targets (`config.data.targets`) of a network, and batches of them.
 
-A field knows which columns of a dataset it reads, draws its part of a batch on the device from a key, reads itself from a
-user's file, and shows itself. A batch is {'inputs': {name: [B, ...]}, 'targets': {name: [B, ...]}, 'row': [B], 'mask': [B]}.
+A field names the stored columns that it needs, draws its part of a batch on the device from a key, reads itself from a user's
+file, and says how it is displayed. A batch is {'inputs': {name: [B, ...]}, 'targets': {name: [B, ...]}, 'row': [B],
+'mask': [B]}.
 
-B batch, T query points, N labelled points and M surface samples of a row, P points of a cloud, S pixels on each side of a
-picture. Every row draws from its own key, so a part of a batch gives the same rows as the whole. Query points are the stored
-float16 values, never jittered: their labels are exact for these values.
+B batch, T labelled points, N surface samples, P points of an input cloud, S pixels along each side of an image. Every row
+draws from its own key, so a part of a batch has the same rows as the whole. Labelled points are the stored float16 values,
+never jittered: their labels are exact for these values.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -30,34 +31,34 @@ from onet_jax.geometry.solid import make_solid
 from onet_jax.geometry.voxels import read_binvox
 
 OBJECT_FRAME = Frame(np.zeros(3), 1.0)
-NUM_FITTED_POINTS = 16_384  # labelled points that a mesh is turned into
+NUM_FITTED_POINTS = 16_384  # labelled points that are drawn from a mesh, to fit a code to
 
 
 class Field(NamedTuple):
-    """One entry of the table below. `data` is the group of a config."""
+    """One entry of `FIELDS`. `data` is the group `config.data`."""
 
     columns: tuple[str, ...]
     draw: Callable  # (key, row, data) -> {name: array} in training; the row has whole chunks of stored samples
     draw_all: Callable | None = None  # the same in evaluation, where the row has all of a shape; None: as in training
-    # Different labelled points, and different surface samples, that a training row is drawn from.
+    # How many distinct labelled points and surface samples a training row needs.
     num_points: Callable[[ConfigDict], int] = lambda data: 0
     num_samples: Callable[[ConfigDict], int] = lambda data: 0
-    # Of an input that a user can give: a file or a folder -> its sources; (source, data, seed) -> ({name: array}, frame).
+    # Of an input that is read from files: find(file or folder) -> sources; read(source, data, seed) -> ({name: array}, frame).
     find: Callable[[str | Path], list[Source]] | None = None
     read: Callable | None = None
-    show: Callable | None = None  # array -> points [K, 3] or pixels [H, W, 3] uint8; None: nothing to see
-    is_object: bool = False  # it shows one whole object, so that codes of two inputs can be compared
-    unseen: str = ''  # the field that stands in for it where a shape is not of the training split
+    show: Callable | None = None  # array -> points [N, 3] or pixels [H, W, 3] uint8; None: it is not displayed
+    is_object: bool = False  # it is of one whole object, so that the codes of two inputs can be compared
+    unseen: str = ''  # the field that replaces it for shapes outside the training split
 
 
 def subsample(cloud: np.ndarray, num_points: int, seed: int) -> np.ndarray:
-    """num_points of a cloud [P, 3] at random; a cloud with fewer points repeats some of them."""
+    """num_points of a cloud [P, 3] at random; with replacement where the cloud has fewer."""
     rng = np.random.default_rng(seed)
     return cloud[rng.choice(len(cloud), num_points, replace=len(cloud) < num_points)]
 
 
 def normalised_cloud(cloud: np.ndarray, num_points: int, seed: int) -> tuple[np.ndarray, Frame]:
-    """A cloud [P, 3] in any frame -> num_points of it, float32 in object coordinates, as in training, and its frame."""
+    """A cloud [P, 3] in any frame -> num_points of its points in object coordinates, float32, and the frame."""
     frame = normalise(cloud)
     return frame.to_object(subsample(cloud, num_points, seed)).astype(np.float32), frame
 
@@ -68,9 +69,9 @@ def _read_cloud(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Fram
 
 
 def _read_scene(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
-    """All points of a scan, in the unit in which a cell of the network has the edge `cell_size`.
+    """All points of a scan, scaled so that a cell of the sliding-window network has the edge `cell_size`.
 
-    `scan_cell` is the edge of a cell in the unit of the scan; 0 chooses it such that a cell has as many points as in training.
+    `scan_cell` is the edge of a cell in the unit of the scan; 0 chooses it so that a cell holds as many points as in training.
     """
     cloud = load_cloud(source.path)
     cell = data.scan_cell or matching_cell(cloud, data.cell_size, data.num_input_points, seed)
@@ -99,7 +100,7 @@ def _occupied_centres(voxels: np.ndarray) -> np.ndarray:
 
 
 def _read_labels(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
-    """Uniform points of the cube with the occupancies of a mesh, which may be open (see `geometry/solid.py`)."""
+    """Uniform points of the sampled cube, labelled by a mesh, which may be open (see `geometry/solid.py`)."""
     try:
         solid = make_solid(load_mesh(source.path))
     except InputError as error:
@@ -110,7 +111,7 @@ def _read_labels(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Fra
 
 
 def held_out(targets: dict, inputs: dict) -> dict:
-    """The targets without the labelled points that an input contains: they are for the score."""
+    """The targets without the labelled points to which a code was fitted: these are not scored."""
     if 'labels' not in inputs:
         return targets
     first = inputs['labels'].shape[1]
@@ -118,18 +119,18 @@ def held_out(targets: dict, inputs: dict) -> dict:
 
 
 def _single(name: str, draw: Callable) -> Callable:
-    """A draw that gives one array, under the name of its field."""
+    """The draw function of a field of one array, which has the name of the field."""
     return lambda key, row, data: {name: draw(key, row, data)}
 
 
 find_clouds = partial(find_files, formats=CLOUD_FORMATS)
 find_meshes = partial(find_files, formats=MESH_FORMATS)
 FIELDS = {
-    # f32 [B, T, 3] and [B, T] in {0, 1}; in evaluation all points, and 'subset' int32 [B, T]
+    # 'points' f32 [B, T, 3], 'occ' f32 [B, T] in {0, 1}; in evaluation all of them, and 'subset' int32 (see `draws.all_points`)
     'volume_points': Field(
         ('points', 'occ'), draws.draw_points, draws.all_points, num_points=lambda data: data.num_points_per_step
     ),
-    # f32 [B, N, 3] twice: 'surface' and outward unit 'normals'; in evaluation all samples
+    # 'surface' and outward unit 'normals', f32 [B, N, 3] each; in evaluation all of them
     'surface_samples': Field(
         ('surface', 'normals'), draws.draw_samples, draws.all_samples, num_samples=lambda data: data.num_target_points
     ),
@@ -143,7 +144,7 @@ FIELDS = {
         show=np.asarray,
         is_object=True,
     ),
-    # f32 [B, P, 3] in units in which a cell of the sliding-window network has the edge `cell_size`; of a scan all its points
+    # f32 [B, P, 3] in the unit in which a cell of the sliding-window network has the edge `cell_size`; of a scan all its points
     'scene': Field(
         ('surface',),
         _single('scene', draws.draw_scene),
@@ -164,9 +165,9 @@ FIELDS = {
     ),
     # f32 [B, 137, 137] in [0, 1], of the same view: 1 where the object fills the pixel
     'alpha': Field(('alpha',), _single('alpha', lambda key, row, data: draws.as_float(row['alpha']) / 255)),
-    # f32 [B, 137, 137] along the camera's axis, of the same view; 0 where nothing is seen
+    # f32 [B, 137, 137] along the camera's axis, of the same view; 0 is background
     'depth': Field(('depth',), _single('depth', lambda key, row, data: draws.as_float(row['depth']) / DEPTH_STEPS)),
-    # f32 [B, 3, 4] and [B, 3, 3], of the same view (see `geometry/cameras.py`)
+    # 'world_mat' f32 [B, 3, 4], 'camera_mat' f32 [B, 3, 3], of the same view (see `geometry/cameras.py`)
     'camera': Field(
         ('world_mat', 'camera_mat'), lambda key, row, data: {name: row[name] for name in ('world_mat', 'camera_mat')}
     ),
@@ -179,7 +180,7 @@ FIELDS = {
         show=_occupied_centres,
         is_object=True,
     ),
-    # int32 [B], the number of the shape in the training split
+    # int32 [B], the position of the shape in the training split: its code is learned (auto-decoding)
     'index': Field(
         (),
         _single('index', lambda key, row, data: row['index']),
@@ -187,7 +188,7 @@ FIELDS = {
         read=_read_labels,
         unseen='labels',
     ),
-    # f32 [B, N / 2, 4], points and their occupancies
+    # f32 [B, T / 2, 4], points and their occupancies: a code is fitted to them (auto-decoding)
     'labels': Field(
         ('points', 'occ'), _single('labels', draws.draw_labels), show=lambda labels: labels[labels[:, 3] > 0.5, :3]
     ),
@@ -214,7 +215,7 @@ def find_fields(data: ConfigDict) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def find_need(data: ConfigDict) -> Need:
-    """What a training row takes of a shape."""
+    """The columns, and how many distinct points and samples, that a training row reads."""
     inputs, targets = find_fields(data)
     fields = [FIELDS[name] for name in (*inputs, *targets)]
     columns = tuple(name for name in COLUMNS if any(name in field.columns for field in fields))
@@ -224,7 +225,7 @@ def find_need(data: ConfigDict) -> Need:
 
 
 def make_transform(data: ConfigDict) -> Callable[[jax.Array, dict], dict]:
-    """transform(key, raw training batch) -> batch, jittable. Raises InputError for a config that no dataset satisfies."""
+    """transform(key, raw training batch) -> batch, jittable. Raises InputError as `find_fields` does."""
     inputs, targets = find_fields(data)
     return _transform(data, inputs, targets, training=True)
 
@@ -232,7 +233,7 @@ def make_transform(data: ConfigDict) -> Callable[[jax.Array, dict], dict]:
 def make_evaluation_transform(
     data: ConfigDict, inputs: Sequence[str], targets: Sequence[str]
 ) -> Callable[[jax.Array, dict], dict]:
-    """transform(key, raw evaluation batch) -> batch, jittable: whole shapes, pictures without augmentation."""
+    """transform(key, raw evaluation batch) -> batch, jittable: whole shapes, images without augmentation."""
     return _transform(data, inputs, targets, training=False)
 
 
@@ -258,22 +259,22 @@ def _transform(data: ConfigDict, inputs: Sequence[str], targets: Sequence[str], 
 
 
 def evaluation_key(seed: int) -> jax.Array:
-    """The key of all evaluations of a run: rows fold their position into it. Weights and training use other keys."""
+    """The key of all evaluations of a run, into which each row folds its position. Weights and training use other keys."""
     return jax.random.fold_in(jax.random.key(seed), 2**31)
 
 
 def unseen_inputs(inputs: Sequence[str], split: str) -> tuple[str, ...]:
-    """The fields that are the inputs for shapes of a split: what tells training shapes apart says nothing of others."""
+    """The input fields for shapes of a split: outside the training split `Field.unseen` replaces the index of a shape."""
     return tuple((split != 'train' and FIELDS[name].unseen) or name for name in inputs)
 
 
 def columns_of(names: Collection[str]) -> tuple[str, ...]:
-    """The columns that some fields read."""
+    """The columns that the fields `names` read, in the order of the schema."""
     return tuple(name for name in COLUMNS if any(name in FIELDS[field].columns for field in names))
 
 
 def example_batch(data: ConfigDict) -> dict:
-    """A training batch of one empty row, as shapes and types: enough for `Method.init` under `jax.eval_shape`."""
+    """Shapes and dtypes of a training batch of one row: enough for `Method.init` under `jax.eval_shape`."""
     need = find_need(data)
     row = {name: _stored_shape(name, need) for name in need.columns}
     row |= {'index': jax.ShapeDtypeStruct((1,), np.int32), 'row': jax.ShapeDtypeStruct((1,), np.int32)}
@@ -289,7 +290,7 @@ def _stored_shape(name: str, need: Need) -> jax.ShapeDtypeStruct:
 
 
 def read_inputs(data: ConfigDict, source: Source, seed: int) -> tuple[dict, Frame]:
-    """What a network sees of a user's file, {name: array} without a batch axis, and the frame of the first field.
+    """The inputs of a network from a user's file: {name: array} without a batch axis, and the frame of the first field.
 
     Raises OSError or InputError, naming the file, where it cannot be read.
     """
@@ -298,7 +299,7 @@ def read_inputs(data: ConfigDict, source: Source, seed: int) -> tuple[dict, Fram
 
 
 def find_sources(data: ConfigDict, path: str | Path) -> list[Source]:
-    """The files of a user from which the inputs of a network can be read. Raises FileNotFoundError where there is none."""
+    """The files in `path` from which the inputs of a network can be read. Raises FileNotFoundError where there is none."""
     return FIELDS[_readable(data)[0]].find(path)
 
 
@@ -314,7 +315,7 @@ def _readable(data: ConfigDict) -> tuple[str, ...]:
 
 
 def check_inputs(config: ConfigDict, reads: str) -> None:
-    """Raises InputError where an encoder cannot read what a config gives it."""
+    """Raises InputError unless `reads`, the field that the encoder takes, is the one input of the config."""
     names = input_names(config.data)
     if names != (reads,):
         raise InputError(
@@ -323,27 +324,27 @@ def check_inputs(config: ConfigDict, reads: str) -> None:
 
 
 def input_names(data: ConfigDict) -> tuple[str, ...]:
-    """The fields that a network sees, in its order."""
+    """The input fields, in the order in which the network takes them."""
     return tuple(data.inputs)
 
 
 def has_input(data: ConfigDict) -> bool:
-    """Whether a network is conditioned on something."""
+    """Whether a network is conditioned on an input."""
     return 'none' not in data.inputs
 
 
 def shows_objects(data: ConfigDict) -> bool:
-    """Whether the inputs of a network show one whole object, so that the codes of two of them can be compared."""
+    """Whether each input is of one whole object, so that the codes of two of them can be compared."""
     return all(FIELDS[name].is_object for name in data.inputs)
 
 
 def sees_views(data: ConfigDict) -> bool:
-    """Whether an input of a network is a view of a shape, of which there are several."""
+    """Whether an input is one of the views of a shape."""
     return any(COLUMNS[column].per == 'view' for name in data.inputs for column in FIELDS[name].columns)
 
 
 def show(inputs: dict[str, np.ndarray]) -> np.ndarray | None:
-    """What is to be seen of the inputs of one shape: points [K, 3] or pixels [H, W, 3] uint8; None where there is nothing."""
+    """The inputs of one shape for display: points [N, 3] or pixels [H, W, 3] uint8; None where none can be displayed."""
     return next(
         (FIELDS[name].show(array) for name, array in inputs.items() if name in FIELDS and FIELDS[name].show), None
     )

@@ -1,4 +1,4 @@
-"""Reading pictures into the frame that the networks were trained on. H and W pixels."""
+"""Photos as inputs: square, on white, as the renderings that the networks are trained on."""
 
 from pathlib import Path
 
@@ -14,12 +14,12 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in px
 
 
 def load_image(path: str | Path, size: int, box: Box | None = None) -> np.ndarray:
-    """A picture, or the part of it in a box, as a square on white: [size, size, 3] float32, RGB in [0, 1].
+    """Read an image, or the part of it in a box, as a square on white: [size, size, 3] float32, RGB in [0, 1].
 
-    What is transparent becomes white and the shorter side is filled with white, as around the renderings that the
-    networks learn from; the object should fill most of the picture. The official code squeezes photos to a square instead,
-    which makes shapes of proportions that no training view has. box: left, top, right, bottom in px. Raises
-    FileNotFoundError, or InputError that names the file, for a picture that cannot be read or a box outside of it.
+    Transparent pixels become white and the shorter side is padded with white, as the background of the training renderings is;
+    the object should fill most of the image. The official code resizes photos to a square without keeping their aspect ratio,
+    which distorts the shape. box: left, top, right, bottom in px. Raises FileNotFoundError, or InputError that names the file,
+    for an image that cannot be read or a box outside of it.
     """
     path = Path(path)
     if not path.is_file():
@@ -43,7 +43,7 @@ def load_image(path: str | Path, size: int, box: Box | None = None) -> np.ndarra
 
 
 def _whole_pixels(path: Path, box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The pixels of a picture of `size` (width, height) that a box touches."""
+    """The pixels of an image of `size` (width, height) that a box touches. Raises InputError for a box outside of it."""
     low, high = np.clip(np.reshape(box, (2, 2)), 0, size)
     if not (low < high).all():
         raise InputError(f'{path}: expected a box in the picture of {size[0]} x {size[1]} px, found {box}')
