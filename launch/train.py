@@ -35,7 +35,8 @@ flags.mark_flag_as_required('config')
 
 def main(_):
     if PRINT_CONFIG.value:
-        print(describe(CONFIG.value, config_flags.get_config_filename(flags.FLAGS['config'])))
+        file, _, _ = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')
+        print(describe(CONFIG.value, file))
         return
     if WORKDIR.value is None:
         raise InputError('--workdir: expected the folder of the run, found none; give a new folder or one to go on in')

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import io
 import sys
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,10 @@ def launch(name: str, *arguments: object) -> Done:
         contextlib.chdir(ROOT),
         contextlib.redirect_stdout(stdout),
         contextlib.redirect_stderr(stderr),
+        warnings.catch_warnings(),
     ):
+        # ml_collections loads the files of configs in an old way.
+        warnings.filterwarnings('ignore', r'the load_module\(\) method is deprecated', DeprecationWarning)
         patch.setattr(sys, 'argv', [name, *map(str, arguments)])
         # absl.app also sets up the process, once.
         patch.setattr(app, 'run', lambda main, flags_parser: sys.exit(main(flags_parser(sys.argv))))

@@ -4,12 +4,14 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from model_configs import small_config
 
 import onet_jax
-from onet_jax.errors import InputError
 from onet_jax.files import write_json
 from onet_jax.run import at_resolution, at_threshold, calibrate_run, change, load_run
 from onet_jax.training.checkpoints import read_config
+
+CLOUD = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 30, 3)).astype(np.float32)
 
 
 @pytest.fixture
@@ -20,12 +22,18 @@ def own_workdir(workdir, tmp_path):
 
 def test_a_trained_network_is_functions_and_weights(workdir):
     model, params = onet_jax.load(workdir)
-    cloud = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 30, 3)).astype(np.float32)
-    cond = model.encode(params, cloud)
+    cond = model.encode(params, CLOUD)
     logits = model.occupancy(params, np.zeros((1, 7, 3), np.float32), cond)
     assert logits.shape == (1, 7)
     assert np.isfinite(logits).all()
     assert {len(x.sharding.device_set) for x in jax.tree.leaves(params)} == {1}
+
+
+def test_a_run_has_the_config_and_the_dataset_of_its_training(workdir, dataset):
+    run = load_run(workdir)
+    assert run.config.to_dict() == small_config().to_dict()
+    assert (run.data_dir, run.step, run.threshold_from) == (dataset, 4, 'config')
+    assert {'params', 'batch_stats'} == set(run.params)
 
 
 def test_a_folder_that_is_no_workdir_is_named(tmp_path, workdir):
@@ -70,32 +78,35 @@ def test_a_calibrated_threshold_belongs_to_its_checkpoint(own_workdir, dataset, 
     assert 'calibration.json: chosen for the checkpoint of step 2, not for step 4: ignored' in line
     for content in ('{', '[1]', '{"step": 4}'):
         (own_workdir / 'calibration.json').write_text(content)
-        with pytest.raises(InputError, match=r'calibration.json: expected what .*--calibrate` writes'):
+        with pytest.raises(ValueError, match=r'calibration.json: expected what .*--calibrate` writes'):
             load_run(own_workdir)
 
 
-def test_a_run_has_the_values_that_are_asked_for_and_stays_what_it_was(workdir):
+@pytest.mark.parametrize('resolution', [64, 128, 256, 512])
+def test_a_run_has_the_resolution_that_is_asked_for(workdir, resolution):
     run = load_run(workdir)
-    for resolution in (64, 128, 256, 512):
-        mesh = at_resolution(run, resolution).config.mesh
-        assert (mesh.resolution, mesh.resolution << mesh.upsampling_steps) == (32, resolution)
-    assert run.config.mesh.resolution == 8
-    with pytest.raises(
-        InputError, match=r'config\.mesh\.simplify: expected a method that has it, found onet without it'
-    ):
-        change(run, 'mesh', simplify=True)
+    mesh = at_resolution(run, resolution).config.mesh
+    assert (mesh.resolution, mesh.resolution << mesh.upsampling_steps) == (32, resolution)
+    assert run.config.mesh.resolution == 8, 'the run itself stays as it is'
 
 
 def test_meshes_are_made_at_the_threshold_of_the_run(workdir):
     run = load_run(workdir)
-    cloud = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 30, 3)).astype(np.float32)
-    model, params = onet_jax.load(workdir)
-    logits = model.occupancy(params, cloud, model.encode(params, cloud))
+    model, params = run.method.model, run.params
+    logits = model.occupancy(params, CLOUD, model.encode(params, CLOUD))
     volumes = []
     for threshold in jax.nn.sigmoid(np.quantile(logits, [0.2, 0.6])).tolist():
-        method = at_threshold(run, threshold, 'a test').method
-        (mesh,) = method.predict(params, {'cloud': cloud}, jax.random.key(0))
+        other = at_threshold(run, threshold, 'a test')
+        assert (other.config.eval.threshold, other.threshold_from) == (threshold, 'a test')
+        (mesh,) = other.method.predict(params, {'cloud': CLOUD}, jax.random.key(0))
         volumes.append(mesh.volume)
     assert volumes[0] > volumes[1] > 0
-    with pytest.raises(InputError, match=r'threshold: expected a probability between 0 and 1, found 1\.0'):
+    with pytest.raises(ValueError, match=r'threshold: expected a probability between 0 and 1, found 1\.0'):
         at_threshold(run, 1.0, 'a test')
+
+
+def test_a_key_that_a_method_does_not_have_is_named(workdir):
+    run = load_run(workdir)
+    with pytest.raises(ValueError, match=r"config.data.scan_cell: expected a method that has it, found onet.*'inputs'"):
+        change(run, 'data', scan_cell=1.0)
+    assert 'scan_cell' not in run.config.data

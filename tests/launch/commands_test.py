@@ -1,32 +1,34 @@
-"""The entry points as a user runs them, above all with wrong input: one clear message, exit code 1, no traceback."""
+"""The entry points as a user runs them, above all with wrong input: one clear message, exit code 1, no traceback.
+
+All but those of the last part run in this process (see `entry_points.py`).
+"""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import trimesh
+from entry_points import ROOT, launch
+from parity.golden import find_golden
 
-from benchmarks.golden import find_golden
 from configs import onet_unconditional
 from onet_jax.data import records
 from onet_jax.training.loop import train
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def launch(name, *args):
-    return launch_with({}, name, *args)
-
-
-def launch_with(variables, name, *args):
-    environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'} | variables
-    command = [sys.executable, '-W', 'error::DeprecationWarning:onet_jax', '-m', f'launch.{name}', *map(str, args)]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+TINY = '--config=configs/onet_points.py:tiny'
+# Widths and numbers with which the networks of this file run in milliseconds.
+SMALL = [
+    '--config.model.cond_size=8',
+    '--config.model.encoder_hidden_size=8',
+    '--config.model.decoder_hidden_size=8',
+    '--config.mesh.resolution=8',
+    '--config.mesh.upsampling_steps=0',
+]
 
 
 def assert_fails(done, *messages):
@@ -35,9 +37,6 @@ def assert_fails(done, *messages):
     for message in messages:
         assert message in done.stderr
     assert done.stderr.count('error:') == 1
-
-
-TINY = '--config=configs/onet_points.py:tiny'
 
 
 @pytest.fixture
@@ -64,6 +63,13 @@ def test_training_reports_bad_data(broken_dataset, tmp_path):
         (['--config=configs/onet_points.py:huge'], ["expected a variant of ('tiny', ", "found 'huge'"]),
         ([TINY, '--config.optim.learning_rat=1'], ['learning_rat', 'learning_rate']),
         ([TINY, '--config.optim.learning_rate=fast'], ['learning_rate', 'fast']),
+        ([TINY, '--config.train.num_steps=1.5'], ['num_steps', '1.5']),
+        ([TINY, '--config.eval.sample=perhaps'], ['sample', 'perhaps']),
+        ([TINY, '--config.data.inputs=(3,)'], ['inputs', '3']),
+        ([TINY, '--config.model=onet'], ['model', 'onet']),
+        ([TINY, '--config.trian.num_steps=1'], ['trian']),
+        ([TINY, '--max_bad_examples=many'], ['max_bad_examples', 'many']),
+        ([TINY, '--wrokdir=w'], ['wrokdir', 'workdir']),
         ([], ['config']),
     ],
 )
@@ -72,11 +78,29 @@ def test_training_reports_bad_flags(tmp_path, flags, messages):
     assert not (tmp_path / 'w').exists()
 
 
+def test_a_config_is_printed_without_a_workdir_and_trained_with_one():
+    done = launch('train', TINY, '--config.train.num_steps=77', '--print_config')
+    assert (done.returncode, done.stderr) == (0, '')
+    assert "\n    inputs: ('cloud',)" in done.stdout
+    assert 'num_steps: 77' in done.stdout
+    assert 'noise_std: 0.005  # of the input points' in done.stdout
+    assert_fails(launch('train', TINY), '--workdir: expected the folder of the run, found none')
+
+
 def test_training_refuses_the_workdir_of_another_config(workdir, dataset):
     done = launch('train', TINY, f'--workdir={workdir}', f'--data_dir={dataset}')
     assert_fails(
         done, 'this workdir belongs to another config', 'config.model.cond_size: 12 in the workdir, ', 'asked for'
     )
+
+
+def test_what_is_no_error_of_the_input_keeps_its_traceback(tmp_path, dataset, monkeypatch):
+    """A ValueError of JAX says nothing to a user: it is a defect."""
+    monkeypatch.setattr('onet_jax.training.loop.train', lambda *_, **__: jnp.broadcast_to(jnp.zeros(3), (2, 4)))
+    with pytest.raises(ValueError, match='broadcast'):
+        launch('train', TINY, f'--workdir={tmp_path}/w', f'--data_dir={dataset}')
+    with pytest.raises(ValueError, match='--workdir: expected the folder of the run'):
+        launch('train', TINY, '--traceback')
 
 
 @pytest.mark.parametrize(
@@ -95,51 +119,26 @@ def test_reconstruction_reports_bad_clouds(workdir, tmp_path, points, message):
     assert [path.name for path in (tmp_path / 'out').iterdir()] == ['manifest.json']
 
 
+@pytest.mark.parametrize(
+    'flags, message',
+    [
+        (['--cell=2'], 'config.data.scan_cell: expected a method that has it, found onet without it'),
+        (['--threshold=1.5'], 'threshold: expected a probability between 0 and 1, found 1.5'),
+        (['--resolution=100'], 'resolution'),
+        (['--resolution=512', '--max_memory_gb=0.1'], '--resolution: expected a grid of at most 0.1 GB, found 3.0 GB'),
+        (['--format=usd'], 'expected one of the formats ply'),
+    ],
+)
+def test_reconstruction_reports_bad_flags(workdir, tmp_path, flags, message):
+    np.save(tmp_path / 'cloud.npy', np.eye(3))
+    done = launch('reconstruct', f'--workdir={workdir}', f'--input={tmp_path}', f'--output={tmp_path}/out', *flags)
+    assert_fails(done, message)
+    assert not (tmp_path / 'out').exists()
+
+
 def test_a_folder_that_is_no_workdir_is_named(tmp_path):
     done = launch('evaluate', f'--workdir={tmp_path}/nowhere')
     assert_fails(done, f'{tmp_path}/nowhere/config.json: expected a workdir')
-
-
-@pytest.mark.slow
-def test_prepare_train_evaluate_reconstruct_and_refine(tmp_path):
-    """The whole road in five commands, without a warning."""
-    data, run = f'{tmp_path}/data', f'{tmp_path}/run'
-    small = ['--config.train.num_steps=3', '--config.train.batch_size=2', '--config.optim.warmup_steps=1']
-    commands = [
-        ('prepare', f'--data_dir={data}', '--families=mug', '--num_shapes_per_family=3', '--num_points=2100'),
-        ('train', TINY, f'--workdir={run}', f'--data_dir={data}', *small, '--config.eval.threshold=0.05'),
-        ('evaluate', f'--workdir={run}', '--threshold=0.05'),
-        ('reconstruct', f'--workdir={run}', f'--input={tmp_path}/scan.ply', f'--output={tmp_path}/out', '--format=obj'),
-        (
-            'refine',
-            f'--workdir={run}',
-            f'--mesh={tmp_path}/out/scan.obj',
-            f'--input={tmp_path}/scan.ply',
-            f'--output={tmp_path}/fine.stl',
-            '--steps=2',
-            '--simplify_faces=900',
-        ),
-    ]
-    cloud = np.random.default_rng(0).normal(size=(500, 3)) * 40 + 7
-    trimesh.PointCloud(cloud).export(tmp_path / 'scan.ply')
-    outputs = {}
-    for name, *args in commands:
-        done = launch(name, *args)
-        assert done.returncode == 0, done.stderr
-        assert 'warning' not in done.stderr.lower(), done.stderr
-        outputs[name] = done.stdout + done.stderr
-    assert 'train 1, val 1, test 1 shapes; 0 rejected' in outputs['prepare']
-    assert 'devices: 1 x cpu' in outputs['train']
-    assert 'step 3/3' in outputs['train']
-    assert 'floor (ground truth against itself)' in outputs['evaluate']
-    assert (tmp_path / 'run' / 'evaluation' / 'test' / 'table.md').read_text() in outputs['evaluate']
-    assert '* threshold: 0.05\n* threshold from: --threshold\n' in outputs['evaluate']
-    mesh = trimesh.load(tmp_path / 'out' / 'scan.obj', force='mesh')
-    assert np.ptp(mesh.bounds, axis=0).max() > 0.2 * np.ptp(cloud, axis=0).max(), "in the user's frame"
-    fine = trimesh.load(tmp_path / 'fine.stl')
-    np.testing.assert_allclose(fine.bounds, mesh.bounds, atol=0.05 * np.ptp(cloud, axis=0).max())
-    assert len(fine.faces) < len(mesh.faces) / 2
-    assert 'after 2 steps' in outputs['refine']
 
 
 def test_evaluate_calibrates_and_scores_the_inputs(workdir, tmp_path):
@@ -165,10 +164,8 @@ def test_evaluate_calibrates_and_scores_the_inputs(workdir, tmp_path):
 def test_convert_reconstruct_and_sample(tmp_path):
     """An official checkpoint to a mesh, in two commands; a file that is none is refused."""
     checkpoint = find_golden('checkpoints/pointcloud_legacydecoder_modelonly.pt')
-    sizes = {'decoder_hidden_size': 16, 'cond_size': 16, 'encoder_hidden_size': 16}
-    small = [f'--config.model.{key}={value}' for key, value in sizes.items()]
-    small += ['--config.mesh.resolution=8', '--config.mesh.upsampling_steps=0']
-    common = ['--config=configs/onet_points.py', *small]
+    sizes = [flag.replace('=8', '=16') if 'size' in flag else flag for flag in SMALL]
+    common = ['--config=configs/onet_points.py', *sizes]
     done = launch('convert', f'--checkpoint={checkpoint}', *common, f'--workdir={tmp_path}/w')
     assert done.returncode == 0, done.stderr
     np.save(tmp_path / 'cloud.npy', np.random.default_rng(0).normal(size=(400, 3)))
@@ -177,6 +174,7 @@ def test_convert_reconstruct_and_sample(tmp_path):
     )
     assert reconstruct.returncode == 0, reconstruct.stderr
     assert (tmp_path / 'o' / 'cloud.ply').exists()
+    assert_fails(launch('evaluate', f'--workdir={tmp_path}/w'), '--data_dir: expected a dataset')
     assert_fails(
         launch('sample', f'--workdir={tmp_path}/w', f'--output={tmp_path}/o'), 'expected a model without input'
     )
@@ -186,13 +184,14 @@ def test_convert_reconstruct_and_sample(tmp_path):
     assert not (tmp_path / 'x').exists()
 
 
-@pytest.mark.slow
 def test_sample_and_interpolate(dataset, tmp_path):
     """The way from a sample to a shape of the run's dataset begins at the mesh of that sample."""
     config = onet_unconditional.get_config('tiny')
     with config.unlocked():
+        config.model.update(latent_size=4, decoder_hidden_size=8)
         config.train.update(num_steps=1, batch_size=2)
-        config.optim.warmup_steps = 0
+        config.data.update(num_points_per_step=64, num_near_points=32)
+        config.optim.update(name='adam', schedule='constant', warmup_steps=0)
         config.mesh.update(resolution=8, upsampling_steps=0)
         config.eval.threshold = 0.05
     train(config, tmp_path / 'run', dataset)
@@ -203,21 +202,10 @@ def test_sample_and_interpolate(dataset, tmp_path):
         launch('interpolate', *common, *ends, f'--output={tmp_path}/way'),
     ):
         assert done.returncode == 0, done.stderr
-        assert 'warning' not in done.stderr.lower(), done.stderr
     names = sorted(path.name for path in (tmp_path / 'way').iterdir())
     assert names == ['000.off', '001.off', '002.off', 'strip.gif', 'strip.png']
     assert (tmp_path / 'way' / '000.off').read_bytes() == (tmp_path / 'samples' / 'sample_001.off').read_bytes()
     assert (tmp_path / 'samples' / 'contact_sheet.png').exists()
-
-
-def test_the_doctor_describes_this_machine():
-    done = launch('doctor')
-    assert done.returncode == 0, done.stdout
-    for line in ('packages: numpy ', 'devices: 1 x cpu (cpu)', 'precision: float32', 'memory: ', 'accelerator: '):
-        assert f'\n{line}' in done.stdout
-    absent = launch_with({'JAX_PLATFORMS': 'cuda'}, 'doctor')
-    assert absent.returncode == 1
-    assert 'broken: JAX does not start' in absent.stdout
 
 
 def test_flags_that_a_kind_of_dataset_does_not_use_are_refused(tmp_path):
@@ -226,3 +214,69 @@ def test_flags_that_a_kind_of_dataset_does_not_use_are_refused(tmp_path):
     assert_fails(
         launch('prepare', f'--data_dir={tmp_path}/d', '--up=z'), '--up: expected no such flag for a dataset of solids'
     )
+
+
+# --- In processes of their own.
+
+
+def command(name, *args, **variables):
+    environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'} | variables
+    command = [sys.executable, '-W', 'error::DeprecationWarning:onet_jax', '-m', f'launch.{name}', *map(str, args)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_an_error_is_one_line_on_a_command_line():
+    assert_fails(command('train', TINY, '--config.optim.learning_rate=fast'), 'learning_rate', 'fast')
+
+
+@pytest.mark.slow
+def test_prepare_train_evaluate_reconstruct_and_refine(tmp_path):
+    """The whole road in five commands, without a warning."""
+    data, run = f'{tmp_path}/data', f'{tmp_path}/run'
+    steps = ['--config.train.num_steps=3', '--config.train.batch_size=2', '--config.optim.warmup_steps=1']
+    commands = [
+        ('prepare', f'--data_dir={data}', '--families=mug', '--num_shapes_per_family=3', '--num_points=2100'),
+        ('train', TINY, f'--workdir={run}', f'--data_dir={data}', *SMALL[:3], *steps, '--config.eval.threshold=0.05'),
+        ('evaluate', f'--workdir={run}', '--threshold=0.05'),
+        ('reconstruct', f'--workdir={run}', f'--input={tmp_path}/scan.ply', f'--output={tmp_path}/out', '--format=obj'),
+        (
+            'refine',
+            f'--workdir={run}',
+            f'--mesh={tmp_path}/out/scan.obj',
+            f'--input={tmp_path}/scan.ply',
+            f'--output={tmp_path}/fine.stl',
+            '--steps=2',
+            '--simplify_faces=900',
+        ),
+    ]
+    cloud = np.random.default_rng(0).normal(size=(500, 3)) * 40 + 7
+    trimesh.PointCloud(cloud).export(tmp_path / 'scan.ply')
+    outputs = {}
+    for name, *args in commands:
+        done = command(name, *args)
+        assert done.returncode == 0, done.stderr
+        assert 'warning' not in done.stderr.lower(), done.stderr
+        outputs[name] = done.stdout + done.stderr
+    assert 'train 1, val 1, test 1 shapes; 0 rejected' in outputs['prepare']
+    assert 'devices: 1 x cpu' in outputs['train']
+    assert 'step 3/3' in outputs['train']
+    assert 'floor (ground truth against itself)' in outputs['evaluate']
+    assert (tmp_path / 'run' / 'evaluation' / 'test' / 'table.md').read_text() in outputs['evaluate']
+    assert '* threshold: 0.05\n* threshold from: --threshold\n' in outputs['evaluate']
+    mesh = trimesh.load(tmp_path / 'out' / 'scan.obj', force='mesh')
+    assert np.ptp(mesh.bounds, axis=0).max() > 0.2 * np.ptp(cloud, axis=0).max(), "in the user's frame"
+    fine = trimesh.load(tmp_path / 'fine.stl')
+    np.testing.assert_allclose(fine.bounds, mesh.bounds, atol=0.05 * np.ptp(cloud, axis=0).max())
+    assert len(fine.faces) < len(mesh.faces) / 2
+    assert 'after 2 steps' in outputs['refine']
+
+
+@pytest.mark.slow
+def test_the_doctor_describes_this_machine():
+    done = command('doctor')
+    assert done.returncode == 0, done.stdout
+    for line in ('packages: numpy ', 'devices: 1 x cpu (cpu)', 'precision: float32', 'memory: ', 'accelerator: '):
+        assert f'\n{line}' in done.stdout
+    absent = command('doctor', JAX_PLATFORMS='cuda')
+    assert absent.returncode == 1
+    assert 'broken: JAX does not start' in absent.stdout
