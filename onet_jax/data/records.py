@@ -1,17 +1,18 @@
-"""The schema of a dataset of shapes and its files: one `.npz` for each shape, and an index. Needs numpy and Pillow only.
+"""The schema of a dataset of shapes, and its files: one `.npz` for each shape, and an index. Imports no JAX, no TensorFlow.
 
 DATA_DIR/dataset.json                      the index: splits, columns, counts, rejected shapes, how it was made
 DATA_DIR/shapes/<category>/<name>.npz      one shape
-DATA_DIR/tfds/                             TFRecords derived from them (see `tfds_builder.py`)
+DATA_DIR/tfds/                             TFRecords made from the shapes (see `tfds_builder.py`)
 
-`COLUMNS` is the schema: the one table of what a shape can have. The writer, the reader, the training records, both feeds, their
-estimates of memory and the evaluation loop over it.
+`COLUMNS` is the schema: the one table of what is stored of a shape. The writer, the reader, the TFRecords, both feeds, their
+memory estimates and evaluation loop over it. `README.md` beside this file has every column with its unit and frame.
 
-N labelled points and M surface samples of a shape, V views. Points are in object coordinates and float16 (spacing below 5e-4 in
-the cube); occupancies were computed on the rounded points, so that the pair is exact. Surface samples are stored in random
-order: any contiguous piece of them is a uniform sample. Labelled points are so chunk by chunk: any whole chunk of 2,048 is a
-uniform sample, and lies in it from the surface outwards, so that a training step finds in one chunk both points near the
-surface and points everywhere. `README.md` beside this file has every column with its unit and frame.
+T labelled points and N surface samples of a shape, V views. Points are float16 in object coordinates (spacing below 5e-4 in the
+cube). Occupancies were computed at the rounded points, so that the labels are exact. The order of the points matters:
+
+    surface samples     random: any contiguous slice is a uniform sample of the surface
+    labelled points     in chunks of 2,048, each a random sample of the cube as the dataset draws it, sorted by the distance to
+                        the surface, nearest first: one chunk has points near the surface and points everywhere
 """
 
 import hashlib
@@ -30,22 +31,22 @@ from onet_jax.data.archives import parse_array, read_members, reject
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically, write_json
 
-VERSION = 5  # raised when the same meshes and settings come out as other files
-CHUNK_POINTS = 2048  # labelled points or surface samples that are stored and drawn together
+VERSION = 5  # of the format; raised when the same meshes and settings give other files
+CHUNK_POINTS = 2048  # labelled points or surface samples in a chunk
 NUM_VOXELS = 32  # on each axis
 VIEW_SIZE = 137  # px, of square views
-DEPTH_STEPS = 1 << 14  # stored depths of one unit; 0 is where nothing is seen
+DEPTH_STEPS = 1 << 14  # quantisation of depth: steps per unit; 0 is background
 SPLITS = ('train', 'val', 'test')
 
 
 class Column(NamedTuple):
-    """What is stored of a shape under one name: an array [*dims], or of each point, sample or view one."""
+    """One stored array of a shape: [*dims], or one such array for each point, sample or view."""
 
     per: str  # 'shape', 'point' (labelled), 'sample' (of the surface) or 'view'
     dtype: type  # bool is stored as packed bits
     dims: tuple[int, ...] = ()
     required: bool = True
-    is_picture: bool = False  # pixels, stored as files: JPEG of colours, PNG of one channel
+    is_picture: bool = False  # images, stored as files: JPEG for RGB, PNG for one channel
 
 
 COLUMNS = {
@@ -65,10 +66,14 @@ COLUMNS = {
     'world_mat': Column('view', np.float32, (3, 4), required=False),
     'camera_mat': Column('view', np.float32, (3, 3), required=False),
 }
-COUNTED = {'point': 'points', 'sample': 'surface', 'view': 'image'}  # whose length says how many there are
+COUNTED = {
+    'point': 'points',
+    'sample': 'surface',
+    'view': 'image',
+}  # the columns whose lengths are the numbers T, N and V
 
-# One shape in object coordinates: category, name and its columns, None for those that it lacks. In its own file's frame, turned
-# y up, a point is at loc + scale * point. A column of pictures is a tuple of V files.
+# One shape: category, name and its columns in object coordinates, None for those that it lacks. In the frame of its own file,
+# rotated to y up, a point is at loc + scale * point. A column of images is a tuple of V files.
 Shape = namedtuple(
     'Shape',
     ('category', 'name', *COLUMNS),
@@ -77,44 +82,44 @@ Shape = namedtuple(
 
 
 class Index(NamedTuple):
-    """What `dataset.json` says."""
+    """The content of `dataset.json`."""
 
     categories: tuple[str, ...]
     splits: dict[str, tuple[tuple[str, str], ...]]  # 'train', 'val', 'test' -> (category, name) of each shape, in order
     columns: tuple[str, ...]  # of every shape
-    num_points: int  # of every shape
-    num_surface_points: int
-    num_views: int  # of every shape; 0 for a dataset without pictures
+    num_points: int  # T, of every shape
+    num_surface_points: int  # N, of every shape
+    num_views: int  # V, of every shape; 0 for a dataset without images
     rejected: dict[str, str]  # 'category/name' -> why the shape is in no split
     source: dict  # how the dataset was made; plain JSON
-    content: str  # digest of the recipes of all its shapes
+    content: str  # digest of the recipes (content hashes) of all its shapes
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many rows a column has of what it is `per`."""
+        """Rows of a column, by what it is `per`."""
         return {'shape': 1, 'point': self.num_points, 'sample': self.num_surface_points, 'view': self.num_views}
 
 
 class Need(NamedTuple):
-    """What a row of a training batch takes of a shape."""
+    """What a row of a training batch reads of a shape."""
 
     columns: tuple[str, ...]
-    num_points: int = 0  # different labelled points
-    num_samples: int = 0  # different surface samples
+    num_points: int = 0  # distinct labelled points
+    num_samples: int = 0  # distinct surface samples
 
     @property
     def chunks(self) -> dict[str, int]:
-        """In whole chunks."""
+        """How many chunks hold the points, and the samples."""
         return {'point': -(-self.num_points // CHUNK_POINTS), 'sample': -(-self.num_samples // CHUNK_POINTS)}
 
 
 class Feed(NamedTuple):
-    """A source of training batches, endless and resumable at any step.
+    """An endless stream of training batches that can start at any step.
 
-    A raw batch has the columns of a `Need` as they are stored: [B, 2048 n, *dims] of n chunks, [B, *dims] of a shape or of one
-    of its views, which are decoded; bool columns are packed bits. And 'index' int32 [B], the shape's position in the split,
-    'row' int32 [B] = arange(B). `fields.py` makes of it what a network sees. A feed of some `rows` delivers these rows of the
-    same batch and no others.
+    A raw batch has the columns of a `Need` as stored: [B, 2048 n, *dims] for n chunks of points or samples, [B, *dims] for
+    columns of a shape or of one of its views. Images are decoded, bool columns are packed bits. Also 'index' int32 [B], the
+    position of the shape in the split, and 'row' int32 [B] = arange(B). `fields.py` makes inputs and targets of it. A feed of
+    some `rows` delivers only these rows of the same batch.
     """
 
     num_shapes: int
@@ -127,12 +132,12 @@ def shape_path(data_dir: str | Path, category: str, name: str) -> Path:
 
 
 def present(shape: Shape) -> tuple[str, ...]:
-    """The columns that a shape has."""
+    """The columns that a shape has, in the order of the schema."""
     return tuple(name for name in COLUMNS if getattr(shape, name) is not None)
 
 
 def write_shape(path: str | Path, shape: Shape) -> None:
-    """Write a shape as an uncompressed `.npz`; the file appears whole or not at all. Its path says category and name."""
+    """Write a shape as an uncompressed `.npz`, atomically. Category and name are those of the path (see `shape_path`)."""
     arrays = {}
     for name in present(shape):
         column, value = COLUMNS[name], getattr(shape, name)
@@ -147,9 +152,9 @@ def write_shape(path: str | Path, shape: Shape) -> None:
 
 
 def read_shape(path: str | Path, index: Index | None = None) -> Shape:
-    """Read and check a shape file; with `index`, also that it has the columns and as many rows as the dataset promises.
+    """Read and validate a shape file against `COLUMNS`; with `index`, also against the columns and counts of the dataset.
 
-    Raises FileNotFoundError without the file, InputError when it is damaged or an array is missing or unlike `COLUMNS`.
+    Raises FileNotFoundError without the file, InputError when it is damaged or an array is missing or of wrong shape or dtype.
     """
     path = Path(path)
     if not path.is_file():
@@ -183,7 +188,7 @@ def _parse_shape(path: Path, index: Index | None) -> Shape:
 
 
 def _parse_column(path: Path, name: str, members: dict[str, bytes]):
-    """A column as it is stored: bits packed, files apart."""
+    """A column as stored: bools as packed bits, images as a tuple of files."""
     column = COLUMNS[name]
     flat = column.dtype is bool or column.is_picture
     dtype = np.dtype(np.uint8 if flat else column.dtype)
@@ -201,7 +206,7 @@ def _parse_column(path: Path, name: str, members: dict[str, bytes]):
 
 
 def encode_picture(pixels: np.ndarray) -> bytes:
-    """Pixels as a picture file: colours [H, W, 3] uint8 as JPEG, one channel [H, W] uint8 or uint16 as PNG."""
+    """Encode pixels as an image file: RGB [H, W, 3] uint8 as JPEG, one channel [H, W] uint8 or uint16 as PNG."""
     stream = io.BytesIO()
     if pixels.ndim == 3:
         Image.fromarray(pixels).save(stream, 'jpeg', quality=95, subsampling=0)
@@ -211,7 +216,7 @@ def encode_picture(pixels: np.ndarray) -> bytes:
 
 
 def decode_picture(name: str, content: bytes) -> np.ndarray:
-    """A file of a column of pictures as pixels [*dims]. Raises InputError for a damaged one or another size."""
+    """Decode an image file of the column `name` to pixels [*dims]. Raises InputError for a damaged file or another size."""
     column = COLUMNS[name]
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -228,7 +233,7 @@ def decode_picture(name: str, content: bytes) -> np.ndarray:
 
 
 def decode_views(path: str | Path, name: str, files: Sequence[bytes]) -> np.ndarray:
-    """Pictures of the shape file `path` as pixels [V, *dims]. Raises InputError, naming it, as `decode_picture`."""
+    """Decode images of the shape file `path` to pixels [V, *dims]. Raises InputError that names it for a damaged one."""
     try:
         return np.stack([decode_picture(name, content) for content in files])
     except InputError as error:
@@ -236,17 +241,17 @@ def decode_views(path: str | Path, name: str, files: Sequence[bytes]) -> np.ndar
 
 
 def write_index(data_dir: str | Path, index: Index) -> None:
-    """Write DATA_DIR/dataset.json; the file appears whole or not at all."""
+    """Write DATA_DIR/dataset.json atomically."""
     write_json(Path(data_dir) / 'dataset.json', {'layout': 'shapes', 'version': VERSION, **index._asdict()})
 
 
 def digest(data_dir: str | Path) -> str:
-    """Which dataset this is: a digest of its index, hence of its shapes."""
+    """SHA-256 of the index of a dataset, and so of its shapes, in hexadecimal digits."""
     return hashlib.sha256((Path(data_dir) / 'dataset.json').read_bytes()).hexdigest()
 
 
 def read_index(data_dir: str | Path) -> Index:
-    """Read DATA_DIR/dataset.json. Raises FileNotFoundError without it, InputError when it cannot be used."""
+    """Read DATA_DIR/dataset.json. Raises FileNotFoundError without it, InputError for a damaged one or another version."""
     content = read_index_file(data_dir)
     path, how = Path(data_dir) / 'dataset.json', _how_to_make(data_dir)
     if content.get('version') != VERSION:
@@ -273,8 +278,7 @@ def read_index(data_dir: str | Path) -> Index:
 
 
 def read_index_file(data_dir: str | Path) -> dict:
-    """DATA_DIR/dataset.json of whatever layout, as it stands there. Raises FileNotFoundError, or InputError for a damaged
-    one."""
+    """Parse DATA_DIR/dataset.json of any layout. Raises FileNotFoundError without it, InputError for a damaged one."""
     data_dir, how = Path(data_dir), _how_to_make(data_dir)
     path = data_dir / 'dataset.json'
     if not data_dir.is_dir():
@@ -309,7 +313,7 @@ def split_shapes(data_dir: str | Path, index: Index, split: str) -> tuple[tuple[
 
 
 def check_need(data_dir: str | Path, index: Index, need: Need) -> None:
-    """Raises InputError where a dataset lacks a column or has fewer points than a row of a training batch takes."""
+    """Raises InputError where a dataset lacks a column or has fewer points than a row of a training batch reads."""
     path = Path(data_dir) / 'dataset.json'
     missing = [name for name in need.columns if name not in index.columns]
     if missing:
@@ -328,10 +332,7 @@ def check_need(data_dir: str | Path, index: Index, need: Need) -> None:
 
 
 def cut_chunks(shape: Shape, name: str) -> np.ndarray:
-    """A column of points or samples as it is stored, chunk by chunk: [K, 2048, *dims], of bits [K, 256].
-
-    The rest that fills no chunk is in none.
-    """
+    """A column of points or samples in K chunks: [K, 2048, *dims], of bools packed bits [K, 256]. Drops the incomplete one."""
     column, value = COLUMNS[name], getattr(shape, name)
     num_chunks = len(value) // CHUNK_POINTS
     chunks = value[: num_chunks * CHUNK_POINTS].reshape(num_chunks, CHUNK_POINTS, *column.dims)
@@ -339,7 +340,7 @@ def cut_chunks(shape: Shape, name: str) -> np.ndarray:
 
 
 def as_stored(name: str, value: np.ndarray) -> np.ndarray:
-    """Bits of a bool column packed, anything else as it is."""
+    """Pack the bits of a bool column; the array of any other column is returned unchanged."""
     return np.packbits(value) if COLUMNS[name].dtype is bool else value
 
 
@@ -354,13 +355,14 @@ def evaluation_batches(
     view: int = 0,
     left_out: Collection[tuple[str, str]] = (),
 ) -> Iterator[tuple[dict[str, np.ndarray], tuple[tuple[str, str], ...]]]:
-    """Every whole shape of a split once, in its order, or one of `every` few, or those at `positions`:
-    (raw batch, (category, name) of the real rows).
+    """Batches of whole shapes of a split, each once, in its order: (raw batch, (category, name) of its real rows).
 
-    Those that `left_out` names are not read. raw: the columns, of views number `view`, by default the first one, as the paper
-    evaluates: [B, N, *dims], [B, M, *dims] or [B, *dims], bits packed; 'row' and 'index' int32 [B] the shape's position in
-    the split (its noise does not depend on B), and 'mask' bool [B]. The last batch is filled by repeating its rows, with a
-    false mask.
+    every: only each `every`-th shape; positions: only these, instead; left_out: not these. view: the one that is read of each
+    shape, the first in the paper's evaluation. A raw batch has `columns` [B, T, *dims], [B, N, *dims] or [B, *dims], bools as
+    packed bits; 'row' and 'index' int32 [B], the position in the split (so that the noise of an input does not depend on B);
+    'mask' bool [B]. The last batch is padded by repeating its rows, with mask False.
+
+    Raises InputError for a batch size below 1, an unknown or empty split and a missing column; a batch raises as `read_shape`.
     """
     if batch_size < 1:
         raise InputError(f'batch_size: expected at least 1, found {batch_size}')

@@ -1,6 +1,6 @@
-"""Training batches from device memory: what a step reads of a whole split is loaded once and each batch is one gather.
+"""Input pipeline in device memory: the columns that a step reads are loaded once, for the whole split; a batch is one gather.
 
-Needs no TensorFlow. S shapes, K chunks of a column, B batch.
+Needs no TensorFlow. B batch, S shapes, V views, K chunks of a column.
 """
 
 from collections.abc import Iterator
@@ -46,11 +46,11 @@ def resident_feed(
     rows: range | None = None,
     bad_examples: BadExamples | None = None,
 ) -> Feed:
-    """Batches in which every epoch has each training shape once, in an order of its own, with random chunks of its points.
+    """Batches in which each epoch has every training shape once, in a new random order, with random chunks of its points.
 
-    A batch may span two epochs. rows: those of each batch to deliver, all by default. Shapes that cannot be read are left out
-    as far as `bad_examples` allows, by default never. Raises InputError beyond that and for a dataset that has less than the
-    need, and DoesNotFitError when the split does not fit into the memory of the device.
+    A batch may span epochs. rows: which rows of each batch to deliver, by default all. Shapes that cannot be read are left out
+    as far as `bad_examples` allows, by default none. Raises InputError beyond that and for a dataset that does not have what
+    `need` asks for, DoesNotFitError when the split does not fit into the memory of the device.
     """
     index = read_index(data_dir)
     names = split_shapes(data_dir, index, 'train')
@@ -63,16 +63,16 @@ def resident_feed(
         )
     stored = _load(data_dir, index, names, need, bad_examples or BadExamples())
     num_shapes = len(stored['index'])
-    # One number says which chunks of points, which of samples and which view a row takes.
+    # One random number of a row selects its chunk of points, its chunk of samples and its view.
     num_chunks = max([1, *(stored[name].shape[1] for name in need.columns if COLUMNS[name].per != 'shape')])
     kept = np.asarray(range(batch_size) if rows is None else rows, np.int32)
 
-    @lru_cache(maxsize=2)  # a batch spans two epochs at most, unless it is larger than the dataset
+    @lru_cache(maxsize=2)  # a batch no larger than the dataset spans two epochs at most
     def order(epoch: int) -> np.ndarray:
         return np.random.default_rng([seed, epoch, SHAPE_STREAM]).permutation(num_shapes)
 
     def choose(step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which loaded shape and which of its chunks each row of batch `step` is: int32 [B], [B], of the rows to deliver."""
+        """The loaded shape and the random number of each row of batch `step` that is delivered: int32 [B], [B]."""
         epochs, places = np.divmod(step * batch_size + np.arange(batch_size), num_shapes)
         shapes = np.concatenate([order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
         chunks = np.random.default_rng([seed, step, CHUNK_STREAM]).integers(num_chunks, size=batch_size)
@@ -97,7 +97,7 @@ def _gather(need: Need, stored: dict, shapes: jax.Array, chunks: jax.Array, rows
         elif per == 'view':
             batch[name] = values[shapes, chunks % values.shape[1]]
         else:
-            # As many chunks as the need asks for, from the chosen one on.
+            # As many chunks as the need asks for, from the selected one on.
             numbers = (chunks[:, None] + np.arange(need.chunks[per])) % values.shape[1]
             batch[name] = jax.lax.collapse(values[shapes[:, None], numbers], 1, 3)
     return batch
@@ -106,11 +106,8 @@ def _gather(need: Need, stored: dict, shapes: jax.Array, chunks: jax.Array, rows
 def _load(
     data_dir: str | Path, index: Index, names: tuple[tuple[str, str], ...], need: Need, bad_examples: BadExamples
 ) -> dict[str, jax.Array]:
-    """The columns of all good shapes on the device, with a leading axis S: [S, K, 2048, *dims] of points, [S, V, *dims] of
-    views.
-
-    'index' int32 [S] is the position in the split.
-    """
+    """Load the columns of all readable shapes to the device: [S, K, 2048, *dims] of points and samples, [S, V, *dims] of views,
+    [S, *dims] of shapes, and 'index' int32 [S], the position in the split."""
     host: dict[str, np.ndarray] = {}
     num_good = 0
     for i, name in enumerate(names):
@@ -122,7 +119,7 @@ def _load(
         num_good += 1
     if not num_good:
         raise InputError(f'{data_dir}: expected shapes to train on, found none that can be read')
-    # Its own copy: a CPU device may otherwise share the host's memory.
+    # A copy: a CPU device may otherwise alias the array of the host.
     return {key: jax.device_put(host.pop(key)[:num_good], may_alias=False) for key in list(host)}
 
 
@@ -149,7 +146,7 @@ def _bytes_of_shape(index: Index, need: Need) -> int:
 
 
 def _free_bytes() -> int:
-    """Free memory of the first device; that of the machine where the device has none of its own."""
+    """Free bytes of the first device; all memory of the machine where the device reports none, as a CPU."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and 'bytes_limit' in stats:
         return stats['bytes_limit'] - stats['bytes_in_use']

@@ -1,7 +1,7 @@
-"""Where the inputs of a reconstruction come from: a file, a folder of files, or the photos of the paper's section 4.3.
+"""Input files of a reconstruction: a file, a folder, or the real photos of the paper (section 4.2: KITTI, Online Products).
 
-Boxes are (left, top, right, bottom) in px, the origin at the upper left corner of the picture. Lists and labels come from
-anywhere and are not trusted: a line of no use is reported with its file and number, and left out.
+Bounding boxes are (left, top, right, bottom) in px from the upper left corner of the image. Lists and labels are not trusted:
+a malformed line is reported with its file and number, and skipped.
 """
 
 import math
@@ -16,16 +16,16 @@ from tqdm import tqdm
 from onet_jax.data.images import IMAGE_FORMATS, Box
 from onet_jax.errors import InputError
 
-MIN_HEIGHT = 25.0  # px; KITTI's benchmark looks at no lower object
-NUM_VALUES = 14  # after the type: truncation, occlusion, alpha, 4 of the box, 7 of the pose; detectors add a score
+MIN_HEIGHT = 25.0  # px; the KITTI benchmark ignores objects lower than that
+NUM_VALUES = 14  # after the type: truncation, occlusion, alpha, 4 of the 2D box, 7 of the 3D box; detectors add a score
 
 
 class Source(NamedTuple):
     """One thing to reconstruct."""
 
-    name: str  # of the output, without a suffix; the category and a slash before it where there is one
+    name: str  # of the output file without suffix, as CATEGORY/NAME where there is a category
     path: Path
-    box: Box | None = None  # the part of a picture that shows it; all of it where None
+    box: Box | None = None  # the bounding box of the object in an image; None: the whole image
 
 
 def find_files(path: str | Path, formats: tuple[str, ...]) -> list[Source]:
@@ -40,16 +40,16 @@ def find_files(path: str | Path, formats: tuple[str, ...]) -> list[Source]:
 
 
 def find_photos(path: str | Path, types: Sequence[str] = ('Car',), max_products: int = 1000) -> list[Source]:
-    """The pictures of a file or folder, which is one of                                    named
+    """The images in `path`, a file or a folder of one of these layouts:                    name of the source
 
-        pictures                                              as `find_files`               <stem>
+        images                                                as `find_files`               <stem>
         KITTI             cropped_images/<instance>/*         crops, as the official code   <instance>/<stem>
-                          image_2/, label_2/<frame>.txt       objects framed by labels      <type>/<frame>-<line>
-        Online Products   <class>_final.txt, <class>_final/   pictures that a list names    <class>/<name>
+                          image_2/, label_2/<frame>.txt       labelled 2D boxes             <type>/<frame>-<line>
+        Online Products   <class>_final.txt, <class>_final/   images that a list names      <class>/<name>
 
-    types: of labelled objects; of KITTI's only Car is a class that the paper trains on. max_products: the first of each
-    list, as many as the official code takes. Objects lower than `MIN_HEIGHT` are left out; so are lines of no use, which are
-    reported. Raises FileNotFoundError where nothing is left, InputError for a list or labels that are no text.
+    types: of labelled objects; Car is the only type of KITTI that is a class of the paper. max_products: the first so many of
+    each list, by default as in the official code. Objects lower than `MIN_HEIGHT` are skipped, and so are malformed lines,
+    which are reported. Raises FileNotFoundError where nothing is left, InputError for a list or labels that are not text.
     """
     path = Path(path)
     lists = sorted(path.glob('?*_final.txt'))
@@ -93,7 +93,7 @@ def _find_labelled(root: Path, types: Sequence[str]) -> Iterator[Source]:
 
 
 def _parse_label(line: str) -> tuple[str, Box]:
-    """The type and the box of an object of KITTI. Raises InputError for another line."""
+    """The type and the 2D box of a line of KITTI labels. Raises InputError for a malformed line."""
     kind, *numbers = line.split()
     try:
         values = [float(number) for number in numbers]
@@ -127,12 +127,12 @@ def _find_products(file: Path) -> Iterator[Source]:
 
 
 def _has_format(path: Path, formats: tuple[str, ...]) -> bool:
-    # Of os.path, which answers False where pathlib raises, for a name that is too long for the file system.
+    # os.path.isfile: False for a name that is too long for the file system, where pathlib raises.
     return path.suffix.lower()[1:] in formats and os.path.isfile(path)
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The numbers of lines, from 1, and their text without the spaces around it."""
+    """(number from 1, text without surrounding whitespace) of each line. Raises InputError for a file that is not UTF-8."""
     try:
         text = path.read_text(encoding='utf-8-sig')
     except ValueError as error:

@@ -1,6 +1,6 @@
-"""Training batches from disk: tf.data over the TFRecords of `tfds_builder.py`. TensorFlow is imported on first use only.
+"""Streaming input pipeline: tf.data over the TFRecords of `tfds_builder.py`. TensorFlow is imported on first use only.
 
-R records of the train split, B batch.
+B batch, n records of a shard.
 """
 
 import importlib.util
@@ -29,14 +29,15 @@ def tfds_feed(
     rows: range | None = None,
     bad_examples: BadExamples | None = None,
 ) -> Feed:
-    """Batches in which every epoch has each record (see `tfds_builder.py`) once, in an order of its own.
+    """Batches in which each epoch has every record (see `tfds_builder.py`) once, in a new random order.
 
-    An epoch takes the shards in an order drawn from (seed, epoch), and the records of a shard in one drawn from (seed,
-    epoch, shard). Nothing is dropped: a batch may span shards and epochs. A later start reads no shard before its own.
-    rows: those of each batch to deliver, all by default; the records of the others are skipped before they are decoded. The
-    records are made on first use, without the shapes that cannot be read as far as `bad_examples` allows. Raises
-    ModuleNotFoundError without TensorFlow, InputError for a dataset that has less than the need; a batch raises InputError,
-    naming the file, when a shard is damaged.
+    An epoch shuffles the shards by (seed, epoch), and the records of each shard by (seed, epoch, shard). No record is dropped:
+    a batch may span shards and epochs. A run that starts at a later step does not read the shards before it. rows: which rows
+    of each batch to deliver, by default all; the records of the others are skipped undecoded. The records are made on first
+    use; shapes that cannot be read are left out as far as `bad_examples` allows, by default none.
+
+    Raises ModuleNotFoundError without TensorFlow, InputError for a dataset that does not have what `need` asks for; a batch
+    raises InputError, naming the file, when a shard is damaged.
     """
     index = read_index(data_dir)
     shapes = split_shapes(data_dir, index, 'train')
@@ -49,13 +50,13 @@ def tfds_feed(
     files, lengths = [str(path) for path in train.filepaths], np.asarray(train.shard_lengths)
 
     def shards(epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The shards in the order of an epoch and the number of the first record of each, from the start of the run."""
+        """The shards in the order of an epoch, and the number of the first record of each, from the start of the run."""
         order = np.random.default_rng([seed, epoch, SHARD_STREAM]).permutation(len(files))
         return order, epoch * lengths.sum() + np.concatenate([[0], np.cumsum(lengths[order])[:-1]])
 
     def piece(number: np.ndarray, first_record: np.ndarray) -> tuple[str, np.ndarray]:
-        """The file of shard `number` of the run and the order [n] in which to take those of its records that belong to
-        `rows` of a batch, which is `batch_size` records in a row, and that are not before `first_record`."""
+        """The file of shard `number` of the run, and the indices [n] of the records to take from it, in this order: those that
+        belong to `rows` of a batch and do not come before `first_record`. A batch is `batch_size` consecutive records."""
         epoch, place = divmod(int(number), len(files))
         order, starts = shards(epoch)
         shard = order[place]
@@ -69,7 +70,7 @@ def tfds_feed(
         return tf.data.Dataset.from_tensor_slices(tf.gather(records, order))
 
     def decode(serialized):
-        """Serialized records [B] -> raw batch; a few large copies instead of B small ones."""
+        """Serialized records [B] -> raw batch. Parsing a whole batch makes a few large copies instead of B small ones."""
         features = {name: tf.io.FixedLenFeature([], tf.string) for name in need.columns}
         parsed = tf.io.parse_example(serialized, {**features, 'index': tf.io.FixedLenFeature([], tf.int64)})
         return {
@@ -89,7 +90,7 @@ def tfds_feed(
 
     def decode_picture(column, file):
         if len(column.dims) == 3:
-            # The exact transform of the JPEG standard, as Pillow computes it.
+            # The accurate integer DCT, as Pillow computes it.
             pixels = tf.io.decode_jpeg(file, channels=3, dct_method='INTEGER_ACCURATE', fancy_upscaling=True)
         else:
             pixels = tf.io.decode_png(file, channels=1, dtype=column.dtype)[..., 0]
@@ -99,8 +100,8 @@ def tfds_feed(
         first_record = start_step * batch_size
         epoch = first_record // int(lengths.sum())
         first_piece = epoch * len(files) + np.searchsorted(shards(epoch)[1], first_record, side='right') - 1
-        # Not `from_generator`: it sets malloc back to the defaults that `launch` has changed, and every later step of the
-        # training is a fifth slower.
+        # Not `Dataset.from_generator`: it resets the options of malloc that `launch` sets, and every later step of the training
+        # is a fifth slower.
         dataset = tf.data.Dataset.counter(first_piece, dtype=tf.int64)
         dataset = dataset.map(lambda number: tf.numpy_function(piece, (number, first_record), (tf.string, tf.int64)))
         dataset = dataset.flat_map(read).batch(len(rows), drop_remainder=True).map(decode)
@@ -116,7 +117,7 @@ def tfds_feed(
             ) from error
 
     def is_sound(file: str, length: int) -> bool:
-        """Whether a shard has all its records; each has a checksum."""
+        """Whether a shard has all its records; reading verifies their checksums."""
         try:
             return sum(1 for _ in tf.data.TFRecordDataset(file)) == length
         except tf.errors.OpError:
@@ -126,7 +127,7 @@ def tfds_feed(
 
 
 def _import_tensorflow():
-    """TensorFlow, kept off the accelerators, which are JAX's. Raises ModuleNotFoundError that says what to install."""
+    """Import TensorFlow without GPUs, which JAX uses. Raises ModuleNotFoundError that says what to install."""
     for package in ('tensorflow', 'tensorflow_datasets'):
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(

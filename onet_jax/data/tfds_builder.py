@@ -1,9 +1,8 @@
-"""The TFDS form of the training split: TFRecords that a training step reads as they are. Imports TensorFlow Datasets.
+"""TensorFlow Datasets (TFDS) builder: the training split as TFRecords, of which one is one row of a training batch.
 
-There is one set of records for each `Need`: a record has the columns and as many chunks of labelled points and of surface
-samples as one row of a batch takes, so that all of a row's points are different ones. Every array is stored as its bytes, so
-that float16 and packed bits come back exactly. TFDS orders the records by a hash of their keys, hence each shard is a mixture
-of all shapes; it makes shards of 64 to 128 MiB.
+There is one set of records for each `Need`: a record has the columns and the number of chunks that one row reads, so that all
+points of a row are distinct. Arrays are stored as raw bytes, so that float16 and packed bits are exact. TFDS shuffles the
+records by a hash of their keys: each shard, of 64 to 128 MiB, is a mixture of all shapes. Imports TensorFlow.
 """
 
 import shutil
@@ -31,17 +30,20 @@ from onet_jax.files import one_at_a_time
 
 
 def describe(need: Need) -> str:
-    """The name of the records of a need, such as 'points_occ_surface-1-2': columns and chunks of points and of samples."""
+    """The folder of the records of a need, such as 'points_occ_surface-1-2': columns, chunks of points, chunks of samples."""
     return '-'.join(['_'.join(need.columns) or 'index', *map(str, need.chunks.values())])
 
 
 class OccupancyShapes(tfds.core.GeneratorBasedBuilder):
-    """Training records of a folder of shape files; they lie in its subfolder `tfds`, in one of each need."""
+    """Training records of a dataset, in DATA_DIR/tfds/<need> (see `describe`)."""
 
     VERSION = tfds.core.Version('2.0.0')
 
     def __init__(self, *, source: str, need: Need, bad_examples: BadExamples | None = None):
-        """source: a folder with a `dataset.json` (see `records.py`); bad_examples: how many may be left out."""
+        """source: DATA_DIR (see `records.py`); bad_examples: how many may be left out, by default none.
+
+        Raises FileNotFoundError or InputError for a dataset that cannot be read or does not have what `need` asks for.
+        """
         self._source, self._need, self._bad_examples = Path(source), need, bad_examples or BadExamples()
         self._index = read_index(self._source)
         check_need(self._source, self._index, need)
@@ -74,8 +76,8 @@ class OccupancyShapes(tfds.core.GeneratorBasedBuilder):
 
 
 def cut_records(shape: Shape, need: Need) -> Iterator[dict[str, bytes]]:
-    """The records of a shape: as many as it has pieces of labelled points, or views where there are more; what there is less of
-    comes again."""
+    """The records of a shape: as many as it has groups of chunks of labelled points, or views where these are more. Whatever
+    there is less of is repeated."""
     pieces = {}
     for name in need.columns:
         column, value = COLUMNS[name], getattr(shape, name)
@@ -95,9 +97,9 @@ def cut_records(shape: Shape, need: Need) -> Iterator[dict[str, bytes]]:
 def prepare_tfds(data_dir: str | Path, need: Need, bad_examples: BadExamples | None = None) -> OccupancyShapes:
     """The TFDS builder of DATA_DIR with its records in DATA_DIR/tfds.
 
-    They are made on first use, by one process while the others wait, and made again when `dataset.json` has changed or a shape
-    that was left out can be read now. Raises InputError for a dataset that has less than the need, and for more bad shapes than
-    `bad_examples` allows.
+    The records are made on first use, by one process while the others wait, and again when `dataset.json` has changed or a
+    shape that was left out has become readable. Raises InputError for a dataset that does not have what `need` asks for, and
+    for more unreadable shapes than `bad_examples` allows.
     """
     bad_examples = bad_examples or BadExamples()
     make = partial(OccupancyShapes, source=str(data_dir), need=need, bad_examples=bad_examples)
@@ -126,5 +128,5 @@ def _is_up_to_date(builder: OccupancyShapes, data_dir: Path) -> bool:
 
 
 def _left_out(builder: OccupancyShapes) -> dict[str, str]:
-    """'category/name' of the shapes that are in no record -> why."""
+    """'category/name' of each shape that was left out -> the reason."""
     return builder.info.metadata.get('left_out') or {}
