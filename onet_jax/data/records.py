@@ -66,11 +66,7 @@ COLUMNS = {
     'world_mat': Column('view', np.float32, (3, 4), required=False),
     'camera_mat': Column('view', np.float32, (3, 3), required=False),
 }
-COUNTED = {
-    'point': 'points',
-    'sample': 'surface',
-    'view': 'image',
-}  # the columns whose lengths are the numbers T, N and V
+COUNTED = {'point': 'points', 'sample': 'surface', 'view': 'image'}  # columns of length T, N and V
 
 # One shape: category, name and its columns in object coordinates, None for those that it lacks. In the frame of its own file,
 # rotated to y up, a point is at loc + scale * point. A column of images is a tuple of V files.
