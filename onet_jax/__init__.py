@@ -3,10 +3,10 @@
 A shape is the decision boundary of `f(point, condition) -> occupancy`. The public names:
 
     load            a trained network: (model, params), functions and weights
-    extract_mesh    the level set of any field as a closed mesh
-    refine_mesh     its vertices moved onto the level set by gradients of the field
-    Method          what training, evaluation and inference know of a paper
-    InputError      what wrong input raises
+    extract_mesh    the level set of any field as a closed mesh (MISE, marching cubes)
+    refine_mesh     a mesh whose vertices gradients of the field move onto the level set
+    Method          the interface of a paper to training, evaluation and inference
+    InputError      the exception that wrong input raises
 """
 
 from importlib import import_module

@@ -1,9 +1,10 @@
-"""The glossary: what a letter, a unit or a batch key means everywhere in this package.
+"""The glossary: axes, coordinate frames, units, words and batch keys, the same everywhere in this package.
 
-Axes
-    B  batch (shapes)           T  query points of one shape       N  surface samples or vertices
-    F  faces, or features       C  condition                       Z  latent code of the VAE
-    P  points of an input cloud                                    V  views
+Axes (the top of a file names those that it uses, and any others)
+    B  batch (shapes)                 T  query points of one shape        P  points of an input cloud
+    N  vertices, or a set of points   M  a second set of points           F  faces, or features of a layer
+    C  condition                      Z  latent code of the VAE           R  cells along an axis of a grid
+    V  views
 
 Frames
     object coordinates   the longest edge of the bounding box is 1 and its centre 0, y up. Occupancy is sampled in the padded
@@ -20,16 +21,19 @@ Units
     names       carry their unit: num_steps, eval_every_steps, seconds_per_mesh; batch_size is the global batch
 
 Words
+    the paper           Mescheder et al., Occupancy Networks, CVPR 2019, unless another paper is named
+    official            of the PyTorch code that the authors published; the official name of a network is that in its configs
     variables, params   all flax collections of a network, {'params': ..., 'batch_stats': ...}. The interface of training
-                        (`models/method.py`) says variables, of which 'params' is optimised; the public functions of a model take
-                        the same tree as `params`
+                        (`models/method.py`) calls them variables, of which 'params' is optimised; the public functions of a
+                        model call the same tree `params`
+    condition, cond     what the encoder makes of the input: a code [B, C], or feature maps {name: [B, R, ..., C]}
     field               (data) what a config asks for by name, as 'cloud' or 'volume_points' (`data/fields.py`)
                         (geometry) a callable, points [T, 3] -> values [T]
     column              one array of a stored shape (`data/records.py`)
 
 Batch
     inputs   {name: [B, ...]}  what the network sees, by field      row    [B]  position in the global batch: every row draws
-    targets  {name: [B, ...]}  what it is held against                          from its own key, fold_in(key, row)
+    targets  {name: [B, ...]}  the ground truth, by field                       from its own key, fold_in(key, row)
     mask     [B]  False for rows that only pad the last evaluation batch
 
 Randomness

@@ -1,4 +1,4 @@
-"""What a machine offers: memory, where files lie, and writing them so that a reader finds the old content or the new one."""
+"""Files and memory of this machine: the cache folder, atomic writes, file locks."""
 
 import fcntl
 import json
@@ -14,12 +14,15 @@ def cache_folder() -> Path:
 
 
 def machine_memory() -> int:
-    """All memory of this machine, in bytes."""
+    """Physical memory of this machine, in bytes."""
     return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write to a temporary name in the same folder, which is made where it is missing, then rename."""
+    """Write a temporary file, then rename it: a reader finds the old content or the new one. Makes the folder.
+
+    Raises OSError that names the file.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
@@ -27,20 +30,20 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say whose
+        error.filename = error.filename or str(path)  # the error of a full disk names no file
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, content: dict) -> None:
-    """Write a JSON file, readable by people, whole or not at all."""
+    """Write an indented JSON file atomically."""
     write_atomically(path, (json.dumps(content, indent=1) + '\n').encode())
 
 
 @contextmanager
 def one_at_a_time(path: str | Path) -> Iterator[None]:
-    """What processes that share a file system do one after the other; `path` is the lock, made where it is missing."""
+    """Hold a file lock: of the processes that share a file system one at a time is in the block. Makes the file `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open('w') as file:

@@ -1,11 +1,11 @@
-"""Losses, unreduced: the caller sums over points and averages over the batch where the loss is used."""
+"""Losses without reduction: the caller sums over points and averages over the batch. B batch, N and M points."""
 
 import jax
 import jax.numpy as jnp
 
 
 def occupancy_bce(logits: jax.Array, occ: jax.Array) -> jax.Array:
-    """Binary cross-entropy of occupancy (paper, eq. 2), element by element, in nats.
+    """Binary cross-entropy of occupancy (paper, eq. 2), elementwise, in nats.
 
     logits and occ (in [0, 1]) of any common shape. Stable for large logits: max(l, 0) - l o + log(1 + exp(-|l|)).
     """
@@ -13,7 +13,7 @@ def occupancy_bce(logits: jax.Array, occ: jax.Array) -> jax.Array:
 
 
 def kl_to_standard_normal(mean: jax.Array, log_std: jax.Array) -> jax.Array:
-    """Kullback-Leibler divergence of N(mean, exp(log_std)^2) from N(0, 1), element by element, in nats (paper, eq. 3).
+    """Kullback-Leibler (KL) divergence of N(mean, exp(log_std)^2) from N(0, 1), elementwise, in nats (paper, eq. 3).
 
     mean and log_std of one shape: (std^2 + mean^2 - 1) / 2 - log_std.
     """
@@ -21,15 +21,15 @@ def kl_to_standard_normal(mean: jax.Array, log_std: jax.Array) -> jax.Array:
 
 
 def chamfer(points: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Squared distances between two sets of points, of each point to the nearest one of the other set (Fan et al., CVPR 2017).
+    """Squared Chamfer distances: of each point to the nearest point of the other set (Fan et al., CVPR 2017).
 
-    points [B, N, 3], targets [B, M, 3] -> [B, N] and [B, M], in squared units of the points. Exact: differences are squared,
-    not expanded. The gradient goes through the nearest pairs.
+    points [B, N, 3], targets [B, M, 3] -> [B, N] and [B, M], in squared units of the points. The differences are squared: the
+    expansion |a|^2 - 2 a b + |b|^2 would lose small distances. The gradient goes through the nearest pairs.
     """
     return jax.vmap(_to_nearest)(points, targets), jax.vmap(_to_nearest)(targets, points)
 
 
-PAIRS_AT_ONCE = 1 << 22  # whose distances are in memory at a time
+PAIRS_AT_ONCE = 1 << 22  # of points, whose distances are in memory at a time
 
 
 def _to_nearest(points: jax.Array, others: jax.Array) -> jax.Array:

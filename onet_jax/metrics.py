@@ -1,4 +1,4 @@
-"""Metrics of the paper, for one shape at a time: the caller averages. Distances are in units of the longest edge.
+"""Metrics of one shape: IoU, Chamfer distance, normal consistency, F-score. Distances are in units of the longest edge.
 
 T query points, N predicted and M target surface samples.
 """
@@ -17,7 +17,7 @@ def iou(occ_a, occ_b):
 def surface_metrics(
     points: np.ndarray, normals: np.ndarray, target_points: np.ndarray, target_normals: np.ndarray
 ) -> dict[str, float]:
-    """Distances and normals between samples of a predicted surface [N, 3] and of the target [M, 3].
+    """Chamfer distance, normal consistency and F-score from samples of the predicted surface [N, 3] and of the target [M, 3].
 
     accuracy        mean distance of a predicted point to the target        accuracy2      mean of its square
     completeness    mean distance of a target point to the prediction       completeness2  mean of its square
@@ -40,10 +40,10 @@ def surface_metrics(
 def sampling_floor(points: np.ndarray, normals: np.ndarray) -> dict[str, float]:
     """What `surface_metrics` gives for a perfect prediction: each sample [N, 3] against all others of the same surface.
 
-    The nearest of N - 1 other samples is as far as the nearest point of a second, independent sampling would be.
+    The nearest of the N - 1 other samples is about as far away as the nearest point of a second, independent sampling.
     """
     distances, indices = cKDTree(points).query(points, k=2, workers=-1)
-    # The point itself is one of the two, not always the first where two samples coincide.
+    # The point itself is one of the two; where two samples coincide it may be the second.
     other = np.where(indices[:, 0] == np.arange(len(points)), indices[:, 1], indices[:, 0])
     cosines = _cosines(normals, normals[other])
     return _summarise(distances[:, 1], distances[:, 1], cosines, cosines)

@@ -1,7 +1,7 @@
 """The paper's tables on the dataset at hand: every row trained and evaluated, and the whole written as one page.
 
-OUTPUT/NAME.md is the page, OUTPUT/NAME_*.{png,svg,gif} its pictures. Each row has a workdir in RUNS, one for each seed: a
-row that is trained already is not trained again.
+OUTPUT/NAME.md is the page, OUTPUT/NAME_*.{png,svg,gif} its pictures. Each row has one workdir in RUNS for each seed. What is
+trained already is not trained again.
 """
 
 import os
@@ -32,7 +32,7 @@ from onet_jax.viz.pictures import Item, contact_sheet
 from onet_jax.viz.plots import write_plot
 
 PRINTED = ('iou', 'chamfer_l1', 'normal_consistency', 'f_score')  # of the paper's tables, of `scores.METRICS`
-NUM_SHOWN = 3  # best shapes of a page, and as many of the middle and of the worst
+NUM_SHOWN = 3  # of the best shapes, of the median ones and of the worst
 
 
 class Row(NamedTuple):
@@ -109,9 +109,8 @@ def _train_and_score(row: Row, name: str, runs: Path, data_dir: Path | None) -> 
         run = run._replace(method=run.method._replace(predict=return_inputs(run.config)))
     elif run.threshold_from == 'config' and hasattr(run.method.model, 'occupancy'):
         run = calibrate_run(workdir, run, source)
-    split = (
-        'train' if config.eval.split == 'train' else 'test'
-    )  # representation power is measured on the training shapes
+    # Representation power is measured on the training shapes.
+    split = 'train' if config.eval.split == 'train' else 'test'
     scored = evaluate(run.method, run.params, run.config, open_dataset(source), split)
     results = list(tqdm(scored, desc=row.label, unit='shape'))
     return Trained(workdir, run, results, sum(seconds for _, seconds in read_log(workdir, 'train/seconds')))
@@ -136,7 +135,7 @@ def _summarise(row: Row, seeds: Sequence[Trained]) -> list[str]:
 
 
 def _compare_order(rows: Sequence[Row], trained: dict[str, Sequence[Trained]]) -> str:
-    """The rows from the best IoU to the worst, here and in the paper; nothing where it published none or one."""
+    """The rows from the best IoU to the worst, here and in the paper; empty where fewer than two are published."""
     published = {row.label: row.published['iou'] for row in rows if row.published.get('iou', np.nan) > 0}
     ours = {label: np.mean([class_means(t.results)['mean']['iou'] for t in trained[label]]) for label in published}
     if len(published) < 2:
@@ -146,12 +145,12 @@ def _compare_order(rows: Sequence[Row], trained: dict[str, Sequence[Trained]]) -
 
 
 def _show(path: Path, trained: Trained) -> None:
-    """A contact sheet of the best shapes, those of the middle and the worst, with their inputs."""
+    """A contact sheet of the best, the median and the worst shapes, with their inputs."""
     ranked = sorted(trained.results, key=lambda r: (-np.nan_to_num(r.scores['iou']), r.scores['chamfer_l1']))
     middle = max(0, len(ranked) // 2 - NUM_SHOWN // 2)
     shown = list(dict.fromkeys([*range(len(ranked))[:NUM_SHOWN], *range(len(ranked))[middle : middle + NUM_SHOWN]]))
     shown = list(dict.fromkeys([*shown, *range(len(ranked))[-NUM_SHOWN:]]))
-    # The number of a shape, the input of an embedding, is nothing to see.
+    # The index of a shape, the input of an embedding, cannot be shown.
     titles = ('reconstruction',) if show(ranked[0].inputs) is None else ('input', 'reconstruction')
     items = [
         Item(f'{r.category} {r.name}', headline(r.scores), (show(r.inputs), r.prediction)[-len(titles) :])
@@ -197,7 +196,7 @@ def representation(page: Page, output: Path, runs: Path, data_dir: Path | None) 
 
 
 def generation(page: Page, output: Path, runs: Path, data_dir: Path | None) -> Path:
-    """The page of unconditional generation (section 4.5): samples of the prior and the way between two of them."""
+    """The page of unconditional generation (section 4.5): samples of the prior, and an interpolation between two of them."""
     name, ((run_name, config),) = page.name, page.rows[0].configs.items()
     workdir = runs / run_name
     train(config, workdir, data_dir or embedded_dataset(config.data))

@@ -21,10 +21,10 @@ class Run(NamedTuple):
 
     config: ConfigDict  # its eval.threshold is the one that meshes are made at
     method: models.Method
-    params: dict  # of the best checkpoint in validation; their average where the run made one
+    params: dict  # of the best checkpoint in validation; their exponential moving average where the run kept one
     step: int  # of that checkpoint
     data_dir: Path | None  # the dataset it was trained on; None where that is not known
-    threshold_from: str = 'config'  # where the threshold is from
+    threshold_from: str = 'config'  # what set the threshold: 'config', 'calibration on val' or a flag
 
 
 def load(workdir: str | Path) -> tuple[NamedTuple, dict]:
@@ -37,7 +37,7 @@ def load(workdir: str | Path) -> tuple[NamedTuple, dict]:
 
 
 def load_run(workdir: str | Path) -> Run:
-    """Everything that evaluation and inference need, at the threshold that was chosen for the checkpoint, if any.
+    """Everything that evaluation and inference need, at the calibrated threshold of the checkpoint where there is one.
 
     Raises FileNotFoundError without config or checkpoint, InputError for a damaged calibration and where every checkpoint is
     damaged.
@@ -70,7 +70,7 @@ def load_run(workdir: str | Path) -> Run:
 
 
 def change(run: Run, group: str, **values: object) -> Run:
-    """The run with other values in a group of its config. Raises InputError for a key that its method does not have."""
+    """The run with other values in a group of its config. Raises InputError for a key that is not in the group."""
     config = run.config.copy_and_resolve_references()
     unknown = [key for key in values if key not in config[group]]
     if unknown:
@@ -84,7 +84,7 @@ def change(run: Run, group: str, **values: object) -> Run:
 
 
 def at_threshold(run: Run, threshold: float, threshold_from: str) -> Run:
-    """The run with another threshold, a probability. Raises InputError for one that is none."""
+    """The run with another threshold, a probability. Raises InputError unless 0 < threshold < 1."""
     return change(run, 'eval', threshold=threshold)._replace(threshold_from=threshold_from)
 
 
@@ -94,7 +94,7 @@ def at_resolution(run: Run, resolution: int) -> Run:
 
 
 def calibrate_run(workdir: str | Path, run: Run, data_dir: str | Path) -> Run:
-    """Choose the threshold on `config.eval.split` of a dataset and keep it in the workdir; the run at that threshold."""
+    """Calibrate: choose the threshold on `config.eval.split` of a dataset, write it to the workdir, return the run at it."""
     path = Path(workdir) / 'calibration.json'
     calibration = calibrate(run.method.model, run.params, read_config(workdir), open_dataset(data_dir), run.step)
     write_json(path, calibration._asdict())
@@ -107,7 +107,7 @@ def calibrate_run(workdir: str | Path, run: Run, data_dir: str | Path) -> Run:
 
 
 def read_calibration(workdir: str | Path) -> Calibration | None:
-    """What `calibrate_run` kept; None where it never ran. Raises InputError for a damaged file."""
+    """What `calibrate_run` wrote; None where it never ran. Raises InputError for a damaged file."""
     path = Path(workdir) / 'calibration.json'
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""Scores: a prediction of whatever kind against the ground truth of its shape, and the one table of all metrics.
+"""Scores of a prediction of any type against the ground truth, and the table of all metrics.
 
 Predictions are closed meshes (`trimesh.Trimesh`), open surfaces (`OpenSurface`), point clouds (`trimesh.PointCloud`) and voxels
 (`Voxels`), in object coordinates; distances are in units of the longest edge. A score that does not exist, as the IoU of a
@@ -22,11 +22,9 @@ class Metric(NamedTuple):
     """How a metric is printed and compared."""
 
     title: str  # with its unit
-    factor: float = (
-        1.0  # of what is printed to what is measured: the paper prints distances in tenths of the longest edge
-    )
+    factor: float = 1.0  # printed / measured value: the paper prints distances in tenths of the longest edge
     higher_is_better: bool = False
-    worst: float = np.nan  # of an empty prediction, as the official evaluation has it; NaN is no score of a prediction
+    worst: float = np.nan  # of an empty prediction, as in the official evaluation; NaN: not a score of predictions
     in_tables: bool = True
 
 
@@ -43,7 +41,7 @@ METRICS = {
     'accuracy2': Metric('Accuracy, squared', worst=3.0, in_tables=False),
     'completeness2': Metric('Completeness, squared', worst=3.0, in_tables=False),
     'chamfer_l2': Metric('Chamfer-L2', worst=3.0, in_tables=False),
-    # Of validation, where the network itself is measured.
+    # Of validation only, which measures the network and not its predictions.
     'iou_voxels': Metric('IoU with 32^3 voxels', higher_is_better=True, in_tables=False),
     'chamfer': Metric('Chamfer, squared, both ways', in_tables=False),
     'loss': Metric('Loss', in_tables=False),
@@ -79,8 +77,8 @@ def floor(target: Target) -> dict[str, float]:
 def score(prediction: Any, target: Target, seed: int = 0) -> dict[str, float]:
     """The metrics of one prediction, by their names in `METRICS`.
 
-    As many points are drawn from a surface, by the seed, as the target has. An empty prediction has the worst values: the
-    official evaluation leaves its distances out, and with them the failures; here they count.
+    A surface is sampled with as many points as the target has; the seed draws them. An empty prediction gets the worst
+    values: the official evaluation leaves out the distances of such failures.
     """
     raise TypeError(f'expected a prediction of one of the types {list(score.registry)[1:]}, found {type(prediction)}')
 
