@@ -23,6 +23,16 @@ def small_config(**train) -> ConfigDict:
     return config
 
 
+def small_data(**changes) -> ConfigDict:
+    """The group `data` of a config with every key that a field reads."""
+    data = onet_points.get_config('tiny').data
+    with data.unlocked():
+        data.update(num_input_points=30, num_points_per_step=64, num_near_points=32, noise_std=0.0)
+        data.update(num_target_points=50, image_size=24, augment=False, cell_size=0.1, scan_cell=0.0)
+        data.update(changes)
+    return data
+
+
 def tiny_method(config: ConfigDict) -> Method:
     """No network of anything, and next to nothing to compile: arrays that depend on all batches and on all random numbers.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from onet_jax.data import records
-from onet_jax.data.records import COLUMNS, DEPTH_STEPS, VIEW_SIZE, Index, Shape
+from onet_jax.data.records import COLUMNS, DEPTH_STEPS, VIEW_SIZE, Index, Need, Shape
 
 NUM_POINTS, NUM_SAMPLES, NUM_VIEWS = 20_480, 16_384, 12  # ten chunks of points, eight of samples
 SPLITS = {
@@ -70,3 +70,21 @@ def decode(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of the shapes and of the points, [...] each; exact for float16 and float32."""
     x, y, z = np.moveaxis(np.round(64 * np.asarray(points, np.float64)).astype(int), -1, 0)
     return z // 6, x + 64 * y + 4096 * (z % 6)
+
+
+def make_rows(need: Need, num_rows: int, whole: bool = False) -> dict[str, np.ndarray]:
+    """Rows as a feed delivers them, or as an evaluation does: of shape 0, 1, ..., each with the view of its number."""
+    stored = {name: [] for name in need.columns}
+    for number in range(num_rows):
+        shape = make_shape(number)
+        for name in need.columns:
+            column, value = COLUMNS[name], getattr(shape, name)
+            if column.per == 'view':
+                value = records.decode_picture(name, value[number]) if column.is_picture else value[number]
+            elif column.per == 'shape' or whole:
+                value = records.as_stored(name, value)
+            else:
+                value = np.concatenate(records.cut_chunks(shape, name)[: need.chunks[column.per]])
+            stored[name].append(value)
+    numbers = np.arange(num_rows, dtype=np.int32)
+    return {name: np.stack(values) for name, values in stored.items()} | {'row': numbers, 'index': 5 + numbers}

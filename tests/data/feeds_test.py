@@ -6,7 +6,7 @@ from itertools import islice
 import jax
 import numpy as np
 import pytest
-from model_configs import small_config
+from model_configs import small_data
 from numbered_shapes import NUM_VIEWS, SPLITS, decode, make_shape, make_view, write_numbered_shapes
 
 from onet_jax.data import feeds, fields, records, resident
@@ -48,12 +48,8 @@ def find_rows(batches):
 )
 def test_a_step_draws_as_many_different_samples_as_its_config_says(numbered, feed, num_cloud, num_queries, num_near):
     """Of its own shape and with its own labels and normals; the last case is all that a shape has."""
-    data = small_config().data
-    with data.unlocked():
-        data.update(targets=('volume_points', 'surface_samples'), num_target_points=num_cloud)
-        data.update(
-            num_input_points=num_cloud, num_points_per_step=num_queries, num_near_points=num_near, noise_std=0.0
-        )
+    sizes = {'num_input_points': num_cloud, 'num_target_points': num_cloud, 'num_points_per_step': num_queries}
+    data = small_data(targets=('volume_points', 'surface_samples'), num_near_points=num_near, **sizes)
     raw = next(FEEDS[feed](numbered, fields.find_need(data), batch_size=3, seed=0).batches(0))
     batch = jax.jit(fields.make_transform(data))(jax.random.key(0), raw)
     targets = batch['targets']
