@@ -7,22 +7,18 @@ import jax
 import numpy as np
 
 from benchmarks import report, time_alternately
-from configs import onet_points
-from onet_jax import models
-from onet_jax.models import occupancy
+from onet_jax.models import onet
+from onet_jax.models.occupancy import DECODED_POINTS
 
 NUM_POINTS, HIDDEN, COND, ROWS, PRODUCTS = 100_000, 256, 256, 4096, 20
 
 
 def main(repeats: int = 9) -> None:
-    config = onet_points.get_config().model
-    with config.unlocked():
-        config.update(decoder_hidden_size=HIDDEN, cond_size=COND)
+    model = onet.make_model(cond_size=COND, decoder_hidden_size=HIDDEN)
     keys = jax.random.split(jax.random.key(0), 5)
     points = jax.random.uniform(keys[0], (1, NUM_POINTS, 3), minval=-0.55, maxval=0.55)
     cond = jax.random.normal(keys[1], (1, COND))
-    model = models.occupancy_network(config)
-    params = model.init(keys[2], {'points': points, 'inputs': points[:, :300]})
+    params = model.init(keys[2], points[:, :300])
     left, right = jax.random.normal(keys[3], (ROWS, HIDDEN)), jax.random.normal(keys[4], (HIDDEN, HIDDEN))
     product = jax.jit(lambda a, b: a @ b)
 
@@ -43,7 +39,7 @@ def main(repeats: int = 9) -> None:
     }
     report(
         'occupancy of the paper decoder, float32',
-        {'points': NUM_POINTS, 'hidden': HIDDEN, 'cond': COND, 'chunk': occupancy.CHUNK, 'repeats': repeats},
+        {'points': NUM_POINTS, 'hidden': HIDDEN, 'cond': COND, 'chunk': DECODED_POINTS, 'repeats': repeats},
         [
             ('points per second', f'{figures["points_per_second"]:,.0f}'),
             ('occupancy', f'{figures["decode_gflops"]:.0f} GFLOP/s'),

@@ -13,6 +13,8 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import report
+from configs import onet_image, onet_points
+from onet_jax.data.fields import find_need
 from onet_jax.data.resident import resident_feed
 from onet_jax.data.streamed import tfds_feed
 from onet_jax.prepare.embedded import prepare_procedural
@@ -20,7 +22,7 @@ from onet_jax.prepare.runners import in_this_process
 
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Records in a batch.', lower_bound=1)
 NUM_BATCHES = flags.DEFINE_integer('num_batches', 300, 'Batches of one measurement.', lower_bound=1)
-VIEWS = flags.DEFINE_bool('views', False, 'Records with a view, as the image network reads them.')
+VIEWS = flags.DEFINE_bool('views', False, 'What the image network reads: records with a view.')
 REPEATS = 5
 
 
@@ -42,6 +44,7 @@ def main(_):
     feeds = {'resident': resident_feed}
     if importlib.util.find_spec('tensorflow') is not None:
         feeds['tfds'] = tfds_feed
+    need = find_need((onet_image if VIEWS.value else onet_points).get_config().data)
     figures, rows = {}, []
     with tempfile.TemporaryDirectory() as data_dir:
         prepare_procedural(
@@ -56,7 +59,7 @@ def main(_):
             run=in_this_process,
         )
         for name, make in feeds.items():
-            speeds = measure(make(data_dir, batch_size=BATCH_SIZE.value, seed=0))
+            speeds = measure(make(data_dir, need, batch_size=BATCH_SIZE.value, seed=0))
             figures[f'{name}_batches_per_second'] = float(np.median(speeds))
             rows.append((f'{name}: batches a second', f'{np.median(speeds):.0f} (at most {speeds.max():.0f})'))
     report(

@@ -12,6 +12,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import report
+from onet_jax.errors import InputError
 from onet_jax.prepare.own_meshes import find_meshes, prepare_mesh
 
 MESHES = flags.DEFINE_string('meshes', None, 'Folder tree of mesh files.', required=True)
@@ -31,7 +32,7 @@ def main(_):
                 start = time.perf_counter()
                 try:
                     prepare_mesh(*key, str(files[key]), 'uniform', seed=0, up='y', **sizes)
-                except ValueError:
+                except InputError:
                     rejected += num_views == 0
                 else:
                     measured.append(time.perf_counter() - start)

@@ -1,11 +1,12 @@
 """Seconds to mesh one shape with a full-size network, by part, and to refine the mesh, beside plain matrix products.
 
 The weights are an .npz file with the arrays of an official checkpoint (`param/NAME`) and a condition `in/c`: by default those
-of ../shared/golden, of a chair. There the official code takes 2.5 to 3.4 s for 32 -> 128 and refines 2.6 steps a second on two
-cores. `--guaranteed` adds the extraction that equals the dense grid, beside the dense grid (minutes on a CPU); `--batch=64`
-adds that many shapes at once, end to end on the device, for accelerators.
+of a chair in $ONET_JAX_SHARED/golden, or in shared/golden beside the checkout. With them the official code takes 2.5 to 3.4 s
+for 32 -> 128 and refines 2.6 steps a second on two cores. `--guaranteed` adds the extraction that equals the dense grid, beside
+the dense grid (minutes on a CPU); `--batch=64` adds that many shapes at once, end to end on the device, for accelerators.
 """
 
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,10 +19,9 @@ from absl import app, flags
 from scipy.spatial import cKDTree
 
 from benchmarks import report, time_alternately
-from benchmarks.golden import SHARED
-from configs import onet_points
-from onet_jax import metrics, models
-from onet_jax.convert.official import layouts_of, read_weights, variable_shapes
+from onet_jax import metrics
+from onet_jax.convert.names import FAMILIES
+from onet_jax.convert.official import read_weights
 from onet_jax.geometry.batched_extraction import extract_meshes
 from onet_jax.geometry.extract import extract_mesh, marching_cubes, threshold_to_logit
 from onet_jax.geometry.field import evaluate
@@ -30,8 +30,9 @@ from onet_jax.geometry.mise import dense_grid, multiresolution_grid
 from onet_jax.geometry.refine import refine_mesh
 from onet_jax.geometry.sampling import sample_surface
 from onet_jax.geometry.simplify import simplify_mesh
+from onet_jax.models import onet
 
-GOLDEN = SHARED / 'golden'
+GOLDEN = Path(os.environ.get('ONET_JAX_SHARED', Path(__file__).resolve().parents[2] / 'shared')) / 'golden'
 WEIGHTS = flags.DEFINE_string('weights', str(GOLDEN / 'trained' / 'chair_h256_c128.npz'), 'Trained decoder.')
 EXPECTED = flags.DEFINE_string('expected', str(GOLDEN / 'mesh/generate_chair_h256_r32_u2.npz'), 'Its official mesh.')
 REPEATS = flags.DEFINE_integer('repeats', 7, 'Meshes to take the median of.')
@@ -47,13 +48,12 @@ def load_field(path: str, dtype=jnp.float32):
     with np.load(path, allow_pickle=False) as data:
         state = {f'decoder.{k[6:]}': data[k] for k in data.files if k.startswith('param/')}
         cond = jax.numpy.asarray(data['in/c'])
-    config = onet_points.get_config()
-    with config.unlocked():
-        config.model.update(cond_size=cond.shape[1], decoder_hidden_size=state['decoder.fc_p.bias'].size)
+    model = onet.make_model(cond_size=cond.shape[1], decoder_hidden_size=state['decoder.fc_p.bias'].size)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 2, 3)))
     # The encoder is not at hand.
-    shapes = {name: {'decoder': tree['decoder']} for name, tree in variable_shapes(config).items()}
-    params = jax.device_put(read_weights(state, shapes, layouts_of(config, legacy=False)))
-    return models.occupancy_network(config.model).bind(params, cond, None, dtype)
+    shapes = {name: {'decoder': tree['decoder']} for name, tree in shapes.items()}
+    params = jax.device_put(read_weights(state, shapes, {'decoder': FAMILIES['onet'].decoders['cbatchnorm']}))
+    return model.bind(params, cond, None, dtype)
 
 
 def time_mesh(field: Callable, upsampling_steps: int):

@@ -21,8 +21,8 @@ from absl import app, flags
 
 from benchmarks import report
 from onet_jax import models
-from onet_jax.data.fields import make_transform
-from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS, VIEW_SIZE
+from onet_jax.data.fields import find_need, make_transform
+from onet_jax.data.records import CHUNK_POINTS, COLUMNS, Need
 from onet_jax.parallel import BACKENDS, make_parallel
 from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import create_state
@@ -93,21 +93,21 @@ def measure_traffic(config, backend: str, devices: list) -> Traffic:
     method, transform = models.build(config), make_transform(config.data)
     tx = make_optimizer(config, config.train.num_steps)
     parallel = make_parallel(backend, config.train.batch_size, devices)
-    with_views, num_rows = config.data.input == 'image', config.train.batch_size
+    need, num_rows = find_need(config.data), config.train.batch_size
     rows = (len(devices), num_rows // len(devices)) if backend == 'pmap' else (num_rows,)
-    key, raw = jax.eval_shape(partial(jax.random.key, 0)), abstract_batch((num_rows,), with_views)
+    key, raw = jax.eval_shape(partial(jax.random.key, 0)), abstract_batch((num_rows,), need)
     state = jax.eval_shape(lambda key, raw: create_state(key, method, tx, transform(key, raw)), key, raw)
     _, scalars = jax.eval_shape(make_train_step(method, tx, transform), state, raw, key)
     step = parallel.compile(make_train_step(method, tx, transform, parallel.axis_name))
     # The machine code is never run, and takes most of the time where it is made to be fast.
     options = {'xla_backend_optimization_level': 0}
-    compiled = step.lower(state, abstract_batch(rows, with_views), key).compile(options)
+    compiled = step.lower(state, abstract_batch(rows, need), key).compile(options)
     counts, moved = {}, {}
     for kind, size in read_collectives(compiled.as_text()):
         counts[kind] = counts.get(kind, 0) + 1
         moved[kind] = moved.get(kind, 0) + size
     num_weights, num_statistics = (
-        sum(x.size for x in jax.tree.leaves(state.params[group])) for group in ('params', 'batch_stats')
+        sum(x.size for x in jax.tree.leaves(state.variables.get(group, {}))) for group in ('params', 'batch_stats')
     )
     return Traffic(
         counts,
@@ -119,18 +119,15 @@ def measure_traffic(config, backend: str, devices: list) -> Traffic:
     )
 
 
-def abstract_batch(rows: tuple[int, ...], with_views: bool) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(rows: tuple[int, ...], need: Need) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a raw batch (`data.records.Feed`) with these leading axes."""
-    shapes = {
-        'points': ((CHUNK_POINTS, 3), np.float16),
-        'occ': ((CHUNK_POINTS // 8,), np.uint8),
-        'surface': ((CHUNK_POINTS, 3), np.float16),
-        'voxels': ((NUM_VOXELS**3 // 8,), np.uint8),
-        'index': ((), np.int32),
-        'row': ((), np.int32),
-    }
-    if with_views:
-        shapes['view'] = ((VIEW_SIZE, VIEW_SIZE, 3), np.uint8)
+    shapes = {'index': ((), np.int32), 'row': ((), np.int32)}
+    for name in need.columns:
+        column = COLUMNS[name]
+        dims = column.dims
+        if column.per in need.chunks:
+            dims = (need.chunks[column.per] * CHUNK_POINTS, *dims)
+        shapes[name] = ((math.prod(dims) // 8,), np.uint8) if column.dtype is bool else (dims, column.dtype)
     return {name: jax.ShapeDtypeStruct((*rows, *shape), dtype) for name, (shape, dtype) in shapes.items()}
 
 

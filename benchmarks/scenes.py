@@ -1,4 +1,4 @@
-"""Scenes of any size with a network of windows: held-out rooms and scans, seams, memory and time by the number of points.
+"""Scenes of any size with a sliding-window network: held-out rooms and scans, seams, memory and time by the number of points.
 
     python -m benchmarks.scenes --workdir=runs/crops --part=seams --part=same --part=growing --part=decoder
     python -m benchmarks.scenes --workdir=runs/crops --part=pictures --scans=FOLDER --output=docs/results
@@ -23,29 +23,31 @@ from absl import app, flags
 from PIL import Image
 
 from benchmarks import report
-from configs import conv_onet
+from configs import conv_onet_rooms
 from onet_jax import models
-from onet_jax.data.records import read_index, read_shape, shape_path
-from onet_jax.evaluation.evaluate import evaluate_mesh
-from onet_jax.evaluation.tables import COLUMNS, to_markdown
+from onet_jax.data.datasets import examples_of, open_dataset
+from onet_jax.data.fields import find_sources, read_inputs
+from onet_jax.evaluation.evaluate import SCORED_FIELDS
+from onet_jax.evaluation.tables import to_markdown
 from onet_jax.files import write_atomically
 from onet_jax.geometry.extract import extract_mesh, threshold_to_logit
-from onet_jax.geometry.meshes import CLOUD_FORMATS, load_cloud, normalise
-from onet_jax.inference import scenes
-from onet_jax.metrics import sampling_floor
+from onet_jax.geometry.meshes import normalise
+from onet_jax.geometry.sliding_window import SAMPLES_PER_CELL, Layout, find_boxes, find_origin
+from onet_jax.networks.sliding_window import window_cells
 from onet_jax.prepare.rooms import make_room
-from onet_jax.training.checkpoints import Run, load_run
+from onet_jax.run import Run, change, load_run
+from onet_jax.scores import METRICS, floor, score, target_of
 from onet_jax.viz.pictures import Item, contact_sheet, encode_png, render_mesh, render_points
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ('pictures', 'seams', 'same', 'growing', 'decoder')
-WORKDIR = flags.DEFINE_string('workdir', None, 'Of configs/conv_onet.py:crops or tiny,crops.', required=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Of configs/conv_onet_crops.py.', required=True)
 CHOSEN = flags.DEFINE_multi_enum('part', ['seams', 'same'], PARTS, 'What to measure.')
 SCANS = flags.DEFINE_string('scans', None, 'Folder of clouds to show, y up.')
 CELLS = flags.DEFINE_multi_string('cell', [], 'NAME=LENGTH of the cells of a scan, in its unit.')
 OUTPUT = flags.DEFINE_string('output', 'docs/results', 'Folder of the pictures.')
 SIZES = flags.DEFINE_multi_integer('size', [10_000, 100_000, 1_000_000], 'Points of the clouds.')
-METRICS = ('iou', 'chamfer_l1', 'normal_consistency', 'f_score')
+SHOWN = ('iou', 'chamfer_l1', 'normal_consistency', 'f_score')
 POINTS_OF_ROOM, NOISE, ELEVATION, SIZE = 10_000, 0.005, 45.0, 300
 
 
@@ -60,6 +62,19 @@ def room_cloud(num_points: int, num_rooms: int) -> np.ndarray:
     return cloud + rng.normal(scale=NOISE, size=cloud.shape)
 
 
+def layout_of(run: Run) -> Layout:
+    """Of the windows that `predict` takes, on whose corners the U-Net is equivariant to shifts."""
+    model = run.config.model
+    halvings = 1 << (model.unet3d_levels - 1)
+    return Layout(window_cells(model.query_cells, model.unet3d_levels), model.query_cells // halvings * halvings)
+
+
+def reconstruct(run: Run, cloud: np.ndarray, folder: str | Path) -> trimesh.Trimesh:
+    """The mesh of a cloud [N, 3] in the unit of the training rooms, its windows in a folder."""
+    (mesh,) = run.method.predict(run.params, {'scene': cloud[None]}, jax.random.key(0), Path(folder))
+    return mesh
+
+
 def measure_command(run: Run, cloud: np.ndarray, workdir: str) -> dict[str, float]:
     """Seconds, peak memory and windows of `launch.reconstruct` with a cloud."""
     with tempfile.TemporaryDirectory() as folder:
@@ -72,8 +87,8 @@ def measure_command(run: Run, cloud: np.ndarray, workdir: str) -> dict[str, floa
         if status:
             raise RuntimeError(f'{command}: expected success, found status {status}')
         mesh = trimesh.load(f'{folder}/out/cloud.ply', process=False)
-        layout = scenes.layout_of(run.config)
-        boxes = scenes.find_boxes((cloud - cloud.min(axis=0)) / run.config.model.unit_size + 1.5 * layout.step, layout)
+        unit, layout = run.config.model.unit_size, layout_of(run)
+        boxes = find_boxes((cloud - find_origin(cloud, layout, unit)) / unit, layout)
         return {
             'points': len(cloud),
             'windows': len(boxes),
@@ -89,17 +104,17 @@ def measure_seams(run: Run) -> dict[str, float]:
     And what is left of it once they are blended: angles between neighbouring faces, in degrees, in the bands, and in bands
     as wide that are moved by quarters of a box, where nothing is blended.
     """
-    level, layout = threshold_to_logit(run.config.eval.threshold), scenes.layout_of(run.config)
-    n, band = layout.step * scenes.SAMPLES, layout.band * scenes.SAMPLES
+    level, layout = threshold_to_logit(run.config.eval.threshold), layout_of(run)
+    n, band = layout.step * SAMPLES_PER_CELL, layout.band * SAMPLES_PER_CELL
     jumps, moves, bends = [], [], {moved: [] for moved in (0, 0.25, 0.5, 0.75)}
     cell = run.config.model.unit_size
     with tempfile.TemporaryDirectory() as folder:
         for i in range(4):
             place = Path(folder) / str(i)
             cloud = room_cloud(4 * POINTS_OF_ROOM, 4) if i == 0 else room_cloud(POINTS_OF_ROOM * (i + 1), i + 1)
-            mesh = scenes.reconstruct_scene(run.params, run.config, cloud, place, cell)
+            mesh = reconstruct(run, cloud, place)
             middles = mesh.vertices[mesh.face_adjacency_edges].mean(axis=1)
-            steps = (middles - scenes.find_origin(cloud, layout, cell)) / (layout.step * cell)
+            steps = (middles - find_origin(cloud, layout, cell)) / (layout.step * cell)
             for moved, angles in bends.items():
                 # Within a band of the nearest border, along some axis.
                 distance = np.abs(steps + moved - np.round(steps + moved)).min(axis=1) * layout.step
@@ -121,7 +136,7 @@ def measure_seams(run: Run) -> dict[str, float]:
                     slope = np.linalg.norm(np.stack(np.gradient(a), axis=-1)[n + band][inner], axis=-1)
                     near = (np.abs(here - level) < slope) & (slope > 0)
                     jumps.append(np.abs(here - there)[near])
-                    moves.append((np.abs(here - there) / np.maximum(slope, 1e-6))[near] / scenes.SAMPLES)
+                    moves.append((np.abs(here - there) / np.maximum(slope, 1e-6))[near] / SAMPLES_PER_CELL)
     jumps, moves = np.concatenate(jumps), np.concatenate(moves)
     bends = {f'bend, bands moved by {moved:g}': np.concatenate(angles) for moved, angles in bends.items()}
     return {
@@ -141,10 +156,10 @@ def measure_decoder(variant: str) -> dict[str, float]:
 
     The weights are random, so that the network is asked at the points of a true room and its answers are not used.
     """
-    config = conv_onet.get_config(variant)
-    model = models.occupancy_network(config.model)
-    params = model.init(jax.random.key(0), models.example_batch(config.model))
+    config = conv_onet_rooms.get_config(variant)
+    model = models.build(config).model
     room, cloud = make_room(1, 'rooms_05', 0), room_cloud(config.data.num_input_points, 1).astype(np.float32)[None]
+    params = model.init(jax.random.key(0), cloud)
     spent = {'room': 0.0}
 
     def encode():
@@ -180,42 +195,42 @@ def picture(shape: trimesh.Trimesh | np.ndarray) -> np.ndarray:
 
 def show_rooms(run: Run) -> tuple[list[Item], list[list[str]]]:
     """Held-out rooms, one of each class: pictures, and rows of a table."""
-    index, items, rows, floors = read_index(run.data_dir), [], [], []
-    some = {category: (category, name) for category, name in index.splits['test']}
-    for category, name in some.values():
-        shape = read_shape(shape_path(run.data_dir, category, name), index)
-        rng = np.random.default_rng(0)
-        cloud = shape.surface[:POINTS_OF_ROOM].astype(np.float64)
-        cloud = cloud + rng.normal(scale=NOISE, size=cloud.shape)
+    dataset, items, rows, floors = open_dataset(run.data_dir), [], [], []
+    some = {category: i for i, (category, _) in enumerate(dataset.names('test'))}
+    options = {'targets': SCORED_FIELDS, 'batch_size': 1, 'positions': list(some.values())}
+    for batch, ((category, name),) in dataset.evaluation_batches(run.config, 'test', **options):
+        inputs, targets = examples_of(batch, 0).values()
+        cloud, target = inputs['scene'][0], target_of(targets)
         with tempfile.TemporaryDirectory() as folder:
-            mesh = scenes.reconstruct_scene(run.params, run.config, cloud, folder, run.config.model.unit_size)
-        points, surface, normals = (getattr(shape, k).astype(np.float32) for k in ('points', 'surface', 'normals'))
-        scores = evaluate_mesh(mesh, points, shape.occ, surface, normals, seed=0)
-        floors.append({'iou': 1.0, **sampling_floor(surface, normals)})
-        room = make_room(index.source['seed'], category, int(name)).mesh()
+            mesh = reconstruct(run, cloud, folder)
+        scores = score(mesh, target)
+        floors.append(floor(target))
+        room = make_room(dataset.index.source['seed'], category, int(name)).mesh()
         items.append(Item(f'{category} {name}', f'IoU {scores["iou"]:.2f}', tuple(map(picture, (cloud, mesh, room)))))
         rows.append([category, scores])
-    mean = {m: np.mean([scores[m] for _, scores in rows]) for m in METRICS}
-    rows += [['mean', mean], ['floor', {m: np.mean([floor[m] for floor in floors]) for m in METRICS}]]
-    return items, [[title, *(f'{scores[m] * COLUMNS[m][1]:.3f}' for m in METRICS)] for title, scores in rows]
+    mean = {m: np.mean([scores[m] for _, scores in rows]) for m in SHOWN}
+    rows += [['mean', mean], ['floor', {m: np.mean([scores[m] for scores in floors]) for m in SHOWN}]]
+    return items, [[title, *(f'{scores[m] * METRICS[m].factor:.3f}' for m in SHOWN)] for title, scores in rows]
 
 
 def show_scans(run: Run, folder: str, cells: dict[str, float]) -> tuple[list[Item], list[list[str]]]:
     """The clouds of a folder: pictures, and rows of a table."""
     items, rows = [], []
-    for path in sorted(p for p in Path(folder).iterdir() if p.suffix[1:] in CLOUD_FORMATS):
-        cloud = load_cloud(path)
-        cell = cells.get(path.stem) or scenes.choose_cell(cloud, run.config)
+    for source in find_sources(run.config.data, folder):
         began = time.perf_counter()
+        data = change(run, 'data', scan_cell=cells.get(source.name, 0.0)).config.data
+        seen, scan = read_inputs(data, source, run.config.seed)
         with tempfile.TemporaryDirectory() as windows:
-            mesh = scenes.reconstruct_scene(run.params, run.config, cloud, windows, cell)
+            mesh = reconstruct(run, seen['scene'], windows)
             count = len(list(Path(windows).glob('window_*')))
+        cloud, mesh.vertices = scan.to_user(seen['scene']), scan.to_user(mesh.vertices)
         seconds, longest = time.perf_counter() - began, np.ptp(cloud, axis=0).max()
         frame = normalise(np.quantile(cloud, (0.02, 0.98), axis=0))  # a few far points would make the picture small
         mesh.vertices = frame.to_object(mesh.vertices)
         shown = np.random.default_rng(0).permutation(frame.to_object(cloud))
-        items.append(Item(path.stem, f'{len(cloud):,} points', (picture(shown), picture(mesh))))
-        rows.append([path.stem, f'{len(cloud):,}', f'{longest:.1f}', f'{cell:.3f}', str(count), f'{seconds:.0f}'])
+        cell = scan.scale * run.config.model.unit_size
+        items.append(Item(source.name, f'{len(cloud):,} points', (picture(shown), picture(mesh))))
+        rows.append([source.name, f'{len(cloud):,}', f'{longest:.1f}', f'{cell:.3f}', str(count), f'{seconds:.0f}'])
     return items, rows
 
 
@@ -229,7 +244,7 @@ def show(run: Run, output: Path) -> None:
     """Pictures OUTPUT/rooms_held_out.png and OUTPUT/rooms_scans.png; prints the tables beside them."""
     items, rows = show_rooms(run)
     write_sheet(items, ('input', 'reconstruction', 'ground truth'), output / 'rooms_held_out.png')
-    print(to_markdown(['class', *(COLUMNS[m][0] for m in METRICS)], rows))
+    print(to_markdown(['class', *(METRICS[m].title for m in SHOWN)], rows))
     if SCANS.value:
         items, rows = show_scans(run, SCANS.value, {k: float(v) for k, v in (c.split('=') for c in CELLS.value)})
         write_sheet(items, ('scan', 'reconstruction'), output / 'rooms_scans.png')
@@ -244,7 +259,7 @@ def main(_):
         elif part == 'seams':
             figures[part] = measure_seams(run)
         elif part == 'decoder':
-            figures |= {v: measure_decoder(v) for v in ('tiny,rooms', 'rooms', 'rooms,maps=grid', 'rooms,grid64')}
+            figures |= {v: measure_decoder(v) for v in ('tiny', '', 'maps=grid', 'grid64')}
         else:
             for size in SIZES.value:
                 num_rooms = 1 if part == 'same' else max(1, size // POINTS_OF_ROOM)

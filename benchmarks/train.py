@@ -23,10 +23,11 @@ from benchmarks import report, time_alternately
 from configs import onet_image, onet_points, onet_voxels
 from onet_jax import models
 from onet_jax.convert import official
-from onet_jax.data.fields import make_transform
+from onet_jax.data.fields import find_need, make_transform
 from onet_jax.data.resident import resident_feed
 from onet_jax.data.streamed import tfds_feed
 from onet_jax.errors import InputError
+from onet_jax.models.method import TRAIN_DTYPES
 from onet_jax.parallel import make_parallel
 from onet_jax.prepare.embedded import prepare_procedural
 from onet_jax.prepare.runners import in_this_process
@@ -38,7 +39,7 @@ CONFIGS = {'points': onet_points, 'image': onet_image, 'voxels': onet_voxels}
 NETWORKS = flags.DEFINE_list('networks', list(CONFIGS), 'Which of the networks.')
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 8, 'Shapes in a batch.', lower_bound=1)
 NUM_POINTS = flags.DEFINE_integer('num_points', 2048, 'Points of a shape.', lower_bound=1, upper_bound=2048)
-DTYPE = flags.DEFINE_enum('dtype', 'float32', models.DTYPES, 'config.train.dtype.')
+DTYPE = flags.DEFINE_enum('dtype', 'float32', list(TRAIN_DTYPES), 'config.train.dtype.')
 BACKEND = flags.DEFINE_enum('backend', 'pmap', ['pmap', 'jit'], 'config.train.backend.')
 STEPS = flags.DEFINE_integer('steps', 12, 'Steps to take the median of.', lower_bound=1)
 TORCH = flags.DEFINE_bool('torch', True, 'Also time the twin, where PyTorch is installed.')
@@ -77,12 +78,11 @@ def make_product(dtype: str) -> tuple[Callable[[], list], float]:
 
 def count_operations(method, state, batch) -> float:
     """Floating-point operations of a step: three times those of its forward pass, as XLA counts them before it optimises."""
-    stats = state.params['batch_stats']
 
     def forward(trainable):
-        return method.loss({'params': trainable, 'batch_stats': stats}, batch, jax.random.key(0), None)[0]
+        return method.loss({**state.variables, 'params': trainable}, batch, jax.random.key(0), None)[0]
 
-    return 3 * jax.jit(forward).lower(state.params['params']).cost_analysis()['flops']
+    return 3 * jax.jit(forward).lower(state.variables['params']).cost_analysis()['flops']
 
 
 def make_twin(config: ConfigDict, params: dict, batch: dict, compiled: bool) -> Callable[[], float]:
@@ -98,7 +98,8 @@ def make_twin(config: ConfigDict, params: dict, batch: dict, compiled: bool) -> 
     state = official.to_state_dict(params, config)
     twin.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.items()})
     step = make_step(twin.train().to(device), config.optim.learning_rate, config.train.dtype, compiled)
-    tensors = [torch.from_numpy(np.array(batch[key])).to(device) for key in ('points', 'occ', 'inputs')]
+    arrays = batch['targets']['points'], batch['targets']['occ'], *batch['inputs'].values()
+    tensors = [torch.from_numpy(np.array(array)).to(device) for array in arrays]
     return lambda: step(*tensors)
 
 
@@ -122,13 +123,13 @@ def measure_wait(step: Callable, state, parallel, feed, key) -> float:
 def measure(name: str, data_dir: str) -> tuple[dict, list]:
     config = get_config(name)
     method, transform, tx = models.build(config), make_transform(config.data), make_optimizer(config, 1000)
-    parallel = make_parallel(config.train.backend, config.train.batch_size)
+    parallel, need = make_parallel(config.train.backend, config.train.batch_size), find_need(config.data)
     streams = importlib.util.find_spec('tensorflow') is not None
-    feed = (tfds_feed if streams else resident_feed)(data_dir, batch_size=config.train.batch_size, seed=0)
+    feed = (tfds_feed if streams else resident_feed)(data_dir, need, batch_size=config.train.batch_size, seed=0)
     raw, key = next(feed.batches(0)), jax.random.key(0)
     batch = jax.jit(transform)(key, raw)
     state = create_state(key, method, tx, batch)
-    operations, weights = count_operations(method, state, batch), jax.device_get(state.params)
+    operations, weights = count_operations(method, state, batch), jax.device_get(state.variables)
 
     state, raw, key = parallel.replicate(state), parallel.shard(raw), parallel.replicate(key)
     compiled = (

@@ -29,26 +29,25 @@ def test_the_twin_has_the_same_weights_logits_and_losses(name):
     from onet_jax.training.step import make_train_step
 
     config, rng = small_config(name), np.random.default_rng(0)
-    batch = {
-        'points': rng.uniform(-0.5, 0.5, (4, 40, 3)).astype(np.float32),
-        'occ': rng.integers(0, 2, (4, 40)).astype(np.float32),
-        'inputs': rng.uniform(0, 1, (4, *INPUTS[name])).astype(np.float32),
-        'row': np.arange(4, dtype=np.int32),
-    }
+    points = rng.uniform(-0.5, 0.5, (4, 40, 3)).astype(np.float32)
+    occ = rng.integers(0, 2, (4, 40)).astype(np.float32)
+    inputs = rng.uniform(0, 1, (4, *INPUTS[name])).astype(np.float32)
+    (field,), row = config.data.inputs, np.arange(4, dtype=np.int32)
+    batch = {'inputs': {field: inputs}, 'targets': {'points': points, 'occ': occ}, 'row': row}
     method, tx = models.build(config), make_optimizer(config, 10)
     state = create_state(jax.random.key(0), method, tx, batch)
     # Layers that start at zero would hide what comes before them.
     noise = iter(jax.random.split(jax.random.key(1), 200))
-    trainable = jax.tree.map(lambda x: x + 0.02 * jax.random.normal(next(noise), x.shape), state.params['params'])
-    state = state._replace(params={**state.params, 'params': trainable})
+    trainable = jax.tree.map(lambda x: x + 0.02 * jax.random.normal(next(noise), x.shape), state.variables['params'])
+    state = state._replace(variables={**state.variables, 'params': trainable})
 
     twin = Twin(config.model)
-    weights = {k: torch.from_numpy(np.array(v)) for k, v in official.to_state_dict(state.params, config).items()}
+    weights = {k: torch.from_numpy(np.array(v)) for k, v in official.to_state_dict(state.variables, config).items()}
     twin.load_state_dict(weights)
     assert sum(p.numel() for p in twin.parameters()) == sum(x.size for x in jax.tree.leaves(trainable))
-    tensors = [torch.from_numpy(batch[k]) for k in ('points', 'occ', 'inputs')]
-    model = models.occupancy_network(config.model)
-    logits = model.occupancy(state.params, batch['points'], model.encode(state.params, batch['inputs']))
+    tensors = [torch.from_numpy(array) for array in (points, occ, inputs)]
+    model = method.model
+    logits = model.occupancy(state.variables, points, model.encode(state.variables, inputs))
     with torch.no_grad():
         np.testing.assert_allclose(twin.eval()(tensors[0], tensors[2]), logits, atol=1e-4)
 
