@@ -1,4 +1,4 @@
-"""The architecture: an import may only point down, and data never sees a network."""
+"""The architecture: an import may only point down, and a new paper changes nothing but its own files."""
 
 import ast
 import subprocess
@@ -13,59 +13,112 @@ FLOORS = {
     'networks': 2, 'data': 2, 'prepare': 2, 'losses': 2, 'metrics': 2, 'scores': 2,
     'models': 3, 'convert': 4, 'viz': 4, 'inference': 5, 'evaluation': 5, 'training': 6, 'run': 7, 'reproduce': 8,
 }  # fmt: skip
-FILES = [p for p in sorted((ROOT / 'onet_jax').rglob('*.py')) if p.parent != ROOT / 'onet_jax' or p.stem in FLOORS]
+# What prepares a dataset writes what `data` reads; a score is made of metrics.
+NEIGHBOURS = {('prepare', 'data'), ('scores', 'metrics')}
+# What a room never sees, although it is below.
+UNSEEN = {'data': {'networks', 'models'}, 'prepare': {'networks', 'models'}, 'viz': {'networks', 'models'}}
+# Packages that live in some files only; nobody needs torch.
+HOMES = {
+    'flax': ('networks/', 'models/'),
+    'tensorflow': ('data/tfds_builder.py', 'data/streamed.py'),
+    'tensorflow_datasets': ('data/tfds_builder.py', 'data/streamed.py'),
+    'torch': (),
+}
+ALL = sorted((ROOT / 'onet_jax').rglob('*.py'))
+FILES = [p for p in ALL if p.parent != ROOT / 'onet_jax' or p.stem in FLOORS]
 
 
-def imported_rooms(path: Path) -> set[str]:
-    """The parts of onet_jax that a file imports."""
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT / 'onet_jax').as_posix()
+
+
+def imported_modules(path: Path) -> set[str]:
+    """All modules that a file imports, anywhere in it, with the names that it takes from them: 'a.b', 'a.b.c'."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split('.')[1] for alias in node.names if alias.name.startswith('onet_jax.')}
-        elif isinstance(node, ast.ImportFrom) and node.module == 'onet_jax':
-            names |= {alias.name for alias in node.names} - {'__version__'}
-        elif isinstance(node, ast.ImportFrom) and (node.module or '').startswith('onet_jax.'):
-            names.add(node.module.split('.')[1])
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f'{node.module}.{alias.name}' for alias in node.names)}
     return names
 
 
-@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize('path', FILES, ids=name_of)
 def test_imports_point_down(path):
-    room = path.relative_to(ROOT / 'onet_jax').parts[0].removesuffix('.py')
-    for other in imported_rooms(path) - {room}:
-        # What prepares a dataset writes what `data` reads.
-        below = FLOORS[other] < FLOORS[room] or (room, other) == ('prepare', 'data')
-        assert below, f'{path}: {room} imports {other}, which is not below it'
-    if room in ('data', 'prepare'):
-        assert not imported_rooms(path) & {'networks', 'models'}
+    room, modules = name_of(path).split('/')[0].removesuffix('.py'), imported_modules(path)
+    rooms = {module.split('.')[1] for module in modules if module.startswith('onet_jax.')} - {'__version__', room}
+    for other in rooms:
+        assert FLOORS[other] < FLOORS[room] or (room, other) in NEIGHBOURS, (
+            f'{path}: {room} imports {other}, which is not below it'
+        )
+    assert not rooms & UNSEEN.get(room, set())
 
 
-def imported_packages(path: Path) -> set[str]:
-    """The top-level names that a file imports anywhere."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split('.')[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names.add((node.module or '').split('.')[0])
-    return names
-
-
-@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize('path', ALL, ids=name_of)
 def test_packages_stay_in_their_rooms(path):
-    """flax lives in networks and models, TensorFlow in two files of data; nobody needs torch."""
-    relative, packages = path.relative_to(ROOT / 'onet_jax'), imported_packages(path)
-    assert 'torch' not in packages
-    if 'flax' in packages:
-        assert relative.parts[0] in ('networks', 'models')
-    if packages & {'tensorflow', 'tensorflow_datasets'}:
-        assert str(relative) in ('data/tfds_builder.py', 'data/streamed.py')
+    for package in {module.split('.')[0] for module in imported_modules(path)} & HOMES.keys():
+        assert name_of(path).startswith(HOMES[package] or '-'), f'{path} imports {package}'
 
 
-def test_the_core_imports_without_tensorflow():
-    modules = ['onet_jax', 'onet_jax.training.loop', 'onet_jax.evaluation.report', 'onet_jax.prepare.embedded']
-    code = f'import sys; import {", ".join(modules)}; sys.exit("tensorflow" in sys.modules or "torch" in sys.modules)'
-    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
+def test_every_room_has_a_floor():
+    rooms = {name_of(path).split('/')[0].removesuffix('.py') for path in ALL} - {'__init__'}
+    assert rooms == FLOORS.keys()
+
+
+@pytest.mark.parametrize(
+    'text, allowed',
+    [
+        # Which fields a network sees, only fields know.
+        ('config.data.input', {'data/fields.py'}),
+        # Nobody rebuilds a network from a config.
+        ('models.build(', {'run.py', 'training/loop.py', 'training/checkpoints.py'}),
+    ],
+)
+def test_some_things_are_done_in_one_place(text, allowed):
+    folders = ROOT / 'onet_jax', ROOT / 'launch'
+    files = {path.relative_to(ROOT).as_posix() for f in folders for path in f.rglob('*.py') if text in path.read_text()}
+    assert files <= {f'onet_jax/{name}' for name in allowed}
+
+
+def in_new_process(code: str) -> None:
+    """Run lines of Python, after `import sys`; fails where they do."""
+    done = subprocess.run([sys.executable, '-c', f'import sys\n{code}'], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+ABSENT = "assert not {'tensorflow', 'tensorflow_datasets', 'torch'} & sys.modules.keys()"
+
+
+def test_the_core_imports_no_tensorflow_and_papers_on_demand():
+    rooms = 'run', 'reproduce', 'inference.refine', 'evaluation.report', 'prepare.embedded', 'training.loop'
+    in_new_process(f"""
+import onet_jax
+assert not {{'jax', 'tensorflow', 'torch'}} & sys.modules.keys(), 'its start-up is that of nothing'
+import {', '.join(f'onet_jax.{room}' for room in rooms)}
+from onet_jax.models import PAPERS
+{ABSENT}
+found = {{f'onet_jax.models.{{paper}}' for paper in PAPERS}} & sys.modules.keys()
+assert len(PAPERS) > 1
+assert not found, found
+""")
+
+
+@pytest.mark.slow
+def test_training_meshing_and_evaluation_take_no_tensorflow(dataset, tmp_path):
+    """From the resident feed."""
+    in_new_process(f"""
+sys.path.insert(0, 'tests')
+from model_configs import small_config
+import onet_jax
+from onet_jax.data.datasets import open_dataset
+from onet_jax.evaluation.evaluate import evaluate
+from onet_jax.run import load_run
+from onet_jax.training.loop import train
+train(small_config(num_steps=1), {str(tmp_path / 'run')!r}, {str(dataset)!r})
+run = load_run({str(tmp_path / 'run')!r})
+assert len(list(evaluate(run.method, run.params, run.config, open_dataset(run.data_dir), 'test'))) == 3
+{ABSENT}
+""")
 
 
 def test_launch_files_are_thin():

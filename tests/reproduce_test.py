@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from entry_points import ROOT, launch
 from model_configs import small_config
 from PIL import Image
 
 from configs import onet_embedding, onet_unconditional
-from onet_jax import reproduce
+from onet_jax import models, reproduce
+from onet_jax.evaluation.evaluate import find_commit
 from onet_jax.reproduce import Page, Row
 
 
@@ -17,8 +19,15 @@ def small(config):
         for group in ('mesh', 'optim', 'train'):
             config[group] = other[group]
         config.model.decoder_hidden_size = 16
-        config.eval.batch_size = 2
+        config.data.update(num_points_per_step=64, num_near_points=32)
+        config.eval.update(batch_size=2, targets=('volume_points',))
     return config
+
+
+@pytest.fixture(autouse=True)
+def _few_pictures(monkeypatch):
+    """They take longer than all the rest."""
+    monkeypatch.setattr(reproduce, 'NUM_SHOWN', 1)
 
 
 @pytest.mark.slow
@@ -33,6 +42,7 @@ def test_a_table_has_its_rows_with_means_over_seeds_and_what_was_published(datas
     page = path.read_text()
     assert page.startswith('# Completion of clouds\n')
     assert '* command: `do it`' in page
+    assert f'* commit: {(find_commit(ROOT) or "unknown")[:40]}' in page
     lines = [
         [cell.strip() for cell in line.strip('|\n').split('|')] for line in page.splitlines() if line.startswith('|')
     ]
@@ -83,9 +93,36 @@ def test_generation_shows_samples_and_a_way_between_them(dataset, tmp_path):
         assert min(sheet.size) > 500
 
 
+@pytest.mark.parametrize('options', [(), ('--tiny', '--seeds=2', '--num_steps=5000')])
+def test_every_row_of_every_table_is_an_experiment(monkeypatch, options):
+    pages = {}
+
+    def keep(page, output, runs, data_dir):
+        assert (str(output), str(runs), data_dir) == ('pages', 'there', None)
+        pages[page.name] = page
+
+    tables = {name: table._replace(write=keep) for name, table in reproduce.TABLES.items()}
+    monkeypatch.setattr(reproduce, 'TABLES', tables)
+    done = launch('reproduce', 'all', '--output=pages', '--runs=there', *options)
+    assert done.returncode == 0, done.stderr
+    assert pages.keys() == tables.keys()
+    for name, page in pages.items():
+        assert page.command.startswith(f'python -m launch.reproduce {name} --output=pages'), 'of this table alone'
+        seeds = range((2 if options else 3) if 'ablation' in name else 1)
+        for row in page.rows:
+            assert [config.seed for config in row.configs.values()] == list(seeds)
+            assert set(row.published) <= {*reproduce.PRINTED}
+            for folder, config in row.configs.items():
+                assert ('tiny' in folder) == bool(options)
+                assert config.train.num_steps == (5000 if options else 300_000)
+                models.build(config)
+    others = {folder for page in pages.values() for row in page.rows for folder in row.configs}
+    assert 'conv_onet-points=3000,maps=planes-0' in {folder.replace('tiny,', '') for folder in others}
+
+
 @pytest.mark.parametrize('arguments', [(), ('tables',), ('completion', 'generation')])
 def test_unknown_tables_are_named(arguments):
-    import launch.reproduce
-
-    with pytest.raises(ValueError, match=r"expected one table of \('single_image', .*'all'\), found"):
-        launch.reproduce.main(['reproduce', *arguments])
+    done = launch('reproduce', *arguments)
+    assert (done.returncode, done.stderr.count('error: expected one table of')) == (1, 1)
+    assert "'single_image', " in done.stderr
+    assert f'found {list(arguments)}' in done.stderr
