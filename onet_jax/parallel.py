@@ -1,7 +1,7 @@
-"""pmap and jit over all devices of all processes: the one place that knows how many there are.
+"""Data-parallel training on all devices of all processes, by pmap or by jit with shardings.
 
-Both run the same step and give the same numbers as one device on the whole batch. The state is never stacked: every
-device holds the same copy, and so does the caller. B rows of the global batch, P processes, D devices in all.
+Both run the same step and give the same numbers as one device on the whole batch. The state is replicated and never stacked:
+it has no axis of devices. No other file depends on how many devices there are. B rows of the global batch.
 """
 
 import atexit
@@ -27,12 +27,14 @@ class Parallel(NamedTuple):
     """How a step is run on the devices at hand."""
 
     num_devices: int  # of all processes
-    axis_name: str | None  # to build the step with
-    rows: range  # of the global batch, those that this process feeds
-    compile: Callable[[Callable], Callable]  # step(state, raw, key) -> the same, on all devices
+    axis_name: str | None  # of the collectives in the step; None under jit, which inserts them
+    rows: range  # of the global batch that this process feeds
+    compile: Callable[
+        [Callable], Callable
+    ]  # step(state, raw, key) of one part of the batch -> of the whole batch, compiled
     replicate: Callable[[Any], Any]  # a tree, the same in every process -> a copy of it on every device
-    shard: Callable[[dict], dict]  # the rows [B / P, ...] of this process -> all rows, spread over the devices
-    local: Callable[[Any], Any]  # a replicated tree -> what this process can compute with on its own
+    shard: Callable[[dict], dict]  # the rows of this process -> all B rows, sharded over the devices
+    local: Callable[[Any], Any]  # a replicated tree -> a copy that this process can use without the others
 
 
 def start_processes(
@@ -42,11 +44,11 @@ def start_processes(
     *,
     detect: bool = False,
 ) -> None:
-    """Connect this process to the others of the run; does nothing without arguments. Before any computation.
+    """Connect the processes of a run (`jax.distributed.initialize`), before any computation; without arguments do nothing.
 
-    coordinator_address: HOST:PORT that process 0 listens on; process_id: 0 to num_processes - 1. With `detect` they are
-    those of the cluster, which JAX knows of: a TPU slice, SLURM, Open MPI, Kubernetes. Raises InputError for values that
-    are incomplete or contradict each other, and where no cluster is found.
+    coordinator_address: HOST:PORT that process 0 listens on; process_id: 0 to num_processes - 1. With `detect` JAX takes them
+    from the cluster: a TPU slice, SLURM, Open MPI, Kubernetes. Raises InputError for values that are incomplete or contradict
+    each other, and where no cluster is found.
     """
     given = {
         '--coordinator_address': coordinator_address,
@@ -88,10 +90,10 @@ def start_processes(
 
 @contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """A process that fails in this block ends when its error has been told, without waiting for the others.
+    """A process that raises in this block prints its error and exits at once, without waiting for the others.
 
-    JAX would keep it until all have finished, while they wait for its part of a sum. They fail when its connections close,
-    or when it has sent no sign of life for 100 seconds.
+    JAX would hold it in the shutdown barrier while the others wait for it in a collective. They fail when its connections
+    close, or after 100 seconds without a heartbeat.
     """
     try:
         yield
@@ -108,29 +110,29 @@ def _leave() -> None:
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that writes and tells, of however many there are."""
+    """Whether this is process 0, which writes the files and prints."""
     return jax.process_index() == 0
 
 
 def tell(message: str) -> None:
-    """Print a line; of several processes the first one does."""
+    """Print a line, in process 0 only."""
     if is_first_process():
         print(message, flush=True)
 
 
 def wait_for_all(what: str) -> None:
-    """Go on when all processes have come to the same place; `what` names it."""
+    """A barrier: returns when all processes have called it; `what` names it."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
 
 
 def any_process(flag: bool) -> bool:
-    """Whether it is set in any process. Every process calls it, and waits for all."""
+    """Whether `flag` is set in any process. A collective: every process calls it."""
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
 def from_first_process(value: Any) -> Any:
-    """What the first process gives, in all of them: None, or anything else that JSON holds. Every process calls it."""
+    """Broadcast the value of process 0, None or anything that JSON holds. A collective: every process calls it."""
     if jax.process_count() == 1:
         return value
     content = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -140,7 +142,7 @@ def from_first_process(value: Any) -> Any:
 
 
 def gather_rows(raw: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The rows [B / P, ...] of each process -> all rows [B, ...], on every host. Every process calls it."""
+    """All-gather: the rows of each process -> all rows [B, ...] on every host. A collective: every process calls it."""
     if jax.process_count() == 1:
         return raw
     spread, replicated = _shardings(_in_order(jax.devices()))
@@ -149,9 +151,10 @@ def gather_rows(raw: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def make_vote() -> Callable[[bool], bool]:
-    """vote(flag) -> whether the flag of any process is set: the same answer in all of them, which vote equally often.
+    """vote(flag) -> whether any process has set its flag. A collective: all processes vote equally often, with one answer.
 
-    Of several processes it is the answer to the vote before, so that nobody waits for it: it comes while a step is computed.
+    With several processes the answer is that to the previous vote, which the devices computed during the step in between, so
+    that no process waits for it.
     """
     if jax.process_count() == 1:
         return bool
@@ -169,7 +172,9 @@ def make_vote() -> Callable[[bool], bool]:
 
 
 def make_parallel(backend: str, batch_size: int, devices: list | None = None) -> Parallel:
-    """backend: 'pmap' or 'jit' (shardings over a one-dimensional mesh); devices: those of all processes by default.
+    """How to run a training step on all devices.
+
+    backend: 'pmap' or 'jit' (shardings over a one-dimensional mesh). devices: those of all processes by default.
 
     Raises InputError for an unknown backend, when the global batch does not divide evenly, or when the processes have
     different numbers of devices.
@@ -227,27 +232,27 @@ def make_parallel(backend: str, batch_size: int, devices: list | None = None) ->
 
 
 def _in_order(devices: list) -> list:
-    """By process, which on a TPU is not the order of their numbers: each process feeds contiguous rows."""
+    """Sorted by process, so that each process feeds contiguous rows. On a TPU the ids of devices are in another order."""
     return sorted(devices, key=lambda device: (device.process_index, device.id))
 
 
 def _shardings(devices: list) -> tuple[NamedSharding, NamedSharding]:
-    """Rows spread over the devices, and a copy on each of them."""
+    """Sharded by rows over the devices, and replicated on all of them."""
     mesh = Mesh(np.asarray(devices), (AXIS,))
     return NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
 
 
 def _place(x: jax.Array, sharding: NamedSharding) -> jax.Array:
-    """An array, or keys, which `device_put` does not take to devices of other processes."""
+    """`device_put`, also of PRNG keys, which it does not put on the devices of other processes."""
     if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(_place(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
     return jax.device_put(x, sharding)
 
 
 def _join_processes(tree: Any, sharding: NamedSharding) -> Any:
-    """The copies that pmap leaves on the devices of each process as arrays of all processes, without moving anything.
+    """The replicated results of pmap in each process -> global arrays of all processes, without a copy.
 
-    pmap takes such arrays as they are, and checkpoints can be written of no other.
+    pmap takes global arrays as inputs, and orbax writes no others.
     """
     return jax.tree.map(
         lambda x: jax.make_array_from_single_device_arrays(

@@ -1,7 +1,7 @@
-"""One file for each paper: it exports `build(config) -> Method`, and `make_model(**keywords)`, its public pure functions.
+"""Models: one file for each paper, with `build(config) -> Method` and `make_model(**keywords)`, its public pure functions.
 
-What the papers of a family share is in `occupancy.py`; what all share is in `method.py`. A paper is imported when it is asked
-for.
+Shared are `method.py` by all papers, `occupancy.py` by Occupancy Networks and Convolutional Occupancy Networks, and
+`encoder_decoder.py` by 3D-R2N2 and PSGN. A paper is imported when a config names it.
 """
 
 from importlib import import_module
@@ -12,12 +12,13 @@ from ml_collections import ConfigDict
 from onet_jax.errors import InputError
 from onet_jax.models.method import Aux, Method
 
+# Files here that are no paper; every other one is a name of `config.model.name`.
 SHARED = ('__init__', 'method', 'occupancy', 'encoder_decoder', 'auto_decoding')
 PAPERS = sorted({path.stem for path in Path(__file__).parent.glob('*.py')} - set(SHARED))
 
 
 def build(config: ConfigDict) -> Method:
-    """The method that `config.model.name` names. Raises InputError for values of the config that do not go together."""
+    """The method of the paper `config.model.name`. Raises InputError for an unknown one, or values that do not go together."""
     if config.model.name not in PAPERS:
         raise InputError(f'config.model.name: expected one of {PAPERS}, found {config.model.name!r}')
     return import_module(f'onet_jax.models.{config.model.name}').build(config)

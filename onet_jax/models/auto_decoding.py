@@ -1,10 +1,10 @@
-"""Auto-decoding: the code of a shape that an embedding has not seen, fitted to labelled points of the shape.
+"""Auto-decoding (Park et al., DeepSDF, CVPR 2019): the code of an unseen shape, optimised to fit its labelled points.
 
-The network of configs/onet_embedding.py has no encoder but a learned code for each training shape (paper, section 4.1). Of
-another shape it takes the code of the highest posterior density: the labels are the likelihood, as in training, and the
-prior is a Gaussian with the means and deviations of the learned codes.
+The network of configs/onet_embedding.py has no encoder, but a learned code for each training shape (paper, section 4.1). The
+code of an unseen shape is the maximum a posteriori: the likelihood is that of the labels, as in training, and the prior is a
+diagonal Gaussian with the mean and the standard deviation of the learned codes.
 
-B shapes, T points, C condition, S training shapes.
+B batch, T labelled points, C condition, S training shapes.
 """
 
 from functools import partial
@@ -22,9 +22,9 @@ POINTS_PER_STEP, POINTS_TO_CHOOSE = 2048, 512
 def fit_codes(key: jax.Array, model, params: dict, labelled: jax.Array) -> jax.Array:
     """labelled [B, T, 4], points in object coordinates and their occupancies {0, 1} -> codes [B, C].
 
-    model: an `OccupancyNetwork` whose encoder is an embedding. Each code begins at the training code that explains
-    `POINTS_TO_CHOOSE` of the points best, then takes `NUM_STEPS` steps of Adam on `POINTS_PER_STEP` random points each. A
-    function of the key and the arguments; shapes do not see each other.
+    model: an `OccupancyNetwork` whose encoder is an embedding. Each code starts from the training code with the lowest
+    cross-entropy on `POINTS_TO_CHOOSE` of the points, then takes `NUM_STEPS` steps of Adam on `POINTS_PER_STEP` random points
+    each, which the key draws. The shapes are fitted one by one.
     """
     keys = jax.random.split(key, len(labelled))
     num_shapes = len(params['params']['encoder']['embedding'])
@@ -39,7 +39,7 @@ def _fit(occupancy, params: dict, learned: jax.Array, key: jax.Array, labelled: 
     mean, deviation = learned.mean(axis=0), learned.std(axis=0)
 
     def misfit(code, rows):
-        """Cross-entropy of some of the labels, in nats, summed as for all of them."""
+        """The cross-entropy of all labels, in nats, estimated from the points of `rows` [K, 4]."""
         logits = occupancy(params, rows[None, :, :3], code[None])[0]
         return losses.occupancy_bce(logits, rows[:, 3]).mean() * len(labelled)
 

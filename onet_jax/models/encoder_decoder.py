@@ -1,4 +1,4 @@
-"""An encoder and a decoder of its code, and nothing else: what methods share that give a shape at once, not point by point.
+"""Encoder-decoder networks: shared by methods whose decoder outputs a whole shape at once (3D-R2N2, PSGN).
 
 B batch, C condition. `params` are all variables of a network, {'params': ..., 'batch_stats': ...}.
 """
@@ -14,13 +14,13 @@ from onet_jax.models.method import Aux
 
 
 class EncoderDecoder(nn.Module):
-    """The two under the names of the official checkpoints."""
+    """Encoder and decoder, under the names of the official checkpoints."""
 
     encoder: nn.Module
     decoder: nn.Module
 
     def __call__(self, inputs, *, train=False, axis_name=None):
-        """inputs [B, ...] -> what the decoder gives."""
+        """inputs [B, ...] -> the output of the decoder."""
         mode = {'train': train, 'axis_name': axis_name}
         return self.decoder(self.encoder(inputs, **mode), **mode)
 
@@ -36,11 +36,11 @@ class Functions(NamedTuple):
 
     init: Callable  # (key, inputs [B, ...]) -> params
     encode: Callable  # (params, inputs [B, ...]) -> cond [B, C] or a tree of [B, ...]
-    decode: Callable  # (params, cond) -> what the decoder gives, evaluation mode
+    decode: Callable  # (params, cond) -> the output of the decoder, in evaluation mode
 
 
 def functions_of(module: EncoderDecoder) -> Functions:
-    """Of a network with its encoder and decoder."""
+    """The functions of a network."""
     return Functions(partial(_init, module), partial(_apply, module, 'encode'), partial(_apply, module, 'decode'))
 
 
@@ -55,6 +55,6 @@ def _apply(module, function, params, x):
 
 
 def loss_of(module: EncoderDecoder, error: Callable, params: dict, target: Any, inputs: jax.Array, axis_name=None):
-    """The mean of error(output, target) -> [B] over a batch in train mode, and the running statistics after the step."""
+    """The mean over the batch of error(output, target) -> [B], in train mode, and the updated running statistics."""
     output, mutated = module.apply(params, inputs, train=True, axis_name=axis_name, mutable=['batch_stats'])
     return error(output, target).mean(), Aux(mutated, {})
