@@ -1,4 +1,4 @@
-"""What training, evaluation and inference know of a paper: the same functions for every one of them."""
+"""Method: the interface of a paper to training, evaluation and inference, the same functions for every paper."""
 
 import hashlib
 from collections.abc import Callable, Collection
@@ -15,9 +15,7 @@ from onet_jax.errors import InputError
 class Aux(NamedTuple):
     """What a loss returns beside its value."""
 
-    mutated: dict[
-        str, Any
-    ]  # the flax collections that change, such as {'batch_stats': ...}; the others stay as they are
+    mutated: dict[str, Any]  # the new values of the flax collections that change, such as {'batch_stats': ...}
     scalars: dict[str, jax.Array]  # named terms of the loss, for the log
 
 
@@ -32,18 +30,18 @@ class Method(NamedTuple):
     loss: Callable  # (variables, batch, key, axis_name) -> (scalar, Aux), train mode
     metrics: Callable  # (variables, batch) -> {name: [B]}, evaluation mode, one value for each example
     # (variables, inputs, key, workspace=None) -> list of B predictions in object coordinates (see `scores.py`). workspace: a
-    # folder in which a prediction that takes long keeps what it has done so far, and goes on.
+    # folder in which a long prediction saves its progress, to resume from it.
     predict: Callable
     model: NamedTuple  # the paper's own public pure functions (encode, occupancy, bind, ...)
-    # (method, tx, transform, axis_name, ema_decay) -> step, as `training/step.py` has it, which is used where this is None.
+    # (method, tx, transform, axis_name, ema_decay) -> step; None takes `make_train_step` of `training/step.py`.
     make_step: Callable | None = None
 
 
-TRAIN_DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}  # in which a training step may compute
+TRAIN_DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}  # of the features in a training step (mixed precision)
 
 
 def keywords_of(config: ConfigDict) -> dict[str, Any]:
-    """What a paper's `make_model` takes: the group `model` but for its name, and the precision of the training step.
+    """The keywords of a paper's `make_model`: the group `model` without its name, and the precision of the training step.
 
     Raises InputError for an unknown precision.
     """

@@ -1,6 +1,7 @@
-"""Shapes as functions: f(points, condition) -> logits of occupancy, the surface being a level set.
+"""Occupancy fields: f(points, condition) -> logits of occupancy, whose level set is the surface.
 
-What the papers of the family share, given the module of one: the pure functions, the loss, the validation, the meshes.
+Shared by Occupancy Networks and Convolutional Occupancy Networks: the pure functions of a network, the loss (negative evidence
+lower bound), the validation metrics and the extraction of meshes.
 B batch, T query points, C condition, Z latent. `params` are all variables of a network, {'params': ..., 'batch_stats': ...}. A
 condition is an array [B, C] or a tree of arrays [B, ...], the feature planes of Convolutional Occupancy Networks.
 """
@@ -27,7 +28,7 @@ from onet_jax.models.method import Aux, Method
 # Queries are decoded in chunks of this many points: the activations of one chunk stay in the cache, and the memory that a query
 # takes does not grow with the number of points.
 DECODED_POINTS = 2048
-MAX_LATTICE_POINTS = 1 << 28  # of the grids of one batch of meshes on an accelerator: 4.6 GB there
+MAX_LATTICE_POINTS = 1 << 28  # of all meshes that an accelerator extracts at once: 4.6 GB
 
 
 class OccupancyNetwork(NamedTuple):
@@ -64,7 +65,7 @@ class OccupancyModule(nn.Module):
         """The two terms of the negative evidence lower bound (paper, eq. 3) of each shape, in nats.
 
         points [B, T, 3], occ [B, T], inputs [B, ...], noise [B, Z] standard normal -> reconstruction error [B], the
-        cross-entropy summed over the points, and divergence of the posterior from the prior of each latent number [B, Z].
+        cross-entropy summed over the points, and KL divergence of the posterior from the prior, by latent dimension [B, Z].
         """
         cond = self.encode(inputs, train=train, axis_name=axis_name)
         latent, divergence = None, jnp.zeros((len(points), 0), points.dtype)
@@ -153,13 +154,14 @@ def negative_elbo(
     rows: jax.Array | None = None,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, Aux]:
-    """The loss of the paper: the negative evidence lower bound (eq. 3) of a batch; without latent code eq. 2.
+    """The loss of the paper: the negative evidence lower bound (ELBO, eq. 3); without latent code the cross-entropy (eq. 2).
 
     points [B, T, 3], occ [B, T] in {0, 1}, inputs [B, ...] -> nats, summed over the points and averaged over the shapes, and
-    the running statistics after the step. key: of the noise of the latent codes, drawn for each of `rows` [B] int, by default 0
-    to B - 1. axis_name: of the devices that share a batch. free_bits: each latent number counts as diverged by so many nats at
-    least (Kingma et al., NIPS 2016): else it is cheapest at first to say nothing, and the decoder learns to do without
-    (posterior collapse).
+    the updated running statistics. key: of the noise that samples the latent codes (reparametrisation); shape i draws from
+    fold_in(key, rows[i]), rows [B] int being 0 to B - 1 by default. axis_name: of the devices that share the batch. free_bits:
+    the KL divergence of each latent dimension counts as at least so many nats (Kingma et al., NIPS 2016). This prevents
+    posterior collapse: early in training an uninformative code is cheapest, and the decoder learns to ignore it. Raises
+    InputError for a network with latent code without a key.
     """
     latent_size = module.decoder.latent_size
     if latent_size and key is None:
@@ -177,7 +179,7 @@ def negative_elbo(
 def occupancy_network(
     module: OccupancyModule, *, trained: OccupancyModule | None = None, free_bits: float = 0.0
 ) -> OccupancyNetwork:
-    """The functions of a network; trained: the same one in the precision of the training step, by default the same."""
+    """The functions of a network. trained: the module of the loss, which may differ in its precision; `module` by default."""
     latent_size = module.decoder.latent_size
     return OccupancyNetwork(
         init=partial(_init, module),
@@ -200,10 +202,10 @@ def decode_meshes(
     seeds: np.ndarray | None = None,
     **settings: float,
 ) -> list[trimesh.Trimesh]:
-    """The meshes of B codes: conds [B, C] or a tree of [B, ...], latents [B, Z], seeds [B, N, 3]: points near each surface.
+    """The meshes of B shapes: conds [B, C] or a tree of [B, ...], latents [B, Z], seeds [B, P, 3] points near the surfaces.
 
-    settings: resolution, upsampling_steps and threshold, as of `extract_mesh`. On an accelerator as many at once as fit, and
-    the batch leaves it as meshes; on a CPU one after the other. A mesh has no vertices where nothing is inside.
+    settings: resolution, upsampling_steps and threshold, as of `extract_mesh`. An accelerator extracts as many meshes at once
+    as its memory holds, a CPU one after the other. A mesh has no vertices where nothing is inside.
     """
     num_codes = len(jax.tree.leaves(conds)[0])
 
@@ -227,8 +229,7 @@ def decode_meshes(
 
 
 def mesh_settings(config: ConfigDict) -> dict:
-    """What `decode_meshes` takes, from the groups `mesh` and `eval`. Raises InputError for a threshold that is no
-    probability."""
+    """The settings of `decode_meshes`, from the groups `mesh` and `eval`. Raises InputError unless 0 < threshold < 1."""
     if not 0 < config.eval.threshold < 1:
         raise InputError(
             f'config.eval.threshold: expected a probability between 0 and 1, found {config.eval.threshold}'
@@ -237,9 +238,9 @@ def mesh_settings(config: ConfigDict) -> dict:
 
 
 def method(config: ConfigDict, model: OccupancyNetwork, reads: str) -> Method:
-    """What training, evaluation and inference need of a network that encodes one field, `reads`.
+    """The `Method` of a network. reads: the field that its encoder reads, of `data/fields.py`.
 
-    Raises InputError for values of the config that do not go with it.
+    Raises InputError for values of the config that do not go with the network.
     """
     check_inputs(config, reads)
     settings = mesh_settings(config)
@@ -249,13 +250,13 @@ def method(config: ConfigDict, model: OccupancyNetwork, reads: str) -> Method:
         return model.loss(variables, targets['points'], targets['occ'], inputs, key, batch['row'], axis_name)
 
     def latent_codes(key, rows):
-        """What meshes are made from: samples of the prior, or its mean."""
+        """Latent codes [B, Z] for meshes: samples of the prior, or None, which is its mean."""
         return model.prior(key, rows) if config.eval.sample else None
 
     def predict(params, inputs, key, workspace=None):
-        """The key draws the latent codes, where they are sampled.
+        """key: of the latent codes, where they are sampled.
 
-        Points of an input cloud are seeds: thin parts that the coarse grid does not see are looked for there.
+        The points of an input cloud are seeds of the extraction, so that parts thinner than a coarse cell are found.
         """
         (values,) = inputs.values()
         conds, latents = model.encode(params, values), latent_codes(key, jnp.arange(len(values)))
@@ -278,7 +279,7 @@ def validation_metrics(
     params: dict,
     batch: dict,
 ) -> dict[str, jax.Array]:
-    """IoU at the threshold on all labelled points; the loss and its terms, in nats, on the subset: {name: [B]}.
+    """{name: [B]}: IoU at the threshold on all labelled points; the loss and its terms, in nats, on the subset of them.
 
     With voxels among the targets also 'iou_voxels', the IoU with them at their centres.
     """

@@ -1,7 +1,8 @@
-"""Occupancy Networks (Mescheder et al., CVPR 2019): one code for the whole shape conditions every point through batch norm.
+"""Occupancy Networks (Mescheder et al., CVPR 2019): f(point, code) -> occupancy, by conditional batch normalisation.
 
-What sees the input is an encoder of `networks/encoders/`, what answers at a point the decoder of `networks/decoders.py`, what
-is learned from is `losses.py`; `occupancy.py` puts the three together, as Convolutional Occupancy Networks do too.
+An encoder of `networks/encoders/` turns the input into a code for the whole shape; the decoder of `networks/decoders.py` turns
+a point and the code into a logit. The loss is `occupancy.negative_elbo`, from the terms in `losses.py`. B batch, T points, C
+condition, Z latent.
 """
 
 from functools import partial
@@ -21,7 +22,7 @@ from onet_jax.networks.encoders.latent import IndexEmbedding, LatentEncoder
 from onet_jax.networks.encoders.points import Pointnet
 from onet_jax.networks.encoders.voxels import VoxelEncoder
 
-# By their official names, from the keywords of `make_model`.
+# Official name -> the field that the encoder reads, and its module from the keywords `k` of `make_model`.
 ENCODERS = {
     'none': Encoder('none', lambda k: None),
     'pointnet_resnet': Encoder('cloud', lambda k: Pointnet(k.cond_size, k.encoder_hidden_size, dtype=k.dtype)),
@@ -49,11 +50,17 @@ def make_model(
 ) -> OccupancyNetwork:
     """The functions of a network, without weights.
 
-    encoder, decoder: official names, of `ENCODERS` and `DECODER_OPTIONS`; cond_size is C, latent_size Z, the hidden sizes are
-    the widths of encoder (of points and voxels and of `simple_conv`) and decoder. num_shapes is the number of codes of the
-    encoder `idx`, code_std their spread at first. leaky: slope 0.2 in the decoder's last activation and in the latent encoder;
-    free_bits: of the loss of latent codes (see `negative_elbo`). train_dtype: of features and their products in the loss, by
-    default float32; all else, from parameters to logits, stays float32. Raises InputError for an unknown name.
+    encoder, decoder      official names, of `ENCODERS` and `DECODER_OPTIONS`
+    cond_size             C
+    encoder_hidden_size   width of the encoder; ResNets and the encoder `idx` ignore it
+    decoder_hidden_size   width of the decoder
+    latent_size           Z; 0 is a network without latent code
+    leaky                 leaky ReLU (slope 0.2) as the last activation of the decoder, and in the latent encoder
+    free_bits             nats of KL divergence of each latent dimension that cost nothing (see `occupancy.negative_elbo`)
+    num_shapes, code_std  of the encoder `idx`: the number of its codes, and their standard deviation before training
+    train_dtype           mixed precision: type of the features in the loss. Parameters, code and logits stay float32
+
+    Raises InputError for an unknown name.
     """
     keywords = locals()
     check_names(keywords, encoder=ENCODERS, decoder=DECODER_OPTIONS)
@@ -78,6 +85,5 @@ def build(config: ConfigDict) -> Method:
 
 
 def encode_or_fit(model: OccupancyNetwork, params: dict, inputs: jax.Array) -> jax.Array:
-    """Codes [B, C] of an embedding: learned ones of numbers of training shapes [B] int, or fitted to labelled points [B, T,
-    4]."""
+    """Codes [B, C]: learned ones, for indices of training shapes [B] int, or ones fitted to labelled points [B, T, 4]."""
     return fit_codes(jax.random.key(0), model, params, inputs) if inputs.ndim == 3 else model.encode(params, inputs)

@@ -1,7 +1,7 @@
-"""PSGN, the Point Set Generation Network (Fan et al., CVPR 2017): a code to a set of 1,024 points.
+"""PSGN, the Point Set Generation Network (Fan et al., CVPR 2017): encoder, and decoder to a set of 1,024 points.
 
-The version that Occupancy Networks are compared with in their paper: object coordinates, and any of their encoders. B batch,
-N points, M surface samples, C condition.
+As the baseline of the paper of Occupancy Networks: in object coordinates, with any of their encoders. B batch, N predicted
+points, M surface samples, C condition.
 """
 
 from collections.abc import Callable
@@ -40,8 +40,7 @@ class PointSetNetwork(NamedTuple):
 
 
 def chamfer_distance(points: jax.Array, surface: jax.Array) -> jax.Array:
-    """The loss of the paper: means of the squared distances from points [B, N, 3] to surface samples [B, M, 3] and back, added:
-    [B]."""
+    """The loss: the squared Chamfer distance of points [B, N, 3] and surface samples [B, M, 3], mean plus mean -> [B]."""
     return sum(squared.mean(axis=1) for squared in losses.chamfer(points, surface))
 
 
@@ -54,8 +53,10 @@ def make_model(
     decoder_hidden_size: int = 512,
     train_dtype: jnp.dtype | None = None,
 ) -> PointSetNetwork:
-    """The functions of a network, without weights; keywords as of `onet.make_model`. The decoder 'psgn_2branch' goes with the
-    encoder 'psgn_cond' and no other. Raises InputError for an unknown name, and for two that do not go together.
+    """The functions of a network, without weights; keywords as of `onet.make_model`.
+
+    The decoder 'psgn_2branch' goes with the encoder 'psgn_cond' only. Raises InputError for an unknown name, and for two that
+    do not go together.
     """
     keywords = locals()
     check_names(keywords, encoder=ENCODERS, decoder=DECODERS)

@@ -1,7 +1,8 @@
-"""3D-R2N2 (Choy et al., ECCV 2016), one view: a code to the occupancy of 32^3 voxels.
+"""3D-R2N2 (Choy et al., ECCV 2016) of a single view: encoder, and decoder to the occupancy of 32^3 voxels.
 
-The version that Occupancy Networks are compared with in their paper: any of their encoders, and a decoder of transposed
-convolutions. B batch, T query points, C condition.
+As the baseline of the paper of Occupancy Networks: any of their encoders, and a decoder of 3D transposed convolutions.
+
+B batch, T query points, C condition.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,7 @@ ENCODERS = onet.ENCODERS | {
     'r2n2_simple': Encoder('image', lambda k: R2N2Encoder(k.cond_size, False, k.dtype)),
     'r2n2_resnet': Encoder('image', lambda k: R2N2Encoder(k.cond_size, True, k.dtype)),
 }
-OUTSIDE = -1e4  # logit of points in no voxel
+OUTSIDE = -1e4  # logit of points outside of the grid
 
 
 class VoxelNetwork(NamedTuple):
@@ -53,7 +54,7 @@ def occupancy_at(decode, params, points, cond):
 
 
 def cross_entropy(logits: jax.Array, voxels: jax.Array) -> jax.Array:
-    """The loss of the paper: binary cross-entropy of voxels [B, 32, 32, 32], the mean over all of them, in nats: [B]."""
+    """The loss: binary cross-entropy in nats of logits and voxels [B, 32, 32, 32], the mean over the voxels -> [B]."""
     return losses.occupancy_bce(logits, voxels).mean(axis=(1, 2, 3))
 
 
@@ -90,7 +91,7 @@ def build(config: ConfigDict) -> Method:
         return model.loss(variables, batch['targets']['voxels'], *batch['inputs'].values(), axis_name)
 
     def validation_metrics(params, batch):
-        """The loss, IoU of the voxels, and IoU on the labelled points of the voxels that hold them."""
+        """The loss, the IoU of the voxels, and the IoU on labelled points, each looked up in its voxel."""
         targets, cond = batch['targets'], model.encode(params, *batch['inputs'].values())
         logits, voxels = model.voxels(params, cond), targets['voxels'] >= 0.5
         inside = model.occupancy(params, targets['points'], cond) >= level
