@@ -1,4 +1,4 @@
-"""Validation of a dataset: every shape is read and its columns are held against each other. Imports no JAX."""
+"""Validation of a dataset: every shape is read, and its columns are checked for consistency. Imports no JAX."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,23 +18,25 @@ from onet_jax.geometry.cameras import Camera, project
 from onet_jax.prepare.runners import Outcome, Runner, processes
 
 ROUNDING = 3e-4  # of float16 in the cube
-MAX_INSIDE = 0.95  # share of the labelled points: what is fuller is inside out
-MAX_CHECKED = 20_000  # labelled points of a shape that are held against others
-GAP = 4  # mean distances of surface samples to the next one: 1 of 300,000 places of a surface has none nearer than that
-# Shares of the labelled points with no surface between them and the nearest other one, or the centre of their voxel, that
-# have its label.
+MAX_INSIDE = 0.95  # share of the labelled points inside; a shape with more of them is taken to be inside out
+MAX_CHECKED = 20_000  # labelled points of a shape
+# Radius of the largest hole between surface samples, in mean distances to the nearest neighbour: at 1 of 300,000 points of a
+# surface there is no sample within it.
+GAP = 4
+# At least these shares of the labelled points have the label of the nearest other one, and of their voxel, where no surface
+# lies between.
 MIN_ALIKE, MIN_VOXELS = 0.999, 0.95
-# Share of the labelled points up to NEAR from the surface that lie on the side that all of the nearest WITNESSES samples tell;
-# SPARE of them may lie elsewhere anyway, at the edges of thin parts.
+# At least this share of the labelled points within NEAR of the surface lies on the side that the normals of the nearest
+# WITNESSES samples agree on; SPARE more may not, at the edges of thin parts.
 MIN_SIDES, NEAR, WITNESSES, SPARE = 0.95, 0.02, 8, 5
-WHITE, RINGING = 250, 20  # background of a picture; what JPEG leaves of edges beside the object
-MIN_SEEN = 0.9  # share of the surface samples that must lie on the object, and not before what its depth says
-DEPTH_SLACK = 0.02  # units of the object
-MIN_VISIBLE = 0.05  # share of the surface samples that must be what depth tells of
+WHITE, RINGING = 250, 20  # least value of the background of an image; JPEG artefacts beside the object
+MIN_SEEN = 0.9  # least share of the surface samples that lie in the silhouette, and not in front of the depth map
+DEPTH_SLACK = 0.02  # tolerance of depth, in units of the longest edge
+MIN_VISIBLE = 0.05  # least share of the surface samples that lie on the depth map
 
 
 def check_dataset(data_dir: str | Path, run: Runner | None = None) -> tuple[list[str], list[list[str]], dict[str, str]]:
-    """Header and rows of a table (categories, and all of them), and {'category/name': what is wrong with it}.
+    """Validate all shapes: header and rows of a table (each category, and all), and {'category/name': its faults}.
 
     Raises FileNotFoundError or InputError for a dataset without a usable index.
     """
@@ -58,7 +60,7 @@ def check_dataset(data_dir: str | Path, run: Runner | None = None) -> tuple[list
 
 
 def list_notes(data_dir: str | Path) -> list[str]:
-    """What is unusual about a dataset without being a fault: splits without shapes, shape files in no split.
+    """What is unusual about a dataset but valid: splits without shapes, shape files in no split.
 
     Raises FileNotFoundError or InputError for a dataset without a usable index.
     """
@@ -135,7 +137,7 @@ def _check_sides(shape: Shape, samples: KDTree):
     _, witness = samples.query(shape.points[near], k=range(1, min(WITNESSES, samples.n) + 1))
     ray = shape.points[near, None].astype(np.float64) - samples.data[witness]
     below = np.einsum('pki,pki->pk', ray, shape.normals[witness].astype(np.float64)) < 0
-    # The nearest sample alone may be of the other side of a part that is thin for the distance between samples.
+    # The nearest sample alone may lie on the other side of a part that is thinner than the distance between samples.
     unanimous = (below == below[:, :1]).all(axis=1)
     agreeing = below[unanimous, 0] == shape.occ[near][unanimous]
     if np.count_nonzero(~agreeing) > (1 - MIN_SIDES) * agreeing.size + SPARE:
@@ -164,14 +166,14 @@ def _subsample(rows: np.ndarray) -> slice:
 
 
 def _make_tree(points: np.ndarray) -> KDTree:
-    # Quick to build rather than to ask: it answers about as many queries as it has points.
+    # Quick to build rather than to query: it answers about as many queries as it has points.
     return KDTree(points, balanced_tree=False, compact_nodes=False)
 
 
 def _is_free(points: np.ndarray, radius: np.ndarray, samples: KDTree) -> np.ndarray:
-    """Whether a ball of `radius` [P] around each of the points [P, 3] holds no surface: [P] bool.
+    """Whether a ball of `radius` [K] around each of the points [K, 3] holds no surface: [K] bool.
 
-    None of the surface is nearer than the nearest sample, less the largest gap between samples.
+    The surface is no nearer than the nearest sample less the radius of the largest hole between samples.
     """
     spacing, _ = samples.query(samples.data[:1000], k=[2])
     needed = radius + GAP * spacing.mean() + ROUNDING
@@ -201,7 +203,7 @@ def _check_views(shape: Shape):
         place, distance = project(Camera(shape.world_mat[i], shape.camera_mat[i]), samples)
         within = (distance > 0) & ((place >= 0) & (place < records.VIEW_SIZE)).all(axis=1)
         x, y = place[within].astype(int).T
-        # One pixel around: silhouettes are anti-aliased, and sheets without thickness have some as a solid.
+        # Dilated by a pixel: silhouettes are anti-aliased, and a sheet without thickness has some in the solid.
         seen = binary_dilation(drawn, np.ones((3, 3)))[y, x].sum() / len(samples)
         if seen < MIN_SEEN:
             yield f'view {i}: expected {MIN_SEEN:.0%} of the surface samples on the object, found {seen:.0%}'
@@ -210,7 +212,7 @@ def _check_views(shape: Shape):
 
 
 def _check_depth(i: int, shape: Shape, drawn: np.ndarray, depth: np.ndarray, told: np.ndarray, distance: np.ndarray):
-    """told, distance: what the depth of a view says at the pixels of surface samples, 0 for nothing; and where they are."""
+    """told, distance: the depth map at the pixels of surface samples, 0 for background; and the depth of the samples."""
     if ((depth > 0) != drawn).any():
         yield f'view {i}: expected depth where there is an object, found {(depth > 0).sum()} pixels of {drawn.sum()}'
         return

@@ -1,4 +1,4 @@
-"""The embedded datasets: procedural objects and rooms, made on first use without any files. Imports no JAX."""
+"""The embedded datasets: procedural objects and rooms, generated on first use and cached. Imports no JAX."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from onet_jax.prepare.sampling import check_options, sample_solid
 from onet_jax.prepare.splits import count_held_out
 from onet_jax.prepare.store import claim_folder, finish, recipe, store
 
-# Other generators make other shapes under the same settings.
+# In the recipe of a dataset: other generators make other shapes under the same settings.
 CODE = (Path(procedural.__file__), Path(constructive_solids.__file__))
 ROOM_CODE = (*CODE, Path(rooms.__file__))
 FAMILIES = (*procedural.FAMILIES, *rooms.FAMILIES)
@@ -33,9 +33,9 @@ def embedded_solid(seed: int, family: str, index: int) -> ConstructiveSolid:
 def embedded_dataset(data_config: ConfigDict) -> Path:
     """The procedural dataset that `data_config` describes, built on first use and cached.
 
-    It lies in $ONET_JAX_CACHE or ~/.cache/onet_jax, in a folder named after its settings (`families`, all of objects where
-    empty, `num_shapes_per_family`, `num_points`, `num_views`, `sampling`, `dataset_seed`, `val_fraction`,
-    `test_fraction`). It has depth where a field of `inputs` or `targets` reads it.
+    It lies in $ONET_JAX_CACHE or ~/.cache/onet_jax, in a folder named after a digest of its settings (`families`, all of
+    objects where empty, `num_shapes_per_family`, `num_points`, `num_views`, `sampling`, `dataset_seed`, `val_fraction`,
+    `test_fraction`). It has depth where `inputs` or `targets` name it. Raises InputError for settings that make no dataset.
     """
     settings = {
         'families': _check_families(data_config.families),
@@ -52,8 +52,8 @@ def embedded_dataset(data_config: ConfigDict) -> Path:
     digest = recipe(settings, *code).hex()[:12]
     data_dir = cache_folder() / f'procedural-{digest}'
     if not (data_dir / 'dataset.json').exists():
-        refuse_second_reading()  # else it would wait for the lock of its parent
-        with one_at_a_time(data_dir.with_suffix('.lock')):  # processes of one run ask for it at once
+        refuse_second_reading()  # else a spawned process would wait for the lock of its parent
+        with one_at_a_time(data_dir.with_suffix('.lock')):  # all processes of a run ask for it at once
             if not (data_dir / 'dataset.json').exists():
                 prepare_procedural(data_dir, **settings)
     return data_dir
@@ -77,10 +77,10 @@ def prepare_procedural(
 
     families: names of `procedural.FAMILIES`, all of them where empty, and of `rooms.FAMILIES`. The last `test_fraction` of
     each family is the test split, `val_fraction` before it the validation split, at least one shape each where the fraction
-    is positive. depth: of the views as well. sampling: of the training points, one of `SAMPLING_STRATEGIES`; those of other
-    splits are uniform.
-    A shape that cannot be made is listed in the index with the reason. The result does not depend on the runner. Raises
-    InputError for settings that make no dataset or differ from those that `data_dir` was begun with.
+    is positive. depth: whether to store the depth of the views. sampling: of the training points, one of
+    `SAMPLING_STRATEGIES`; those of other splits are uniform. A shape that cannot be made is listed in the index with the
+    reason. The result does not depend on the runner. Raises InputError for settings that make no dataset or differ from those
+    that `data_dir` was begun with.
     """
     data_dir = Path(data_dir)
     families = _check_families(families)
@@ -113,7 +113,7 @@ def prepare_procedural(
 def prepare_shape(
     family: str, name: str, sampling: str, *, data_dir: Path, seed: int, num_points: int, num_views: int, depth: bool
 ) -> dict:
-    """Make and store one solid, unless it is there; returns what `store` returns. A function of the arguments alone."""
+    """Make and store one solid, unless it is stored already; returns as `store`. A function of the arguments alone."""
     sizes = {'num_points': num_points, 'num_views': num_views, 'depth': depth, 'sampling': sampling}
 
     def make() -> Shape:
@@ -130,7 +130,7 @@ def shape_name(index: int) -> str:
 
 
 def split_bounds(num_shapes: int, val_fraction: float, test_fraction: float) -> dict[str, tuple[int, int]]:
-    """First and last + 1 index of each split of a family. Raises InputError when nothing is left to train on."""
+    """The half-open range [start, stop) of each split of a family. Raises InputError when nothing is left to train on."""
     num_val, num_test = count_held_out(num_shapes, val_fraction), count_held_out(num_shapes, test_fraction)
     num_train = num_shapes - num_val - num_test
     if min(val_fraction, test_fraction) < 0 or num_train < 1:

@@ -1,8 +1,8 @@
 """Datasets of your own meshes: any folder tree of mesh files, watertight or not. Imports no JAX.
 
-The first folder below the root is the category, the rest of the path the name. Each mesh is moved into object
-coordinates (the transform is kept), turned into a solid (`geometry/solid.py`) and sampled. What cannot be labelled
-reliably is in no split but in `index.rejected`, with the reason.
+The first folder below the root is the category, the rest of the path the name. Each mesh is normalised to object coordinates
+(the transform is stored), closed (`geometry/solid.py`) and sampled. Meshes that cannot be labelled reliably are in no split;
+`index.rejected` has the reason.
 """
 
 import gc
@@ -46,11 +46,12 @@ def prepare_meshes(
 ) -> Index:
     """Make a dataset in `data_dir` of the mesh files below `root`; returns its index.
 
-    Splits are drawn from the seed, category by category, and keep copies of one shape together (also moved, turned,
-    scaled or cut into other triangles); or they are those of `lists`, a folder with <category>/{train,val,test}.lst of names
-    or name stems, one a line. depth: of the views as well. sampling: of the training shapes, one of `SAMPLING_STRATEGIES`;
-    those of other splits are uniform. up: the axis of the files that points up. Raises FileNotFoundError or InputError when
-    there is nothing to prepare, for settings that make no dataset, or when `data_dir` was begun with others.
+    Splits are drawn from the seed, category by category, and keep duplicates of a shape together (also translated, rotated,
+    scaled or remeshed); or they are those of `lists`, a folder with <category>/{train,val,test}.lst of names, one a line (see
+    `splits.read_lists`). depth: whether to store the depth of the views. sampling: of the training points, one of
+    `SAMPLING_STRATEGIES`; those of other splits are uniform. up: the axis of the files that points up, 'y' or 'z'. Raises
+    FileNotFoundError or InputError when there is nothing to prepare, for settings that make no dataset, or when `data_dir` was
+    begun with others.
     """
     root, data_dir = Path(root), Path(data_dir)
     check_options(sampling, num_views, depth)
@@ -103,9 +104,9 @@ def prepare_meshes(
 
 
 def find_meshes(root: Path) -> dict[tuple[str, str], Path]:
-    """(category, name) of every mesh file below `root`, sorted; files in `root` itself have its name for a category.
+    """(category, name) of every mesh file below `root`, sorted; the category of files in `root` itself is its name.
 
-    Raises FileNotFoundError without any, InputError for two of one name.
+    Raises FileNotFoundError when there is none, InputError for two of one name.
     """
     if not root.is_dir():
         raise FileNotFoundError(f'{root}: expected a folder of meshes, found none')
@@ -125,7 +126,7 @@ def find_meshes(root: Path) -> dict[tuple[str, str], Path]:
 
 
 def _walk(folder: Path, around: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """All files below a folder; links to folders are followed, but not to one that holds the link."""
+    """All files below a folder; symbolic links are followed, but not into a cycle."""
     around |= {folder.resolve()}
     for path in folder.iterdir():
         if path.is_file():
@@ -135,7 +136,7 @@ def _walk(folder: Path, around: frozenset[Path] = frozenset()) -> Iterator[Path]
 
 
 def describe_mesh(category: str, name: str, path: str, *, data_dir: Path) -> list[float]:
-    """`invariants` of a file, noted in DATA_DIR. Raises InputError for one that cannot be read or stored."""
+    """`splits.invariants` of a mesh file, cached in DATA_DIR. Raises InputError for one that cannot be read or stored."""
     if len(name.encode()) > MAX_NAME:  # file systems allow 255
         raise InputError(
             f'{path}: expected a name of at most {MAX_NAME} bytes below its category, found {name!r}; shorten it'
@@ -158,7 +159,7 @@ def describe_mesh(category: str, name: str, path: str, *, data_dir: Path) -> lis
 
 @contextmanager
 def _rejecting(path: str) -> Iterator[None]:
-    """One bad mesh never stops a run, whatever library stumbles over it: all but want of memory becomes an InputError."""
+    """Turn every exception but MemoryError into an InputError that names the file: one bad mesh never stops a run."""
     try:
         yield
     except (InputError, MemoryError):
@@ -168,7 +169,7 @@ def _rejecting(path: str) -> Iterator[None]:
 
 
 def _recipe(path: str, **settings) -> bytes:
-    """Of what is made from a mesh file, its numbers and its colours in other files."""
+    """The recipe (`store.recipe`) of a mesh file and of the .mtl and .bin files beside it, of the same name."""
     beside = (Path(path).with_suffix(suffix) for suffix in ('.mtl', '.bin'))
     try:
         return recipe({'file': Path(path).name, **settings}, Path(path), *(file for file in beside if file.is_file()))
@@ -177,7 +178,7 @@ def _recipe(path: str, **settings) -> bytes:
 
 
 def _read(path: str) -> trimesh.Trimesh:
-    """A mesh without vertices that no face uses. Raises InputError for a damaged one."""
+    """Load a mesh, without unreferenced vertices. Raises InputError for one that is damaged or has too many faces."""
     mesh = load_mesh(path)
     faces, num_vertices = np.asarray(mesh.faces), len(mesh.vertices)
     if len(faces) > MAX_FACES:
@@ -206,7 +207,7 @@ def prepare_mesh(
     up: str,
     depth: bool = False,
 ) -> dict:
-    """Make and store one shape, unless it is there; returns what `store` returns.
+    """Make and store one shape, unless it is stored already; returns as `store`.
 
     Raises InputError, with the reason, for whatever is wrong with the mesh.
     """
@@ -218,5 +219,5 @@ def prepare_mesh(
             return sample_solid(make_solid(_read(path), up), category, name, seed=seed, **sizes)
 
     stored = store(data_dir, category, name, _recipe(path, **settings, **sizes), make)
-    gc.collect()  # a Trimesh refers to itself: without this they pile up in a process that works on many
+    gc.collect()  # a Trimesh is in a reference cycle: without this the memory of a worker process grows
     return stored

@@ -1,8 +1,8 @@
-"""Running the same work on many shapes: in processes of this machine, or as a Beam pipeline. Imports no JAX.
+"""Runners: the same work on many shapes, in worker processes of this machine or as an Apache Beam pipeline. Imports no JAX.
 
-A task is (category, name, *arguments) and work(*task) stores the shape and returns something small. A task that raises
-InputError or MemoryError is rejected with the reason and never stops the others, nor does one whose process dies or takes
-more than `TIME_LIMIT`; any other error, such as a full disk, stops the run.
+A task is (category, name, *arguments); work(*task) stores the shape and returns something small. A task that raises InputError
+or MemoryError is rejected, with the reason, and so is one whose process dies or takes longer than `TIME_LIMIT`; the others go
+on. Any other error, such as a full disk, stops the run.
 """
 
 import faulthandler
@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from onet_jax.errors import InputError
 
-# Not forked: a fork of a process in which JAX runs its threads can hang.
+# Not forked: a fork of a process in which JAX has started threads can hang.
 SPAWN = multiprocessing.get_context('spawn')
 TIME_LIMIT = 600.0  # s, of one task
 REJECTED = (InputError, MemoryError)
@@ -34,17 +34,17 @@ GUARD = "prepare data under `if __name__ == '__main__':` only"
 
 
 class Outcome(NamedTuple):
-    """What became of the tasks, under 'category/name'."""
+    """The outcome of all tasks, by 'category/name'."""
 
     results: dict[str, object]
-    rejected: dict[str, str]
+    rejected: dict[str, str]  # why
 
 
 Runner = Callable[[Callable, Sequence[tuple], str], Outcome]  # (work, tasks, description)
 
 
 def in_this_process(work: Callable, tasks: Sequence[tuple], description: str) -> Outcome:
-    """One task after the other, without the protection and the cost of another process."""
+    """Run one task after the other in this process: without start-up costs, and without protection from crashes."""
     outcome = Outcome({}, {})
     for task in tqdm(tasks, desc=description, unit='shape', mininterval=1):
         _note(outcome, task, lambda task=task: work(*task))
@@ -64,7 +64,7 @@ def _reason(error: Exception) -> str:
 
 
 def processes(num_workers: int | None = None) -> Runner:
-    """num_workers: processes, as many as there are cores by default."""
+    """The runner with `num_workers` worker processes, by default one for each core."""
     return partial(_run_in_processes, num_workers or os.cpu_count() or 1)
 
 
@@ -85,21 +85,21 @@ _own = threading.local()  # of each thread: its worker, which ends with it
 
 
 def _do_apart(work: Callable, task: tuple) -> object:
-    """work(*task) in the process that belongs to this thread."""
+    """work(*task) in the worker process of this thread."""
     if not hasattr(_own, 'worker'):
         _own.worker = Worker()
     return _own.worker.do(work, task)
 
 
 class Worker:
-    """A process for tasks that may crash it, hang or fill the memory; it is started on demand and ends with its owner."""
+    """A process for tasks that may crash, hang or run out of memory; it is started on demand and ends with its owner."""
 
     def __init__(self):
         self._process = None
 
     def do(self, work: Callable, task: tuple) -> object:
         """work(*task). Raises what it raises, or InputError when the process dies twice or takes too long."""
-        for _ in range(2):  # large meshes side by side may find no memory where one of them does
+        for _ in range(2):  # large meshes at the same time may run out of memory where one alone does not
             if self._process is None:
                 self._process = _start()
             start = time.monotonic()
@@ -115,7 +115,7 @@ class Worker:
 
 
 def _start() -> ProcessPoolExecutor:
-    """A process that has read the script which this one runs, as every spawned process does first."""
+    """Start a process and wait until it has imported the main script, as every spawned process does first."""
     process = ProcessPoolExecutor(1, mp_context=SPAWN, initializer=_end_with_parent)
     try:
         process.submit(os.getpid).result()
@@ -128,17 +128,17 @@ def _start() -> ProcessPoolExecutor:
 
 
 def refuse_second_reading() -> None:
-    """Raises RuntimeError in a process that still reads the script of its parent, for what it would wait for the parent holds.
+    """Raises RuntimeError in a spawned process that still imports the main script: it would wait for a lock of its parent.
 
     Python itself refuses to start processes there.
     """
-    script = sys.modules.get('__mp_main__')  # what spawned processes name it, and from the end of reading also __main__
+    script = sys.modules.get('__mp_main__')  # the main script in a spawned process; once imported, it is __main__ too
     if script is not None and script is not sys.modules['__main__']:
         raise RuntimeError(f'expected the script to {GUARD}, found that it prepares data wherever it is read')
 
 
 def _end_with_parent() -> None:
-    """Nobody else ends a process whose parent is killed; Ctrl-C is for the parent, which lets tasks in flight finish."""
+    """End this process when its parent is killed. Ctrl-C is left to the parent, which lets running tasks finish."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch():
@@ -149,7 +149,7 @@ def _end_with_parent() -> None:
 
 
 def _do_in_time(limit: float, work: Callable, task: tuple) -> object:
-    # Its thread needs no interpreter lock: it also ends native code that never returns.
+    # A watchdog thread that does not need the GIL: it also ends native code that never returns.
     faulthandler.dump_traceback_later(limit, exit=True)
     try:
         return work(*task)
@@ -158,11 +158,11 @@ def _do_in_time(limit: float, work: Callable, task: tuple) -> object:
 
 
 def beam(folder: str | Path, options: Sequence[str]) -> Runner:
-    """An Apache Beam pipeline for collections of any size; needs the extra `beam`.
+    """The runner that executes the tasks as an Apache Beam pipeline, on a cluster; needs the extra `beam`.
 
-    folder: where workers note what became of each task; like the dataset it must be seen by all of them. options: of the
-    pipeline, such as '--runner=FlinkRunner'; without any, this machine works on one task after the other. Raises
-    ModuleNotFoundError without Apache Beam.
+    folder: for the outcome of each task, on a file system that all workers share, as the dataset. options: of the pipeline,
+    such as '--runner=FlinkRunner'; without any, this machine executes one task after the other. Raises ModuleNotFoundError
+    without Apache Beam.
     """
     if importlib.util.find_spec('apache_beam') is None:
         raise ModuleNotFoundError(
@@ -181,7 +181,7 @@ def _run_with_beam(
     folder = folder / description.replace(' ', '_')
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    # The last --runner counts. Beam's own default would fetch a program from the internet and start it.
+    # The last --runner counts. Beam's default runner would download a program and start it.
     with apache_beam.Pipeline(options=PipelineOptions(['--runner=FnApiRunner', *options])) as pipeline:
         (
             pipeline
@@ -202,7 +202,7 @@ def _run_with_beam(
 
 
 def _attempt(work: Callable, task: tuple) -> str:
-    """[name, result, why it was rejected] of one task, as a line of JSON."""
+    """[name, result, reason of the rejection] of one task, as a line of JSON."""
     try:
         return json.dumps([f'{task[0]}/{task[1]}', _do_apart(work, task), None])
     except REJECTED as error:

@@ -1,6 +1,6 @@
-"""Sampling a solid: labelled points, surface samples with normals and colours, voxels and views. Imports no JAX.
+"""Sampling a solid: labelled points, surface samples with normals and colours, voxels and rendered views. Imports no JAX.
 
-N labelled points and as many surface samples of a shape, V views.
+T labelled points, N = T surface samples, V views.
 """
 
 import zlib
@@ -18,12 +18,12 @@ from onet_jax.geometry.render import render_views
 from onet_jax.geometry.sampling import sample_surface, sample_surface_with_colours
 from onet_jax.geometry.solid import Solid
 
-# How labelled points are drawn (paper, section 4.6): uniform in the cube; as many inside as outside; or half of them from the
-# surface with Gaussian noise of NEAR_STD, half uniform.
+# How labelled points are drawn (paper, section 4.6): uniform in the cube; as many inside as outside; or half of them on the
+# surface with Gaussian noise of standard deviation NEAR_STD, half uniform.
 SAMPLING_STRATEGIES = ('uniform', 'equal', 'surface')
 NEAR_STD = 0.01
-MAX_ROUNDS = 400  # of N uniform points each, to find N / 2 inside: enough for 0.2 % of the cube
-NUM_COLOURED = 100_000  # samples of a mesh that give their colours to those of the surface rebuilt from it
+MAX_ROUNDS = 400  # of rejection sampling, T points each, to find T / 2 inside: enough for 0.2 % of the cube
+NUM_COLOURED = 100_000  # coloured samples of a mesh, for the nearest samples of the surface rebuilt from it
 # Streams of random numbers of one shape (a procedural solid itself draws from its own).
 POINTS_STREAM, SURFACE_STREAM, VIEWS_STREAM, COLOURS_STREAM = 1, 2, 3, 4
 
@@ -39,7 +39,7 @@ def sample_solid(
     depth: bool = False,
     sampling: str = 'uniform',
 ) -> Shape:
-    """All columns of a shape, those of views where there are any, `depth` where it is asked for.
+    """Sample all columns of a shape: those of views for num_views > 0, `depth` among them where it is asked for.
 
     A function of the arguments alone. Raises InputError for options that `check_options` refuses and for a solid without points
     inside.
@@ -52,7 +52,7 @@ def sample_solid(
     surface, normals, colours = sample_coloured_surface(
         solid, num_points, stream(SURFACE_STREAM), stream(COLOURS_STREAM)
     )
-    # Rounded first: the labels belong to the points as stored.
+    # Rounded first: the labels are those of the points as stored.
     points = draw_points(stream(POINTS_STREAM), solid, surface, num_points, sampling).astype(np.float16)
     points = points[chunk_order(points, surface)]
     occ = solid.contains(points.astype(np.float64))
@@ -86,7 +86,7 @@ def check_options(sampling: str, num_views: int = 0, depth: bool = False) -> Non
 def sample_coloured_surface(
     solid: Solid, num_points: int, rng: np.random.Generator, colours_rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Samples of the surface of a solid, their normals and the colours that its picture has there: [N, 3] float32, uint8."""
+    """Surface samples, their normals and the colours of `solid.picture` there: [N, 3] float32, float32 and uint8 (sRGB)."""
     if solid.surface is solid.picture:
         return sample_surface_with_colours(solid.surface, num_points, rng)
     points, normals = sample_surface(solid.surface, num_points, rng)
@@ -100,7 +100,10 @@ def sample_coloured_surface(
 def draw_points(
     rng: np.random.Generator, solid: Solid, surface: np.ndarray, num_points: int, sampling: str
 ) -> np.ndarray:
-    """Points [N, 3] in random order, by one of SAMPLING_STRATEGIES; `surface` [M, 3] are samples of the surface."""
+    """Points [T, 3] in random order, by one of SAMPLING_STRATEGIES; surface [N, 3]: samples of the surface.
+
+    Raises InputError where 'equal' does not find enough points inside.
+    """
 
     def uniform(count):
         return rng.uniform(-grid.BOX / 2, grid.BOX / 2, (count, 3))
@@ -128,18 +131,18 @@ def draw_points(
 
 
 def chunk_order(points: np.ndarray, surface: np.ndarray) -> np.ndarray:
-    """The permutation [N] that orders each chunk of 2048 points by distance to the surface samples, nearest first.
+    """The permutation [T] that sorts each chunk of points [T, 3] by distance to the surface samples [N, 3], nearest first.
 
-    The order alone depends on the distance, so that at most 4,096 samples serve: they lie a few hundredths apart.
+    Only the order depends on the distances: 4,096 samples, a few hundredths apart, are enough.
     """
-    # For so few queries a tree that is quick to build is the faster one.
+    # Quick to build rather than to query.
     tree = KDTree(surface[:4096], balanced_tree=False, compact_nodes=False)
     distance, _ = tree.query(points)
     return np.lexsort((distance, np.arange(len(points)) // CHUNK_POINTS))
 
 
 def view_columns(mesh: trimesh.Trimesh, rng: np.random.Generator, num_views: int, depth: bool) -> dict:
-    """Columns of the views of a mesh in object coordinates; the cameras have the distribution of the R2N2 renderings."""
+    """Render the columns of views of a mesh in object coordinates; cameras have the distribution of the R2N2 renderings."""
     if not num_views:
         return {}
     low, high = mesh.bounds
@@ -151,7 +154,7 @@ def view_columns(mesh: trimesh.Trimesh, rng: np.random.Generator, num_views: int
         'world_mat': cameras.world_mat.astype(np.float32),
         'camera_mat': cameras.camera_mat.astype(np.float32),
     }
-    if depth:  # nothing of an object is as far as 65,535 steps from a camera that frames it
+    if depth:  # uint16 suffices: a camera that frames an object is nearer to it than 65,535 steps
         steps = np.round(np.where(np.isfinite(views.depth), views.depth, 0) * DEPTH_STEPS).astype(np.uint16)
         columns['depth'] = tuple(map(encode_picture, steps))
     return columns

@@ -1,6 +1,6 @@
-"""Import and export of the preprocessed ShapeNet of the official code (its files: see `shapenet_files.py`). Imports no JAX.
+"""Import and export of the official preprocessed ShapeNet (its files: see `shapenet_files.py`). Imports no JAX.
 
-N labelled points, M surface samples, V views of a shape.
+T labelled points, N surface samples, V views.
 """
 
 import io
@@ -32,7 +32,7 @@ from onet_jax.prepare.shapenet_files import (
 )
 from onet_jax.prepare.store import claim_folder, finish, recipe, store
 
-MAX_COORDINATE = 1.01  # of points and normals; what lies further out is not in object coordinates
+MAX_COORDINATE = 1.01  # of points and normals; larger ones are not object coordinates
 
 
 def import_shapenet(
@@ -40,11 +40,11 @@ def import_shapenet(
 ) -> Index:
     """Make a dataset in `data_dir` of the official layout in `root`; returns its index.
 
-    sampling: of the training points (the ablations of section 4.6); 'uniform' are all points as stored, 'equal' half of them
-    inside, 'surface' those of points_surface.npz. Splits are those of the lists; a model that cannot be read, has no surface
-    samples or no voxels, or differs from most others in its number of points or views is in no split but in `index.rejected`.
-    seed: which sampling of a room is taken, of the several that it has. The files know neither colours nor alpha nor depth.
-    The result does not depend on the runner.
+    sampling: of the training points (ablation of section 4.6): 'uniform' are all points as stored, 'equal' half of them inside,
+    'surface' those of points_surface.npz. Splits are those of the lists; a model that cannot be read, has no surface samples or
+    no voxels, or differs from most others in its number of points or views is in no split but in `index.rejected`. seed:
+    selects one of the several samplings of a room. The files have neither colours nor alpha nor depth. The result does not
+    depend on the runner.
 
     Raises FileNotFoundError or InputError when there is nothing to import or `data_dir` was begun with other settings.
     """
@@ -65,7 +65,7 @@ def import_shapenet(
     outcome = (run or processes())(partial(import_model, root, data_dir), tasks, 'importing shapes')
 
     counts = Counter(tuple(found['counts']) for found in outcome.results.values())
-    # The larger of numbers that are equally frequent, so that the result does not depend on who finished first.
+    # Ties go to the larger numbers, so that the result does not depend on the order in which tasks end.
     usual = max(counts.items(), key=lambda item: item[::-1])[0] if counts else ()
     rejected = collection.missing | outcome.rejected
     for model, found in outcome.results.items():
@@ -80,7 +80,7 @@ def import_shapenet(
 
 
 def import_model(root: Path, data_dir: Path, category: str, name: str, sampling: str, seed: int) -> dict:
-    """Store one model as a shape, unless it is there; returns what `store` returns.
+    """Store one model as a shape, unless it is stored already; returns as `store`.
 
     Raises InputError for whatever is wrong with the model, OSError only when the shape cannot be written.
     """
@@ -110,10 +110,10 @@ def import_model(root: Path, data_dir: Path, category: str, name: str, sampling:
 
 
 def to_shape(model: Model, category: str, name: str, sampling: str = 'uniform') -> Shape:
-    """A model as a shape: coordinates rounded to float16, the stored labels, the points in the order of training chunks.
+    """A model as a shape: coordinates rounded to float16, labels as stored, points sorted in chunks (see `records.py`).
 
-    sampling: as in `import_shapenet`. Raises InputError for a model without surface samples or 32^3 voxels, not in object
-    coordinates, or without what the sampling needs.
+    sampling: as of `import_shapenet`. Raises InputError for a model without surface samples or 32^3 voxels, not in object
+    coordinates, or without the points that the sampling needs.
     """
     for part, file in ((model.surface, 'pointcloud.npz'), (model.voxels, 'model.binvox')):
         if part is None:
@@ -124,7 +124,7 @@ def to_shape(model: Model, category: str, name: str, sampling: str = 'uniform') 
         largest = np.abs(getattr(model, key)).max()
         if largest > MAX_COORDINATE:
             raise InputError(f'{key}: expected object coordinates, at most {MAX_COORDINATE}, found {largest}')
-    # Nothing says that the files are in random order (`sample_mesh.py` can append points near the surface).
+    # The files need not be in random order (the official sample_mesh.py can append points near the surface).
     rng = np.random.default_rng(zlib.crc32(f'{category}/{name}'.encode()))
     mixed = rng.permutation(len(model.surface))
     surface, normals = model.surface[mixed].astype(np.float16), model.normals[mixed].astype(np.float16)
@@ -169,7 +169,7 @@ def _draw_points(rng: np.random.Generator, model: Model, sampling: str) -> tuple
 
 
 def view_columns(views: Views) -> dict:
-    """Views of 137 x 137 px as they are, others resized, with their cameras."""
+    """The columns of views: images of 137 x 137 px unchanged, others resized, with their cameras."""
     files, camera_mat = [], views.camera_mat.copy()
     for i, file in enumerate(views.jpegs):
         with Image.open(io.BytesIO(file)) as image:
@@ -188,8 +188,8 @@ def view_columns(views: Views) -> dict:
 def export_shapenet(data_dir: str | Path, root: str | Path) -> None:
     """Write a dataset in the official layout, so that the original code reads it; `root` is a new or an empty folder.
 
-    Colours, alpha and depth have no place in it. The lists come last: a root without them is of an interrupted run. Raises
-    FileNotFoundError or InputError for a dataset that cannot be read, InputError when there is something in `root`.
+    Colours, alpha and depth are lost. The lists are written last: a root without them is of an interrupted run. Raises
+    FileNotFoundError or InputError for a dataset that cannot be read, InputError when `root` is not empty.
     """
     data_dir, root = Path(data_dir), Path(root)
     index = records.read_index(data_dir)
@@ -198,7 +198,7 @@ def export_shapenet(data_dir: str | Path, root: str | Path) -> None:
     shapes = tuple(dict.fromkeys(shape for split in records.SPLITS for shape in index.splits.get(split, ())))
     for category, name in tqdm(shapes, desc='exporting shapes', unit='shape', mininterval=1):
         shape = records.read_shape(records.shape_path(data_dir, category, name), index)
-        # The official files note the frame of the shape as that of the voxels.
+        # The official binvox files have the frame of the shape in their header.
         voxels = Voxels(shape.voxels, shape.loc, shape.scale)
         labels = (shape.points, shape.occ, shape.loc, shape.scale, shape.ambiguous)
         model = Model(*labels, shape.surface, shape.normals, voxels)

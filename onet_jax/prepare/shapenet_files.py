@@ -1,4 +1,4 @@
-"""Files of the preprocessed ShapeNet of the official code, read exactly and written. `shapenet.py` makes datasets of them.
+"""Reader and writer of the official preprocessed ShapeNet layout. `shapenet.py` makes datasets of it.
 
 ROOT/metadata.yaml                         category -> {id, name}
 ROOT/<category>/{train,val,test}.lst       one model a line
@@ -8,14 +8,14 @@ ROOT/<category>/<model>/points.npz         points, occupancies (bool or packed b
                         img_choy2016/      000.jpg, 001.jpg, ... and cameras.npz: camera_mat_<i>, world_mat_<i>
                         points_surface.npz as points.npz, but near the surface; for the sampling ablation only
 
-A model may also be a room of Convolutional Occupancy Networks, with K samplings of it and in object coordinates:
+A model may also be a room of Convolutional Occupancy Networks, in object coordinates and with several samplings:
 
-        points_iou/points_iou_00.npz, ...  points, occupancies; semantics and z_scale, of which no network knows
-        pointcloud/pointcloud_00.npz, ...  points, normals, semantics
+        points_iou/points_iou_00.npz, ...  points, occupancies; semantics and z_scale are not read
+        pointcloud/pointcloud_00.npz, ...  points, normals; semantics are not read
         item_dict.npz                      how it was generated; not read
 
-N labelled points, M surface samples, V views. The files come from anywhere and are not trusted: every fault is reported with
-the path, the key, what was expected and what was found.
+T labelled points, N surface samples, V views. The files are not trusted: every fault is reported with the path, the key, what
+was expected and what was found.
 """
 
 import io
@@ -48,30 +48,30 @@ MAX_PIXELS = 1 << 24  # of one view
 class Views(NamedTuple):
     """Renderings of one shape and their cameras, as in `geometry/cameras.py`."""
 
-    jpegs: tuple[bytes, ...]  # V files as they are, colour or grayscale
+    jpegs: tuple[bytes, ...]  # V files, unchanged, RGB or grayscale
     camera_mat: np.ndarray  # [V, 3, 3] float64
     world_mat: np.ndarray  # [V, 3, 4] float64, for points in object coordinates
-    stored_world_mat: np.ndarray  # [V, 3, 4] float64, as in the file: for loc + scale * point
+    stored_world_mat: np.ndarray  # [V, 3, 4] float64, as in the file: for points in the frame of the model's own file
 
 
 class Model(NamedTuple):
     """What the folder of a model holds, as stored; None for files that it lacks. Points are in object coordinates."""
 
-    points: np.ndarray  # [N, 3] float16 or float32
-    occ: np.ndarray  # [N] bool
-    loc: np.ndarray  # [3] float64; in the model's own file a point is at loc + scale * point
+    points: np.ndarray  # [T, 3] float16 or float32
+    occ: np.ndarray  # [T] bool
+    loc: np.ndarray  # [3] float64; in the frame of the model's own file a point is at loc + scale * point
     scale: float
-    ambiguous: float = 0.0  # share of uncertain labels: a key of our own in points.npz that the official code ignores
-    surface: np.ndarray | None = None  # [M, 3] float16 or float32
-    normals: np.ndarray | None = None  # [M, 3] float16 or float32
+    ambiguous: float = 0.0  # share of ambiguous labels: a key of our own in points.npz that the official code ignores
+    surface: np.ndarray | None = None  # [N, 3] float16 or float32
+    normals: np.ndarray | None = None  # [N, 3] float16 or float32
     voxels: Voxels | None = None
     views: Views | None = None
-    near_points: np.ndarray | None = None  # [L, 3] of points_surface.npz; read only
-    near_occ: np.ndarray | None = None  # [L] bool
+    near_points: np.ndarray | None = None  # [K, 3] of points_surface.npz; read only
+    near_occ: np.ndarray | None = None  # [K] bool
 
 
 class Collection(NamedTuple):
-    """What the lists of a root folder name."""
+    """The models that the lists of a root folder name."""
 
     names: dict[str, str]  # category, sorted -> name in metadata.yaml, or 'n/a'
     splits: dict[str, tuple[tuple[str, str], ...]]  # 'train', 'val', 'test' -> (category, model), in the lists' order
@@ -119,7 +119,7 @@ def find_models(root: str | Path) -> Collection:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a name stays inside its folder."""
+    """Whether a name is a single path component: no path traversal."""
     return name not in ('', '.', '..') and not set('/\\\0') & set(name)
 
 
@@ -132,11 +132,11 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _read_names(path: Path) -> dict[str, str]:
-    """category -> name of a metadata.yaml; nothing without the file."""
+    """category -> name of a metadata.yaml; empty without the file. Raises InputError for a file of another content."""
     if not path.is_file():
         return {}
     try:
-        # This loader makes strings of all scalars (an id is no octal number) and follows no merge keys.
+        # BaseLoader: all scalars are strings (the id 02691156 is not a number), and there are no merge keys.
         content = yaml.load(path.read_text(encoding='utf-8'), Loader=yaml.BaseLoader)
         names = {category: entry['name'] for category, entry in content.items()}
         if not all(isinstance(text, str) for pair in names.items() for text in pair):
@@ -149,9 +149,9 @@ def _read_names(path: Path) -> dict[str, str]:
 
 
 def read_shapenet_model(folder: str | Path, seed: int = 0) -> Model:
-    """Read the folder of one model. All but points.npz may be missing. Of a room `seed` and name say which sampling is read.
+    """Read the folder of one model. All but points.npz may be missing. Of a room `seed` and name select the sampling.
 
-    Raises FileNotFoundError without the folder or points.npz; InputError for a file that is damaged or unlike the layout.
+    Raises FileNotFoundError without the folder or points.npz; InputError for a file that is damaged or not of the layout.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -181,14 +181,14 @@ def _read_room(folder: Path, seed: int) -> Model:
     model = Model(points, occ, *frame)
     path = folder / 'pointcloud' / paths[number].name.replace('points_iou', 'pointcloud')
     surface, normals = _read_cloud(path, model, IN_OBJECT)
-    # It has no voxels: their centres have the labels of the nearest points, less than a voxel away.
+    # A room has no voxels: a centre gets the label of the nearest point, less than a voxel away.
     _, nearest = KDTree(points).query(voxel_centres().reshape(-1, 3))
     voxels = Voxels(occ[nearest].reshape((32,) * 3), model.loc, model.scale)
     return model._replace(surface=surface, normals=normals, voxels=voxels)
 
 
 def _read_points(path: Path, frame: dict | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
-    """frame: `loc` and `scale` of a file that has none."""
+    """Points, occupancies, loc, scale, ambiguous. frame: `loc` and `scale` of a file that has none."""
     members = read_members(path)
     expected = POINTS | ({'ambiguous': ('f', ())} if 'ambiguous' in members else {})
     given = frame or {}

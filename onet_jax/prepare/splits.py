@@ -1,6 +1,6 @@
-"""Splits of a collection of meshes that keep the copies of one shape together; or given as lists. Imports no JAX.
+"""Training, validation and test splits of a collection of meshes: duplicate shapes stay together, or as lists say.
 
-A shape's key is (category, name). F faces.
+The key of a shape is (category, name). S shapes, F faces. Imports no JAX.
 """
 
 import re
@@ -17,25 +17,25 @@ from onet_jax.data.records import SPLITS
 from onet_jax.errors import InputError
 from onet_jax.geometry.watertight import repeated
 
-# Two meshes are the same shape when all their invariants agree to this: copies do to 1e-6, while a hole that is wider by a
-# tenth moves one of them by 1e-3.
+# Two meshes are duplicates when all their invariants agree to this: those of copies agree to 1e-6, while a hole that is a tenth
+# wider changes one of them by 1e-3.
 SAME = 2e-4
-# Nodes and weights of the quadrature of a triangle that is exact to degree 4 (Dunavant, 1985).
+# Quadrature of a triangle, exact to degree 4 (Dunavant, 1985): barycentric nodes and weights.
 _A, _B = (0.108103018168070, 0.445948490915965), (0.816847572980459, 0.091576213509771)
 NODES = np.array([[x if i == j else y for j in range(3)] for x, y in (_A, _B) for i in range(3)])
 WEIGHTS = np.repeat([0.223381589678011, 0.109951743655322], 3)
 
 
 def invariants(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Numbers of a surface that do not change when it is moved, turned, scaled or cut into other triangles: [6].
+    """Moment invariants of a surface, [6]: the same after translation, rotation, reflection, scaling and remeshing.
 
-    With x from the centroid of the surface and lengths in units of the root of E|x|^2: the eigenvalues of E[x x^T] but the
-    largest, sqrt(area), |E[x |x|^2]|, E|x|^4 and the smallest eigenvalue of E[x x^T |x|^2]; integrals over the area are
-    exact. Raises InputError for a surface without area.
+    With x from the centroid of the surface and lengths in units of the root of E|x|^2: the two smaller eigenvalues of E[x x^T],
+    sqrt(area) / 3, |E[x |x|^2]|, E|x|^4 and the smallest eigenvalue of E[x x^T |x|^2]. Integrals over the area are exact.
+    Raises InputError for a surface without area.
     """
     low, size = vertices.min(axis=0), max(np.ptp(vertices, axis=0).max(), 1e-300)
     vertices = (vertices - low) / size
-    # A sheet that was drawn from both sides is the same shape.
+    # A double-sided sheet is the same shape as a single-sided one.
     cells = np.round(vertices * 1e6).astype(np.int64) @ [1 << 42, 1 << 21, 1]
     places = np.unique(cells, return_inverse=True)[1]
     corners = vertices[faces[~repeated(places[faces])]]
@@ -60,7 +60,10 @@ def invariants(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def draw_splits(
     shapes: dict[tuple[str, str], np.ndarray], seed: int, val_fraction: float, test_fraction: float
 ) -> dict[str, list[tuple[str, str]]]:
-    """Splits of shapes with their invariants: groups of copies in random order, first to test, then to val, then to train."""
+    """Draw splits, category by category: groups of duplicates fill test, then val, then train.
+
+    Small groups come first, those of one size in random order. shapes: key -> invariants [6].
+    """
     keys = list(shapes)
     groups: dict[int, list[tuple[str, str]]] = {}
     for key, label in zip(keys, _group([shapes[key] for key in keys]), strict=True):
@@ -70,10 +73,10 @@ def draw_splits(
         # A group that spans categories goes with the first of them.
         own = [group for group in groups.values() if min(group)[0] == category]
         size = sum(map(len, own))
-        num_test = min(count_held_out(size, test_fraction), size - 1)  # one at least is for training
+        num_test = min(count_held_out(size, test_fraction), size - 1)  # at least one is for training
         num_val = min(count_held_out(size, val_fraction), size - 1 - num_test)
         wanted = {'test': num_test, 'val': num_val, 'train': size}
-        # Large groups of copies are for training: a held-out split of copies would measure nothing.
+        # Large groups of duplicates are for training: a held-out split of duplicates would measure nothing.
         order = np.random.default_rng([seed, len(own)]).permutation(len(own))
         for group in sorted((own[i] for i in order), key=len):
             split = next(split for split, room in wanted.items() if room >= len(group))
@@ -83,12 +86,12 @@ def draw_splits(
 
 
 def count_held_out(num_shapes: int, fraction: float) -> int:
-    """Shapes of a split that holds `fraction` of them: at least one where the fraction is positive."""
+    """How many of `num_shapes` a split of this fraction has: at least one where the fraction is positive."""
     return max(1, round(num_shapes * fraction)) if fraction > 0 else 0
 
 
 def _group(values: Sequence[np.ndarray]) -> np.ndarray:
-    """[S] labels: equal for shapes that are copies of each other, directly or through others."""
+    """Labels [S]: equal for shapes that are duplicates of each other, directly or through others (connected components)."""
     if not len(values):
         return np.zeros(0, int)
     pairs = KDTree(np.reshape(values, (len(values), -1))).query_pairs(SAME, p=np.inf, output_type='ndarray')
@@ -99,10 +102,10 @@ def _group(values: Sequence[np.ndarray]) -> np.ndarray:
 def read_lists(
     lists: str | Path, files: dict[tuple[str, str], Path]
 ) -> tuple[dict[str, list[tuple[str, str]]], dict[str, str]]:
-    """Splits from <category>/{train,val,test}.lst, and {'category/name': where it is listed} of names without a mesh.
+    """Splits from <category>/{train,val,test}.lst, and {'category/name': reason} of listed names without a mesh.
 
-    A name is that of a mesh, or of the folder in the category that holds it. Raises FileNotFoundError for a missing list,
-    InputError for a name in two lists.
+    A name is that of a mesh, or of the folder that holds its file. Raises FileNotFoundError for a missing list, InputError for
+    a name that is listed twice.
     """
     lists, splits, missing, seen = Path(lists), {split: [] for split in SPLITS}, {}, {}
     keys = {(category, sanitise(path.parent.name)): (category, name) for (category, name), path in files.items()}
@@ -125,12 +128,12 @@ def read_lists(
 
 
 def sanitise(part: str) -> str:
-    """A part of a path that is a file name anywhere."""
+    """A component of a path as a file name that every file system accepts."""
     return re.sub(r'[^\w.+-]', '_', part).lstrip('.') or '_'
 
 
 def report_copies(splits: dict[str, list[tuple[str, str]]], shapes: dict[tuple[str, str], np.ndarray]) -> None:
-    """Say which shapes of given lists are copies of one in another split: such a split measures less than it seems to."""
+    """Print which shapes of given lists have duplicates in another split: such a split overestimates generalisation."""
     split_of = {key: split for split, keys in splits.items() for key in keys if key in shapes}
     keys = list(split_of)
     labels = _group([shapes[key] for key in keys]) if keys else ()

@@ -1,7 +1,7 @@
-"""What all preparations of datasets share: resuming, caching of shapes, rejected shapes, the index. Imports no JAX.
+"""What all preparations of datasets share: caching of shapes by content hash, rejected shapes, the index. Imports no JAX.
 
-A preparation claims its folder for its settings, a runner does one task for each shape, and the index is written last. A shape
-that is there and has the same recipe is not made again.
+A preparation claims its folder for its settings, a runner does one task for each shape, and the index is written last. The
+recipe of a shape is a hash of all that it is made from: a stored shape with the same recipe is not made again.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from onet_jax.prepare.runners import Outcome
 
 
 def claim_folder(data_dir: Path, source: dict) -> None:
-    """Note the settings in the folder before the first shape, so that no other dataset is mixed in.
+    """Write the settings into the folder before the first shape, so that two datasets are never mixed.
 
     Raises InputError where the folder was begun with other settings.
     """
@@ -40,7 +40,7 @@ def claim_folder(data_dir: Path, source: dict) -> None:
 
 
 def recipe(settings: dict, *files: Path) -> bytes:
-    """SHA-256 of all that something is made from: what has the same recipe need not be made again."""
+    """SHA-256 of settings and files: the cache key of what is made from them."""
     digest = hashlib.sha256(json.dumps([records.VERSION, settings], sort_keys=True).encode())
     for path in files:
         with path.open('rb') as file:
@@ -49,17 +49,17 @@ def recipe(settings: dict, *files: Path) -> bytes:
 
 
 def store(data_dir: Path, category: str, name: str, made_from: bytes, make: Callable[[], Shape]) -> dict:
-    """Make and write a shape, unless DATA_DIR has one that reads well and has the recipe `made_from`.
+    """Make and write a shape, unless DATA_DIR has a readable one with the recipe `made_from`.
 
-    Returns what `finish` must know of it, as plain JSON: 'recipe', 'columns' and 'counts' of points, samples and views. Raises
-    the InputError of `make` with which it rejects the shape, also from an earlier run.
+    Returns what `finish` needs, for JSON: 'recipe', 'columns' and 'counts' of points, samples and views. Raises the InputError
+    with which `make` rejects the shape, or rejected it in an earlier run.
     """
     path = records.shape_path(data_dir, category, name)
     if path.exists():
         try:
             shape = records.read_shape(path)
         except InputError:
-            shape = None  # of an interrupted run or a damaged disk: made anew
+            shape = None  # damaged: made again
         if shape and shape.recipe.tobytes() == made_from:
             return _describe(shape)
 
@@ -83,16 +83,16 @@ def _describe(shape: Shape) -> dict:
 
 
 def read_note(path: Path, made_from: bytes) -> dict | None:
-    """What an earlier run found out, or None where it was of another recipe."""
+    """The cached result of an earlier run, or None where there is none of this recipe."""
     try:
         note = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):  # none, or one of a damaged disk
+    except (FileNotFoundError, ValueError):  # none, or a damaged one
         return None
     return note if note.pop('recipe', None) == made_from.hex() else None
 
 
 def write_note(path: Path, made_from: bytes, found: dict) -> None:
-    """Keep what cost time to find out."""
+    """Cache a result for later runs."""
     write_json(path, {'recipe': made_from.hex(), **found})
 
 
