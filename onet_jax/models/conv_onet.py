@@ -1,8 +1,10 @@
-"""Convolutional Occupancy Networks (Peng et al., ECCV 2020): local features, on planes or in a volume, condition every point.
+"""Convolutional Occupancy Networks (Peng et al., ECCV 2020): f(point, local features) -> occupancy.
 
-Features of the input are scattered to feature planes or a feature volume, a U-Net spreads them, and the decoder reads them at a
-query by bilinear or trilinear sampling: detail survives, and a network serves shapes larger than it has seen. The last part of
-the file is the sliding-window network (section 3.4), for scenes of any size. B batch, T query points, P points of a cloud.
+Features of the input points are scattered to feature planes or to a feature volume, which U-Nets process; the decoder samples
+them at its query points (bilinear or trilinear sampling). Detail survives, and the convolutions also serve scenes larger than
+those of training. The last part of the file is the sliding-window network (section 3.4), for scenes of any size.
+
+B batch, T query points, P points of a cloud.
 """
 
 import tempfile
@@ -36,7 +38,7 @@ from onet_jax.networks.pointnet_plus_plus import PointDecoder, PointnetPlus
 from onet_jax.networks.sliding_window import CropDecoder, CropPointnet, cube_cells, window_cells
 
 WINDOWED = 'pointnet_crop_local_pool'
-# By their official names, from the keywords of `make_model`.
+# Official name -> the field that the encoder reads, and its module from the keywords `k` of `make_model`.
 ENCODERS = {
     'pointnet_local_pool': Encoder(
         'cloud',
@@ -76,7 +78,7 @@ DECODERS = {
         align_corners=k.align_corners,
     ),
 }
-# The decoder that reads what an encoder writes, where it is not `simple_local`.
+# Encoder -> the decoder of its features, where that is not `simple_local`.
 DECODER_OF = {'pointnet_plus_plus': 'simple_local_point', WINDOWED: 'simple_local_crop'}
 
 
@@ -119,7 +121,7 @@ def make_modules(
     sin_cos: bool = False,
     train_dtype: jnp.dtype | None = None,
 ) -> tuple[OccupancyModule, OccupancyModule]:
-    """The network, and the one of the training step: in `train_dtype`, of the sliding-window network in a single window."""
+    """The network, and the one of the loss: in `train_dtype`, and of one window, if it is the sliding-window network."""
     keywords = locals()
     check_names(keywords, encoder=ENCODERS, pooling=POOLINGS, interpolation=INTERPOLATIONS)
     if decoder != DECODER_OF.get(encoder, 'simple_local'):
@@ -140,15 +142,26 @@ def make_modules(
 def make_model(**keywords) -> OccupancyNetwork:
     """The functions of a network, without weights.
 
-    encoder, decoder: official names, of `ENCODERS` and `DECODERS`. maps: names of feature maps, of 'xz', 'xy', 'yz' (planes)
-    and 'grid' (the volume), with `cond_size` channels; planes have `plane_resolution`^2 cells and a U-Net of `unet_depth`
-    levels, the first of `unet_size` channels, the volume has `grid_resolution`^3 and one of `unet3d_levels` and `unet3d_size`.
-    pooling ('max' or 'mean') is of the points of a cell in the encoder, interpolation ('linear' or 'nearest') of the maps in
-    the decoder, with or without align_corners (True in the official networks); with cell_coordinates the encoder is told where
-    in its cells a point lies (False in the official networks). The encoder 'pointnet_plus_plus' has no maps but `num_centres`,
-    of groups of points, on two levels. The sliding-window network has a volume of cells of the edge `unit_size`, is trained
-    with `num_queries` of the points in `query_cells`^3 of them, and with `sin_cos` has a positional encoding. train_dtype as of
-    `onet.make_model`; others are widths. Raises InputError for values that do not go together.
+    encoder, decoder      official names, of `ENCODERS` and `DECODERS`
+    cond_size             channels of the feature maps
+    encoder_hidden_size, decoder_hidden_size    widths
+    maps                  feature planes 'xz', 'xy', 'yz', and the feature volume 'grid'
+    plane_resolution      cells along an edge of the planes
+    unet_depth, unet_size        levels of the U-Net of planes, and channels of its first level
+    grid_resolution       cells along an edge of the volume
+    unet3d_levels, unet3d_size   levels of the U-Net of the volume, and channels of its first level
+    pooling               'max' or 'mean' over the points of a cell, in the encoder
+    cell_coordinates      the encoder also sees where in its cells a point lies (False in the official networks)
+    interpolation         'linear' or 'nearest' sampling of the maps, in the decoder
+    align_corners         of this sampling (True in the official networks)
+    num_centres           of the encoder 'pointnet_plus_plus': groups of points on each of its two levels
+    unit_size             of the sliding-window network, as all below: edge of a cell of its volume
+    query_cells           cells along an edge of the query volume of a window
+    num_queries           query points in a window of a training step
+    sin_cos               positional encoding of the coordinates
+    train_dtype           as of `onet.make_model`
+
+    Raises InputError for values that do not go together.
     """
     network, trained = make_modules(**keywords)
     model = occupancy.occupancy_network(network, trained=trained)
@@ -160,7 +173,7 @@ def make_model(**keywords) -> OccupancyNetwork:
 
 
 def build(config: ConfigDict) -> Method:
-    """The method of a config. The sliding-window network predicts a cloud of any size window by window."""
+    """The method of a config. The sliding-window network predicts the meshes of clouds of any size, window by window."""
     keywords = keywords_of(config)
     method = occupancy.method(config, make_model(**keywords), ENCODERS[config.model.encoder].reads)
     if config.model.encoder != WINDOWED:
@@ -170,7 +183,7 @@ def build(config: ConfigDict) -> Method:
     return method._replace(predict=partial(predict_scenes, window, config.model.query_cells, num_points, level))
 
 
-# --- The sliding-window network: it is trained in random windows, and predicts a scene from overlapping ones.
+# --- The sliding-window network: trained on random windows, it predicts a scene from overlapping windows.
 
 
 def window_loss(
@@ -185,7 +198,10 @@ def window_loss(
     rows: jax.Array | None = None,
     axis_name: str | None = None,
 ):
-    """`loss` in one random window of each shape; arguments as of `negative_elbo`, clouds [B, P, 3]."""
+    """`loss` in one random window of each shape, with arguments as of `negative_elbo`, clouds [B, P, 3].
+
+    edge, num_queries: of the query volume, as of `draw_window`.
+    """
     rows = jnp.arange(len(points)) if rows is None else rows
     keys = jax.vmap(partial(jax.random.fold_in, key))(rows)
     windows = jax.vmap(partial(draw_window, edge, num_queries))(keys, points, occ, clouds)
@@ -195,10 +211,11 @@ def window_loss(
 def draw_window(
     edge: float, num_queries: int, key: jax.Array, points: jax.Array, occ: jax.Array, cloud: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Points [T, 3], occ [T] and cloud [P, 3] in a cube whose centre, uniform in the cloud's bounding box, becomes the origin.
+    """A random query volume, a cube of the given edge whose centre is uniform in the bounding box of the cloud.
 
-    `num_queries` are drawn, with replacement, of the points in the cube; where there is none, the nearest one to it is. The
-    whole cloud stays: it is for the network to drop what is outside of its window.
+    points [T, 3], occ [T], cloud [P, 3] -> num_queries of the points in the cube, their occupancies and the cloud, relative to
+    the centre. Points are drawn with replacement; in an empty cube they all are the point nearest to it. The cloud is not
+    cropped: the network drops points outside of its window.
     """
     centre_key, points_key = jax.random.split(key)
     low, high = cloud.min(axis=0), cloud.max(axis=0)
@@ -219,7 +236,11 @@ def predict_scenes(
     key: jax.Array,
     workspace: Path | None = None,
 ) -> list[trimesh.Trimesh]:
-    """The meshes of clouds [B, P, 3] of any size, in whose unit a cell has the edge that the network was trained with."""
+    """Sliding-window inference: the meshes of clouds inputs['scene'] [B, P, 3] of any size, level set `level` (a logit).
+
+    The unit is that in which a cell has the edge of training, `module.encoder.unit`. query_cells: along an edge of the query
+    volume, rounded down to what the U-Net can halve. max_points: of one window. workspace: see `Method.predict`.
+    """
     halvings = 1 << (module.encoder.unet3d_levels - 1)
     layout = Layout(module.encoder.num_cells, query_cells // halvings * halvings)
     meshes = []
@@ -239,7 +260,7 @@ def predict_scenes(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _infer_window(module, layout, params, points):
-    """Points [P, 3] in cells from the centre of a window -> logits [n, n, n] of its box and the bands around it."""
+    """points [P, 3] in cells from the centre of a window -> logits [n, n, n], n = layout.num_values, of its box and bands."""
     unit = module.encoder.unit
     cond = module.apply(params, unit * points[None], method='encode')
     axis = unit * (jnp.arange(layout.num_values) / SAMPLES_PER_CELL - (layout.step / 2 + layout.band))

@@ -2,6 +2,7 @@
 
 Shared by Occupancy Networks and Convolutional Occupancy Networks: the pure functions of a network, the loss (negative evidence
 lower bound), the validation metrics and the extraction of meshes.
+
 B batch, T query points, C condition, Z latent. `params` are all variables of a network, {'params': ..., 'batch_stats': ...}. A
 condition is an array [B, C] or a tree of arrays [B, ...], the feature planes of Convolutional Occupancy Networks.
 """

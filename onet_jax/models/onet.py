@@ -1,8 +1,9 @@
 """Occupancy Networks (Mescheder et al., CVPR 2019): f(point, code) -> occupancy, by conditional batch normalisation.
 
 An encoder of `networks/encoders/` turns the input into a code for the whole shape; the decoder of `networks/decoders.py` turns
-a point and the code into a logit. The loss is `occupancy.negative_elbo`, from the terms in `losses.py`. B batch, T points, C
-condition, Z latent.
+a point and the code into a logit. The loss is `occupancy.negative_elbo`, from the terms in `losses.py`.
+
+B batch, T query points, C condition, Z latent.
 """
 
 from functools import partial

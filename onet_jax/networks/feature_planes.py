@@ -1,15 +1,15 @@
 """Feature planes and feature volumes of Convolutional Occupancy Networks (Peng et al., ECCV 2020).
 
-The features of points are scattered to planes or to a volume (mean of each cell), U-Nets convolve them, and the decoder
-samples them at its query points (bilinear or trilinear interpolation).
+Features of points are scattered to planes or to a volume (the mean in each cell), U-Nets process them, and the decoder samples
+them at its query points (bilinear or trilinear sampling).
 
 A feature map is named after the axes that it keeps: a plane [B, R, R, C], or the volume, officially 'grid', [B, R, R, R, C].
-The first of these axes is the LAST of the array, the order of the official weights. Points are scattered to the cell of R that
-they lie in, but sampled with `align_corners`, as if the R values were spread from edge to edge: half a cell of inconsistency
-that the official weights depend on. Without it a value lies at the centre of its cell. `cell_coordinates` tell the encoder
-where in its cell each point lies, which else is lost: the coordinates of the whole box do not resolve a cell.
+The first of these axes is the LAST spatial axis of the array, the order of the official weights. Points are scattered to the
+cells that they lie in, but with `align_corners` sampled as if the R values reached from edge to edge of the box. The official
+weights depend on this inconsistency of up to half a cell. Without it a value lies at the centre of its cell. With
+`cell_coordinates` the encoder also sees where in its cell a point lies, which object coordinates hardly resolve.
 
-B batch, N input points, T query points, C features.
+B batch, P input points, T query points, C features, R cells along an axis of a map, *space its spatial axes.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ NUM_LOCAL_BLOCKS = 5  # of the local PointNet and of its decoder
 def normalise_coordinates(points: jax.Array, name: str) -> jax.Array:
     """points [..., 3] in object coordinates -> their coordinates in a map, [..., 2 or 3] in [0, 1).
 
-    What lies outside of the padded cube is put to its border. The margins are those of the official code: 1e-5 in planes,
+    Points outside of the padded cube are clamped to its border. The margins are those of the official code: 1e-5 in planes,
     1e-3 in the volume.
     """
     margin = 1e-3 if name == 'grid' else 1e-5
@@ -58,12 +58,12 @@ def sample_features(
 ) -> jax.Array:
     """A map [B, *space, C] at coordinates [B, T, d], [0, 1) from edge to edge -> [B, T, C]: torch's `grid_sample`.
 
-    interpolation: of `INTERPOLATIONS`. align_corners: the outermost values lie on the edges, or else half a cell inside; beyond
-    them the value is that of the border.
+    interpolation: of `INTERPOLATIONS`. align_corners: the outermost values lie on the edges, or else half a cell inside.
+    Beyond them the map has the value at its border.
     """
     last = features.shape[1] - 1
     place = unit * last if align_corners else unit * (last + 1) - 0.5
-    # Short of the last value, which is only ever the upper neighbour of a place.
+    # Below the last index, so that every place has an upper neighbour.
     return INTERPOLATIONS[interpolation](features, place.clip(0, (1 - 1e-6) * last))
 
 
@@ -78,7 +78,7 @@ def _interpolate(features: jax.Array, place: jax.Array) -> jax.Array:
 
 
 def _take_nearest(features: jax.Array, place: jax.Array) -> jax.Array:
-    """As `_interpolate`, but the nearest value as it is: the features jump from cell to cell."""
+    """Nearest-neighbour sampling; arguments as of `_interpolate`."""
     return _gather_values(features, jnp.round(place).astype(jnp.int32))
 
 
@@ -92,7 +92,7 @@ INTERPOLATIONS = {'linear': _interpolate, 'nearest': _take_nearest}
 
 
 def scatter_to_map(values: jax.Array, points: jax.Array, name: str, resolution: int) -> jax.Array:
-    """Features [B, N, C] of points [B, N, 3] -> the feature map of their means, [B, *space, C]."""
+    """Scatter: features [B, P, C] of points [B, P, 3] -> a feature map [B, *space, C], the mean in each cell."""
     num_axes = len(FEATURE_MAPS[name])
     cells = find_cells(points, name, resolution)
     means = jax.vmap(lambda values, cells: scatter_mean(values, cells, resolution**num_axes))(values, cells)
@@ -100,7 +100,7 @@ def scatter_to_map(values: jax.Array, points: jax.Array, name: str, resolution: 
 
 
 class FeatureMaps(nn.Module):
-    """Features of points scattered to feature maps, and a U-Net: one for all planes, one for the volume; none of depth 0."""
+    """Scatter to feature maps, then U-Nets: one for all planes, one for the volume. Depth or levels 0: no U-Net."""
 
     names: Sequence[str]  # of `FEATURE_MAPS`
     resolution: int = 64  # of planes
@@ -112,7 +112,7 @@ class FeatureMaps(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, points: jax.Array) -> dict[str, jax.Array]:
-        """features [B, N, C], points [B, N, 3] in object coordinates -> by name [B, *space, C]."""
+        """features [B, P, C], points [B, P, 3] in object coordinates -> by name [B, *space, C]."""
         unet = UNet(features.shape[-1], self.unet_depth, self.unet_size, name='unet')
         unet3d = UNet3D(features.shape[-1], self.unet3d_levels, self.unet3d_size, name='unet3d')
         maps = {}
@@ -138,9 +138,9 @@ def local_pointnet(
     pooling: str = 'max',
     dtype: jnp.dtype | None,
 ) -> jax.Array:
-    """The layers of a PointNet, of the module that calls it: points [B, N, F], their cells [B, N] of each map -> [B, N, C].
+    """PointNet with local pooling, its layers in the calling module: points [B, P, F], cells [B, P] of each map -> [B, P, C].
 
-    Each block sees, beside the features of a point, the sum over the maps of what is pooled in its cell, by one of `POOLINGS`.
+    Each block sees, beside the features of a point, those pooled over its cell (by one of `POOLINGS`), summed over the maps.
     """
     net = Linear(2 * hidden_size, name='fc_pos')(points)
     net = ResnetBlock(hidden_size, name='blocks_0')(cast(net, dtype))
@@ -151,7 +151,7 @@ def local_pointnet(
 
 
 class LocalPointnet(nn.Module):
-    """PointNet with local pooling: each block sees, beside the features of a point, those pooled in its cells of all maps.
+    """PointNet with local pooling, and feature maps of its output.
 
     Official name `pointnet_local_pool`.
     """
@@ -165,7 +165,7 @@ class LocalPointnet(nn.Module):
 
     @nn.compact
     def __call__(self, points: jax.Array, *, train: bool = False, axis_name: str | None = None) -> dict[str, jax.Array]:
-        """points [B, N, 3] in object coordinates -> by name [B, *space, C]. No layer depends on the mode."""
+        """points [B, P, 3] in object coordinates -> by name [B, *space, C]. No layer depends on the mode."""
         resolutions = {name: self.maps.resolution_of(name) for name in self.maps.names}
         cells, seen = [find_cells(points, *of_map) for of_map in resolutions.items()], [points]
         if self.cell_coordinates:
@@ -176,7 +176,7 @@ class LocalPointnet(nn.Module):
 
 
 class LocalVoxelEncoder(nn.Module):
-    """One convolution of the voxels, whose centres are then scattered as points are. Official name `voxel_simple_local`."""
+    """One 3D convolution; its features are scattered from the voxel centres. Official name `voxel_simple_local`."""
 
     cond_size: int
     maps: FeatureMaps
@@ -196,7 +196,7 @@ class LocalVoxelEncoder(nn.Module):
 
 
 class LocalDecoder(nn.Module):
-    """Query points, and the feature maps sampled there, to logits of occupancy. Official name `simple_local`."""
+    """Decoder of query points, and of the feature maps sampled there, to logits. Official name `simple_local`."""
 
     hidden_size: int = 32
     leaky: bool = False  # slope 0.2 for negative values in the activation before the output

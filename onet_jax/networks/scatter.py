@@ -1,9 +1,9 @@
-"""Scatter of point features to cells (sum, mean, max) and local pooling: the same values and gradients in every run.
+"""Deterministic scatter of point features to cells (mean, max, sum), and local pooling.
 
-The custom derivative rules here say WHICH of equal maxima has the gradient, and keep gradients in one order, where the scatters
-of an accelerator would add in any. They allow no forward differentiation.
+The scatters of an accelerator add in any order (atomic operations). The custom derivative rules here fix the order of sums, and
+which of equal maxima gets the gradient. They allow reverse-mode differentiation only.
 
-N points, C features.
+P points, C features.
 """
 
 from functools import partial
@@ -13,17 +13,17 @@ import jax.numpy as jnp
 
 
 def reduce_cells(values: jax.Array, cells: jax.Array, operation: str) -> jax.Array:
-    """For every point the 'sum' or 'max' of values [N, C] over all points of its cell [N] int: [N, C].
+    """For every point the 'sum' or 'max' of values [P, C] over all points of its cell [P] int: [P, C].
 
-    A scatter and a gather, with the same numbers in every run: a CPU adds in the order of the points, and elsewhere, where a
-    scatter would add in any order, the points are sorted by cell and added along a tree.
+    A segment reduction and a gather. A CPU adds in the order of the points; elsewhere the points are sorted by cell and
+    reduced by a segmented scan.
     """
     in_order = partial(_reduce_in_order, operation=operation)
     return jax.lax.platform_dependent(values, cells, cpu=in_order, default=partial(_reduce_sorted, operation=operation))
 
 
 def _reduce_in_order(values, cells, operation):
-    # By the first point of each cell in place of the cells, of which there are many more.
+    # The cells that have points are renumbered from 0: there are many more cells than points.
     order = jnp.argsort(cells)
     ranks = jnp.zeros_like(cells).at[order].set(_count_starts(cells[order]), unique_indices=True)
     reduce = {'sum': jax.ops.segment_sum, 'max': jax.ops.segment_max}[operation]
@@ -36,7 +36,7 @@ def _reduce_sorted(values, cells, operation):
     ranks = _count_starts(cells[order])
 
     def merge(left, right):
-        """Of two runs of points: the cell where the right one ends, and what its last cell has so far."""
+        """Of two runs of points, each as (last cell, reduction of its points in that cell): the same of both together."""
         same = (left[0] == right[0])[:, None]
         return right[0], jnp.where(same, combine(left[1], right[1]), right[1])
 
@@ -46,20 +46,22 @@ def _reduce_sorted(values, cells, operation):
 
 
 def _count_starts(cells):
-    """Sorted cells [N] -> 0 for all points of the first, 1 for those of the second, ..."""
+    """Sorted cells [P] -> 0 for all points of the first, 1 for those of the second, ..."""
     return jnp.cumsum(jnp.concatenate([jnp.zeros(1, cells.dtype), (cells[1:] != cells[:-1]).astype(cells.dtype)]))
 
 
 @jax.custom_vjp
 def pool_max(values: jax.Array, cells: jax.Array) -> jax.Array:
-    """Local max pooling: for every point the largest of values [N, C] in its cell [N] int, [N, C]. Of equal ones the first has
-    the gradient."""
+    """Local max pooling: for every point the maximum of values [P, C] over its cell [P] int: [P, C].
+
+    Of equal maxima the first gets the gradient.
+    """
     return reduce_cells(values, cells, 'max')
 
 
 def _pool_max_forward(values, cells):
     pooled = reduce_cells(values, cells, 'max')
-    # The first point that has the maximum is the one with the highest -number.
+    # Of the points that have the maximum the first is the one with the largest -index.
     numbers = jnp.broadcast_to(-jnp.arange(len(values))[:, None], values.shape)
     first = reduce_cells(jnp.where(values == pooled, numbers, -len(values)), cells, 'max')
     return pooled, (first == numbers, cells)
@@ -75,7 +77,7 @@ pool_max.defvjp(_pool_max_forward, _pool_max_backward)
 
 @jax.custom_vjp
 def pool_mean(values: jax.Array, cells: jax.Array) -> jax.Array:
-    """Local mean pooling: for every point the mean of values [N, C] in its cell [N] int, [N, C]."""
+    """Local mean pooling: for every point the mean of values [P, C] over its cell [P] int: [P, C]."""
     return reduce_cells(values, cells, 'sum') / _count(values, cells)
 
 
@@ -83,7 +85,7 @@ def _count(values, cells):
     return reduce_cells(jnp.ones_like(values[:, :1]), cells, 'sum')
 
 
-# Symmetric: the gradient is averaged as well.
+# A symmetric linear map: its transpose, the gradient, is the same mean.
 pool_mean.defvjp(
     lambda values, cells: (pool_mean(values, cells), cells),
     lambda cells, gradient: (pool_mean(gradient, cells), None),
@@ -93,7 +95,7 @@ POOLINGS = {'max': pool_max, 'mean': pool_mean}
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def scatter_mean(values: jax.Array, cells: jax.Array, num_cells: int) -> jax.Array:
-    """The mean of values [N, C] in every cell: [num_cells, C], 0 where there is no point."""
+    """Scatter mean: values [P, C], cells [P] int -> the mean in every cell [num_cells, C], 0 where there is no point."""
     means = pool_mean(values, cells)
     # All points of a cell have the same mean, so that their order does not matter.
     return jnp.zeros((num_cells, values.shape[1]), values.dtype).at[cells].set(means)

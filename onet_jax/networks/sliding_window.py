@@ -1,11 +1,10 @@
 """Sliding-window networks for scenes of any size (Peng et al., ECCV 2020, section 3.4): a feature volume that lies anywhere.
 
-A window has `num_cells`^3 cells of edge `unit`. The network sees of a point only where in its cell it lies: the layers are
-translation-equivariant, and one window is as good as another. Queries lie in the middle, the query volume; around it is the
-receptive field of the U-Net. `low` is the lowest corner of a window, by default of one around the origin, whose cells begin at
-multiples of the unit.
+A window has `num_cells`^3 cells of edge `unit`. The network sees of a point only where in its cell it lies, so that it is
+translation-equivariant by whole cells. Queries lie in the middle of a window, the query volume; the margin around it covers
+the receptive field of the U-Net. `low` is the lowest corner of a window, by default of the one around the origin.
 
-B batch, N input points, T query points, C features, R = num_cells.
+B batch, P input points, T query points, C features, R = num_cells.
 """
 
 import flax.linen as nn
@@ -22,12 +21,12 @@ NUM_FREQUENCIES = 10  # of the positional encoding by sines and cosines
 
 
 def receptive_field(levels: int) -> int:
-    """Cells along an axis that a value of a U-Net of so many levels depends on, by the rule of the official code."""
+    """Cells along an axis in the receptive field of a U-Net of so many levels, by the rule of the official code."""
     return 1 << (levels + 2)
 
 
 def window_cells(query_cells: int, levels: int) -> int:
-    """Cells along an axis of a window for a query volume of query_cells^3: they can be halved levels - 1 times."""
+    """Cells along an axis of a window for a query volume of query_cells^3, rounded up to what the U-Net can halve."""
     halvings = 1 << (levels - 1)
     return -(-(query_cells + receptive_field(levels) - 1) // halvings) * halvings
 
@@ -38,7 +37,7 @@ def cube_cells(unit: float, levels: int) -> int:
 
 
 def local_coordinates(points: jax.Array, unit: float, sin_cos: bool) -> jax.Array:
-    """points [..., 3] -> where each is in its cell of the lattice of `unit`: [..., 3] in [0, 1), or 60 sines and cosines."""
+    """points [..., 3] -> where each is in its cell, [..., 3] in [0, 1), or the positional encoding of that, [..., 60]."""
     # The remainder of a tiny negative number rounds to the unit itself.
     local = jnp.remainder(points, unit) / unit
     if not sin_cos:
@@ -48,7 +47,7 @@ def local_coordinates(points: jax.Array, unit: float, sin_cos: bool) -> jax.Arra
 
 
 def find_window_cells(points: jax.Array, low: jax.Array, unit: float, num_cells: int) -> jax.Array:
-    """points [B, N, 3], low broadcasting against them -> the index of the cell of each, [B, N] int32, the first axis fastest.
+    """points [B, P, 3], low broadcasting against them -> the index of the cell of each, [B, P] int32, the first axis fastest.
 
     Points outside of the window have the index R^3.
     """
@@ -63,7 +62,7 @@ class CropPointnet(nn.Module):
     """`LocalPointnet` in a window. Official name `pointnet_crop_local_pool`.
 
     No parameter depends on `num_cells`: `module.clone(num_cells=...)` serves windows of another size with the same weights.
-    Points outside of the window are dropped: they share one more cell, which the volume does not have.
+    Points outside of the window are dropped: they are scattered to one more cell, which is cut off.
     """
 
     cond_size: int
@@ -84,7 +83,7 @@ class CropPointnet(nn.Module):
         train: bool = False,
         axis_name: str | None = None,
     ) -> dict[str, jax.Array]:
-        """points [B, N, 3], low [B, 1, 3] or None -> 'grid' [B, R, R, R, C], 'low' [B, 1, 3]. No layer depends on the mode."""
+        """points [B, P, 3], low [B, 1, 3] or None -> 'grid' [B, R, R, R, C], 'low' [B, 1, 3]. No layer depends on the mode."""
         batch, num_cells = len(points), self.num_cells
         if low is None:
             low = jnp.full((batch, 1, 3), -num_cells * self.unit / 2, points.dtype)
@@ -100,7 +99,8 @@ class CropPointnet(nn.Module):
 class CropDecoder(LocalDecoder):
     """`LocalDecoder` of a window; beyond it the features are those at its border. Official name `simple_local_crop`.
 
-    Without `align_corners` two windows sample the same where they hold the same; with it, up to half a cell beside.
+    Without `align_corners` overlapping windows sample the same features at the same point. With it each is up to half a
+    cell off, depending on where the point lies in the window.
     """
 
     unit: float = 0.005
