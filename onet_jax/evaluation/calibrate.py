@@ -1,6 +1,6 @@
-"""The threshold tau at which a network's field is cut, chosen on the validation split (paper, section 3.3).
+"""Calibration: the threshold tau of occupancy with the highest IoU on the validation split (paper, section 3.3).
 
-B batch, T labelled points of a shape, K thresholds. The network itself is measured, without meshes.
+The IoU is that of the network at the labelled points, without meshes. T labelled points of a shape, K thresholds.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ THRESHOLDS = np.arange(2, 99) / 100  # probabilities
 
 
 class Calibration(NamedTuple):
-    """What was chosen, and on what. IoU is the mean of the class means, as in the tables."""
+    """The chosen threshold, and what it was chosen on. IoU is the mean of class means, as in the tables."""
 
     threshold: float  # a probability
     iou: float
@@ -31,9 +31,9 @@ class Calibration(NamedTuple):
 
 
 def calibrate(model: NamedTuple, params: dict, config: ConfigDict, dataset: Shapes, step: int) -> Calibration:
-    """The best of `THRESHOLDS` and the config's own on `config.eval.split`; of equally good ones the nearest to the config's.
+    """The best of `THRESHOLDS` and the config's own on `config.eval.split`; of ties the nearest to the config's.
 
-    Shapes of which no labelled point is inside say nothing of it and are left out. Raises InputError for a model without
+    Shapes without a labelled point inside are left out: their IoU is 0 or 0/0. Raises InputError for a model without
     occupancy, and for a split that is unknown, empty or of such shapes only.
     """
     if not hasattr(model, 'occupancy'):
@@ -67,7 +67,7 @@ def calibrate(model: NamedTuple, params: dict, config: ConfigDict, dataset: Shap
 
 
 def iou_curve(logits: np.ndarray, occ: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Logits [T], labels [T] bool with one inside at least, rising thresholds [K] -> IoU [K] of {sigmoid >= threshold}."""
+    """Logits [T], labels [T] bool, at least one of them True, ascending thresholds [K] -> IoU [K] of {sigmoid >= threshold}."""
     levels = [threshold_to_logit(threshold) for threshold in thresholds]
     reached = np.searchsorted(levels, logits, side='right')  # how many of the levels a point is not below
     # Of the points with either label, how many are not below level k: those that reach more than k levels.
@@ -77,7 +77,7 @@ def iou_curve(logits: np.ndarray, occ: np.ndarray, thresholds: np.ndarray) -> np
 
 
 def _labelled_logits(model: NamedTuple, params: dict, config: ConfigDict, dataset: Shapes):
-    """Category, logits [T] and labels [T] bool of every shape, each with the input and latent code that validation gives it."""
+    """Category, logits [T] and labels [T] bool of every shape, with the same input and latent code as in validation."""
     _, latent_key = jax.random.split(jax.random.key(config.seed))
     for batch, names in dataset.evaluation_batches(config, config.eval.split, targets=('volume_points',)):
         inputs, targets = batch['inputs'].values(), batch['targets']

@@ -1,4 +1,4 @@
-"""The paper's protocol: predictions of a split against its labelled points and surface samples."""
+"""Evaluation by the paper's protocol: predictions for a split, scored against labelled points and surface samples."""
 
 import shutil
 import subprocess
@@ -23,7 +23,7 @@ from onet_jax.geometry.voxels import voxels_to_mesh
 from onet_jax.models.method import Method
 from onet_jax.scores import floor, score, target_of
 
-SCORED_FIELDS = ('volume_points', 'surface_samples')  # what predictions are held against
+SCORED_FIELDS = ('volume_points', 'surface_samples')  # the ground truth
 
 
 class Result(NamedTuple):
@@ -31,15 +31,15 @@ class Result(NamedTuple):
 
     category: str
     name: str
-    scores: dict[str, float]  # see `scores.METRICS`; NaN where there is no such score
+    scores: dict[str, float]  # see `scores.METRICS`; NaN where the metric is not defined
     floor: dict[str, float]  # the same for the ground truth against itself
     seconds: float  # from the input to the prediction
-    inputs: dict[str, np.ndarray]  # what the network saw, by field
+    inputs: dict[str, np.ndarray]  # of the network, by field, without batch axis
     prediction: Any  # see `scores.py`
 
     @property
     def num_faces(self) -> int | None:
-        """0 is a failure; None for a point cloud."""
+        """Faces of the prediction: 0 for a failure, None for a point cloud."""
         geometry = as_geometry(self.prediction)
         return len(geometry.faces) if isinstance(geometry, trimesh.Trimesh) else None
 
@@ -47,8 +47,8 @@ class Result(NamedTuple):
 def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, split: str) -> Iterator[Result]:
     """Predict and score every shape of a split, in its order. An empty prediction counts, with the worst values.
 
-    An embedding knows its training shapes only: to those of another split codes are fitted, on the first half of their
-    labelled points, and scored on the second. Raises InputError for a split that is unknown or empty.
+    A network that learns a code for each training shape (auto-decoding) fits codes to the shapes of another split, on the first
+    half of their labelled points; the second half is scored. Raises InputError for a split that is unknown or empty.
     """
     key = evaluation_key(config.seed)
     for batch, names in dataset.evaluation_batches(config, split, targets=SCORED_FIELDS):
@@ -63,14 +63,14 @@ def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, 
             yield Result(category, name, scores, floor(target), seconds, seen, prediction)
 
 
-# What an input is as a prediction: the cloud itself, the blocky surface of the voxels.
+# Inputs as predictions: the cloud itself, the blocky surface of the voxels.
 INPUT_PREDICTIONS = {'cloud': trimesh.PointCloud, 'voxels': lambda values: voxels_to_mesh(values > 0.5)}
 
 
 def return_inputs(config: ConfigDict) -> Callable:
-    """A `Method.predict` that gives its inputs back: what the network has to improve on, the paper's row "Input".
+    """A `Method.predict` that returns its inputs: the baseline of the paper's row "Input".
 
-    Raises InputError for inputs that are no shapes.
+    Raises InputError for inputs that are not shapes.
     """
     names = input_names(config.data)
     name = next((name for name in names if name in INPUT_PREDICTIONS), None)
@@ -83,9 +83,9 @@ def return_inputs(config: ConfigDict) -> Callable:
 
 
 def describe_protocol(config: ConfigDict, dataset: Shapes, split: str) -> dict[str, str | int]:
-    """On what `evaluate` measures, with which network and code, and when: plain values, to stand beside the scores.
+    """Dataset, network, version of the code and date of an evaluation: plain values, to be stored with the scores.
 
-    Raises FileNotFoundError or ValueError for a dataset that cannot be read and a split that is unknown or empty.
+    Raises InputError for a split that is unknown or empty.
     """
     model = ', '.join(f'{key} {config.model[key]}' for key in ('encoder', 'decoder') if key in config.model)
     known = {
@@ -106,7 +106,7 @@ def describe_protocol(config: ConfigDict, dataset: Shapes, split: str) -> dict[s
 
 def find_commit(checkout: Path) -> str | None:
     """The git commit of a checkout, with '+changes' where tracked files differ; None where there is no checkout or no git."""
-    # A package that is installed somewhere inside another project has nothing to do with the commit of that.
+    # `checkout` itself: a repository further up, in which the package is installed, has other commits.
     if not (checkout / '.git').exists() or shutil.which('git') is None:
         return None
     describe = ('git', 'describe', '--always', '--exclude=*', '--abbrev=40', '--dirty=+changes')

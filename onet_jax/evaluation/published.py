@@ -1,8 +1,8 @@
-"""The published numbers that ours stand beside: Mescheder et al., "Occupancy Networks", CVPR 2019, tables 1 to 3.
+"""Published results for comparison: tables 1 to 4 of the paper, and local features (Peng et al., ECCV 2020).
 
 All are of the test split of ShapeNet's 13 classes (Choy et al., 2016), in the units of `scores.METRICS`: Chamfer-L1 is ten
 times the distance in units of the longest edge. The column 'ONet (updated)' is the table in the README of the official
-code, https://github.com/autonomousvision/occupancy_networks: the weights that it released after the paper.
+code, https://github.com/autonomousvision/occupancy_networks, for the weights that were released after the paper.
 """
 
 import re
@@ -28,8 +28,8 @@ CLASSES = {
     '04530566': 'vessel',
 }
 
-# Table 1, single image 3D reconstruction (section 4.2). A set of points has no inside and no normals, and the patches of
-# AtlasNet enclose nothing.
+# Table 1, single image 3D reconstruction (section 4.2). The point sets of PSGN have neither an inside nor normals, the patches
+# of AtlasNet do not enclose a volume.
 IOU = """
              3D-R2N2    PSGN       Pixel2Mesh  AtlasNet   ONet (paper)  ONet (updated)
 airplane     0.426      -          0.420       -          0.571         0.591
@@ -129,7 +129,7 @@ class Published(NamedTuple):
 
     @property
     def has_classes(self) -> bool:
-        """Whether there is a value for each class, not for the mean of the classes alone."""
+        """Whether there are values of the classes, not only their mean."""
         return any(len(rows) > 1 for rows in self.values.values())
 
 
@@ -163,8 +163,10 @@ TABLES = {
 
 
 def published_row(inputs: Sequence[str], label: str) -> dict[str, float]:
-    """metric -> mean of the row of an experiment: 'Input', 'ONet' or another method of its table, or a row of ABLATIONS or
-    LOCAL_FEATURES; empty where nothing was published."""
+    """metric -> published mean of an experiment; empty where nothing was published.
+
+    label: 'Input', 'ONet' or another method of the table of these inputs, or a row of ABLATIONS or LOCAL_FEATURES.
+    """
     others = _parse(ABLATIONS) | _parse(LOCAL_FEATURES)
     if label in others:
         return others[label]
@@ -175,10 +177,10 @@ def published_row(inputs: Sequence[str], label: str) -> dict[str, float]:
 
 
 def find_published(inputs: Sequence[str], index: Index) -> Published | None:
-    """The table of the experiment with these inputs; None where a dataset compares with none.
+    """The table of the experiment with these inputs; None where there is none or the dataset is not ShapeNet.
 
-    A dataset compares when it was imported from the official layout and has one of the 13 synsets for a category: the
-    layout alone can be anybody's, `launch.export` writes it too.
+    A dataset is taken for ShapeNet when it was imported from the official layout and one of the 13 synsets is a category: the
+    layout alone does not tell, `launch.export` writes it too.
     """
     is_shapenet = index.source['kind'] == 'shapenet' and not CLASSES.keys().isdisjoint(index.categories)
     return _find_table(inputs) if is_shapenet else None

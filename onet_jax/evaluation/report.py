@@ -1,4 +1,4 @@
-"""What an evaluation looks like: the meshes as files, a contact sheet, and one page on which they turn."""
+"""Report of an evaluation: mesh files, a contact sheet, and an HTML page with the shapes in 3D."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ COLUMN_TITLES = ('input', 'reconstruction', 'ground truth')
 
 
 def choose_shown(results: Sequence[Result], num_shown: int) -> list[Result]:
-    """`num_shown` of the results: the first of every category, then the second, ..., sorted by category again."""
+    """`num_shown` of the results: the first of every category, then the second, and so on; sorted by category and name."""
     by_category: dict[str, list[Result]] = {}
     for result in results:
         by_category.setdefault(result.category, []).append(result)
@@ -37,16 +37,16 @@ def write_report(
     num_shown: int,
     curves: Sequence[tuple[str, Sequence[tuple[float, float]], bool]],
 ) -> None:
-    """OUTPUT/meshes/CATEGORY_NAME.ply, OUTPUT/contact_sheet.png and OUTPUT/index.html.
+    """Write OUTPUT/meshes/CATEGORY_NAME.ply, OUTPUT/contact_sheet.png and OUTPUT/index.html.
 
-    results: title of a column -> the results of one model, all of the same shapes in the same order; else InputError. The
-    table is of all results of the first model and `num_shown` of its meshes become files; the others are shown beside it.
-    true_shape: the mesh or the points [N, 3] to show beside a reconstruction. curves: as in `write_page`. An empty mesh is
-    shown, but has no file.
+    results: title of a column -> the results of one model. The table is of all results of the first model, and `num_shown` of
+    its meshes become files; those of the other models are shown beside them. true_shape: the mesh or the points [N, 3] of the
+    ground truth. curves: as of `write_page`. An empty mesh is shown, but has no file. Raises InputError unless all models have
+    results of the same shapes in the same order.
     """
     output, (first, *others) = Path(output), results
     (output / 'meshes').mkdir(parents=True, exist_ok=True)
-    # The number of a shape, the input of an embedding, is nothing to see.
+    # The index of a shape, the input of an embedding, cannot be displayed.
     see = show(results[first][0].inputs) is not None
     column_titles = (*(COLUMN_TITLES[:1] if see else ()), *results, COLUMN_TITLES[-1])
     names = {title: [(r.category, r.name) for r in rows] for title, rows in results.items()}

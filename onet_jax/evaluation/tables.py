@@ -1,6 +1,6 @@
-"""Rows of an evaluation to the paper's table: means of the classes, and the mean of these means.
+"""The paper's tables from the results of an evaluation: class means, and the mean of the class means.
 
-A score that does not exist, as the IoU of a point cloud, is NaN: it has no part in a mean, and is printed as '-'.
+A metric that is not defined, as the IoU of a point cloud, is NaN: it is left out of means and printed as '-'.
 """
 
 import csv
@@ -20,7 +20,7 @@ Table = tuple[list[str], list[list[str]]]  # header and rows
 
 
 def class_means(results: list[Result], scores: str = 'scores') -> dict[str, dict[str, float]]:
-    """{category: {metric: mean}}, in the units of the table, with 'mean' last: the mean of the class means."""
+    """{category: {metric: mean}} in the units of the table; the last key is 'mean', the mean of the class means."""
     categories = sorted({r.category for r in results})
     means = {
         category: {
@@ -45,7 +45,7 @@ def _cell(value: float) -> str:
 def make_table(results: list[Result]) -> Table:
     """Header and rows of text: the classes, their mean, and the floor (ground truth against itself).
 
-    Synsets of ShapeNet have the names of their classes.
+    Synsets of ShapeNet are shown by the names of their classes.
     """
     means = class_means(results)
     counts = {c: sum(r.category == c for r in results) for c in means} | {'mean': len(results)}
@@ -61,9 +61,9 @@ def make_table(results: list[Result]) -> Table:
 
 
 def compare(results: list[Result], published: Published, label: str) -> list[Table]:
-    """The published table in its own layout, with ours as the last column or row under `label`.
+    """The published table in its own layout, with ours as the last column or row, named `label`.
 
-    Table 1 of the paper is one table of classes and methods for each metric, tables 2 and 3 are of methods and metrics.
+    Table 1 of the paper gives one table for each metric, of classes and methods; tables 2 and 3 are of methods and metrics.
     """
     ours = {CLASSES.get(category, category): means for category, means in class_means(results).items()}
     if published.has_classes:
@@ -88,7 +88,7 @@ def _published_cells(published: Published, metric: str, row: str) -> list[str]:
 
 
 def describe_comparison(results: list[Result], published: Published, split: str) -> list[str]:
-    """Where the published numbers are from, and what about ours does not compare with them."""
+    """The source of the published numbers, and what makes ours not comparable with them."""
     notes = [f'published: Mescheder et al., CVPR 2019, {published.source}; ShapeNet, 13 classes, test split']
     if split != 'test':
         notes.append(f'not comparable: the published numbers are of the test split, ours of {split!r}')
@@ -100,7 +100,7 @@ def describe_comparison(results: list[Result], published: Published, split: str)
 
 
 def append_published(table: Table, published: Published) -> Table:
-    """The table with a column for each published metric and method."""
+    """The table of `make_table` with a column for each published metric and method."""
     header, rows = table
     titles = [f'{METRICS[metric].title}, {method}' for metric in published.values for method in published.methods]
     cells = [
@@ -120,11 +120,11 @@ def to_markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def to_csv(header: Sequence, rows: Iterable[Sequence]) -> str:
-    """A comma-separated table; what is NaN, None or '-' is an empty cell."""
+    """A comma-separated table; NaN, None and '-' are empty cells."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(header)
-    # NaN alone differs from itself.
+    # Only NaN differs from itself.
     writer.writerows([None if cell == '-' or cell != cell else cell for cell in row] for row in rows)
     return text.getvalue()
 
@@ -132,11 +132,11 @@ def to_csv(header: Sequence, rows: Iterable[Sequence]) -> str:
 def write_results(
     folder: Path, results: list[Result], protocol: dict[str, str | int | float], published: Published | None = None
 ) -> None:
-    """rows.csv, table.csv, table.md and protocol.json in FOLDER.
+    """Write FOLDER/rows.csv, table.csv, table.md and protocol.json.
 
-    rows.csv has a row for each shape, in the units of the table (squares are unscaled); table.csv and table.md have the means,
-    with the published ones beside them. protocol: how the results came about; of it 'split' and 'evaluated' (what was
-    scored, such as 'inputs') are read. It stands under the table of table.md.
+    rows.csv has a row for each shape, in the units of the table (squared distances are not scaled); table.csv and table.md have
+    the means, with the published ones beside them. protocol: as of `describe_protocol`, printed below the table of table.md;
+    with published numbers it needs 'split' and 'evaluated' (what was scored: 'reconstructions' or 'inputs').
     """
     factors = {key: METRICS[key].factor for key in results[0].scores}
     titles = [f'{key} (x{factor:g})' if factor != 1 else key for key, factor in factors.items()]
@@ -162,7 +162,7 @@ def write_results(
 
 
 def summary(results: list[Result]) -> dict[str, float]:
-    """The headline: means of the class means in the table's units, and the number of shapes and of empty meshes."""
+    """Means of the class means in the units of the table, numbers of shapes and of empty meshes, median time of a mesh."""
     means = class_means(results)['mean']
     return {
         **means,

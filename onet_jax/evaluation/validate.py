@@ -1,4 +1,4 @@
-"""Validation: the network itself against the targets of a split, without meshes."""
+"""Validation during training: metrics of the network on a split, without meshes. B batch."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -11,8 +11,10 @@ from onet_jax.errors import InputError
 
 
 def unreadable_examples(dataset: Shapes, split: str, bad_examples: BadExamples) -> frozenset[tuple[str, str]]:
-    """(category, name) of the examples of a split that cannot be read; raises InputError for more than `bad_examples`
-    allows."""
+    """(category, name) of the examples of a split that cannot be read.
+
+    Raises InputError for more of them than `bad_examples` allows, and when no example can be read.
+    """
     names = dataset.names(split)
     bad = frozenset(name for name in names if not bad_examples.attempt('/'.join(name), partial(dataset.check, *name)))
     if len(bad) == len(set(names)):
@@ -21,11 +23,9 @@ def unreadable_examples(dataset: Shapes, split: str, bad_examples: BadExamples) 
 
 
 def validate(metrics: Callable, variables: dict, batches: Iterable[dict]) -> dict[str, float]:
-    """Means over all examples of `metrics(variables, batch) -> {name: [B]}`; rows with a false `mask` only pad and do not
-    count.
+    """Means of `metrics(variables, batch) -> {name: [B]}` over all examples; rows with mask False are padding.
 
-    An example whose IoU is 0/0 (nothing inside, nothing predicted) is left out of that mean, as pandas does for the
-    reference.
+    An example whose IoU is 0/0 (nothing inside, nothing predicted) is left out of that mean, as in the official code.
     """
     collected: dict[str, list[np.ndarray]] = {}
     for batch in batches:

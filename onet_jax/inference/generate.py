@@ -1,6 +1,6 @@
-"""Shapes from codes: samples of the prior, and the way between two shapes (paper, section 4.5 and supplementary).
+"""Generation: meshes of samples of the prior, and of an interpolation between two shapes (paper, section 4.5, supplementary).
 
-B = 1 in every array: C condition, Z latent code. Meshes are in object coordinates: longest edge about 1, centre 0, y up.
+C condition, Z latent code; all arrays have a batch of 1. Meshes are in object coordinates.
 """
 
 from collections.abc import Sequence
@@ -24,16 +24,16 @@ from onet_jax.viz.pictures import Item, animation, contact_sheet, render
 
 
 class Code(NamedTuple):
-    """All that a shape is to the decoder f(p, c, z)."""
+    """What the decoder f(p, c, z) is conditioned on: one shape."""
 
-    cond: jax.Array  # c [1, C]
+    cond: jax.Array  # c [1, C], or a tree of feature maps
     latent: jax.Array | None  # z [1, Z]; None for a model without latent code
 
 
 def sample_code(model: NamedTuple, params: dict, config: ConfigDict, number: int, seed: int) -> Code:
-    """z from the prior N(0, 1), a function of (seed, number).
+    """z drawn from the prior N(0, 1), a function of (seed, number).
 
-    Raises InputError for a model that is not sampled and for a number that has no 31 bits.
+    Raises InputError for a model with an input or without a latent code, and for a number outside of [0, 2^31).
     """
     latent_size = getattr(model, 'latent_size', 0)
     if has_input(config.data) or not latent_size:
@@ -50,10 +50,10 @@ def sample_code(model: NamedTuple, params: dict, config: ConfigDict, number: int
 def infer_code(
     model: NamedTuple, params: dict, config: ConfigDict, flag: str, name: str, data_dir: Path | None
 ) -> Code:
-    """z = the mean of q(z | points, occupancies, c) of the shape CATEGORY/NAME of a dataset, on a sample of its labelled
-    points.
+    """z = the mean of the posterior q(z | points, occupancies, c), for the shape `name` = CATEGORY/NAME of a dataset.
 
-    A model with an input sees the one that evaluation derives from the shape.
+    It is given as many labelled points as in training, and a model with an input the one that evaluation draws. Raises
+    InputError, naming `flag`, for an unknown shape or without a dataset.
     """
     if data_dir is None:
         raise InputError(
@@ -81,14 +81,14 @@ def infer_code(
 
 
 def encode_file(model: NamedTuple, params: dict, config: ConfigDict, path: str | Path) -> Code:
-    """c of a point cloud, picture or voxels, read as `reconstruct` reads them. Raises OSError or InputError that name it."""
+    """c of an input file, read as in reconstruction. Raises OSError or InputError that name the file."""
     path = Path(path)
     inputs, _ = read_inputs(config.data, Source(path.stem, path), config.seed)
     return Code(model.encode(params, *(array[None] for array in inputs.values())), None)
 
 
 def interpolate(start: Code, end: Code, num_steps: int) -> list[Code]:
-    """num_steps codes at equal distances on the straight line from start to end, both included exactly."""
+    """Linear interpolation: num_steps equidistant codes from start to end, both included exactly."""
     shares = np.linspace(0, 1, num_steps).tolist()
     return [jax.tree.map(lambda a, b, t=t: (1 - t) * a + t * b, start, end) for t in shares]
 
@@ -102,10 +102,10 @@ def sample_files(
     output: str | Path,
     file_format: str,
 ) -> list[Path]:
-    """Samples of the prior as OUTPUT/sample_000.<format>, ..., and OUTPUT/contact_sheet.png; returns the meshes written.
+    """Write samples of the prior as OUTPUT/sample_000.<format>, ..., and OUTPUT/contact_sheet.png; returns the mesh files.
 
-    Sample i is a function of (seed, i). An empty level set is reported and has no file, but a tile. Raises InputError for
-    a model that is not sampled.
+    Sample i is a function of (seed, i). An empty level set is reported; it has a tile, but no file. Raises InputError for a
+    model with an input or without a latent code.
     """
     targets = _mesh_files(output, 'sample_', num_samples, file_format)
     codes = [sample_code(model, params, config, number, seed) for number in range(num_samples)]
@@ -128,11 +128,11 @@ def interpolate_files(
     output: str | Path,
     file_format: str,
 ) -> list[Path]:
-    """The way from one shape to another as OUTPUT/000.<format>, ..., strip.png and strip.gif; returns the meshes written.
+    """Interpolate between two shapes: OUTPUT/000.<format>, ..., strip.png and strip.gif; returns the mesh files.
 
     start, end: for a model with a latent code '3', the number of a sample (see `sample_files`), or 'chair/0007', a shape
-    of the dataset `data_dir`; else a file of what the model takes as its input. The code moves linearly. strip.gif goes
-    forth and back, for ever. An empty level set is reported and has no file, but a tile.
+    of the dataset `data_dir`; for another model an input file. Codes are interpolated linearly. strip.gif plays forwards and
+    backwards in a loop. An empty level set is reported; it has a tile, but no file.
 
     Raises, before anything is written, InputError or OSError for ends that cannot be read, fewer than 2 steps, and an
     end that would be overwritten.
@@ -159,7 +159,7 @@ def interpolate_files(
 def _find_code(
     model: NamedTuple, params: dict, config: ConfigDict, flag: str, name: str, seed: int, data_dir: Path | None
 ) -> Code:
-    """The code of what the user calls `name` in `flag`."""
+    """The code that `name`, the value of `flag`, stands for: of a file, a sample or a shape of the dataset."""
     latent_size = getattr(model, 'latent_size', 0)
     if not hasattr(model, 'bind') or not (shows_objects(config.data) or latent_size):
         raise InputError(
@@ -181,7 +181,7 @@ def _mesh_files(output: str | Path, prefix: str, count: int, file_format: str) -
 def _decode_files(
     model: NamedTuple, params: dict, config: ConfigDict, codes: Sequence[Code], targets: Sequence[Path]
 ) -> dict[Path, trimesh.Trimesh]:
-    """The mesh of each code, by the file it has where it is not empty."""
+    """The mesh of each code, by its file; an empty one is not written."""
     meshes, settings = {}, mesh_settings(config)
     for code, target in zip(codes, targets, strict=True):
         mesh = extract_mesh(model.bind(params, *code), **settings)
@@ -189,7 +189,7 @@ def _decode_files(
             save_mesh(mesh, target)
             print(f'{target}: {len(mesh.vertices)} vertices, {len(mesh.faces)} faces', flush=True)
         else:
-            target.unlink(missing_ok=True)  # a shape of this name may be there from before
+            target.unlink(missing_ok=True)  # an earlier run may have written a mesh of this name
             print(f'{target}: empty level set at threshold {config.eval.threshold}, not written', flush=True)
         meshes[target] = mesh
     return meshes

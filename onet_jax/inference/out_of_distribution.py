@@ -1,7 +1,7 @@
-"""Out-of-distribution scores of inputs: whether an input looks like those that a network has learned from.
+"""Out-of-distribution detection: does an input resemble those that a network was trained on?
 
-Detection by nearest neighbours (Sun et al., ICML 2022): the code of the input against those of inputs of the training split,
-on the unit sphere. How far is far is measured on the inputs of the validation split, which the network has not seen either.
+Deep nearest neighbours (Sun et al., ICML 2022): the score of an input is the distance of its code to the k-th nearest code of
+the training split, on the unit sphere, in units of a limit that `SHARE` of the validation inputs do not exceed.
 
 B inputs, R references, C condition.
 """
@@ -24,28 +24,28 @@ from onet_jax.files import write_atomically
 from onet_jax.models.method import digest
 
 MAX_SHAPES = 640  # of a split
-NUM_VIEWS = 4  # of a shape, where inputs are pictures
-NEIGHBOURS = 5
-SHARE = 0.95  # of the validation inputs that count as inside
+NUM_VIEWS = 4  # of a shape, where inputs are images
+NEIGHBOURS = 5  # k
+SHARE = 0.95  # of the validation inputs, which are in distribution
 
 
 class Domain(NamedTuple):
-    """The inputs that a network knows."""
+    """The training distribution of a network."""
 
-    codes: np.ndarray  # float32 [R, C], of unit length
-    limit: float  # distance to the nearest references that `SHARE` of the validation inputs do not exceed
+    codes: np.ndarray  # float32 [R, C], of unit length: the references, codes of training inputs
+    limit: float  # distance to the k-th nearest reference that `SHARE` of the validation inputs do not exceed
 
     def score(self, codes: np.ndarray) -> np.ndarray:
-        """Out-of-distribution scores [B] of codes [B, C]: distances from the references in units of `limit`, above 1 is out."""
+        """Out-of-distribution scores [B] of codes [B, C]: distance to the k-th nearest reference / `limit`; out above 1."""
         distances, _ = KDTree(self.codes).query(_unit(codes), k=[min(NEIGHBOURS, len(self.codes))])
         return distances[:, 0] / self.limit
 
 
 def learn_domain(model: NamedTuple, params: dict, config: ConfigDict, dataset: Shapes) -> Domain:
-    """The domain of a network with an encoder of inputs, from the dataset that it was trained on."""
+    """The domain of a network that encodes its inputs, from the dataset that it was trained on."""
     references = Domain(_unit(_encode_split(model, params, config, dataset, 'train')), 1.0)
     distances = references.score(_encode_split(model, params, config, dataset, config.eval.split))
-    # At least the rounding of a unit vector: codes may all be equal.
+    # At least the rounding error of a unit vector: all codes may be equal.
     return references._replace(limit=max(float(np.quantile(distances, SHARE)), 1e-6))
 
 
@@ -54,7 +54,7 @@ def workdir_domain(
 ) -> Domain | None:
     """The domain of the network of a workdir: from WORKDIR/domain.npz, or learned and kept there.
 
-    None for a model that encodes no objects, and, said in a line with the reason, where it cannot be learned or read.
+    None for a model whose inputs are not single objects, and, with a message, where it cannot be learned or read.
     """
     if not (shows_objects(config.data) and hasattr(model, 'encode')):
         return None
@@ -81,7 +81,7 @@ def workdir_domain(
 
 
 def _encode_split(model: NamedTuple, params: dict, config: ConfigDict, dataset: Shapes, split: str) -> np.ndarray:
-    """Codes of at most `MAX_SHAPES` shapes of a split, evenly spaced in it, and of several views of each: [., C]."""
+    """Codes [K, C] of at most `MAX_SHAPES` shapes of a split, evenly spaced in it, and of `NUM_VIEWS` views of each."""
     every = -(-len(dataset.names(split)) // MAX_SHAPES)
     num_stored = dataset.index.num_views
     num_views = min(NUM_VIEWS, num_stored) if sees_views(config.data) else 1
@@ -95,7 +95,7 @@ def _encode_split(model: NamedTuple, params: dict, config: ConfigDict, dataset: 
 
 
 def summarise(cond: Any) -> np.ndarray:
-    """A condition, [B, C] or a tree of maps [B, ..., C], as codes [B, C']: of maps the means over all places, side by side."""
+    """Codes [B, C'] of a condition: [B, C], or feature maps [B, ..., C], which are averaged over space and concatenated."""
     arrays = (np.asarray(array) for array in jax.tree.leaves(cond))
     return np.concatenate([array.reshape(len(array), -1, array.shape[-1]).mean(axis=1) for array in arrays], axis=1)
 

@@ -1,4 +1,4 @@
-"""Contact sheet of a dataset: a shape of each category as it is stored."""
+"""Contact sheet of a dataset: one shape of each category as stored."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +19,9 @@ NUM_VIEWS_SHOWN = 2
 
 
 def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
-    """Writes a PNG with the first shape of each category: mesh, points inside, surface samples, voxels, two views.
+    """Write a PNG with the first shape of each category: mesh, points inside, surface samples, voxels, two views.
 
-    The mesh is shown where it is at hand still. Raises FileNotFoundError or InputError for a dataset that cannot be read.
+    The mesh is shown where its source still exists. Raises FileNotFoundError or InputError for a dataset that cannot be read.
     """
     index = records.read_index(data_dir)
     first: dict[str, str] = {}
@@ -43,7 +43,7 @@ def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
 
 
 def find_originals(index: Index, wanted: set[tuple[str, str]]) -> Callable[[Shape], trimesh.Trimesh] | None:
-    """shape -> the mesh it was made from, in object coordinates; None where one of the wanted ones is not at hand."""
+    """shape -> the mesh it was made from, in object coordinates; None where that of a wanted shape does not exist any more."""
     source = index.source
     if source['kind'] == 'procedural':
         return lambda shape: embedded_solid(source['seed'], shape.category, int(shape.name)).mesh()

@@ -1,6 +1,6 @@
-"""One self-contained HTML page of an evaluation: figures, table, curves, and the shapes turning in 3D.
+"""One self-contained HTML page: headline numbers, a table, training curves, and interactive shapes in 3D (WebGL).
 
-It opens from a file, offline, and asks for nothing else. Without WebGL the still pictures remain.
+It opens from a file, offline. Without WebGL rendered images of the shapes remain.
 """
 
 import base64
@@ -31,7 +31,7 @@ from onet_jax.viz.pictures import (
 from onet_jax.viz.plots import plot
 
 REACH = BOX / 2 + 0.05  # positions are stored as uint16 over [-REACH, REACH]^3
-MAX_FACES = 20_000  # of a mesh on the page; the exported meshes keep all of theirs
+MAX_FACES = 20_000  # of a mesh on the page; mesh files keep all faces
 
 
 def write_page(
@@ -47,8 +47,8 @@ def write_page(
 ) -> None:
     """Write the page.
 
-    summary: label -> value, the headline. items: the shapes, each with one entry for every column title. table: header and
-    rows of an evaluation. curves: (title, [(step, value)], logarithmic) for each plot of the training.
+    summary: label -> value, the headline numbers. items: each with one shape for every column title. table: header and rows.
+    curves: (title, [(step, value)], whether y is logarithmic) of each plot. Raises InputError as `check_columns` does.
     """
     check_columns(items, column_titles)
     solids = [shape for item in items for shape in item.shapes if not is_picture(shape)]
@@ -67,7 +67,7 @@ def write_page(
 
 
 def embed(shape: Any) -> dict:
-    """A prediction or points [N, 3] in object coordinates as JSON: base64 of uint16 positions and uint32 faces."""
+    """A prediction or points [N, 3] in object coordinates, for JSON: base64 of uint16 positions and of uint32 faces."""
     shape = drawable(shape)
     if not isinstance(shape, trimesh.Trimesh):
         points = thin(shape)
@@ -102,7 +102,7 @@ def _plots(curves: Sequence[tuple[str, Sequence[tuple[float, float]], bool]]) ->
 
 
 def _article(item: Item, column_titles: Sequence[str], numbers: Iterator[int]) -> str:
-    """The tiles of an item. `numbers` are those of the shapes that turn."""
+    """The tiles of an item. numbers: indices of the interactive shapes."""
     tiles = ''
     for title, shape in zip(column_titles, item.shapes, strict=True):
         still = is_picture(shape)

@@ -1,9 +1,9 @@
-"""Pictures of meshes and point clouds: shaded by our own rays, so that they need no display and no OpenGL.
+"""Rendered images of meshes and point clouds, contact sheets and animations, by ray casting: no display, no OpenGL.
 
-One camera serves every picture: it looks at the origin from `DISTANCE` with y up, and at the default angles it frames the
-whole padded cube, so that two pictures compare at sight. Angles are in degrees: azimuth 0 looks along -z and turns the
-eye towards +x, elevation lifts it towards +y. The key light is fixed to the camera, above its left shoulder.
-Back faces are drawn in `BACK`: nobody overlooks a hole or a mesh that is inside out.
+All images have the same camera: it looks at the origin from `DISTANCE` with y up, and frames the whole padded cube, so that
+images can be compared. Angles are in degrees: azimuth 0 looks along -z, a positive one moves the eye towards +x; elevation
+lifts it towards +y. The key light is fixed to the camera, above left. Back faces have the colour `BACK`, so that holes and
+meshes that are inside out can be seen. N points or vertices, H, W pixels.
 """
 
 import io
@@ -23,26 +23,26 @@ from onet_jax.geometry.render import prepare, trace, unit
 SIZE = 224  # px
 AZIMUTH, ELEVATION = 30.0, 20.0  # degrees
 DISTANCE = 5.0  # of the eye from the origin
-HALF_WIDTH = 0.87  # of the picture, measured in the plane through the origin
+HALF_WIDTH = 0.87  # of the image, measured in the plane through the origin
 FRONT, BACK, DOTS = (0.50, 0.66, 0.88), (0.93, 0.56, 0.34), (0.31, 0.38, 0.48)  # sRGB of surfaces in full light
 LIGHT = (-0.48, 0.72, 0.50)  # towards the key light: right, up, back
 AMBIENT, SKY, KEY = 0.52, 0.10, 0.46  # everywhere, from above, from the key light
-MAX_POINTS = 2048  # of a cloud, in pictures and on the page
+MAX_POINTS = 2048  # of a cloud, in images and on the page
 NUM_COLOURS = 64  # of a palette
-MOVE, REST = 120, 700  # milliseconds that an animation shows a step, and either end
+MOVE, REST = 120, 700  # ms that an animation shows a step, and either end
 
-_ROWS_PER_PIXEL = 2  # samples of a pixel along each axis
-_SOFTNESS = 0.05  # the samples of a pixel see key lights this far apart, which blurs the edge of a shadow
+_ROWS_PER_PIXEL = 2  # supersampling: rays of a pixel along each axis
+_SOFTNESS = 0.05  # area light: the rays of a pixel have key lights this far apart, which softens shadows
 _SHADOW_OFFSET = 2e-3
 
 Shape = trimesh.Trimesh | np.ndarray
 
 
 class Item(NamedTuple):
-    """One row of pictures: a name, a caption such as 'IoU 0.93', and what to show in each column.
+    """One row of images: a name, a caption such as 'IoU 0.93', and what to show in each column.
 
-    Every shape is in object coordinates: a prediction of any kind (see `scores.py`), or points [N, 3]. What is a picture
-    already, [H, W, 3] uint8, is shown as it is.
+    A shape is in object coordinates: a prediction of any type (see `scores.py`), or points [N, 3]. An image [H, W, 3] uint8 is
+    shown unchanged.
     """
 
     name: str
@@ -51,13 +51,16 @@ class Item(NamedTuple):
 
 
 def drawable(shape: Any) -> Shape:
-    """A prediction of any kind as a mesh or points [N, 3]."""
+    """A prediction of any type as a mesh or as points [N, 3]; images are returned unchanged."""
     shape = as_geometry(shape)
     return np.asarray(shape.vertices) if isinstance(shape, trimesh.PointCloud) else shape
 
 
 def render(shape: Any, *, size: int = SIZE) -> np.ndarray:
-    """Picture of a prediction or of points [N, 3] from the default camera: [size, size, 3] uint8; pictures are resized."""
+    """Render a prediction or points [N, 3] from the default camera: [size, size, 3] uint8. An image is resized.
+
+    Raises InputError as `render_mesh` and `render_points` do.
+    """
     shape = drawable(shape)
     if is_picture(shape):
         return np.asarray(Image.fromarray(shape).resize((size, size), Image.Resampling.LANCZOS))
@@ -65,7 +68,7 @@ def render(shape: Any, *, size: int = SIZE) -> np.ndarray:
 
 
 def is_picture(shape: Shape) -> bool:
-    """Whether something to show is a picture [H, W, 3] uint8 already."""
+    """Whether something to show is an image [H, W, 3] uint8."""
     return isinstance(shape, np.ndarray) and shape.dtype == np.uint8
 
 
@@ -77,9 +80,10 @@ def render_mesh(
     elevation: float = ELEVATION,
     colour: tuple[float, float, float] = FRONT,
 ) -> np.ndarray:
-    """Picture of a mesh in object coordinates on white: [size, size, 3] uint8.
+    """Render a mesh in object coordinates on white: [size, size, 3] uint8.
 
-    An empty mesh gives a picture that says so. Raises ValueError for vertices that are not finite.
+    azimuth, elevation: of the camera, in degrees. colour: of front faces, sRGB in [0, 1]. An empty mesh gives an image with the
+    word 'empty'. Raises InputError for vertices that are not finite.
     """
     if len(mesh.faces) == 0:
         return _empty_picture(size)
@@ -92,7 +96,7 @@ def render_mesh(
 
     lights = (_sample_lights(size) @ axes)[hits.rays]
     lit = np.sum(hits.normals * lights, axis=-1, keepdims=True).clip(0)
-    # A facet that turns away from the light would shadow itself and show the facets of a smooth surface.
+    # No shadow rays from faces turned away from the light: they would shadow themselves, and smooth surfaces look faceted.
     exposed = np.flatnonzero((lit[:, 0] > 0) & (np.sum(hits.flat * lights, axis=-1) > 0))
     starts = eye + hits.distances * directions[hits.rays] + _SHADOW_OFFSET * hits.flat
     lit[exposed[surface.scene.run(starts[exposed], lights[exposed], query='OCCLUDED') != -1]] = 0
@@ -105,9 +109,9 @@ def render_mesh(
 
 
 def render_points(points: np.ndarray, **camera) -> np.ndarray:
-    """Picture of points [N, 3] as small shaded balls: [size, size, 3] uint8; `camera` as for `render_mesh`.
+    """Render points [N, 3] as small shaded balls: [size, size, 3] uint8; camera: size and angles, as of `render_mesh`.
 
-    At most MAX_POINTS points are drawn. Raises ValueError for another shape.
+    At most MAX_POINTS points are drawn. Raises InputError for an array of another shape.
     """
     points = thin(points)
     ball = trimesh.creation.icosphere(subdivisions=1, radius=ball_radius(len(points)))
@@ -117,7 +121,7 @@ def render_points(points: np.ndarray, **camera) -> np.ndarray:
 
 
 def thin(points: np.ndarray) -> np.ndarray:
-    """At most MAX_POINTS of the points [N, 3], evenly spaced in their order: [<= MAX_POINTS, 3] float64."""
+    """At most MAX_POINTS of the points [N, 3], evenly spaced in their order, float64. Raises InputError for another shape."""
     points = np.asarray(points, np.float64)
     if points.ndim != 2 or points.shape[1] != 3:
         raise InputError(f'points: expected an array [N, 3], found shape {points.shape}')
@@ -125,15 +129,14 @@ def thin(points: np.ndarray) -> np.ndarray:
 
 
 def ball_radius(num_points: int) -> float:
-    """Radius of the balls of a cloud, in object coordinates: a denser cloud has smaller balls."""
+    """Radius of the balls of a cloud, in object coordinates: the more points, the smaller."""
     return float(np.clip(0.3 / np.sqrt(max(num_points, 1)), 0.006, 0.018))
 
 
 def contact_sheet(items: Sequence[Item], column_titles: Sequence[str], path: str | Path, *, size: int = SIZE) -> None:
-    """Writes a PNG with one row of pictures for each item, its name and caption below; 9 items and more stand in
-    three groups side by side, 4 and more in two.
+    """Write a PNG with one row of images for each item, its name and caption below.
 
-    Raises ValueError when an item has another number of shapes than there are titles, or when there are no items.
+    4 items and more are in two groups side by side, 9 and more in three. Raises InputError as `check_columns` does.
     """
     check_columns(items, column_titles)
     groups = 1 + (len(items) > 3) + (len(items) > 8)
@@ -164,10 +167,10 @@ def contact_sheet(items: Sequence[Item], column_titles: Sequence[str], path: str
 
 
 def animation(shapes: Sequence[Shape], path: str | Path, *, size: int = SIZE) -> None:
-    """Writes a GIF that shows the shapes [K] one after the other, forth and back, for ever: 2 K - 2 frames.
+    """Write a GIF that shows K shapes one after the other, forwards and backwards in a loop: 2 K - 2 frames.
 
-    GIF, for it plays wherever pictures are shown; a palette for all frames, so that colours keep still. Equal frames in a
-    row become one that lasts longer. Raises ValueError for fewer than two shapes.
+    All frames have the same palette, so that colours do not flicker. Equal frames in a row become one that lasts longer.
+    Raises InputError for fewer than two shapes.
     """
     if len(shapes) < 2:
         raise InputError(f'shapes: expected at least 2 to move between, found {len(shapes)}')
@@ -182,7 +185,7 @@ def animation(shapes: Sequence[Shape], path: str | Path, *, size: int = SIZE) ->
 
 
 def check_columns(items: Sequence[Item], column_titles: Sequence[str]) -> None:
-    """Raises ValueError unless there are items and each has one shape for every column."""
+    """Raises InputError unless there are items, and each has one shape for every column."""
     if not items:
         raise InputError('items: expected at least one, found none')
     for item in items:
@@ -194,7 +197,7 @@ def check_columns(items: Sequence[Item], column_titles: Sequence[str]) -> None:
 
 
 def encode_png(picture: np.ndarray) -> bytes:
-    """The bytes of a PNG file of a picture [H, W, 3] uint8, in a palette that shading does not outgrow."""
+    """Encode an image [H, W, 3] uint8 as a PNG file with a palette of NUM_COLOURS, enough for a shaded surface."""
     stream = io.BytesIO()
     Image.fromarray(picture).quantize(NUM_COLOURS, dither=Image.Dither.NONE).save(stream, 'png', optimize=True)
     return stream.getvalue()
@@ -210,7 +213,7 @@ def camera_axes(azimuth: float, elevation: float) -> np.ndarray:
 
 
 def _pixel_rays(size: int) -> np.ndarray:
-    """Unit directions through the samples of all pixels, row by row from the top: [(2 size)^2, 3] right, up, back."""
+    """Unit directions of the rays of all pixels, row by row from the top: [(2 size)^2, 3] in (right, up, back)."""
     num_rows = _ROWS_PER_PIXEL * size
     axis = HALF_WIDTH * ((2 * np.arange(num_rows) + 1) / num_rows - 1)
     up, right = np.meshgrid(-axis, axis, indexing='ij')
@@ -218,13 +221,13 @@ def _pixel_rays(size: int) -> np.ndarray:
 
 
 def _sample_lights(size: int) -> np.ndarray:
-    """Unit direction of the key light for every ray of `_pixel_rays`: [(2 size)^2, 3] right, up, back."""
+    """Unit direction towards the key light for every ray of `_pixel_rays`: [(2 size)^2, 3] in (right, up, back)."""
     offsets = _SOFTNESS * np.array([[[-1, -1, 1], [1, -1, -1]], [[-1, 1, -1], [1, 1, 1]]])
     return np.tile(unit(unit(np.array(LIGHT)) + offsets), (size, size, 1)).reshape(-1, 3).astype(np.float32)
 
 
 def _empty_picture(size: int) -> np.ndarray:
-    """A pale tile with a cross and the word 'empty': [size, size, 3] uint8."""
+    """A tile with a cross and the word 'empty': [size, size, 3] uint8."""
     picture = Image.new('RGB', (size, size), '#f3efe9')
     draw = ImageDraw.Draw(picture)
     near, far = 0.3 * size, 0.62 * size
@@ -236,7 +239,7 @@ def _empty_picture(size: int) -> np.ndarray:
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """The text, cut with an ellipsis where it is wider than `width` px."""
+    """The text, truncated with an ellipsis where it is wider than `width` px."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + '…') > width:

@@ -1,4 +1,4 @@
-"""Curves as SVG: for a page that has the style, or as a file of its own."""
+"""Line plots as SVG: for a page that has their styles, or as a file of its own."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -15,9 +15,10 @@ Points = Sequence[tuple[float, float]]
 
 
 def plot(title: str, curves: Mapping[str, Points], *, log_x: bool = False, log_y: bool = False) -> str:
-    """An SVG of curves [(x, y)], by the name of their style, with ticks on both axes.
+    """An SVG of curves {style: [(x, y)]} with ticks on both axes.
 
-    x starts at 0, or at the smallest where logarithmic; y is finite, and both are positive where logarithmic.
+    The x axis starts at 0, or at the smallest x where it is logarithmic. y has to be finite, and values on a logarithmic axis
+    positive.
     """
     top, right, bottom, left = MARGIN
     x, y = np.array([point for points in curves.values() for point in points], float).reshape(-1, 2).T
@@ -37,7 +38,7 @@ def plot(title: str, curves: Mapping[str, Points], *, log_x: bool = False, log_y
 
 
 def write_plot(path: str | Path, title: str, curves: Mapping[str, Points], **axes: bool) -> None:
-    """Write curves as an SVG file, their names in a legend below; axes as in `plot`. At most four curves."""
+    """Write at most four curves {name: [(x, y)]} as an SVG file with a legend; axes: log_x and log_y, as of `plot`."""
     styles = dict(zip('abcd', curves, strict=False))
     svg = plot(title, {style: curves[name] for style, name in styles.items()}, **axes)
     css = 'text{font:12px sans-serif;fill:#333}.grid{stroke:#ddd}polyline{fill:none;stroke-width:2}'
@@ -54,7 +55,7 @@ def write_plot(path: str | Path, title: str, curves: Mapping[str, Points], **axe
 
 
 def _axis(values: np.ndarray, logarithmic: bool, start: float, stop: float):
-    """A function from values to px between start and stop, and the ticks of the axis."""
+    """A function from values to px between start and stop, and the ticks [K] of the axis."""
     if not len(values):
         values = np.array([1.0, 10.0] if logarithmic else [0.0, 1.0])
     ticks = _ticks(values.min(), values.max(), logarithmic)
@@ -64,7 +65,7 @@ def _axis(values: np.ndarray, logarithmic: bool, start: float, stop: float):
 
 
 def _ticks(low: float, high: float, logarithmic: bool) -> np.ndarray:
-    """Three to seven round numbers (1, 2 or 5 times a power of ten) that lie between low and high."""
+    """Round numbers between low and high: 1, 2 or 5 times powers of ten, or their multiples; low alone where none fits."""
     if logarithmic:
         decades = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
         ticks = (10.0 ** decades[:, None] * [1, 2, 5]).ravel()
