@@ -170,7 +170,7 @@ def representation(page: Page, output: Path, runs: Path, data_dir: Path | None) 
     size = sum(array.size for array in jax.tree.leaves(trained.run.params['params']))
     ours = class_means(trained.results)['mean']['iou']
     by_class: dict[str, list[list[float]]] = {}
-    for category, ious in tqdm(voxel_ious(source, 'train'), desc='voxels', unit='shape'):
+    for category, ious in tqdm(voxel_ious(open_dataset(source), 'train'), desc='voxels', unit='shape'):
         by_class.setdefault(category, []).append([ious[n] for n in RESOLUTIONS])
     voxels = np.mean([np.mean(values, axis=0) for values in by_class.values()], axis=0)
     curves = {'ONet': [(n, ours) for n in RESOLUTIONS], 'voxels': list(zip(RESOLUTIONS, voxels, strict=True))}

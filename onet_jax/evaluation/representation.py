@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from onet_jax import metrics
-from onet_jax.data import records
+from onet_jax.data.datasets import Shapes
+from onet_jax.data.records import Index
 from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import load_mesh
 from onet_jax.prepare import procedural
@@ -20,16 +21,15 @@ RESOLUTIONS = (16, 32, 64, 128, 256)
 
 
 def voxel_ious(
-    data_dir: str | Path, split: str, resolutions: Sequence[int] = RESOLUTIONS
+    dataset: Shapes, split: str, resolutions: Sequence[int] = RESOLUTIONS
 ) -> Iterator[tuple[str, dict[int, float]]]:
     """(category, {resolution: IoU}) of each shape of a split, on its labelled points in the unit cube.
 
-    Raises ValueError for a dataset whose solids are not known: of an imported collection there are labelled points only.
+    Raises InputError for a dataset whose solids are not known: of an imported collection there are labelled points only.
     """
-    index = records.read_index(data_dir)
-    contains = solids(index)
-    for category, name in records.split_shapes(data_dir, index, split):
-        shape = records.read_shape(records.shape_path(data_dir, category, name), index)
+    contains = solids(dataset.index)
+    for category, name in dataset.names(split):
+        shape = dataset.read(category, name)
         points = shape.points.astype(np.float64)
         inside = contains(category, name)
         yield category, {n: float(metrics.iou(inside(voxel_centre(points, n)), shape.occ)) for n in resolutions}
@@ -40,7 +40,7 @@ def voxel_centre(points: np.ndarray, resolution: int) -> np.ndarray:
     return (np.floor((points + 0.5) * resolution) + 0.5) / resolution - 0.5
 
 
-def solids(index: records.Index) -> Callable[[str, str], Callable[[np.ndarray], np.ndarray]]:
+def solids(index: Index) -> Callable[[str, str], Callable[[np.ndarray], np.ndarray]]:
     """(category, name) -> the inside test of a shape, points [T, 3] -> [T] bool, from what the dataset was made of."""
     source = index.source
     if source['kind'] == 'procedural':

@@ -147,9 +147,12 @@ def _write(result: Reconstruction, target: Path, output: Path) -> dict:
 
 
 def bind_input(model: NamedTuple, params: dict, config: ConfigDict, inputs: dict[str, np.ndarray]) -> Callable:
-    """The field [T, 3] -> logits [T] of one input, in object coordinates. Raises InputError for a model without a field."""
-    if not hasattr(model, 'bind'):
-        raise InputError(f'model: expected one with a field to refine by, found {type(model).__name__}')
+    """The field [T, 3] -> logits [T] of one input, in object coordinates. Raises InputError for a model without one: of scenes
+    there is none."""
+    if not hasattr(model, 'bind') or 'scene' in inputs:
+        raise InputError(
+            f'model: expected one with a field of a whole object, found {type(model).__name__} of {" and ".join(inputs)}'
+        )
     cond = model.encode(params, *(array[None] for array in inputs.values()))
     latent = model.prior(jax.random.key(config.seed), np.arange(1)) if config.eval.sample else None
     return model.bind(params, cond, latent)

@@ -31,7 +31,7 @@ def refine_file(
 
     The mesh is in the frame of the input, as `launch.reconstruct` writes it, and stays there. With `num_faces` it is
     simplified first, as in the paper. Raises FileNotFoundError or InputError that name the file, before anything is
-    written: for an unreadable one, more than one input, and a mesh outside of the cube that the network knows.
+    written: for an unreadable one, more than one input, a network without a field of objects, and a mesh outside of its cube.
     """
     mesh_path, output = Path(mesh_path), Path(output)
     check_format(output.suffix.lower()[1:])
@@ -42,7 +42,7 @@ def refine_file(
     for path in (mesh_path, sources[0].path):
         if output.resolve() == path.resolve():
             raise InputError(f'{output}: expected a new file, found the input {path}; choose another --output')
-    mesh = load_geometry(mesh_path)
+    field, mesh = bind_input(model, params, config, inputs), load_geometry(mesh_path)
     mesh.vertices = frame.to_object(mesh.vertices)
     reach = np.abs(mesh.vertices).max()
     if not reach <= BOX / 2 + 1e-3:
@@ -50,14 +50,10 @@ def refine_file(
             f'{mesh_path}: expected a mesh in the frame of {sources[0].path}, inside of its cube of {BOX} longest edges, found '
             f'vertices up to {2 * reach:.2f} longest edges wide; give the --input that it was made from'
         )
-    field, threshold, key = (
-        bind_input(model, params, config, inputs),
-        config.eval.threshold,
-        jax.random.key(config.seed),
-    )
+    threshold = config.eval.threshold
     if num_faces is not None:
         mesh = simplify_mesh(mesh, num_faces)
-    loss_key, step_key = jax.random.split(key)
+    loss_key, step_key = jax.random.split(jax.random.key(config.seed))
     refined = refine_mesh(mesh, field, step_key, steps=steps, threshold=threshold)
     before, after = (refinement_loss(m, field, loss_key, threshold=threshold) for m in (mesh, refined))
     refined.vertices = frame.to_user(refined.vertices)

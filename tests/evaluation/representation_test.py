@@ -4,6 +4,7 @@ from mesh_files import plate, save
 
 from onet_jax import metrics
 from onet_jax.data import records
+from onet_jax.data.datasets import open_dataset
 from onet_jax.evaluation.representation import solids, voxel_centre, voxel_ious
 from onet_jax.geometry.grid import voxel_centres
 from onet_jax.prepare import procedural
@@ -13,10 +14,12 @@ from onet_jax.prepare.runners import in_this_process
 
 def test_voxels_say_what_their_centres_are(dataset):
     """Against the whole grid of 32^3, on the points that it holds."""
-    names = records.read_index(dataset).splits['test']
-    for (category, name), (found, ious) in zip(names, voxel_ious(dataset, 'test', (32, 500)), strict=True):
+    dataset = open_dataset(dataset)
+    for (category, name), (found, ious) in zip(
+        dataset.names('test'), voxel_ious(dataset, 'test', (32, 500)), strict=True
+    ):
         assert category == found
-        shape = records.read_shape(records.shape_path(dataset, category, name))
+        shape = dataset.read(category, name)
         solid = procedural.make_shape(0, category, int(name))
         grid = solid.contains(voxel_centres(32).reshape(-1, 3)).reshape(32, 32, 32)
         places = np.floor((shape.points.astype(float) + 0.5) * 32).astype(int)

@@ -66,7 +66,7 @@ def test_what_cannot_be_refined_is_named(case, tmp_path):
     np.save(tmp_path / 'second.npy', np.eye(3))
     with pytest.raises(ValueError, match=r'--input: expected one input, that of the mesh, found \d in'):
         refine_file(*arguments, ball, tmp_path, tmp_path / 'out.ply')
-    with pytest.raises(ValueError, match=r'model: expected one with a field to refine by, found tuple'):
+    with pytest.raises(ValueError, match=r'model: expected one with a field of a whole object, found tuple of cloud'):
         refine_file((), *arguments[1:], ball, cloud, tmp_path / 'out.ply')
     assert not (tmp_path / 'out.ply').exists()
     with pytest.raises(ValueError, match=r'ball.ply: expected a new file, found the input .*ball.ply; choose another'):

@@ -17,6 +17,7 @@ from onet_jax.data.sources import Source
 from onet_jax.evaluation.evaluate import evaluate
 from onet_jax.geometry.sliding_window import Layout
 from onet_jax.inference.reconstruct import reconstruct_files
+from onet_jax.inference.refine import refine_file
 from onet_jax.models import build, conv_onet
 from onet_jax.prepare.embedded import prepare_procedural
 from onet_jax.prepare.runners import in_this_process
@@ -134,6 +135,14 @@ def test_what_is_not_of_a_scene_is_left_alone(network, scan, tmp_path):
     with pytest.raises(ValueError, match=r'scan.npy: .*expected an empty folder, or the windows of a scene'):
         reconstruct_files(*network, scan, tmp_path / 'out', 'ply')
     assert (folder / 'mine.txt').read_text() == 'x'
+
+
+def test_a_scan_has_no_field_to_refine_by(network, whole, scan, tmp_path):
+    method, params, config = network
+    with pytest.raises(
+        ValueError, match=r'expected one with a field of a whole object, found OccupancyNetwork of scene'
+    ):
+        refine_file(method.model, params, config, whole, scan, tmp_path / 'out.ply')
 
 
 def test_the_cell_follows_the_density(network, tmp_path):

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import trimesh
 from entry_points import ROOT, launch
+from model_configs import small_config
 from parity.golden import find_golden
 
-from configs import onet_unconditional
+from configs import conv_onet, onet_points, onet_unconditional
 from onet_jax.data import records
 from onet_jax.training.loop import train
 
@@ -214,6 +215,30 @@ def test_flags_that_a_kind_of_dataset_does_not_use_are_refused(tmp_path):
     assert_fails(
         launch('prepare', f'--data_dir={tmp_path}/d', '--up=z'), '--up: expected no such flag for a dataset of solids'
     )
+
+
+@pytest.mark.slow
+def test_the_demo_shows_two_networks_of_the_same_shapes(dataset, tmp_path, monkeypatch):
+    """With small ones, for a few steps."""
+    small = small_config()
+
+    def train_briefly(config, workdir):
+        assert config.train.num_steps in (300, 1000)
+        with config.unlocked():
+            config.train.update(small.train)
+        train(config, workdir, dataset)
+
+    monkeypatch.setattr('onet_jax.training.loop.train', train_briefly)
+    for file in (conv_onet, onet_points):
+        monkeypatch.setattr(file, 'get_config', lambda arg: small.copy_and_resolve_references())
+    done = launch('demo', f'--output={tmp_path}', '--num_shown=1')
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / 'metrics.json').read_text())
+    assert (found['num_shapes'], found['one_code']['num_shapes']) == (3, 3)
+    assert found['seconds_total'] > found['seconds_train'] > 0
+    page = (tmp_path / 'index.html').read_text()
+    assert 'training loss (nats a shape), one code' in page
+    assert page.count('data-shape=') == 4, 'input, two reconstructions and the truth'
 
 
 # --- In processes of their own.
