@@ -4,20 +4,20 @@ On the cuboid centre + half_edges e, e in [-1, 1]^3 (the noise symbols), every u
 
     |x(e) - (middle + slopes . e)| <= error
 
-A linear layer takes middle and slopes through its matrix and the error through the absolute values of it: stretches without a
-kink are exact. A ReLU is replaced by the line that is nearest to it on the range of the unit (Chebyshev approximation), and
-half of their distance is added to the error. Source: Sharp and Jacobson, Spelunking the Deep: Guaranteed Queries on General
-Neural Implicit Surfaces via Range Analysis, SIGGRAPH 2022 (their "affine fixed").
+A linear layer maps middle and slopes by its matrix, and the error by the absolute values of the matrix. A ReLU is replaced by
+its best linear approximation on the range of the unit (Chebyshev approximation), whose largest deviation is added to the error;
+where the range does not contain the kink, nothing is. Source: Sharp and Jacobson, Spelunking the Deep: Guaranteed Queries on
+General Neural Implicit Surfaces via Range Analysis, SIGGRAPH 2022 (their "affine fixed").
 
-With one error for each unit, errors of earlier layers never cancel. For the logit they do: with lines for ReLUs it is a linear
-function of the error that each unit adds, the factors are derivatives, and one backward pass finds all of them. The paper's
-"affine all" does that at the price of a row of features for each error, but has the sharper ranges of the units too.
+With one error for each unit, errors of earlier layers cannot cancel in later ones. In the logit they can: once lines replace
+ReLUs, it is a linear function of the errors that the units add. The factors are derivatives, and one backward pass finds all
+of them. Their "affine all" keeps a row of features for each error instead: it costs more, but bounds the hidden units tighter.
 
 The bounds hold for the numbers that the network computes, not for exact arithmetic only. A sum of F products, taken in any
 order and without underflow, is off by at most F eps / 2 times the sum of their magnitudes (Higham, Accuracy and Stability of
 Numerical Algorithms, section 3.1), itself bounded by the product of the norms (Cauchy-Schwarz). Each unit adds that as another
-error, twice: for the network, and for both passes, which split the magnitude among them. This supposes products in the
-precision of the arrays: on an accelerator, `jax.default_matmul_precision('highest')`.
+error, twice: once for the network, and once for the forward and the backward pass here, which share the magnitude. This
+supposes products in the precision of the arrays: on an accelerator, `jax.default_matmul_precision('highest')`.
 
 N cuboids, F features in, G out.
 """
@@ -34,10 +34,10 @@ from onet_jax.geometry.field import evaluate, for_backend
 if TYPE_CHECKING:
     from onet_jax.networks.bound_decoder import Affine, BoundDecoder
 
-# Cuboids at a time, with five rows of features each (see `geometry/field.py`).
+# Cuboids at a time (see `geometry/field.py`). Each takes five rows of features: middle, three slopes, error.
 CUBOID_CHUNK = 512
 ACCELERATOR_CUBOID_CHUNK = 2048
-SLACK = 8  # eps of the magnitude, more than anything but a sum of products rounds away in the network and both passes
+SLACK = 8  # in eps of the magnitude: bounds all rounding errors but those of sums of products
 
 
 class AffineForm(NamedTuple):
@@ -57,25 +57,23 @@ class AffineForm(NamedTuple):
 
 
 class Errors:
-    """The errors that the units add, in their order: the sizes and, to differentiate by them, a shift of each unit."""
+    """The errors that the units add, in order: their sizes, and a shift of each unit, by which the logit is differentiated."""
 
     def __init__(self, shifts: list[jax.Array]):
         self.shifts, self.sizes = shifts, []
 
     def add(self, size: jax.Array, x: AffineForm) -> AffineForm:
-        """x with an error of `size` [N, F] more, and with the shift of that error."""
+        """x with another error of `size` [N, F], and moved by the shift that stands for it."""
         shift = self.shifts[len(self.sizes)]
         self.sizes.append(size)
         return AffineForm(x.middle + shift, x.slopes, x.error + size)
 
 
 def find_range(decoder: 'BoundDecoder', centres: np.ndarray, half_edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """centres [N, 3] of cuboids with edges 2 half_edges -> low [N], high [N]: all logits on each closed one are between.
+    """Bounds of the logits on closed cuboids: centres [N, 3], edges 2 half_edges -> low [N], high [N].
 
-    half_edges: [3] along each axis, or a number for cubes.
-
-    The logits that `decoder` computes at points of it, also where they are rounded to its precision. What overflows is
-    infinite or NaN. One compilation serves any N and half_edges.
+    half_edges: [3] along each axis, or a number for cubes. The bounds hold for the logits that `decoder` computes, rounding
+    errors included; on overflow they are infinite or NaN. One compilation serves any N and half_edges.
     """
     if not len(centres):
         return np.zeros(0), np.zeros(0)
@@ -99,14 +97,14 @@ def _find_range(decoder: 'BoundDecoder', half_edges: jax.Array, centres: jax.Arr
     factors, (logit, sizes) = jax.grad(decode, has_aux=True)([zeros] * num_errors + [zeros[:, :1]])
     error = sum((jnp.abs(factor) * size).sum(axis=1) for factor, size in zip(factors, sizes, strict=True))
     middle, radius = logit.middle[:, 0], logit._replace(error=error[:, None]).radius()[:, 0]
-    # What these sums and the last difference round away.
+    # The rounding errors of these sums and of the last difference.
     eps = jnp.finfo(zeros.dtype).eps
     radius = radius * (1 + (zeros.shape[1] + num_errors) * eps) + eps * jnp.abs(middle)
     return jnp.stack([middle - radius, middle + radius], axis=1)
 
 
 def _cuboids(centres: jax.Array, half_edges: jax.Array) -> AffineForm:
-    """The coordinates of the points of cuboids, each a little larger: points, centres and edges are rounded."""
+    """The affine forms of coordinates, F = 3. The cuboids are a little larger, as points, centres and edges are rounded."""
     half = half_edges + SLACK * jnp.finfo(centres.dtype).eps * (jnp.abs(centres) + half_edges)
     return AffineForm(centres, tuple(half * axis for axis in np.eye(3, dtype=centres.dtype)), jnp.zeros_like(centres))
 
@@ -126,7 +124,7 @@ def _decode(decoder: 'BoundDecoder', x: AffineForm, errors: Errors) -> AffineFor
 def _linear(affine: 'Affine', x: AffineForm, errors: Errors, carried: AffineForm | None = None) -> AffineForm:
     """carried + x kernel + bias: [N, F] -> [N, G]."""
     kernel = affine.kernel.astype(affine.bias.dtype)
-    # The sums, and x rounded to the precision of the kernel; the slack is for adding the rest to them.
+    # For the sums, for x rounded to the precision of the kernel, and slack for the additions.
     slack = SLACK * jnp.finfo(kernel.dtype).eps
     relative = len(kernel) * jnp.finfo(kernel.dtype).eps + jnp.finfo(affine.kernel.dtype).eps + slack
     size = relative * jnp.linalg.norm(x.magnitude(), axis=1, keepdims=True) * jnp.linalg.norm(kernel, axis=0)
@@ -141,18 +139,18 @@ def _linear(affine: 'Affine', x: AffineForm, errors: Errors, carried: AffineForm
 def _relu(
     x: AffineForm, errors: Errors, scale: jax.Array | float = 1.0, shift: jax.Array | float = 0.0, slope: float = 0.0
 ) -> AffineForm:
-    """max(y, slope y) of y = scale x + shift, a ReLU that may leak: for y in [low, high] it is within `gap` of chord y + gap.
+    """(Leaky) ReLU max(y, slope y) of y = scale x + shift: for y in [low, high] it is within `gap` of the line chord y + gap.
 
-    A y that is rounded past an end is within that rounding more, for neither is steeper than y.
+    A y that rounding moves past an end adds at most the rounding: neither ReLU nor line has a slope above 1.
     """
     middle, radius = scale * x.middle + shift, jnp.abs(scale) * x.radius()
     low, high = middle - radius, middle + radius
     crossed = (low < 0) & (high > 0)
     chord = (high - slope * low) / jnp.where(crossed, high - low, 1)
     chord = jnp.where(crossed, chord, jnp.where(high > 0, 1.0, slope))
-    # Kink less line: nothing at the kink, and most at one of the ends.
+    # ReLU minus chord y: 0 at the kink, and largest at one of the ends.
     gap = jnp.maximum(jnp.maximum((slope - chord) * low, (1 - chord) * high), 0) / 2
-    # Twice: for scaling, and for the line.
+    # Twice: for y, and for the line.
     slack = 2 * SLACK * jnp.finfo(gap.dtype).eps * (jnp.abs(middle) + radius + jnp.abs(shift))
     chord, gap, slack = jax.lax.stop_gradient((chord, gap, slack))
     line = AffineForm(

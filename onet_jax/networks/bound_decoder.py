@@ -1,10 +1,10 @@
-"""A decoder with batch normalisation and condition folded into its weights: the field of one shape, fast at many points.
+"""Batch normalisation folding: condition and normalisations folded into the weights, for one shape and many query points.
 
-With a fixed condition each normalisation of the evaluation mode is an affine map of the channels, x -> scale x + shift. That
-after a block's first matrix is folded into the matrix; the one before it stays, for the shortcut carries its input past the
-block. What is left of the paper's decoder is ten products of matrices, two of them a block, and ReLUs.
+With a fixed condition each normalisation, in evaluation mode, is an affine map of the channels, x -> scale x + shift. The one
+after a block's first matrix is folded into this matrix; the one before it stays, since the shortcut carries its input past the
+block. Of the paper's five blocks ten matrix products are left, and ReLUs.
 
-T points, H features.
+T query points, F features in, G out, H of the hidden layers.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ class Affine(flax.struct.PyTreeNode):
         return jnp.dot(x.astype(self.kernel.dtype), self.kernel, preferred_element_type=self.bias.dtype) + self.bias
 
     def then(self, scale: jax.Array, shift: jax.Array) -> 'Affine':
-        """Followed by x -> scale x + shift."""
+        """This map, followed by x -> scale x + shift."""
         return Affine(self.kernel * scale, self.bias * scale + shift)
 
 
@@ -45,7 +45,7 @@ class Block(flax.struct.PyTreeNode):
 class BoundDecoder(flax.struct.PyTreeNode):
     """The field of one shape, points [T, 3] in object coordinates -> logits [T]; jitted, and one compilation for all shapes.
 
-    `lift` takes points to features; then come ResNet `blocks` or, in a decoder without them, `layers`, each after a ReLU. Then
+    `lift` maps points to features. Then come ResNet `blocks` or, in a decoder without them, `layers`, each after a ReLU; then
     logits = output(activation(scale x + shift)).
     """
 
@@ -81,8 +81,8 @@ def bind_decoder(
 ) -> BoundDecoder:
     """The field of one shape by a `Decoder`: cond [C], latent [Z] or None for the mean of the prior.
 
-    dtype: of the H x H matrices, which are products of this precision with sums in float32; jnp.bfloat16 is for devices that
-    multiply it faster.
+    dtype: of the H x H matrices and their products, with sums in float32; jnp.bfloat16 is for devices that multiply it
+    faster.
     """
     params, stats = variables['params'], variables.get('batch_stats', {})
     lift = _affine(params['fc_p'])
@@ -100,7 +100,7 @@ def bind_decoder(
     lift = lift.replace(bias=lift.bias + shift)
 
     def norm(tree: dict, stats: dict, name: str) -> tuple[jax.Array, jax.Array]:
-        """scale and shift of a normalisation: as an affine map it is its derivative and its value at 0."""
+        """scale and shift of a normalisation, an affine map: its derivative, and its value at 0."""
         zeros, ones = jnp.zeros_like(lift.bias), jnp.ones_like(lift.bias)
         if decoder.norm is None:
             return ones, zeros

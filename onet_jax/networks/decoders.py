@@ -15,13 +15,13 @@ from onet_jax.networks.layers import BatchNorm, ConditionalBatchNorm, Linear, Re
 
 
 class Decoder(nn.Module):
-    """f(points, condition, latent code) -> logits of occupancy: the paper's decoder, five ResNet blocks of each point alone.
+    """f(point, condition, latent code) -> logit of occupancy: the paper's decoder, five ResNet blocks for each point.
 
     norm             the normalisation before each activation: `ConditionalBatchNorm` puts the condition into every layer;
                      otherwise (`BatchNorm`, None) it is added once to the features of the points
     residual         five ResNet blocks, or five plain layers
     latent_steers    the latent code is added to the condition, or else once to the features of the points
-    leaky            slope 0.2 for negative values in the activation before the output; those of the blocks stay as they are
+    leaky            leaky ReLU (slope 0.2) as the last activation; those of the blocks are ReLUs
     dtype            of the features of the points and of their products; points, condition and logits are float32
     """
 
@@ -77,7 +77,7 @@ class Decoder(nn.Module):
     def bind(
         self, variables: dict, cond: jax.Array, latent: jax.Array | None, dtype: Any = jnp.float32
     ) -> BoundDecoder:
-        """The decoder for one shape, cond [C] and latent [Z], with what depends on the shape alone computed."""
+        """The decoder of one shape, cond [C] and latent [Z]: what depends on the shape alone is computed once."""
         return bind_decoder(self, variables, cond, latent, dtype)
 
 

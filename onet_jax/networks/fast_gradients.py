@@ -1,10 +1,10 @@
 """Custom derivative rules (`jax.custom_vjp`) and convolutions for CPUs: all that exists for speed alone, and its one switch.
 
-By default everything here is plain JAX and can be differentiated forward and backward. Within `with reverse_mode(True)` the
-same values have the same gradients in less time, by rules that forward differentiation (`jax.jvp`, `jax.jacfwd`) refuses. The
-switch is part of the key of jit's cache: what was traced outside of it is traced anew inside.
+By default everything here is plain JAX, differentiable in forward and in reverse mode. Inside `with reverse_mode(True)` custom
+rules compute the same gradients in less time; forward mode (`jax.jvp`, `jax.jacfwd`) then raises. The switch is part of the key
+of jit's cache: a function that was traced outside is traced anew inside.
 
-B batch, N rows, F features in, G out. Channels come last.
+B batch, F features in, G out, *space spatial axes. Channels come last.
 """
 
 import itertools
@@ -22,7 +22,7 @@ reverse_mode = jax.make_user_context(False)
 
 def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """x [..., F] times kernel [F, G] -> [..., G]."""
-    # As one matrix: XLA would transpose a batched operand for the gradient of the kernel, at twice the time.
+    # Rows as one matrix: of a batched operand XLA would take twice the time for the gradient of the kernel, to transpose it.
     rows = x.reshape(-1, x.shape[-1])
     product = _multiply(rows, kernel) if reverse_mode.value else rows @ kernel
     return product.reshape(*x.shape[:-1], kernel.shape[-1])
@@ -35,7 +35,7 @@ def _multiply(x, kernel):
 
 def _multiply_backward(saved, grad):
     x, kernel = saved
-    # XLA on a CPU multiplies a transposed left operand at two thirds of the speed, unless it is kept from knowing of it.
+    # XLA on a CPU multiplies a transposed left operand at two thirds of the speed; the barrier hides the transposition.
     return grad @ kernel.T, jax.lax.optimization_barrier(x.T) @ grad
 
 
@@ -44,7 +44,7 @@ _multiply.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _multiply_backward
 
 def normalise(x: jax.Array, gamma: jax.Array, beta: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
     """gamma (x - mean) / sqrt(var + eps) + beta: x [..., F], mean and var [F], gamma and beta broadcast against x."""
-    # One multiply-add for each value: everything that does not depend on the point is combined before.
+    # One multiply-add for each value: what does not depend on the point is computed once.
     scale = gamma * jax.lax.rsqrt(var + VARIANCE_EPSILON)
     return (x * scale + (beta - mean * scale)).astype(x.dtype)
 
@@ -52,8 +52,9 @@ def normalise(x: jax.Array, gamma: jax.Array, beta: jax.Array, mean: jax.Array, 
 def normalise_batch(
     axis_name: str | None, x: jax.Array, gamma: jax.Array, beta: jax.Array, mean: jax.Array, var: jax.Array
 ) -> jax.Array:
-    """`normalise` with the statistics of x itself, over the devices of `axis_name` too: they depend on x, and so does the
-    derivative. In one formula it takes half of the passes over the data that the chain rule takes through mean and variance.
+    """`normalise` by the mean and variance of x itself, over the devices of `axis_name` too; gradients go through both.
+
+    The custom rule is the closed formula, which passes over the data half as often as the chain rule through both.
     """
     if reverse_mode.value:
         return _normalise_batch(axis_name, x, gamma, beta, *jax.lax.stop_gradient((mean, var)))
@@ -88,13 +89,13 @@ _normalise_batch.defvjp(_normalise_forward, _normalise_backward)
 
 
 def _sum_like(x: jax.Array, like: jax.Array) -> jax.Array:
-    """The sum of x over what `like` is broadcast along to have its shape."""
+    """The transpose of broadcasting: x summed over the axes along which `like` is broadcast, in the shape of `like`."""
     axes = tuple(i for i in range(x.ndim) if i < x.ndim - like.ndim or like.shape[i - x.ndim] < x.shape[i])
     return x.sum(axes).reshape(like.shape)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """x [B, *space, F], kernel [*size, F, G] with sides of one length -> [B, *space, G], zeros on both sides of every axis."""
+    """Convolution (cross-correlation) of x [B, *space, F] by a cubic kernel [*size, F, G], zero padding on both sides."""
     where = {'stride': stride, 'padding': padding}
     on_cpu = choose_on_cpu(x.shape, kernel.shape, **where)
     if on_cpu is _convolve:
@@ -103,11 +104,12 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.
 
 
 def choose_on_cpu(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int, padding: int) -> Callable:
-    """The fastest way to convolve [B, *space, F] by [*size, F, G] on a CPU, as measured forward and backward together.
+    """The fastest way to convolve [B, *space, F] by [*size, F, G] on a CPU, measured with its gradients.
 
-    XLA has no fast gradient of volumes: by rows it takes a fifteenth of the time. Where the result has few pixels, copies of
-    what they see are nothing beside the kernel, and the product takes a thirtieth of the time of a strided volume. The gradient
-    by the kernel of images, as a product, takes from half of XLA's time to all of it.
+    XLA's gradients of 3D convolutions are slow: as 1D convolutions of rows they take a fifteenth of the time. Where the output
+    has few pixels, its patches (im2col) are small beside the kernel, and one matrix product takes a thirtieth of the time of a
+    strided 3D convolution. The gradient of the kernel of a 2D convolution, as a matrix product, takes between half and all of
+    XLA's time.
     """
     num_pixels = shape[0] * math.prod((n + 2 * padding - kernel_shape[0]) // stride + 1 for n in shape[1:-1])
     if kernel_shape[0] == 1 or 4 * num_pixels < math.prod(kernel_shape[:-1]):
@@ -132,14 +134,14 @@ def _convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolve_images(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """`_convolve` with a stride of 1 and half of an odd kernel as padding, with a derivative rule of its own."""
+    """`_convolve` with stride 1, an odd kernel and 'same' padding; with a custom derivative rule."""
     return _convolve(x, kernel, stride, padding)
 
 
 def _convolve_images_backward(stride, padding, saved, grad):
     x, kernel = saved
     size, width = len(kernel), x.shape[2]
-    # That by the kernel is one product, of x moved by every row of the kernel and of grad moved by every column.
+    # The gradient of the kernel is one matrix product, of x moved by every row of the kernel and grad by every column.
     rows = _gather_taps(x, 1, size, 1, padding)
     columns = jnp.pad(grad, ((0, 0), (0, 0), (padding, padding), (0, 0)))
     columns = jnp.concatenate([columns[:, :, j : j + width] for j in reversed(range(size))], axis=-1)
@@ -154,12 +156,12 @@ _convolve_images.defvjp(
 
 
 def _convolve_pixels(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """As one matrix product, of what each pixel of the result sees (im2col)."""
+    """As one matrix product, of the patch of each output pixel (im2col)."""
     return _gather_taps(x, x.ndim - 2, len(kernel), stride, padding) @ kernel.reshape(-1, kernel.shape[-1])
 
 
 def _convolve_by_rows(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """As a convolution of rows: the taps along all axes but the last become channels."""
+    """As a 1D convolution of rows: the taps along all axes but the last become channels."""
     size = len(kernel)
     taps = _gather_taps(x, x.ndim - 3, size, stride, padding)
     rows, kernel = taps.reshape(-1, *taps.shape[-2:]), jnp.moveaxis(kernel, -3, 0).reshape(size, taps.shape[-1], -1)
@@ -167,7 +169,7 @@ def _convolve_by_rows(x: jax.Array, kernel: jax.Array, stride: int, padding: int
 
 
 def _gather_taps(x: jax.Array, num_axes: int, size: int, stride: int, padding: int) -> jax.Array:
-    """What the taps of a kernel along the first `num_axes` axes of space meet, as features: [B, *pixels, *rest, taps F]."""
+    """Patches along the first `num_axes` spatial axes, their taps as features: [B, *pixels, *rest, taps F]."""
     x = jnp.pad(x, [(padding, padding) if 1 <= i <= num_axes else (0, 0) for i in range(x.ndim)])
     spans = [(n - size) // stride * stride + 1 for n in x.shape[1 : num_axes + 1]]
     starts = itertools.product(range(size), repeat=num_axes)

@@ -31,7 +31,7 @@ def uniform(bound: float) -> nn.initializers.Initializer:
 
 
 def cast(x: jax.Array, dtype: jnp.dtype | None) -> jax.Array:
-    """x in the precision in which the layers after it are to compute; None is that of x."""
+    """x in the precision for the layers that follow; None leaves it."""
     return x if dtype is None else x.astype(dtype)
 
 
@@ -64,8 +64,7 @@ class Linear(nn.Module):
 
 
 class Normalisation(nn.Module):
-    """gamma (x - mean) / sqrt(var + eps) + beta with mean and variance of every channel: over the batch in training, running
-    averages in evaluation.
+    """gamma (x - mean) / sqrt(var + eps) + beta, by channel: statistics of the batch in training, running ones in evaluation.
 
     The batch is normalised with the biased variance while the running variance takes the unbiased one (PyTorch's
     semantics; flax's own BatchNorm stores the biased one). With `axis_name` the statistics are those of the whole batch,
@@ -164,7 +163,7 @@ class ResnetBlock(nn.Module):
 
 
 class Conv(nn.Module):
-    """Cross-correlation of images [B, H, W, F] or volumes [B, D, H, W, F] with zeros around them.
+    """Convolution (cross-correlation) of images [B, H, W, F] or volumes [B, D, H, W, F] with zero padding.
 
     `padding` is on both sides of every axis, as in PyTorch (with a stride that differs from 'SAME'). Kernel and bias start
     as in `Linear`.
@@ -191,10 +190,9 @@ class Conv(nn.Module):
 
 
 class TransposedConv(nn.Module):
-    """Transposed convolution with an odd kernel and stride 2, which doubles each axis: [B, *space, F] -> [B, *(2 space),
-    features].
+    """Transposed convolution with an odd kernel and stride 2, which doubles each spatial axis.
 
-    In PyTorch's terms the padding is (kernel_size - 1) / 2 and the output padding 1, with its default initialisation.
+    In PyTorch's terms the padding is (kernel_size - 1) / 2 and the output padding 1. Its default initialisation.
     """
 
     features: int
@@ -206,10 +204,10 @@ class TransposedConv(nn.Module):
         batch, *space, size = x.shape
         num_axes, half = len(space), (self.kernel_size - 1) // 2
         init = uniform((self.kernel_size**num_axes * self.features) ** -0.5)
-        # As that of the convolution which it is the transpose of, from `features` to `size` channels.
+        # The kernel of the convolution, from `features` to `size` channels, that this is the transpose of.
         kernel = self.param('kernel', init, (*(self.kernel_size,) * num_axes, self.features, size)).astype(x.dtype)
-        # Value o of the result along an axis sees value i by the tap t where 2 i + t = o + half: for each parity of o a product
-        # of matrices, of the values (i - o // 2, t) that it sees.
+        # Along an axis, output o sees input i by tap t where 2 i + t = o + half. For each parity of o this is one matrix
+        # product, of the pairs (i - o // 2, t).
         seen = [
             [((parity + half - t) // 2, t) for t in range(self.kernel_size) if (parity + half - t) % 2 == 0]
             for parity in (0, 1)
