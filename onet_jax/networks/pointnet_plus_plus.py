@@ -2,10 +2,10 @@
 2020.
 
 Set abstraction, twice: centres by farthest point sampling, groups by a ball query, a shared multilayer perceptron and max
-pooling. Feature propagation then interpolates the features of the groups back to all points. All choices of points are
-functions of the cloud: the first centre is its first point, where the official code draws one.
+pooling. Feature propagation then interpolates the features of the groups back to all points. All of it is deterministic: the
+first centre is the first point of the cloud, where the official code draws one.
 
-B batch, N points of a cloud, S centres, K points of a group, T query points, C features.
+B batch, P points of a cloud, S centres, K points of a group, T query points, C features.
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ GAUSSIAN_WIDTH = 0.2  # of the weights in the decoder
 
 
 def square_distances(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a [M, 3], b [N, 3] -> [M, N]. From differences: products of matrices would lose what is near."""
+    """a [N, 3], b [M, 3] -> [N, M]. From differences: the expansion |a|^2 - 2 a b + |b|^2 would lose small distances."""
     return sum(jnp.square(a[:, None, axis] - b[None, :, axis]) for axis in range(3))
 
 
 def sample_farthest(points: jax.Array, num_chosen: int) -> jax.Array:
-    """Farthest point sampling of points [N, 3] -> indices [num_chosen] int32: the first point, then each time the one that is
-    farthest from all before it. The first one again where there are too few."""
+    """Farthest point sampling of points [P, 3] -> indices [num_chosen] int32: the first point, then always the one that is
+    farthest from those chosen. The first point is repeated where there are fewer."""
 
     def choose(state, _):
         distances, last = state
@@ -43,8 +43,8 @@ def sample_farthest(points: jax.Array, num_chosen: int) -> jax.Array:
 
 
 def query_ball(centres: jax.Array, points: jax.Array, radius: float, size: int) -> jax.Array:
-    """Ball query: indices [S, size] int32 of the first of points [N, 3] within the radius of each centre [S, 3], one of the
-    points. The very first is repeated where there are fewer."""
+    """Ball query: for each centre [S, 3], one of the points [P, 3], indices [S, size] int32 of the first points within the
+    radius. The first of them is repeated where there are fewer."""
     counts = jnp.cumsum(square_distances(centres, points) <= radius**2, axis=1, dtype=jnp.int32)
     found = jax.vmap(lambda row: jnp.searchsorted(row, jnp.arange(1, size + 1)))(counts).astype(jnp.int32)
     return jnp.where(found < len(points), found, found[:, :1])
@@ -52,7 +52,7 @@ def query_ball(centres: jax.Array, points: jax.Array, radius: float, size: int) 
 
 @jax.custom_vjp
 def gather_rows(values: jax.Array, rows: jax.Array) -> jax.Array:
-    """values [N, C], rows [M] int -> [M, C]. The gradient is the same in every run, as of `reduce_cells`."""
+    """values [N, C], rows [M] int -> [M, C]. The gradient is deterministic, a `reduce_cells`."""
     return values[rows]
 
 
@@ -71,16 +71,16 @@ def gather(values: jax.Array, rows: jax.Array) -> jax.Array:
 
 
 def interpolate_three(features: jax.Array, centres: jax.Array, points: jax.Array) -> jax.Array:
-    """Features [B, S, C] at centres [B, S, 3] -> [B, N, C] at points [B, N, 3]: of the three nearest, by 1 / distance^2."""
+    """Features [B, S, C] at centres [B, S, 3] -> [B, P, C] at points [B, P, 3]: three nearest, weights 1 / distance^2."""
     distances = jax.vmap(square_distances)(points, centres)
-    third = -jax.lax.top_k(-distances, 3)[0].min(axis=-1, keepdims=True)  # of a slice XLA would sort all
+    third = -jax.lax.top_k(-distances, 3)[0].min(axis=-1, keepdims=True)  # XLA sorts all of them for a slice
     weights = jnp.where(distances <= third, 1 / (distances + 1e-8), 0)
-    # As a product of matrices, whose gradient adds in one order; most of it are zeros, and still it is faster.
+    # A dense product: its gradient is deterministic, and it is faster than a gather, though most weights are zero.
     return (weights / weights.sum(axis=-1, keepdims=True)).astype(features.dtype) @ features
 
 
 class SharedMLP(nn.Module):
-    """A multilayer perceptron of each point alone: linear, batch normalisation and ReLU."""
+    """Multilayer perceptron, shared by all points: linear, batch normalisation and ReLU."""
 
     widths: Sequence[int]
 
@@ -94,7 +94,7 @@ class SharedMLP(nn.Module):
 
 
 class PointnetPlus(nn.Module):
-    """Official name `pointnet_plus_plus`; widths are multiples of `hidden_size`, officially 64."""
+    """PointNet++. Official name `pointnet_plus_plus`; widths are multiples of `hidden_size`, officially 64."""
 
     cond_size: int
     hidden_size: int = 64
@@ -103,7 +103,7 @@ class PointnetPlus(nn.Module):
 
     @nn.compact
     def __call__(self, points: jax.Array, *, train: bool = False, axis_name: str | None = None) -> dict[str, jax.Array]:
-        """points [B, N, 3] in object coordinates -> {'points': they, 'features': [B, N, C]}."""
+        """points [B, P, 3] in object coordinates -> {'points': the same, 'features': [B, P, C]}."""
 
         def apply(name, widths, *inputs):
             return SharedMLP(widths, name=name)(*inputs, train=train, axis_name=axis_name)
@@ -126,7 +126,7 @@ class PointnetPlus(nn.Module):
 
 
 class PointDecoder(LocalDecoder):
-    """`LocalDecoder` of features at the points of a cloud, interpolated with a Gaussian of the distance as weight.
+    """`LocalDecoder` of features at the points of a cloud, interpolated with Gaussian weights of the distance.
 
     Official name `simple_local_point`.
     """
@@ -135,7 +135,7 @@ class PointDecoder(LocalDecoder):
     def sample(self, points: jax.Array, cond: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """points [B, T, 3], cond as of `PointnetPlus` -> points, features [B, T, C]."""
         squares = jax.vmap(square_distances)(points, cond['points'])
-        # The root has no slope at 0.
+        # The derivative of the root is infinite at 0.
         distances = jnp.sqrt(jnp.maximum(squares, jnp.finfo(squares.dtype).tiny))
         weights = jax.nn.softmax(-jnp.square((distances + 1e-5) / GAUSSIAN_WIDTH), axis=-1)
         return points, weights @ cond['features']

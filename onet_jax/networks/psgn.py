@@ -1,5 +1,7 @@
 """Encoder and decoders of PSGN, the Point Set Generation Network (Fan et al., CVPR 2017), as the authors of Occupancy Networks
-re-implemented it. B batch, H and W pixels, C condition, N points of the output. Channels come last.
+re-implemented it.
+
+B batch, H and W pixels, C condition, N predicted points. Channels come last.
 """
 
 import flax.linen as nn
@@ -12,7 +14,7 @@ NUM_POINTS = 1024
 
 
 class PointSetDecoder(nn.Module):
-    """A code to points by four linear layers. Official name `simple`."""
+    """Multilayer perceptron of four layers, code -> points. Official name `simple`."""
 
     hidden_size: int = 512
     dtype: jnp.dtype | None = None  # of features and their products
@@ -28,7 +30,7 @@ class PointSetDecoder(nn.Module):
 
 
 class HourglassEncoder(nn.Module):
-    """Seven blocks of convolutions, and side outputs of three of them. Official name `psgn_cond`.
+    """Seven blocks of convolutions, with skip connections from three of them. Official name `psgn_cond`.
 
     Images are padded with white to the aspect 4 : 3 that the official widths of the decoder ask for, 256 x 192 px.
     """
@@ -40,8 +42,7 @@ class HourglassEncoder(nn.Module):
     def __call__(
         self, images: jax.Array, *, train: bool = False, axis_name: str | None = None
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        """images [B, H, W, 3] in [0, 1] -> features [B, H / 64, W / 64, C] and those of the side outputs, the coarsest
-        first."""
+        """images [B, H, W, 3] in [0, 1] -> features [B, H / 64, W / 64, C] and the skip connections, the coarsest first."""
         missing = 4 * images.shape[1] // 3 - images.shape[2]
         padding = ((0, 0), (0, 0), (missing // 2, missing - missing // 2), (0, 0))
         net = cast(jnp.pad(images, padding, constant_values=1), self.dtype)
@@ -59,8 +60,8 @@ class HourglassEncoder(nn.Module):
 
 
 class TwoBranchDecoder(nn.Module):
-    """A branch of a linear layer, 256 points in the positive octant, and one of transposed convolutions, a point for each of
-    24 x 32 pixels. Official name `psgn_2branch`."""
+    """Two branches: a linear layer gives 256 points, in the positive octant; transposed convolutions give one point for each
+    of 24 x 32 pixels. Official name `psgn_2branch`."""
 
     cond_size: int = 512
     dtype: jnp.dtype | None = None  # of features and their products
@@ -79,6 +80,6 @@ class TwoBranchDecoder(nn.Module):
         if self.is_initializing():
             TransposedConv(3, 5, name='deconv_4')(net)  # in the official checkpoints, and never used
         net = Conv(3, padding=1, name='conv_4')(net).astype(features.dtype)
-        # The official code reads the memory [3, 24, 32] as 768 points, whichever coordinate a number belongs to.
+        # As in the official code, [3, 24, 32] is reshaped to 768 points, which mixes up coordinates and pixels.
         many = jnp.moveaxis(net, -1, 1).reshape(len(net), -1, 3)
         return jnp.concatenate([few, many], axis=1)

@@ -15,7 +15,7 @@ IMAGE_SIZE = 127  # px, of the images that the two encoders see
 
 
 class VoxelDecoder(nn.Module):
-    """A code to logits of 32^3 voxels: 4^3 features, and three transposed convolutions. Official name `simple`."""
+    """Code -> logits of 32^3 voxels: a linear layer to 4^3 voxels, three transposed convolutions. Official name `simple`."""
 
     hidden_size: int = 256  # features of the 4^3 voxels; each transposed convolution halves them
     dtype: jnp.dtype | None = None  # of features and their products
@@ -32,7 +32,7 @@ class VoxelDecoder(nn.Module):
 
 
 class R2N2Encoder(nn.Module):
-    """The image encoders of 3D-R2N2 for images of 127 px: convolutions, each halved by a maximum of 2 x 2.
+    """The image encoders of 3D-R2N2 for images of 127 px: convolutions, each with max pooling of 2 x 2.
 
     Official names `r2n2_simple` and, with residual blocks, `r2n2_resnet`.
     """
@@ -63,7 +63,7 @@ class R2N2Encoder(nn.Module):
 
 
 class ResidualConvs(nn.Module):
-    """Two convolutions, an activation after each, and a shortcut of 1 x 1: [B, H, W, F] -> [B, H, W, features]."""
+    """Residual block of two convolutions, shortcut of 1 x 1: [B, H, W, F] -> [B, H, W, features]."""
 
     features: int
 
@@ -76,5 +76,5 @@ class ResidualConvs(nn.Module):
 
 
 def _max_pool(x: jax.Array) -> jax.Array:
-    """Maxima of 2 x 2 with one pixel of padding: [B, H, W, F] -> [B, H // 2 + 1, W // 2 + 1, F]."""
+    """Max pooling of 2 x 2 with stride 2 and a padding of 1: [B, H, W, F] -> [B, H // 2 + 1, W // 2 + 1, F]."""
     return nn.max_pool(x, (2, 2), (2, 2), ((1, 1), (1, 1)))

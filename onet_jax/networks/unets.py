@@ -43,7 +43,7 @@ class UNet(nn.Module):
 
 
 class UpConv(nn.Module):
-    """Transposed convolution of width and stride 2: [B, H, W, F] -> [B, 2H, 2W, features]."""
+    """Transposed convolution of 2 x 2 with stride 2: [B, H, W, F] -> [B, 2H, 2W, features]."""
 
     features: int
 
@@ -51,7 +51,7 @@ class UpConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, height, width, size = x.shape
         init = uniform((4 * self.features) ** -0.5)
-        # As that of the convolution which it is the transpose of, from `features` to `size` channels.
+        # The kernel of the convolution, from `features` to `size` channels, that this is the transpose of.
         kernel = self.param('kernel', init, (2, 2, self.features, size))
         y = x.reshape(-1, size) @ kernel.reshape(-1, size).T
         y = y.reshape(batch, height, width, 2, 2, self.features).swapaxes(2, 3)
@@ -89,7 +89,7 @@ class UNet3D(nn.Module):
 def _max_pool(x: jax.Array) -> jax.Array:
     """Max pooling of 2 x 2 (x 2) values; an odd one at the end is dropped.
 
-    Equal ones share the gradient: behind a ReLU only zeros are equal, which have none.
+    Equal maxima share the gradient; after a ReLU these are zeros, which have none.
     """
     for axis in range(1, x.ndim - 1):
         half = x.shape[axis] // 2
@@ -99,7 +99,7 @@ def _max_pool(x: jax.Array) -> jax.Array:
 
 
 def _upsample_nearest(x: jax.Array, space: Sequence[int]) -> jax.Array:
-    """[B, *space, F] to a larger `space`, by nearest-neighbour interpolation as torch has it: the old value at or before."""
+    """Nearest-neighbour interpolation of [B, *space, F] to a larger `space`, as in PyTorch: rounded down."""
     for axis, size in enumerate(space, start=1):
         if size == 2 * x.shape[axis]:
             x = jnp.repeat(x, 2, axis=axis)  # its gradient is a sum, not a scatter

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from onet_jax.networks.layers import BatchNorm, Conv, Linear, cast
 
-# Of ImageNet, by channel (RGB): the weights that people start from were trained on images normalised by these.
+# By channel (RGB): pretrained weights expect images that are normalised by these.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # depth -> (blocks of each stage, whether they are bottlenecks); He et al., CVPR 2016, table 1.
@@ -108,7 +108,7 @@ class ResidualBlock(nn.Module):
 def _max_pool(x: jax.Array) -> jax.Array:
     """Max pooling of 3 x 3 with stride 2 and a padding of 1: [B, H, W, F] -> [B, H / 2, W / 2, F].
 
-    One axis after the other, for XLA's gradient of a window's maximum takes a tenth of the training step on a CPU. Equal
+    Axis by axis, because XLA's gradient of a maximum over windows takes a tenth of the training step on a CPU. Equal
     maxima share the gradient; after a ReLU these are zeros, which have none.
     """
     for axis in (1, 2):

@@ -1,6 +1,6 @@
 """Latent codes: the encoder of the variational autoencoder (VAE), and learned embeddings of the training shapes.
 
-B batch, T points, C condition, Z latent.
+B batch, T query points, C condition, Z latent.
 """
 
 import flax.linen as nn
@@ -18,7 +18,7 @@ class LatentEncoder(nn.Module):
 
     latent_size: int
     hidden_size: int = 128
-    leaky: bool = False  # slope 0.2 for negative values, and means instead of maxima over the points
+    leaky: bool = False  # leaky ReLUs (slope 0.2), and mean instead of max pooling over the points
     dtype: jnp.dtype | None = None  # of features and their products; what comes in and goes out is float32
 
     @nn.compact
@@ -45,7 +45,7 @@ class LatentEncoder(nn.Module):
 
 
 class IndexEmbedding(nn.Module):
-    """An embedding for each training shape (paper, section 4.1), at first from N(0, std^2). Official name `idx`."""
+    """A learned code for each training shape (paper, section 4.1), initialised from N(0, std^2). Official name `idx`."""
 
     cond_size: int
     num_shapes: int
@@ -53,6 +53,6 @@ class IndexEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, indices: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
-        """indices [B] int, below num_shapes -> cond [B, C]."""
+        """indices [B] int in [0, num_shapes) -> cond [B, C]. Nothing depends on the mode."""
         table = self.param('embedding', nn.initializers.normal(self.std), (self.num_shapes, self.cond_size))
         return table[indices]

@@ -1,4 +1,4 @@
-"""PointNet encoders of point clouds. B batch, N input points, C condition."""
+"""PointNet encoders of point clouds (Qi et al., CVPR 2017). B batch, P input points, C condition."""
 
 import flax.linen as nn
 import jax
@@ -21,7 +21,7 @@ class Pointnet(nn.Module):
 
     @nn.compact
     def __call__(self, points: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
-        """points [B, N, 3] in object coordinates -> cond [B, C]. No value depends on the mode."""
+        """points [B, P, 3] in object coordinates -> cond [B, C]. No layer depends on the mode."""
         features = (cast(Linear(2 * self.hidden_size, name='fc_pos')(points), self.dtype),)
         for i in range(5 if self.residual else 4):
             if self.residual:

@@ -1,4 +1,4 @@
-"""Convolutional encoder of coarse voxels. B batch, C condition."""
+"""3D convolutional encoder of voxels. B batch, C condition."""
 
 import flax.linen as nn
 import jax
