@@ -4,8 +4,8 @@ WORKDIR/config.json     the resolved config          WORKDIR/run.json     data_d
 WORKDIR/checkpoints/STEP                             WORKDIR/log.jsonl, WORKDIR/tensorboard
 WORKDIR/lock                held while a run trains  WORKDIR/bad_batch_STEP.npz    where the loss was not finite
 WORKDIR/calibration.json    the threshold chosen for a checkpoint (see `evaluation/calibrate.py`), where one was
-WORKDIR/domain.npz          what the network has seen (see `inference/out_of_distribution.py`), where that was asked for
-WORKDIR/images/STEP.png     reconstructions on the way, and WORKDIR/profile a trace, where they were asked for
+WORKDIR/domain.npz          the reference of out-of-distribution scores (see `inference/out_of_distribution.py`), if made
+WORKDIR/images/STEP.png     reconstructions during training; WORKDIR/profile, a trace; both where they were asked for
 """
 
 import json
@@ -40,12 +40,12 @@ def open_checkpoints(workdir: str | Path) -> storage.Checkpointer:
 
 
 def score(config: ConfigDict, means: dict[str, float]) -> float:
-    """How good a checkpoint is, from its means over the validation split: more is better."""
+    """The score by which the best checkpoint is chosen, from its means over the validation split: higher is better."""
     value = means[config.eval.select_by]
     return value if METRICS[config.eval.select_by].higher_is_better else -value
 
 
-# Keys on which no number of a run depends.
+# Keys of a config that do not change what a run computes: they may differ when it is resumed.
 FREE_KEYS = ('eval.render_every_steps',)
 
 
@@ -92,7 +92,7 @@ def best_step(checkpointer: storage.Checkpointer) -> int:
 def check_workdir(workdir: Path, config: ConfigDict, *, accept_changes: bool = False) -> None:
     """Raises InputError, with the differences, for a workdir of another config; with `accept_changes` prints them.
 
-    The number of steps may differ where the learning rate does not depend on it: a run may be made longer.
+    A run may be made longer, unless its learning rate depends on the number of steps.
     """
     path = workdir / 'config.json'
     if not path.exists():
@@ -114,10 +114,10 @@ def check_workdir(workdir: Path, config: ConfigDict, *, accept_changes: bool = F
 
 
 def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path, left_out: Iterable[str] = ()) -> None:
-    """Store config, dataset and the shapes that are left out of it in the workdir; of several processes the first one does.
+    """Write the config, the dataset and its shapes that are left out to the workdir, in process 0.
 
-    Raises InputError where a run on another dataset is to be resumed, and where the processes differ in what they have of
-    it. Prints a line where the run left out other shapes.
+    Raises InputError for a run that was trained on another dataset, and where the processes have different datasets. Prints a
+    line where the run left out other shapes.
     """
     path, dataset, left_out = workdir / 'run.json', records.digest(data_dir), sorted(left_out)
     first = from_first_process([dataset, left_out])
@@ -142,7 +142,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path, left_out: I
 
 
 def read_config(workdir: str | Path) -> ConfigDict:
-    """The config that a workdir was trained with."""
+    """The config that a workdir was trained with. Raises FileNotFoundError where there is none."""
     path = Path(workdir) / 'config.json'
     if not path.exists():
         raise FileNotFoundError(
@@ -152,10 +152,10 @@ def read_config(workdir: str | Path) -> ConfigDict:
 
 
 def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path, *, optimizer: bool = True) -> int:
-    """Make a workdir of a file of the official implementation; returns the step at which training would go on.
+    """Make a workdir from a checkpoint of the official implementation; returns the step from which training resumes.
 
-    path: `.pt` (both formats of torch) or `.safetensors`. With `optimizer` the state of Adam in the file is taken over,
-    where there is one. Everything is read and checked before anything is written. Raises FileNotFoundError and InputError
+    path: `.pt` (both formats of torch) or `.safetensors`. With `optimizer` the state of Adam is imported too, where
+    the file has it. Everything is read and checked before anything is written. Raises FileNotFoundError and InputError
     that name the file: for one that is damaged, not safe to read, or of another network than `config` describes, and
     for a workdir that holds checkpoints.
     """
@@ -193,7 +193,7 @@ def _flatten(tree: dict, prefix: str = '') -> dict:
 
 
 def _tuples(tree):
-    """JSON knows lists only; configs hold tuples."""
+    """Lists to tuples: JSON has lists only, configs hold tuples."""
     if isinstance(tree, dict):
         return {key: _tuples(value) for key, value in tree.items()}
     return tuple(map(_tuples, tree)) if isinstance(tree, list) else tree

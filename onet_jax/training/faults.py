@@ -1,4 +1,4 @@
-"""What a run does when something goes wrong: two runs in one workdir, a signal to stop, a loss that is not finite."""
+"""Fault handling of a run: the lock of its workdir, SIGTERM and control-C, a loss that is not finite."""
 
 import fcntl
 import io
@@ -27,16 +27,15 @@ NUM_NAMED = 8  # examples of a batch that a message names
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Hold WORKDIR/lock, which the system gives back when the process ends in whatever way. Makes the workdir.
+    """Hold the file lock WORKDIR/lock, which the system releases however the process ends. Makes the workdir.
 
-    Of several processes the first one holds it for all, and the others wait until it does.
-    Raises InputError, with the process that holds it, where another run does; OSError where nothing can be written;
-    FileNotFoundError where processes share no workdir.
+    Process 0 holds it for all, and the others wait until it does. Raises InputError where another run holds it, with its
+    process; OSError where nothing can be written; FileNotFoundError where the processes do not share the workdir.
     """
     path = workdir / 'lock'
     with _held(path) if is_first_process() else nullcontext():
         wait_for_all('the workdir is locked')
-        # Nobody has asked for it before: file systems of a network may remember for a while that there was nothing.
+        # Looked up here for the first time: a network file system may cache for a while that a file does not exist.
         if not path.exists():
             raise FileNotFoundError(
                 f'{path}: expected what process 0 has just made, found nothing in process {jax.process_index()}; '
@@ -74,10 +73,10 @@ def _held(path: Path) -> Iterator[None]:
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """A function that says whether SIGTERM or SIGINT (control-C) has come; the second one acts at once, as usual.
+    """Handle SIGTERM and SIGINT (control-C): yields a function that says whether one has come. A second one acts as usual.
 
-    Asked once after every step. Of several processes all stop after the same step, the one that follows a signal to any of
-    them. A thread other than the main one, to which Python delivers no signals, notices none.
+    Call it once after every step. Several processes all stop after the same step, the one after that in which any of them got
+    a signal. Python delivers signals to the main thread only: another thread notices none.
     """
     received, vote = [], make_vote()
     if threading.current_thread() is not threading.main_thread():
@@ -106,12 +105,11 @@ def check_finite(
     feed: Feed,
     dataset: Shapes,
 ) -> None:
-    """The loss of every step since the last check, and the weights: a run that diverged must not replace a good
-    checkpoint.
+    """Check the losses since the last check, and the weights: a run that diverged must not replace a good checkpoint.
 
     Raises FloatingPointError with the first bad step and the examples of its batch, which is written to
-    WORKDIR/bad_batch_STEP.npz as the feed delivered it; of several processes, which all call this and raise, the first one
-    writes the rows of all.
+    WORKDIR/bad_batch_STEP.npz as the feed delivered it. A collective: all processes call it and raise, and process 0 writes
+    the rows of all.
     """
     finite = np.isfinite(jax.device_get(losses))
     if finite.all() and _all_finite(state.variables):
@@ -136,7 +134,7 @@ def _all_finite(tree) -> jax.Array:
 
 
 def _dump_batch(feed: Feed, step: int, dataset: Shapes, workdir: Path) -> str:
-    """Write the batch of a step, made again by the feed, with the names of its examples; returns what to say about it."""
+    """Write the batch of a step, which the feed makes again, with the names of its examples; returns a message about it."""
     raw = gather_rows(jax.tree.map(np.asarray, next(feed.batches(step - 1))))
     examples = dataset.names('train')
     names = ['/'.join(examples[i]) for i in raw['index']]
@@ -144,7 +142,7 @@ def _dump_batch(feed: Feed, step: int, dataset: Shapes, workdir: Path) -> str:
     if is_first_process():
         np.savez(stream, **raw, name=np.array(names))
         write_atomically(path, stream.getvalue())
-    wait_for_all('the batch is written')  # before the first of them fails and takes the others along
+    wait_for_all('the batch is written')  # before process 0 fails, and with it the others
 
     rest = f' and {len(names) - NUM_NAMED} more' if len(names) > NUM_NAMED else ''
     spoilt = [

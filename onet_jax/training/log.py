@@ -1,4 +1,4 @@
-"""What a run tells: the banner, the progress line, JSON lines, and scalars and pictures for TensorBoard."""
+"""Logging of a run: the banner, the progress line, JSON lines, and scalars and pictures for TensorBoard."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from onet_jax.training.machine import describe_precision, gpu_present
 
 
 def banner(dtype: str = 'float32') -> str:
-    """Devices, versions and precision; a loud warning where a GPU of the machine stays unused."""
+    """Devices, versions and precision; a warning where a GPU of the machine is not used."""
     devices = jax.devices()
     processes = f' in {jax.process_count()} processes' if jax.process_count() > 1 else ''
     lines = [
@@ -48,7 +48,7 @@ class RunLog:
             # A run that was killed may have left half a line.
             os.truncate(path, path.read_bytes().rfind(b'\n') + 1)
         self._file = path.open('ab', buffering=0)
-        # A queue without a limit: where the disk is full its reader has ended, and a full queue would wait for it for ever.
+        # An unbounded queue: when the disk is full its reader has died, and a bounded queue would block for ever.
         self._board = SummaryWriter(str(workdir / 'tensorboard'), max_queue=0)
         self._num_steps, self._validated = num_steps, ''
         self.start(0)
@@ -88,7 +88,7 @@ class RunLog:
         self._board.add_image('val/shapes', np.asarray(Image.open(path).convert('RGB')), step, dataformats='HWC')
 
     def resume_clock(self, seconds: float) -> None:
-        """Take `seconds` (validation, saving, pictures) out of the measured speed."""
+        """Exclude `seconds` (of validation, saving, pictures) from the measured speed."""
         self._last_time += seconds
 
     def _write(self, step: int, scalars: dict[str, float]) -> None:
@@ -109,19 +109,19 @@ class RunLog:
         try:
             self._board.close()
         except OSError as error:
-            # Nothing depends on it, and the error that ended the run must not be lost behind it.
+            # Not fatal, and it must not hide the error that ended the run.
             print(f'WARNING: {self._board.logdir}: the curves are incomplete: {error}', flush=True)
 
 
 class NoLog:
-    """The log of processes other than the first: takes what a `RunLog` takes and keeps nothing."""
+    """The log of all processes but process 0: has the methods of `RunLog`, and writes nothing."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *args: None
 
 
 def read_log(workdir: Path, name: str) -> list[tuple[int, float]]:
-    """All (step, value) of one scalar, such as 'train/loss'; a resumed run's repeated steps keep the newest value."""
+    """All (step, value) of one scalar, such as 'train/loss'; of a step that a resumed run repeated, the newest value."""
     found = {}
     whole_lines, _, _ = (workdir / 'log.jsonl').read_text().rpartition('\n')
     for line in whole_lines.splitlines():

@@ -1,4 +1,4 @@
-"""Training, read from top to bottom: data, model, state, restore, step, validate, save."""
+"""The training loop, from top to bottom: data, model, state, restore, step, validate, save."""
 
 import time
 from contextlib import closing
@@ -38,21 +38,21 @@ def train(
     accept_changes: bool = False,
     max_bad_examples: int = 0,
 ) -> TrainState | AveragedState:
-    """Train `config` in `workdir`, going on from the latest checkpoint where there is one; returns the last state.
+    """Train `config` in `workdir`, resuming from the latest checkpoint where there is one; returns the last state.
 
     Without `data_dir` the embedded dataset of `config.data` is built once and cached. Batches, noise and initial
     weights are functions of config.seed and the step alone: on a CPU a resumed run equals an uninterrupted one bit for
     bit. With `profile` a trace of a few steps is written to the workdir. SIGTERM and control-C save once and raise
     SystemExit(faults.EXIT_STOPPED). At most `max_bad_examples` shapes that cannot be read are left out. Raises
-    FloatingPointError when the loss is not finite; InputError for a workdir of another config, unless told to accept the
-    changes, and for one in which another run trains; OSError where a checkpoint cannot be written.
+    FloatingPointError when the loss is not finite; InputError for a workdir of another config, unless `accept_changes`, and
+    for one in which another run trains; OSError where a checkpoint cannot be written.
 
-    Where there are several processes (`parallel.start_processes`), each calls this with the same arguments, a workdir that
-    all share, and the same dataset. All stop and fail together; the first one writes, draws and tells.
+    With several processes (`parallel.start_processes`), each calls this with the same arguments, a shared workdir and the same
+    dataset. All stop and fail together; process 0 writes the files and prints.
     """
     tell(banner(config.train.dtype))
     workdir = Path(workdir)
-    # Whatever can be wrong is found before the first step, and before the workdir is touched.
+    # Wrong input is found before the first step, and before anything is written to the workdir.
     checkpoints.check_workdir(workdir, config, accept_changes=accept_changes)
     _check_settings(config)
     method, transform = models.build(config), make_transform(config.data)
@@ -154,7 +154,7 @@ def train(
 
 
 def _check_settings(config: ConfigDict) -> None:
-    """Of the groups `train`, `data` and `eval`. Raises InputError for a number that is no number of anything."""
+    """Raises InputError for an unknown feed, and for numbers of steps and batch sizes below 1."""
     if config.data.feed not in FEEDS:
         raise InputError(f'config.data.feed: expected one of {sorted(FEEDS)}, found {config.data.feed!r}')
     counts = ('num_steps', 'batch_size', 'log_every_steps', 'eval_every_steps', 'checkpoint_every_steps')
@@ -169,14 +169,14 @@ def _check_settings(config: ConfigDict) -> None:
 
 
 def _check_selector(config: ConfigDict, measured: dict) -> None:
-    """Raises InputError where validation does not measure what the best checkpoint is to be chosen by."""
+    """Raises InputError where `config.eval.select_by` is not one of the validation metrics."""
     known = sorted(METRICS.keys() & measured.keys())
     if config.eval.select_by not in known:
         raise InputError(f'config.eval.select_by: expected one of {known}, found {config.eval.select_by!r}')
 
 
 def _check_dataset(config: ConfigDict, dataset: Shapes) -> None:
-    """Raises InputError for a dataset that is not the one that the config speaks of."""
+    """Raises InputError for a dataset whose splits, sampling or number of shapes are not those of the config."""
     dataset.names(config.eval.split)
     sampling, num_shapes = dataset.index.source.get('sampling', 'uniform'), len(dataset.names('train'))
     if config.data.sampling != sampling:
@@ -192,7 +192,7 @@ def _check_dataset(config: ConfigDict, dataset: Shapes) -> None:
 
 
 def _read_trunk(config: ConfigDict, method: models.Method) -> dict | None:
-    """The weights of `config.train.encoder_init`, known to fit; None where it names no file. Raises InputError."""
+    """The pretrained weights `config.train.encoder_init`; None for no file. Raises InputError for ones that do not fit."""
     path = config.train.get('encoder_init')
     if not path:
         return None

@@ -1,4 +1,4 @@
-"""What this machine has and what JAX makes of it; above all why an accelerator is not used."""
+"""Diagnosis of this machine: hardware, drivers, packages, caches, and why JAX does not use an accelerator."""
 
 import logging
 import os
@@ -47,7 +47,7 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose(facts: Facts) -> Diagnosis:
-    """The first reason that applies, in the order in which they have to be removed."""
+    """The first reason that applies, in the order in which a user has to fix them."""
     if facts.platform is None:
         cure = f'; JAX_PLATFORMS={facts.jax_platforms} asks for it: unset that to let JAX choose'
         return Diagnosis(f'JAX does not start: {facts.message}{cure if facts.jax_platforms else ""}', True)
@@ -78,7 +78,7 @@ def diagnose(facts: Facts) -> Diagnosis:
 
 
 def _cuda_command(gpus: tuple[str, ...]) -> str:
-    """What installs JAX for the driver of `gpus`."""
+    """The command that installs JAX for the driver of `gpus`."""
     found = re.search(r', (\d+)\.', gpus[0]) if gpus else None
     if found is None:
         return 'pip install -U "jax[cuda13]"'
@@ -89,17 +89,17 @@ def _cuda_command(gpus: tuple[str, ...]) -> str:
 
 
 def gpu_present() -> bool:
-    """True where an NVIDIA driver is installed, whatever JAX makes of it."""
+    """Whether an NVIDIA driver is installed, even if JAX does not use it."""
     return shutil.which('nvidia-smi') is not None or Path('/proc/driver/nvidia/version').exists()
 
 
 def gather_facts() -> Facts:
-    """The facts about this process. What JAX says of its devices is heard only where they were not in use before."""
+    """The facts about this process. JAX's messages about devices are caught only where it has not initialised them before."""
     found, message = None, _Listener()
     logging.getLogger('jax').addHandler(message)
     try:
         found = jax.devices()[0].platform
-    except (RuntimeError, AssertionError) as error:  # the latter, without a word, for a platform that is not there
+    except (RuntimeError, AssertionError) as error:  # the latter, without a message, for an unknown platform
         message.heard.append(str(error) or 'there is no such platform')
     finally:
         logging.getLogger('jax').removeHandler(message)

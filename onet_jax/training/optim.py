@@ -1,4 +1,4 @@
-"""The optimiser of a config: plain Adam, and what is asked for beyond it."""
+"""The optimiser of a config: Adam or Muon, learning rate schedules, gradient clipping and accumulation."""
 
 import jax
 import optax.contrib
@@ -6,21 +6,22 @@ from ml_collections import ConfigDict
 
 from onet_jax.errors import InputError
 
-# Schedules that depend on `config.train.num_steps`: a run that follows one cannot be made longer.
+# Schedules that depend on `config.train.num_steps`: a run with one of them cannot be made longer.
 ENDING_SCHEDULES = ('cosine',)
 
 
 def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformation:
-    """The rule of `config.optim` at the learning rates of `make_schedule`.
+    """The optimiser of `config.optim` with the schedule of `make_schedule`. Raises InputError for values out of range.
 
-    `name` is 'adam' (betas 0.9 and 0.999, epsilon 1e-8), as in the paper, or 'muon' (Jordan et al., 2024): the momentum of
-    each matrix made orthogonal, so that all its directions learn at the same pace, with updates as large as Adam's (root
-    mean square 0.2 of the learning rate; Liu et al., 2025) and Adam with Nesterov momentum for biases and learned codes,
-    whose rows are no directions of one map. Where steps are few it needs a fraction of them.
-    `clip_norm` scales gradients down to that norm over all weights; 0 is off. With `accumulate_steps` = k the weights change
-    every k-th step, by the mean gradient of k batches (which is clipped as a whole): memory for one batch, gradients of k,
-    but for batch normalisation, which sees one at a time. A step remains one batch everywhere, in the log, in the schedule
-    and in `train.num_steps`; the steps behind the last multiple of k change nothing.
+    name              'adam' (betas 0.9 and 0.999, epsilon 1e-8), as in the paper, or 'muon' (Jordan et al., 2024), which
+                      orthogonalises the momentum of each matrix and in short runs needs a fraction of Adam's steps. The root
+                      mean square of its updates is 0.2 learning rates, about that of Adam's (Liu et al., 2025). Biases and
+                      learned codes, which are no matrices of a linear map, it updates by Adam with Nesterov momentum
+    clip_norm         gradient clipping by the global norm of all weights; 0 is off
+    accumulate_steps  gradient accumulation: every k-th step updates the weights by the mean gradient of k batches, which is
+                      clipped as a whole. It takes the memory of one batch, and batch normalisation still sees one batch. A
+                      step remains one batch, in the log, the schedule and `train.num_steps`; steps after the last multiple of
+                      k do not change the weights
     """
     optim = config.optim
     if optim.clip_norm < 0:
@@ -33,7 +34,7 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
         )
     schedule, num_batches = make_schedule(config, num_steps), optim.accumulate_steps
     constant = optim.schedule == 'constant' and optim.warmup_steps == 0
-    # A plain number where it is one, for a schedule has a state. Optax counts updates, the schedule steps.
+    # A plain number where it is constant, as a schedule adds a state. Optax counts updates, the schedule counts steps.
     rate = optim.learning_rate if constant else lambda num_updates: schedule(num_updates * num_batches)
     if optim.name == 'adam':
         tx = optax.adam(rate)
@@ -47,11 +48,11 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
 
 
 def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
-    """number of steps done -> learning rate of the next one.
+    """Learning rate schedule: number of steps done -> learning rate of the next one. Raises InputError.
 
-    Over the first `warmup_steps` it rises linearly from zero to `learning_rate`. From there `schedule` is 'constant', as in
-    the paper (learning_rate 1e-4), 'cosine', half a cosine to zero at `num_steps`, for runs whose length is known, or a decay
-    by `decay_factor` in every `decay_steps`: 'step' at their ends, 'exponential' all the time.
+    A linear warm-up over the first `warmup_steps`, from zero to `learning_rate`. Then `schedule`: 'constant', as in the paper
+    (learning_rate 1e-4); 'cosine' decay to zero at `num_steps`; or decay by `decay_factor` in `decay_steps`, either at their
+    end ('step') or continuously ('exponential').
     """
     optim = config.optim
     rate, warmup_steps = optim.learning_rate, optim.warmup_steps
@@ -82,13 +83,13 @@ def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
 
 
 def learning_rate_of(config: ConfigDict, step: int) -> float:
-    """The learning rate of `step`, counted from 1: that of the update which its gradient is part of."""
+    """The learning rate of `step`, counted from 1: that of the update to which its gradient contributes."""
     num_batches = config.optim.accumulate_steps
     return float(make_schedule(config, config.train.num_steps)((step - 1) // num_batches * num_batches))
 
 
 def _find_matrices(params: dict) -> dict:
-    """How Muon reads each array as a matrix, a convolution as that of its patches; None for what Adam updates."""
+    """By which axes Muon reads an array as a matrix [in, out], of a convolution [patch, out]; None for those of Adam."""
 
     def dimensions(path, array):
         if array.ndim < 2 or path[-1].key == 'embedding':

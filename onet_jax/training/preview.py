@@ -1,4 +1,4 @@
-"""What a run looks like on the way: the same few shapes of the validation split, by the network of the moment."""
+"""Pictures during training: reconstructions of the same few validation shapes by the current weights."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -24,9 +24,9 @@ def make_preview(
 ) -> Callable[[dict, Path], None]:
     """draw(variables, path): writes a PNG of the shapes with input, reconstruction and ground truth side by side.
 
-    The predictions are those that `evaluate` scores. Of a model whose input is nothing to see there is no input, and of one
-    without input no truth either. The truth is the mesh that a shape was made from, or its surface samples where that is
-    not at hand. None of the shapes that `left_out` names is shown. Raises InputError for a split that is unknown or empty.
+    The predictions are those that `evaluate` scores. The column of inputs is missing where they cannot be shown, and that of
+    the ground truth too for a model without input. The ground truth is the original mesh of a shape, or its surface samples
+    where that is not available. Shapes in `left_out` are not shown. Raises InputError for a split that is unknown or empty.
     """
     split = config.eval.split
     first: dict[str, int] = {}
@@ -44,7 +44,7 @@ def make_preview(
         for title, there in zip(COLUMN_TITLES, (seen[0] is not None, True, has_input(config.data)), strict=True)
         if there
     )
-    # What does not change is rendered once.
+    # Inputs and ground truth are rendered once.
     original, fixed = find_originals(dataset.index, set(names)), []
     for name, inputs in zip(names, seen, strict=True):
         shape = dataset.read(*name)

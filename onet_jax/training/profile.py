@@ -1,4 +1,4 @@
-"""Where the time of a step goes: a trace of a few steps of a run."""
+"""Profiling: a trace of a few training steps (`jax.profiler`)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +9,10 @@ NUM_SKIPPED, NUM_TRACED = 10, 5  # the first steps compile and fill queues
 
 
 def traced(step_fn: Callable, folder: Path, num_steps: int) -> Callable:
-    """`step_fn`, of whose first `num_steps` calls a few are traced into `folder`: 11 to 15, or the last ones of fewer.
+    """`step_fn`, with a trace of calls 11 to 15 written to `folder`; of fewer than 15 `num_steps`, the last calls.
 
-    The trace covers whatever happens between the calls too, such as the wait for data; Python's own calls are left out, for
-    they would be most of it and slow the steps down. Needs no network.
+    The trace covers the time between the calls too, such as the wait for data. Python's own calls are not traced: they would be
+    most of it, and slow the steps down. Needs no internet.
     """
     first = max(1, min(NUM_SKIPPED, num_steps - NUM_TRACED) + 1)
     last, count = min(first + NUM_TRACED - 1, num_steps), 0
@@ -39,7 +39,7 @@ def traced(step_fn: Callable, folder: Path, num_steps: int) -> Callable:
 
 
 def describe_trace(folder: Path, num_steps: int) -> str:
-    """Where a trace of so many steps is, and what opens it."""
+    """A message: where the trace is, and what opens it."""
     return (
         f'{folder}: a trace of {num_steps} steps. Drag perfetto_trace.json.gz onto https://ui.perfetto.dev, or '
         f'`pip install xprof` and run `xprof --logdir={folder.parents[2]}`'

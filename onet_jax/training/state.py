@@ -1,4 +1,4 @@
-"""The state of a training run: everything that a checkpoint holds and nothing else."""
+"""The state of a training run: what a checkpoint holds."""
 
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ class TrainState(NamedTuple):
 
 
 class AveragedState(NamedTuple):
-    """A TrainState with an exponential moving average of its variables; a type of its own, for its checkpoints hold more."""
+    """A TrainState with an exponential moving average (EMA) of its variables; a separate type, as its checkpoints hold more."""
 
     step: jax.Array
     variables: Any
@@ -29,23 +29,22 @@ class AveragedState(NamedTuple):
 def create_state(
     key: jax.Array, method: Method, tx: optax.GradientTransformation, batch: dict, ema_decay: float = 0.0
 ) -> TrainState | AveragedState:
-    """The state before the first step; `batch` gives the shapes of the inputs. It averages where ema_decay > 0."""
+    """The state before the first step; `batch` gives the shapes of the inputs. It has an average where ema_decay > 0."""
     variables = method.init(key, batch)
     return begin_average(TrainState(jnp.zeros((), jnp.int32), variables, tx.init(variables['params'])), ema_decay)
 
 
 def begin_average(state: TrainState, ema_decay: float) -> TrainState | AveragedState:
-    """The state with its variables as the average so far, where ema_decay > 0."""
-    # A copy, since a step may be given the buffers of its state to write into.
+    """The state with an average that starts from its variables, where ema_decay > 0."""
+    # A copy, since a step may donate the buffers of its state.
     return AveragedState(*state, jax.tree.map(jnp.copy, state.variables)) if ema_decay > 0 else state
 
 
 def update_average(average: Any, variables: Any, step: jax.Array, ema_decay: float) -> Any:
-    """The average after `step`, which left `variables`: each step counts ema_decay times as much as the next.
+    """The exponential moving average after `step`, which gave `variables`, with bias correction.
 
-    The weights sum to one over the steps that there were, so that early averages do not hang on to the random start: the
-    first is `variables`. Running statistics of batches are averaged with the weights that they belong to; what is counted in
-    integers is the newest.
+    Each step weighs ema_decay times as much as the next, and the weights sum to one: the first average is `variables`, and the
+    random initialisation does not count. Running statistics are averaged too; of integers it has the newest values.
     """
     share = (1 - ema_decay) / -jnp.expm1(step * jnp.log(ema_decay))  # of the newest: 1 / (1 + d + ... + d^(step - 1))
 
@@ -56,5 +55,5 @@ def update_average(average: Any, variables: Any, step: jax.Array, ema_decay: flo
 
 
 def chosen_variables(state: TrainState | AveragedState) -> Any:
-    """What is validated and used: the average, where there is one."""
+    """The variables that are validated and used: the average, where there is one."""
     return state.average if isinstance(state, AveragedState) else state.variables

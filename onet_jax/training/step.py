@@ -1,4 +1,4 @@
-"""One step of training, written once for "my part of the batch"; `parallel.py` decides what a part is."""
+"""The training step, written for one device's part of the batch; `parallel.py` runs it on all devices."""
 
 from collections.abc import Callable
 
@@ -19,9 +19,10 @@ def make_train_step(
 ) -> Callable:
     """step(state, raw, key) -> (state, scalars).
 
-    raw: rows of a training batch as a feed delivers them; key: the key of the run, from which the step draws its own.
-    scalars: 'loss' and the terms that the method names, averaged over the whole batch. With `axis_name` the rows are one
-    device's share and all devices return the same values. ema_decay: of the average of a state that has one.
+    transform: (key, raw) -> batch, of `data.fields.make_transform`. raw: rows of a training batch as a feed delivers them.
+    key: the key of the run, from which the step draws its own. scalars: 'loss' and the terms that the method names, means over
+    the whole batch. With `axis_name` the rows are one device's part, and all devices return the same values. ema_decay: of the
+    average of a state that has one.
     """
 
     def step(state: TrainState | AveragedState, raw: dict, key: jax.Array) -> tuple[TrainState | AveragedState, dict]:

@@ -1,14 +1,14 @@
-"""Checkpoints on disk: written whole or not at all, and checked before they are read.
+"""Checkpoints on disk: written atomically, and verified by SHA-256 before they are read.
 
 DIR/STEP/state              the arrays, as orbax writes them
 DIR/STEP/metrics/metrics    JSON: the means over the validation split, {} where there was no validation
 DIR/STEP/digest.json        JSON: name of each file in DIR/STEP -> its SHA-256
-DIR/STEP.unfinished*        a save that goes on or was cut off; DIR/STEP.deleted one that is being removed
+DIR/STEP.unfinished*        a save in progress or interrupted; DIR/STEP.deleted, a removal
 
-A folder gets its bare number last, by one rename, when all of it is written: a process killed at any moment leaves complete
-checkpoints only. Of several processes all write the arrays and the first one does the rest, on a file system that they
-share. The digests are there because orbax does not notice changes of the arrays: of 200 single bits flipped in
-their file, 199 came back as other weights without an error.
+A folder is renamed to its bare number when all of it is written: a process killed at any moment leaves complete checkpoints
+only. With several processes all write the arrays and process 0 the rest, on a shared file system. The digests are there because
+orbax does not detect corrupted arrays: of 200 single bits flipped in their file, 199 came back as other weights without an
+error.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from onet_jax.errors import InputError
 from onet_jax.files import write_json
 from onet_jax.parallel import from_first_process, is_first_process, tell, wait_for_all
 
-NUM_LATEST = 2  # kept: the one before is what is left when the latest is damaged
+NUM_LATEST = 2  # that are kept: the last but one is used when the latest is damaged
 DIGEST, UNFINISHED, DELETED = 'digest.json', '.unfinished', '.deleted'
 
 
@@ -37,13 +37,13 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpointer:
-    """The sound checkpoints of a folder. One that writes also tidies up what was cut off; readers change nothing.
+    """The sound checkpoints of a folder. With `writes` it also removes interrupted saves; otherwise it changes nothing.
 
-    Where several processes write, each makes one and calls `save` and `load` alike.
+    With several processes each makes one, and all call `save` and `load`.
     """
 
     def __init__(self, directory: Path, *, writes: bool):
-        """Prints a line for each damaged checkpoint, which is then left alone. Processes that write find what the first finds.
+        """Finds the sound checkpoints, with `writes` in process 0 for all. Prints a line for each damaged one.
 
         Raises InputError, with the damage of each, where there are checkpoints but none is sound.
         """
@@ -76,7 +76,7 @@ class Checkpointer:
         return self
 
     def __exit__(self, *_) -> None:
-        # After a failed save a thread of orbax may still be writing there; what it leaves goes at the next start.
+        # After a failed save a thread of orbax may still be writing: the next start removes what it leaves.
         self._tidy(ignore_errors=True)
 
     @property
@@ -86,15 +86,15 @@ class Checkpointer:
 
     @property
     def best(self) -> Checkpoint | None:
-        """The sound one with the highest 'score', of equal ones the later; the latest where none was validated, if any."""
+        """The sound one with the highest 'score', of equal ones the later; the latest where none was validated, or None."""
         validated = [c for c in self.checkpoints if c.metrics]
         return max(validated, key=lambda c: (c.metrics['score'], c.step)) if validated else self.latest
 
     def save(self, step: int, state: Any, *, metrics: dict | None = None) -> None:
         """Write a checkpoint, then remove all but it, the one before and the best one.
 
-        A damaged checkpoint of the same step is replaced. Raises OSError where it cannot be written: all that was there
-        before is there still.
+        A damaged checkpoint of the same step is replaced. Raises OSError where it cannot be written; nothing
+        is removed then.
         """
         path, unfinished = self.directory / str(step), self.directory / f'{step}{UNFINISHED}'
         try:
@@ -108,7 +108,7 @@ class Checkpointer:
                 unfinished.rename(path)
             wait_for_all(f'checkpoint {step} is complete')
         except (OSError, ValueError) as error:
-            # tensorstore reports the errors of the system as ValueError.
+            # tensorstore raises errors of the operating system as ValueError.
             if isinstance(error, ValueError) and 'os_error_code' not in str(error):
                 raise
             left = f'step {self.latest.step} is the latest checkpoint, and intact' if self.latest else 'it is the first'
@@ -123,7 +123,7 @@ class Checkpointer:
                 _delete(self.directory / str(other))
 
     def metadata(self, step: int) -> Any:
-        """What orbax knows of a checkpoint: `.metadata` is the tree of shapes and types, of plain dicts and lists."""
+        """The metadata of orbax: its `.metadata` is the tree of shapes and dtypes, of plain dicts and lists."""
         return ocp.metadata(self.directory / str(step))
 
     def load(self, step: int, abstract: Any) -> Any:
@@ -131,7 +131,7 @@ class Checkpointer:
         return ocp.load(self.directory / str(step), abstract)
 
     def _tidy(self, *, ignore_errors: bool = False) -> None:
-        """Remove what interrupted saves and removals have left, so that a full disk is not filled by it."""
+        """Remove what interrupted saves and removals have left on the disk."""
         if self._writes and is_first_process():
             for pattern in (f'[0-9]*{UNFINISHED}*', f'[0-9]*{DELETED}'):
                 for path in self.directory.glob(pattern):
@@ -150,7 +150,7 @@ def digest_files(path: Path) -> dict[str, str]:
 
 
 def find_damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint, beginning with the name of the file; None for a sound one."""
+    """A message, beginning with the file, on what is wrong with a checkpoint; None for a sound one."""
     listing = path / DIGEST
     try:
         items = list(json.loads(listing.read_text()).items())
@@ -168,7 +168,7 @@ def find_damage(path: Path) -> str | None:
 
 
 def describe_differences(stored: Any, like: Any) -> list[str]:
-    """Lines on the arrays that two states do not share or that differ in shape; none where one fits the other.
+    """Lines on the arrays that are in one of two states only, or differ in shape; [] where the states fit.
 
     stored: the tree of `Checkpointer.metadata`; like: the state that is to be restored.
     """
@@ -192,7 +192,7 @@ def _read_metrics(path: Path) -> dict:
 
 
 def _delete(path: Path) -> None:
-    """By a rename first: a removal that is cut off leaves no checkpoint that lacks a part."""
+    """Rename, then remove: an interrupted removal leaves no incomplete checkpoint."""
     doomed = path.with_name(path.name + DELETED)
     path.rename(doomed)
     shutil.rmtree(doomed)
