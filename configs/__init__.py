@@ -22,9 +22,9 @@ def optim(**changes) -> dict:
         'schedule': 'constant',  # 'constant', 'cosine', 'step' or 'exponential', after the warm-up
         'warmup_steps': 0,
         'decay_steps': 100_000,  # of 'step' and 'exponential'
-        'decay_factor': 0.3,  # by which the learning rate is multiplied in decay_steps
-        'clip_norm': 0.0,  # of the gradient of all weights; 0 is off
-        'accumulate_steps': 1,  # batches whose mean gradient makes one update
+        'decay_factor': 0.3,  # of the learning rate in decay_steps
+        'clip_norm': 0.0,  # gradient clipping by global norm; 0 is off
+        'accumulate_steps': 1,  # gradient accumulation: batches of one update
         'ema_decay': 0.0,  # of the exponential moving average of the weights that is validated and used; 0 is off
         **changes,
     }
@@ -35,7 +35,7 @@ def train(**changes) -> dict:
         'num_steps': 300_000,
         'batch_size': 64,  # over all devices
         'backend': 'pmap',  # 'pmap' or 'jit'
-        'dtype': 'float32',  # 'bfloat16': features and products; weights, statistics and loss stay float32
+        'dtype': 'float32',  # 'bfloat16' is mixed precision: weights, statistics and loss stay float32
         'log_every_steps': 10,
         'eval_every_steps': 2000,
         'checkpoint_every_steps': 1000,
@@ -46,7 +46,7 @@ def train(**changes) -> dict:
 def eval_(**changes) -> dict:
     return {
         'batch_size': 10,
-        'split': 'val',  # what is validated on
+        'split': 'val',  # of validation
         'targets': ('volume_points', 'voxels'),  # with 'voxels' validation has the IoU with the 32^3 voxels too
         'threshold': 0.2,
         'sample': False,  # latent codes: samples of the prior, or its mean
@@ -59,19 +59,19 @@ def eval_(**changes) -> dict:
 def mesh(**changes) -> dict:
     return {
         'resolution': 32,  # cells along each edge of the coarsest grid
-        'upsampling_steps': 2,  # how often cells at the surface are halved
+        'upsampling_steps': 2,  # of MISE: how often cells at the surface are halved
         **changes,
     }
 
 
 def experiment(seed: int, **groups: dict) -> ConfigDict:
-    """The locked config; a key whose value is None is not of the variant, and left out."""
+    """The locked config; keys with the value None are left out: the variant has none of them."""
     kept = {name: {key: value for key, value in group.items() if value is not None} for name, group in groups.items()}
     return ConfigDict({'seed': seed, **kept}).lock()
 
 
 def choose(name: str, variants: str, *options: Sequence[str]) -> tuple[str, ...]:
-    """Of each of `options` the word that the comma-separated variants give, '' where they give none.
+    """For each of `options` the word that the comma-separated variants choose, '' for none.
 
     Raises InputError for an unknown word and for two words of one option.
     """

@@ -13,10 +13,10 @@ Published on ShapeNet (13 classes):
     voxels,maps=planes 0.752  0.092             0.905               0.735
     voxels,maps=grid   0.752  0.091             0.912               0.729
 
-With `partial` clouds lack a part of the shape: up to 30 % of its extent along an axis.
+With `partial` clouds lack a part of the shape, up to 30 % of its extent along an axis (shape completion).
 
-The variant `tiny` has small networks for two CPU cores, of which those of planes learn the embedded dataset in eight minutes
-(`points=3000`) to twelve. It sees 300 points, as `onet_points.py:tiny` does (`points=3000` and `points=300` say it otherwise).
+The variant `tiny` has small networks for two CPU cores. With feature planes they learn the embedded dataset in twelve minutes
+from 300 points, the input of `onet_points.py:tiny` too, and in eight from 3,000 (`points=3000`).
 """
 
 from ml_collections import ConfigDict
@@ -54,7 +54,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'cond_size': 32,  # channels of the feature maps
             'encoder_hidden_size': None if voxels else 32,
             'pooling': None if voxels else 'max',  # 'max' or 'mean' of the points in a cell
-            'cell_coordinates': None if voxels else bool(tiny),  # the encoder sees where in its cell a point is
+            'cell_coordinates': None if voxels else bool(tiny),  # the encoder also sees where in its cell a point lies
             'decoder_hidden_size': 128 if tiny else 32,
             'maps': MAPS.get(network, PLANES),
             'plane_resolution': 64,
@@ -63,8 +63,8 @@ def get_config(arg: str = '') -> ConfigDict:
             'grid_resolution': 16 if tiny else 32,
             'unet3d_levels': 2 if tiny else 3,
             'unet3d_size': 16 if tiny else 32,
-            'interpolation': 'linear',  # 'linear' or 'nearest'
-            'align_corners': bool(voxels) or not tiny,  # as official networks sample maps, half a cell off
+            'interpolation': 'linear',  # sampling of the maps, 'linear' or 'nearest'
+            'align_corners': bool(voxels) or not tiny,  # of this sampling; True, half a cell off, in official networks
         }
     num_steps = 1750 if points == 'points=3000' else 3300  # of tiny networks
     return experiment(
@@ -75,10 +75,14 @@ def get_config(arg: str = '') -> ConfigDict:
             'inputs': ('voxels',) if voxels else ('cloud',),
             'targets': ('volume_points',),
             'num_input_points': None if voxels else POINTS.get(points, 300 if tiny else 3000),
-            'noise_std': None if voxels else 0.005,  # of the input points, in units of the longest edge
+            'noise_std': None if voxels else 0.005,  # of the input points (Gaussian), in units of the longest edge
             'partial': None if voxels else bool(partial),  # clouds lack up to 30 % of the shape along an axis
             'num_points_per_step': 1024 if voxels else 2048 if not tiny else 256 if pointconv else 512,
-            'num_near_points': 0 if not tiny else 208 if pointconv else 416,  # nearest to the surface; 0: as drawn
+            'num_near_points': 0
+            if not tiny
+            else 208
+            if pointconv
+            else 416,  # of them the nearest to the surface; 0: as drawn
             'sampling': 'uniform',  # 'uniform', 'equal' or 'surface': how the dataset's points were drawn
             # The embedded dataset, built where no --data_dir is given.
             'families': (),  # () is all of them

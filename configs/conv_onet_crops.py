@@ -3,11 +3,11 @@
     python -m launch.train --config=configs/conv_onet_crops.py --workdir=runs/crops
     python -m launch.reconstruct --workdir=runs/crops --input=scans --output=meshes
 
-It learns from windows of rooms, of which each has 10,000 noisy points, and reconstructs clouds in the units of their files.
+It learns from random windows of rooms of 10,000 noisy points each, and reconstructs point clouds in the units of their files.
 The paper shows buildings of Matterport3D and gives no figures for them.
 
-The embedded dataset are procedural rooms of 4 to 8 objects. The variant `tiny` takes 700 steps, eleven minutes of two free CPU
-cores (docs/results/rooms.md has its scores).
+The embedded dataset consists of procedural rooms of 4 to 8 objects. The variant `tiny` takes 700 steps, eleven minutes of
+two free CPU cores (docs/results/rooms.md has its scores).
 """
 
 from ml_collections import ConfigDict
@@ -30,24 +30,24 @@ def get_config(arg: str = '') -> ConfigDict:
             'encoder_hidden_size': 16 if tiny else 32,
             'decoder_hidden_size': 32,
             'unit_size': cell_size,  # edge of a cell of the feature volume, in units of the longest edge of a room
-            'query_cells': 17 if tiny else 25,  # along an edge of the part of a window that is asked about
-            'num_queries': 256 if tiny else 1024,  # of the labelled points in a window
+            'query_cells': 17 if tiny else 25,  # cells along an edge of the query volume of a window
+            'num_queries': 256 if tiny else 1024,  # query points in the window of a training step
             'unet3d_levels': 2 if tiny else 4,
             'unet3d_size': 8 if tiny else 32,
-            'sin_cos': False,  # coordinates as sines and cosines
-            'interpolation': 'linear',  # 'linear' or 'nearest'
-            'align_corners': not tiny,  # as official networks sample maps, half a cell off
+            'sin_cos': False,  # positional encoding of the coordinates
+            'interpolation': 'linear',  # sampling of the maps, 'linear' or 'nearest'
+            'align_corners': not tiny,  # of this sampling; True, half a cell off, in official networks
         },
         data={
-            'feed': 'resident',  # all labelled points of a room, of which a streamed record has a part
+            'feed': 'resident',  # has all labelled points of a room; a streamed record has a part of them
             'inputs': ('scene',),
             'targets': ('volume_points',),
             'num_input_points': 10_000,
-            'noise_std': 0.005,  # of the input points, in units of the longest edge
-            'cell_size': cell_size,  # what a cell of a scan becomes: that of the network
+            'noise_std': 0.005,  # of the input points (Gaussian), in units of the longest edge
+            'cell_size': cell_size,  # edge to which the cell of a scan is scaled: that of the network
             'scan_cell': 0.0,  # edge of a cell in the unit of a scan; 0 chooses it by the density of the scan
             'num_points_per_step': 16_384 if tiny else 98_304,  # of a room, from which a window is cut
-            'num_near_points': 0,  # nearest to the surface; 0: as drawn
+            'num_near_points': 0,  # of them the nearest to the surface; 0: as drawn
             'sampling': 'surface',  # 'uniform', 'equal' or 'surface': how the dataset's points were drawn
             # The embedded dataset, built where no --data_dir is given.
             'families': ('rooms_04', 'rooms_05', 'rooms_06', 'rooms_07', 'rooms_08'),

@@ -12,7 +12,7 @@ Published on synthetic rooms of ShapeNet furniture (5 classes):
     grid64             0.849  0.042             0.915               0.964
     maps=all           0.816  0.044             0.905               0.952
 
-The embedded dataset are procedural rooms of 4 to 8 objects. The variant `tiny` has small networks for two CPU cores.
+The embedded dataset consists of procedural rooms of 4 to 8 objects. The variant `tiny` has small networks for two CPU cores.
 """
 
 from ml_collections import ConfigDict
@@ -54,7 +54,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'cond_size': 32,  # channels of the feature maps
             'encoder_hidden_size': 32,
             'pooling': 'max',  # 'max' or 'mean' of the points in a cell
-            'cell_coordinates': bool(tiny),  # the encoder sees where in its cell a point is
+            'cell_coordinates': bool(tiny),  # the encoder also sees where in its cell a point lies
             'decoder_hidden_size': 128 if tiny else 32,
             'maps': maps,
             'plane_resolution': 64 if tiny else 128,
@@ -63,8 +63,8 @@ def get_config(arg: str = '') -> ConfigDict:
             'grid_resolution': 64 if grid64 else 32,
             'unet3d_levels': 4 if grid64 else 2 if tiny else 3,
             'unet3d_size': 16 if tiny else 32,
-            'interpolation': 'linear',  # 'linear' or 'nearest'
-            'align_corners': not tiny,  # as official networks sample maps, half a cell off
+            'interpolation': 'linear',  # sampling of the maps, 'linear' or 'nearest'
+            'align_corners': not tiny,  # of this sampling; True, half a cell off, in official networks
         }
     return experiment(
         seed=0,
@@ -74,10 +74,14 @@ def get_config(arg: str = '') -> ConfigDict:
             'inputs': ('cloud',),
             'targets': ('volume_points',),
             'num_input_points': 10_000,
-            'noise_std': 0.005,  # of the input points, in units of the longest edge
+            'noise_std': 0.005,  # of the input points (Gaussian), in units of the longest edge
             'partial': False,  # clouds lack up to 30 % of the room along an axis
             'num_points_per_step': 2048 if not tiny else 256 if pointconv else 512,
-            'num_near_points': 0 if not tiny else 208 if pointconv else 416,  # nearest to the surface; 0: as drawn
+            'num_near_points': 0
+            if not tiny
+            else 208
+            if pointconv
+            else 416,  # of them the nearest to the surface; 0: as drawn
             'sampling': 'uniform',  # 'uniform', 'equal' or 'surface': how the dataset's points were drawn
             # The embedded dataset, built where no --data_dir is given.
             'families': ('rooms_04', 'rooms_05', 'rooms_06', 'rooms_07', 'rooms_08'),

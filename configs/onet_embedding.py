@@ -1,11 +1,11 @@
-"""Representation power (paper, section 4.1): each training shape is a learned code of 512 numbers, and reconstructed.
+"""Representation power (paper, section 4.1): each training shape has a learned code of 512 numbers (auto-decoding).
 
     python -m launch.train --config=configs/onet_embedding.py --workdir=runs/embedding
     python -m launch.evaluate --workdir=runs/embedding --split=train
 
-What is trained on is what is measured: can the network represent these shapes at all? Published: IoU about 0.89 on the 4,746
-chairs of ShapeNet's training split with 6 million parameters, at any resolution. The code of a shape that the network has
-not seen is fitted to its labelled points: `launch.evaluate --split=test`, or for your own meshes
+It is evaluated on the training shapes: can the network represent them at all? Published: IoU about 0.89 on the 4,746 chairs of
+ShapeNet's training split with 6 million parameters, at any resolution. The code of an unseen shape is fitted to its labelled
+points: `launch.evaluate --split=test`, or for your own meshes
 
     python -m launch.reconstruct --workdir=runs/embedding --input=mesh.ply --output=meshes
 
@@ -32,16 +32,16 @@ def get_config(arg: str = '') -> ConfigDict:
             'code_std': 0.01 if tiny else 1.0,  # of the codes before training
             'decoder_hidden_size': 64 if tiny else 256,
             'latent_size': 0,  # of the VAE; 0 is none
-            'free_bits': 0.0,  # nats of KL for each latent number that cost nothing; 0 is off
+            'free_bits': 0.0,  # nats of KL divergence of each latent dimension that cost nothing; 0 is off
             'leaky': False,  # leaky ReLUs in the decoder and in the encoder of the VAE
         },
         data={
             'feed': 'resident' if tiny else 'tfds',  # 'resident': all in device memory, without TensorFlow
             'inputs': ('index',),
             'targets': ('volume_points',),
-            # Many shapes with few points each, so that every code is often visited, and none has to forget where it began.
+            # Few points of many shapes in a batch, so that every code is updated often, even one that starts far off.
             'num_points_per_step': 64 if tiny else 1024,
-            'num_near_points': 52 if tiny else 0,  # nearest to the surface; 0: as drawn
+            'num_near_points': 52 if tiny else 0,  # of them the nearest to the surface; 0: as drawn
             'sampling': 'uniform',  # 'uniform', 'equal' or 'surface': how the dataset's points were drawn
             # The embedded dataset, built where no --data_dir is given.
             'families': (),  # () is all of them

@@ -11,7 +11,7 @@ The variant `tiny` learns the embedded dataset in about two and a half minutes o
 From 3,000 points (`points=3000`) Peng et al. (ECCV 2020) report IoU 0.761, Chamfer-L1 0.087, normal consistency 0.891.
 The other variants are the paper's ablations (section 4.6), and combine with `tiny`: how training points are drawn
 (`uniform`, 64 of them, as many inside as outside, or half of them near the surface) and a decoder without residual blocks
-or without conditional batch normalisation.
+(`noresnet`) or without conditional batch normalisation (`nocbn`).
 """
 
 from ml_collections import ConfigDict
@@ -37,7 +37,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'encoder_hidden_size': 48 if tiny else 512,
             'decoder_hidden_size': 64 if tiny else 256,
             'latent_size': 0,  # of the VAE; 0 is none
-            'free_bits': 0.0,  # nats of KL for each latent number that cost nothing; 0 is off
+            'free_bits': 0.0,  # nats of KL divergence of each latent dimension that cost nothing; 0 is off
             'leaky': False,  # leaky ReLUs in the decoder and in the encoder of the VAE
         },
         data={
@@ -45,10 +45,10 @@ def get_config(arg: str = '') -> ConfigDict:
             'inputs': ('cloud',),
             'targets': ('volume_points',),
             'num_input_points': POINTS.get(points, 300),
-            'noise_std': 0.005,  # of the input points, in units of the longest edge
+            'noise_std': 0.005,  # of the input points (Gaussian), in units of the longest edge
             'partial': False,  # clouds lack up to 30 % of the shape along an axis
             'num_points_per_step': 64 if sampling == 'sampling=uniform64' else 256 if tiny else 2048,
-            'num_near_points': 208 if tiny and not sampling else 0,  # nearest to the surface; 0: as drawn
+            'num_near_points': 208 if tiny and not sampling else 0,  # of them the nearest to the surface; 0: as drawn
             'sampling': sampling.removeprefix('sampling=').removesuffix('64') or 'uniform',  # of the dataset's points
             # The embedded dataset, built where no --data_dir is given.
             'families': (),  # () is all of them

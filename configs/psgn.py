@@ -1,4 +1,4 @@
-"""PSGN (Fan et al., CVPR 2017), as Occupancy Networks are compared with it: 1,024 points from one picture or 300 points.
+"""PSGN (Fan et al., CVPR 2017), a baseline of the paper: a set of 1,024 points from one picture or 300 points.
 
     python -m launch.train --config=configs/psgn.py --workdir=runs/psgn
     python -m launch.evaluate --workdir=runs/psgn
@@ -9,7 +9,7 @@ Published on ShapeNet (13 classes), in the tables of Occupancy Networks; a set o
     (images)  0.215
     points    0.144
 
-`2branch` has the encoder and the decoder of the paper itself, of pictures of 192 px on white. The variant `tiny` has small
+`2branch` has the encoder and the decoder of Fan et al., for pictures of 192 px on white. The variant `tiny` has small
 networks, for two CPU cores.
 """
 
@@ -51,15 +51,15 @@ def get_config(arg: str = '') -> ConfigDict:
             'feed': 'resident' if tiny else 'tfds',  # 'resident': all in device memory, without TensorFlow
             'inputs': ('cloud',) if points else ('image',),
             'targets': ('surface_samples',),
-            'num_target_points': 1024,  # surface samples that a prediction is held against in training
+            'num_target_points': 1024,  # surface samples of a shape in the loss
             'num_input_points': 300 if points else None,
-            'noise_std': 0.005 if points else None,  # of the input points, in units of the longest edge
+            'noise_std': 0.005 if points else None,  # of the input points (Gaussian), in units of the longest edge
             'partial': False if points else None,  # clouds lack up to 30 % of the shape along an axis
             'image_size': None if points else 192 if branches else 64 if tiny else 224,  # px
             'augment': None if points else False,  # train on random square crops of 75 to 100 % of the area of a view
             'sampling': 'uniform',  # of the dataset's points
             # The embedded dataset, built where no --data_dir is given.
-            'families': (),  # all of them
+            'families': (),  # () is all of them
             'num_shapes_per_family': 80 if tiny else 100,
             'num_points': 16_384 if tiny else 100_000,
             'num_views': 0 if points else 24,

@@ -1,4 +1,4 @@
-"""3D-R2N2 (Choy et al., ECCV 2016), as Occupancy Networks are compared with it: 32^3 voxels from one picture or 300 points.
+"""3D-R2N2 (Choy et al., ECCV 2016), a baseline of the paper: 32^3 voxels from one picture or 300 points.
 
     python -m launch.train --config=configs/r2n2.py --workdir=runs/r2n2
     python -m launch.evaluate --workdir=runs/r2n2
@@ -10,7 +10,7 @@ Published on ShapeNet (13 classes), in the tables of Occupancy Networks:
     points    0.565  0.169             0.719
 
 The official code evaluates IoU at the threshold 0.4 and, whatever its config says, makes meshes at 0.5: `launch.evaluate
---threshold=0.5` does the latter. `encoder=r2n2_simple` and `encoder=r2n2_resnet` are the encoders of the paper itself, of
+--threshold=0.5` does the latter. `encoder=r2n2_simple` and `encoder=r2n2_resnet` are the encoders of Choy et al., for
 pictures of 127 px. The variant `tiny` has small networks, for two CPU cores.
 """
 
@@ -41,13 +41,13 @@ def get_config(arg: str = '') -> ConfigDict:
             'inputs': ('cloud',) if points else ('image',),
             'targets': ('voxels',),
             'num_input_points': 300 if points else None,
-            'noise_std': 0.005 if points else None,  # of the input points, in units of the longest edge
+            'noise_std': 0.005 if points else None,  # of the input points (Gaussian), in units of the longest edge
             'partial': False if points else None,  # clouds lack up to 30 % of the shape along an axis
             'image_size': None if points else 127 if own else 64 if tiny else 224,  # px
             'augment': None if points else False,  # train on random square crops of 75 to 100 % of the area of a view
             'sampling': 'uniform',  # of the dataset's points
             # The embedded dataset, built where no --data_dir is given.
-            'families': (),  # all of them
+            'families': (),  # () is all of them
             'num_shapes_per_family': 80 if tiny else 100,
             'num_points': 16_384 if tiny else 100_000,
             'num_views': 0 if points else 24,
@@ -61,8 +61,8 @@ def get_config(arg: str = '') -> ConfigDict:
         )
         if tiny
         else train(
-            encoder_init=None if points or own else ''
-        ),  # ResNet of torchvision or timm to start from; '' is none
+            encoder_init=None if points or own else '',  # ResNet of torchvision or timm to start from; '' is none
+        ),
         eval=eval_(threshold=0.4, sample=None),
         mesh={},  # predictions are voxels
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 from onet_jax.errors import InputError
 
 if platform.libc_ver()[0] == 'glibc':
-    # XLA allocates its temporaries anew at every step, and glibc by default returns each large block to the system and
-    # takes it back page by page: a fifth of a small network's training time. Works only before the first library that
-    # allocates is loaded, hence above the imports. M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of <malloc.h>.
+    # XLA allocates its temporaries anew in every step, and by default glibc returns each large block to the system: the page
+    # faults take a fifth of a small network's training time. Works only before a library that allocates is loaded, hence above
+    # the imports. M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of <malloc.h>.
     for option, value in ((-8, 1), (-3, 2_000_000_000), (-1, 2_000_000_000)):
         ctypes.CDLL(None).mallopt(option, value)
 
@@ -23,7 +23,7 @@ os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE / 'compiled'))
 
 TRACEBACK = flags.DEFINE_bool('traceback', False, 'Show the full traceback of an error.')
 
-# What wrong input raises; anything else, as a ValueError of JAX, is a defect of the program and keeps its traceback.
+# What wrong input raises; anything else, such as a ValueError of JAX, is a bug and keeps its traceback.
 INPUT_ERRORS = (InputError, OSError, FloatingPointError, ModuleNotFoundError)
 
 

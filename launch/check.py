@@ -1,8 +1,8 @@
 """Validate a dataset: python -m launch.check --data_dir=D.
 
-Reads every shape and holds its columns against each other: ranges, labels against their neighbours, surface and normals,
+Reads every shape and checks its columns against each other: ranges, labels against those of neighbours, surface and normals,
 voxels, silhouettes and depth against cameras. Prints a table, what is unusual, and every bad example with its fault; exit
-code 1 where there is one. --picture=F.png draws a shape of each category as it is stored.
+code 1 where there is a bad example. --picture=F.png draws a shape of each category as it is stored.
 """
 
 import sys

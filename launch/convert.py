@@ -1,7 +1,7 @@
 """A workdir from an official checkpoint: python -m launch.convert --checkpoint=F.pt --config=configs/X.py --workdir=W.
 
-Reads the `.pt` files of the official implementation (and `.safetensors`) without torch and without running anything that is
-in them. `launch.reconstruct`, `launch.evaluate`, `launch.sample` and `launch.train` go on from the workdir.
+Reads the `.pt` files of the official implementation (and `.safetensors`) without torch, and without running code in them.
+`launch.reconstruct`, `launch.evaluate`, `launch.sample` and `launch.train` take the workdir.
 """
 
 from absl import flags

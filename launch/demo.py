@@ -1,7 +1,7 @@
-"""The whole road in one command: python -m launch.demo [--output=demo].
+"""Demo: dataset, training, evaluation and meshes in one command: python -m launch.demo [--output=demo].
 
-Builds an embedded dataset (cached), trains configs/conv_onet.py:tiny, features on planes, and for about as long
-configs/onet_points.py:tiny, one code, evaluates both on held-out shapes and writes meshes, a contact sheet, a page to turn
+Builds an embedded dataset (cached), trains configs/conv_onet.py:tiny (feature planes) and, for about as long,
+configs/onet_points.py:tiny (one code), evaluates both on held-out shapes, and writes meshes, a contact sheet, a page that shows
 them in 3D, and metrics.json. Four to seven minutes on two CPU cores, a quarter of an hour on slow ones.
 """
 

@@ -1,4 +1,4 @@
-"""What this machine has, and why a GPU is not used: python -m launch.doctor.
+"""Diagnose this machine, above all why a GPU is not used: python -m launch.doctor.
 
 Prints versions, devices, precision, memory and caches. Exit code 1 where something is broken; a GPU that is absent or
 switched off is not.

@@ -3,7 +3,7 @@
 Writes W/evaluation/SPLIT/: rows.csv (each shape), table.csv and table.md (means of the classes, on ShapeNet beside the
 published numbers) and protocol.json, and prints the table.
 
-    --calibrate     first chooses the threshold on the validation split; the checkpoint keeps it, also for launch.reconstruct
+    --calibrate     first chooses the threshold on the validation split, for launch.reconstruct too
     --threshold=T   evaluates at this threshold, whatever config and calibration say
     --inputs        scores the inputs themselves, the paper's row "Input", into W/evaluation/SPLIT_inputs
 """

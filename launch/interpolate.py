@@ -1,9 +1,8 @@
-"""The way from one shape to another: python -m launch.interpolate --workdir=W --output=DIR --start=A --end=B.
+"""Interpolation between two shapes: python -m launch.interpolate --workdir=W --output=DIR --start=A --end=B.
 
 A and B are, for a model with a latent code, numbers of samples (those of launch.sample with the same seed) or shapes of
-the dataset as CATEGORY/NAME; for another model, files of what it takes as its input (see launch.reconstruct). Its code
-moves linearly from A to B. Writes DIR/000.ply, ... in object coordinates, DIR/strip.png, all steps side by side, and
-DIR/strip.gif, forth and back.
+the dataset as CATEGORY/NAME; for another model, input files (see launch.reconstruct). The interpolation is linear in the code.
+Writes DIR/000.ply, ... in object coordinates, DIR/strip.png, all steps side by side, and the animation DIR/strip.gif.
 """
 
 from absl import flags

@@ -1,8 +1,8 @@
-"""A mesh moved onto the surface of its network: python -m launch.refine --workdir=W --mesh=M --input=X --output=O.
+"""Mesh refinement by gradients of the network: python -m launch.refine --workdir=W --mesh=M --input=X --output=O.
 
-Any mesh file (ply, obj, off, stl, glb) in the frame of the input X from which the network of W predicts the field: what
-`launch.reconstruct` writes, or the same after a visit to another program. With --simplify_faces it gets fewer faces first
-(paper, section 3.3); then random points of the faces are pulled to the level set and the faces turned along its gradient.
+M is any mesh file (ply, obj, off, stl, glb) in the frame of X, the input that it was reconstructed from: an output of
+`launch.reconstruct`, perhaps edited in another program. With --simplify_faces it is simplified first (paper, section 3.3); then
+its vertices are moved so that random points of the faces lie on the level set, and face normals along the gradient.
 """
 
 from absl import flags

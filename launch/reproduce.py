@@ -2,7 +2,7 @@
 
 TABLE is single_image, completion, local_features, super_resolution, representation, generation, ablation_sampling,
 ablation_architecture, or all. Without --data_dir the embedded datasets are used. --tiny is for two CPU cores: small
-networks, and ablations of completion instead of single images. What is trained already is not trained again.
+networks, and the ablations on completion instead of single images. What is trained already is not trained again.
 """
 
 import importlib

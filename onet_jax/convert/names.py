@@ -1,4 +1,4 @@
-"""Official names of weights, where they differ from the names of the modules here: one table for each family of code."""
+"""Tables of the official names of weights, where those differ from the names of the modules here."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -9,13 +9,11 @@ from onet_jax.errors import InputError
 
 
 class Layout(NamedTuple):
-    """How the official code names and stores what a module here calls otherwise."""
+    """How the official code names the weights of a module and stores its linear layers. Patterns are regular expressions."""
 
-    linear: str = (
-        '.*'  # the layers (a pattern of their names) that are linear there; others are convolutions of width 1
-    )
+    linear: str = '.*'  # our names of the layers that are linear there too; the others are convolutions of width 1
     renames: tuple[tuple[str, str], ...] = ()  # (pattern, replacement) of the path below the module
-    square: str = ''  # those (a pattern of their official names) that are convolutions of 1 x 1
+    square: str = ''  # official names of the layers that are convolutions of 1 x 1
 
 
 PLAIN, POINTWISE = Layout(), Layout(linear='fc_z|fc_c')
@@ -64,7 +62,7 @@ FAMILIES = {
 
 
 def layouts_of(config: ConfigDict, legacy: bool) -> dict[str, Layout]:
-    """The layout of each module of the network of a config. Raises InputError for one that no official file is of."""
+    """The layout of each module of the network of a config. Raises InputError for a network that the official code lacks."""
     for key, official in (('align_corners', True), ('cell_coordinates', False)):
         if config.model.get(key, official) != official:
             raise InputError(f'config.model.{key}: expected {official}, as in official networks, found {not official}')
@@ -78,10 +76,10 @@ def layouts_of(config: ConfigDict, legacy: bool) -> dict[str, Layout]:
 
 
 def is_legacy(names: Iterable[str]) -> bool:
-    """Whether the weights have the names that conditional batch normalisation had first."""
+    """Whether the weights have the older names of conditional batch normalisation."""
     return any(name.endswith('.fc_gamma.weight') for name in names)
 
 
 def legacy_layout(layout: Layout) -> Layout:
-    """Conditional batch normalisation had linear layers of other names first (option `legacy`); the same maths."""
+    """The older layout of conditional batch normalisation (official option `legacy`): linear layers with other names."""
     return Layout(f'{layout.linear}|conv_gamma|conv_beta', (*layout.renames, (r'conv_(gamma|beta)\.', r'fc_\1.')))

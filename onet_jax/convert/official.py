@@ -1,8 +1,8 @@
 """Weights of the official PyTorch implementations to the variables of this package, and back.
 
 Sub-modules here carry the official names, so that a weight converts by rule: ('decoder', 'block0', 'fc_0', 'kernel') is
-`decoder.block0.fc_0.weight`. What differs stands in `names.py`. Both directions walk the tree of variables that the config
-calls for, so that no weight can be missed, left over or of another shape. `params` are all variables of a network.
+`decoder.block0.fc_0.weight`. Exceptions are in `names.py`. Both directions walk the tree of variables of the config, so that no
+weight can be missing, left over or of another shape. `params` are all variables of a network.
 """
 
 import re
@@ -24,7 +24,7 @@ ADAM = {'betas': (0.9, 0.999), 'eps': 1e-8, 'weight_decay': 0, 'amsgrad': False}
 
 
 class Entry(NamedTuple):
-    """One weight: where it lies here and how the official code stores it."""
+    """One weight: its path here, and how the official code stores it."""
 
     path: tuple[str, ...]  # ('params', 'decoder', 'fc_p', 'kernel')
     name: str  # 'decoder.fc_p.weight'
@@ -33,11 +33,10 @@ class Entry(NamedTuple):
 
 
 def split_checkpoint(stored: object) -> tuple[dict[str, np.ndarray], dict]:
-    """What a file holds: the weights by name, and everything else by name ('optimizer', 'it', ...).
+    """The content of a file -> the weights by name, and everything else by name ('optimizer', 'it', ...).
 
-    The weights are those under 'model' (official) or 'state_dict', or the file holds nothing else; the prefix 'module.' that
-    torch's DataParallel puts before all names is taken off. Raises InputError for anything else and for weights that are
-    not finite.
+    The weights are under 'model' (official) or 'state_dict', or are all that the file holds. The prefix 'module.' of torch's
+    DataParallel is removed. Raises InputError for anything else, and for weights that are not finite.
     """
     weights, rest = stored, {}
     for key in ('model', 'state_dict'):
@@ -72,10 +71,10 @@ def to_state_dict(params: dict, config: ConfigDict, *, legacy: bool = False, num
 
 
 def from_adam(optimizer: object, state: Mapping[str, np.ndarray], opt_state, shapes: dict, config: ConfigDict):
-    """The official optimiser's state in the place of the fresh `opt_state` of `optim.make_optimizer` for Adam.
+    """`opt_state`, a fresh one of `optim.make_optimizer` for Adam, with the moments and the count of the official optimiser.
 
     optimizer: `state_dict()` of torch.optim.Adam, in which weights have numbers (or, from old versions of torch, any keys);
-    those of its group stand in the order of the weights in `state`. Raises InputError for another optimiser or other
+    those of its group are in the order of the weights in `state`. Raises InputError for another optimiser or other
     settings than those of `config.optim`, and as `from_state_dict`.
     """
     how = 'or convert without the optimiser: --nooptimizer'
@@ -112,7 +111,7 @@ def from_adam(optimizer: object, state: Mapping[str, np.ndarray], opt_state, sha
 
 
 def init_trunk(params: dict, state: Mapping[str, np.ndarray], config: ConfigDict) -> dict:
-    """`params` with the trunk of the image encoder taken from a ResNet of torchvision or timm, its classifier left out.
+    """`params` with the trunk of the image encoder from `state`, the weights of a ResNet of torchvision or timm.
 
     Raises InputError for another encoder, and as `from_state_dict`.
     """
@@ -128,12 +127,12 @@ def init_trunk(params: dict, state: Mapping[str, np.ndarray], config: ConfigDict
 
 
 def variable_shapes(method: Method, config: ConfigDict) -> dict:
-    """The variables of a method as shapes; nothing is computed."""
+    """The variables of a method as shapes and dtypes (`jax.eval_shape`)."""
     return jax.eval_shape(method.init, jax.random.key(0), example_batch(config.data))
 
 
 def _entries(tree: dict, layouts: dict[str, Layout]) -> Iterator[tuple[Entry, object]]:
-    """Every leaf of a tree of variables or of their shapes, with its entry."""
+    """Every leaf of a tree of variables, or of their shapes, with its entry."""
     for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
         path = tuple(key.key for key in keys)
         module, *layers, kind = path[1:]

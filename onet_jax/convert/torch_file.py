@@ -1,12 +1,12 @@
-"""PyTorch files to numpy arrays, without torch and without running what a pickle asks for. Needs numpy only.
+"""Reading PyTorch files (pickle and safetensors) without torch, and without running code in them. Needs numpy only.
 
 Three formats, told apart by their first bytes:
 zip          torch >= 1.6: NAME/data.pkl is the object, NAME/data/KEY a storage, NAME/byteorder 'little'
 legacy       before: pickles of magic number, version, system, object and storage keys, then count and bytes of each storage
 safetensors  length of the header, the header in JSON, then the bytes of all tensors
 
-A pickle is a program. The few functions that a checkpoint of tensors names are replaced by those at the end of this file,
-and all others are refused. A storage is a flat array [n]; a tensor is a view of one, with offset and strides in elements.
+A pickle is a program. The few functions that a checkpoint of tensors calls are replaced by those at the end of this file; all
+others are refused. A storage is a flat array [n]; a tensor is a view of one, with offset and strides in elements.
 """
 
 import io
@@ -30,7 +30,9 @@ from onet_jax.errors import InputError
 MAGIC_NUMBER, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 MAX_PICKLE = 2**24  # bytes; 421 tensors take 42 kB
 MAX_REPEATED = 2**24  # elements of a tensor that is larger than its storage, as after torch's `expand`
-MAX_RATIO = 100  # of all storages to their file; zeros compress 1000 : 1, the weights of a network hardly at all
+MAX_RATIO = (
+    100  # of all storages to their file (zip bombs); zeros compress 1000 : 1, the weights of a network hardly at all
+)
 
 # Type, its name in the module torch (of its storage if there is one), its name in safetensors.
 DTYPES = tuple(
@@ -45,13 +47,13 @@ DTYPES = tuple(
 )  # fmt: skip
 SAFETENSORS = {short: dtype for dtype, _, short in DTYPES}
 SCALARS = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'b1')
-# All that a pickle of tensors is made of; those that make objects of a class are not among them.
+# The opcodes that a pickle of tensors needs; those that instantiate a class are not among them.
 OPCODES = (
     'PROTO FRAME MARK STOP NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINBYTES '
     'SHORT_BINBYTES EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT BINGET LONG_BINGET BINPUT '
     'LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL BINPERSID'
 )
-# What pickle, zipfile, json and struct raise for bytes that were cut off or flipped: a pickle stumbles anywhere.
+# What pickle, zipfile, json and struct raise for truncated or corrupted bytes.
 DAMAGED = (
     pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, TypeError, AttributeError,
     LookupError, OverflowError, MemoryError, RuntimeError,
@@ -63,8 +65,8 @@ def read_torch_file(path: str | Path) -> Any:
 
     Arrays have the shape and dtype of their tensor (bfloat16 is that of ml_dtypes) and share memory where tensors did.
 
-    Raises FileNotFoundError without the file; ValueError, naming it, when it is damaged, is of another kind, was written on
-    a big-endian machine or holds a pickle that needs anything but tensors, containers, numbers and strings.
+    Raises FileNotFoundError; InputError, with the path, for a file that is damaged, is of another kind, was written on a
+    big-endian machine, or holds a pickle of anything but tensors, containers, numbers and strings.
     """
     path = Path(path)
     if not path.is_file():
@@ -95,7 +97,7 @@ class _RefusedError(ValueError):
 
 def _expect(right: bool, expected: str, found: Any, advice: str = 'download it again') -> None:
     if not right:
-        # A list may hold itself twice over, fifty levels deep: no value of a pickle is printed in full.
+        # A nested list can have 2^50 elements in a few bytes: no value of a pickle is printed in full.
         raise _RefusedError(expected[:300], (found if type(found) is str else reprlib.repr(found))[:300], advice)
 
 
@@ -109,7 +111,7 @@ def _read_zip(content: bytes) -> Any:
     room = MAX_RATIO * len(content)
 
     def read(name: str, num_bytes: int | None = None) -> bytes:
-        """A member of exactly `num_bytes` bytes, or of a moderate number. The declared sizes are judged before reading."""
+        """A member of `num_bytes` bytes, or of at most `MAX_PICKLE`. The declared sizes are checked before it is read."""
         nonlocal room
         info = archive.getinfo(name)
         size, stored = info.file_size, info.compress_type == zipfile.ZIP_STORED
@@ -134,7 +136,7 @@ def _read_legacy(content: bytes) -> Any:
     room = len(content)
 
     def reserve(key: str, num_bytes: int) -> memoryview:
-        """Room for a storage, whose bytes come after the object."""
+        """A buffer for a storage, whose bytes come after the object."""
         nonlocal room
         _expect(num_bytes <= room, f'at most {room} bytes in storage {key!a}', num_bytes)
         room -= num_bytes
@@ -184,7 +186,7 @@ def _read_safetensors(content: bytes) -> dict[str, np.ndarray]:
 
 
 class _Unpickler(pickle._Unpickler):
-    """An unpickler of few opcodes and globals.
+    """A restricted unpickler: few opcodes, few globals.
 
     It extends the one in Python, because that in C sizes its memo by the index it reads (a flipped bit: 34 GB), overflows
     the stack when it hashes a deep tuple, and lets BUILD set attributes of whatever object or function it meets.
@@ -216,7 +218,7 @@ class _Unpickler(pickle._Unpickler):
         return storage
 
     def load_build(self) -> None:
-        """State of an object: attributes of a dict (`_metadata` of a state_dict) are dropped, those of a dtype checked."""
+        """BUILD: the attributes of a dict (`_metadata` of a state_dict) are dropped, those of a dtype checked."""
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, np.dtype):
             _expect(state[1] in ('<', '|'), 'little-endian numbers', state[1], 'save it again on another machine')
@@ -260,8 +262,8 @@ def _check_naturals(*numbers: Any) -> None:
     _expect(right, 'sizes, strides and offsets from 0 to 2^63 and at most 64 axes', numbers[:9])
 
 
-# What a pickle may call. Each checks its arguments, keeps no state and makes nothing larger than they are, lest a short
-# pickle with a million calls fill the memory.
+# The functions that a pickle may call. Each checks its arguments, keeps no state, and makes nothing larger than them, so that a
+# short pickle with a million calls cannot fill the memory.
 
 
 def _tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, dtype: np.dtype | None = None) -> np.ndarray:
@@ -287,7 +289,7 @@ def _tensor_v2(storage, offset, size, stride, requires_grad, hooks, metadata=Non
 
 
 def _tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None) -> np.ndarray:
-    """Of a dtype without a storage class of its own: the storage is of bytes."""
+    """A tensor of a dtype that has no storage class: its storage is of bytes."""
     _expect(not metadata, 'a plain tensor', 'a conjugated or negated view', 'save its clone()')
     return _tensor(storage, offset, size, stride, dtype)
 

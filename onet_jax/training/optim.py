@@ -48,11 +48,11 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
 
 
 def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
-    """Learning rate schedule: number of steps done -> learning rate of the next one. Raises InputError.
+    """Learning rate schedule: number of steps done -> learning rate of the next one.
 
     A linear warm-up over the first `warmup_steps`, from zero to `learning_rate`. Then `schedule`: 'constant', as in the paper
     (learning_rate 1e-4); 'cosine' decay to zero at `num_steps`; or decay by `decay_factor` in `decay_steps`, either at their
-    end ('step') or continuously ('exponential').
+    end ('step') or continuously ('exponential'). Raises InputError for values out of range.
     """
     optim = config.optim
     rate, warmup_steps = optim.learning_rate, optim.warmup_steps
