@@ -1,15 +1,15 @@
-"""MISE and marching cubes for a batch of fields, compiled: isosurface extraction of many shapes at once on an accelerator.
+"""MISE and marching cubes as compiled programs: isosurface extraction of a batch of shapes on an accelerator.
 
-It shares little with `mise.py` and `extract.py`, for compiled programs have arrays of fixed size: MISE is one loop of rounds
-over masks of the whole lattice, where the host keeps lists of points. Lists come from stream compaction: the prefix sum of a
-mask says how many marks there are up to each place, so the j-th mark is where the sum reaches j, a search in a sorted list.
+Compiled programs have arrays of fixed size. So MISE works on masks of the whole lattice, where `mise.py` on the host has lists
+of points. A mask becomes a list by stream compaction: its j-th True is where the prefix sum of the mask reaches j, which is
+found by binary search.
 
-A batch of fields is one pytree that can be called, e.g. jax.tree_util.Partial(f, codes): its arrays have a leading axis B,
-and row b of all of them is the field of shape b, [T, 3] object coordinates -> [T]. Values are float32, as is the level.
+A batch of fields is one callable pytree, e.g. jax.tree_util.Partial(f, codes): its arrays have a leading axis B, and row b of
+all of them is the field of shape b, [T, 3] object coordinates -> [T]. Values and level are float32.
 
-B shapes, R finest cells along an axis, T query points, N vertices, F faces. XLA plans 17 bytes for each of the B (R + 1)^3
-points in MISE, 2.3 GB at B = 64 and R = 128, and 40 for each point of one shape in marching cubes. B (R + 1)^3 has to stay
-below 2^31.
+B shapes, R finest cells along an axis, T query points, N vertices or points, F faces. XLA plans 17 bytes for each of the
+B (R + 1)^3 points in MISE (2.3 GB at B = 64 and R = 128), and 40 for each point of one shape in marching cubes. B (R + 1)^3 has
+to be below 2^31.
 """
 
 from collections.abc import Callable
@@ -27,21 +27,21 @@ from onet_jax.geometry.field import bucket_size, checked_call
 from onet_jax.geometry.grid import CORNERS, any_of_eight, finest_cells, lattice_to_world, world_to_lattice
 from onet_jax.geometry.marching_cubes_cases import BITS, FACES, MIN_SHARE, NUM_FACES
 
-# Points of one evaluation: enough to fill an accelerator, few beside the points of a shape and a round.
+# Points of one evaluation: enough to fill an accelerator, few compared with those of a shape in a round.
 MISE_CHUNK = 8192
 PAD_VALUE = -1e30  # around the box: a surface that reaches the box is closed there
 
 
 class Grids(NamedTuple):
-    """Values on the finest lattices of B shapes and what they cost."""
+    """Values on the finest lattices of B shapes, and their cost."""
 
     values: jax.Array  # [B, R + 1, R + 1, R + 1]; unqueried points hold the value of a known neighbour
-    queried: jax.Array  # [B] int32, points
-    non_finite: jax.Array  # [B] int32, points at which the field was not finite; they hold -inf
+    queried: jax.Array  # [B] int32, number of points at which the field was evaluated
+    non_finite: jax.Array  # [B] int32, number of points at which it was not finite; they hold -inf
 
 
 class Triangles(NamedTuple):
-    """A surface in arrays of fixed size, zeros behind its end. It is complete where neither number exceeds its array."""
+    """A surface in arrays of fixed size, padded with zeros. It is complete unless a number exceeds the size of its array."""
 
     vertices: jax.Array  # [capacity, 3] object coordinates
     faces: jax.Array  # [2 capacity, 3] int32, counterclockwise seen from outside
@@ -58,12 +58,12 @@ def extract_meshes(
     threshold: float = 0.2,
     seeds: np.ndarray | None = None,
 ) -> list[trimesh.Trimesh]:
-    """The surfaces on which sigmoid(field) equals `threshold`, one for each of the B shapes; `extract_mesh` for a batch.
+    """`extract.extract_mesh` for a batch: the B surfaces on which sigmoid(field) equals `threshold`.
 
-    seeds: [B, N, 3], points near each surface, as there. Meshes are closed, oriented outwards and in object coordinates; one
-    has no vertices where nothing is inside. As there, upsampling_steps = 0 means a dense grid of `resolution` points, not
-    cells. Capacities are powers of two, so that few programs are compiled: the first is a guess, the second, if that is too
-    small, is what the counts ask for.
+    seeds: [B, N, 3], points near each surface. Meshes are closed, oriented outwards and in object coordinates; a mesh has no
+    vertices where nothing is inside. upsampling_steps = 0 means a dense grid of `resolution` points, not cells. Sizes of arrays
+    are powers of two, so that few programs are compiled: the first is a guess; where it is too small, the second is what the
+    counts of the first ask for. Raises InputError for a threshold outside of (0, 1) and for values that are not finite.
     """
     level = threshold_to_logit(threshold)
     if upsampling_steps == 0:
@@ -86,7 +86,7 @@ def extract_meshes(
         if needed <= capacity:
             break
         capacity = needed
-    # Of the largest surface, rounded up: a slice of each exact size would be a program of its own.
+    # Cut to the rounded size of the largest surface: a slice of every exact size would be compiled anew.
     vertices, faces = jax.device_get((triangles.vertices[:, :needed], triangles.faces[:, : 2 * needed]))
     return [
         trimesh.Trimesh(vertices[b, :v], faces[b, :f], process=False) if f else trimesh.Trimesh()
@@ -104,13 +104,13 @@ def multiresolution_grids(
     level: float,
     seeds: jax.Array | None = None,
 ) -> Grids:
-    """MISE (see `mise.py`) for B shapes at once: the same points are asked and the same grids come out.
+    """MISE (see `mise.py`) for B shapes at once: it evaluates the same points and gives the same grids.
 
-    The shapes share the rounds, until none asks anything; a round costs what its points cost, each shape's rounded up to
-    whole chunks, and some passes over the lattices. Values that are not finite are counted and taken for outside. Seeds
-    [B, N, 3] as there, finite.
+    The shapes go through the rounds together, until none has a point to evaluate. A round costs the evaluation of its points,
+    those of each shape rounded up to whole chunks, and some passes over the lattices. Values that are not finite are counted,
+    and count as outside. seeds: [B, N, 3], finite. Raises InputError for arrays of the field without the leading axis B.
     """
-    finest_cells(resolution, upsampling_steps)  # raises for numbers that make no grid
+    finest_cells(resolution, upsampling_steps)  # raises InputError for numbers that make no grid
     shapes = {jnp.shape(leaf) for leaf in jax.tree.leaves(field)}
     if any(shape[:1] != (num_shapes,) for shape in shapes):
         raise InputError(f'field: expected arrays with a leading axis of {num_shapes} shapes, found {sorted(shapes)}')
@@ -173,17 +173,17 @@ def marching_cubes(values: jax.Array, level: float, capacity: int) -> Triangles:
 
 @partial(jax.jit, static_argnames='capacity')
 def _march_each(values: jax.Array, level: float, capacity: int) -> Triangles:
-    """One shape after the other: each has work for the whole device, and the memory is that of one."""
+    """One shape after the other: each fills the device, and the memory is that of one."""
     return jax.lax.map(lambda grid: marching_cubes(grid, level, capacity), values)
 
 
 def _find(running: jax.Array, j: jax.Array) -> jax.Array:
-    """Where the prefix sum [K] of marks has the j-th one, from 0; K for more than there are."""
+    """Index of the j-th True, from 0, in a mask with the prefix sum `running` [K]; K where there are fewer."""
     return jnp.searchsorted(running, j + 1, method='scan_unrolled')
 
 
 def _interpolate(edge: jax.Array, padded: jax.Array, level: float) -> jax.Array:
-    """Edges 3 * point + axis [N] of the padded lattice [m, m, m] -> where on them the value is the level: [N, 3]."""
+    """Edges 3 * point + axis [N] of the padded lattice [m, m, m] -> the points [N, 3] on them where the value is the level."""
     m = len(padded)
     world = jnp.asarray(lattice_to_world(np.arange(m) - 1, m - 3), jnp.float32)
     start, axis = edge // 3, edge % 3
@@ -200,11 +200,14 @@ def _edge_offsets(m: int) -> np.ndarray:
 
 
 def _evaluate(field: Callable, values: jax.Array, wanted: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Fill in the values [B, R + 1, R + 1, R + 1] at the wanted points, -inf for those not finite, whose numbers [B] follow."""
+    """Fill in the values at the wanted points, both [B, R + 1, R + 1, R + 1]; returns them and how many are not finite [B].
+
+    Those are stored as -inf.
+    """
     num_shapes, lattice = len(wanted), wanted.shape[1:]
     world = jnp.asarray(lattice_to_world(np.arange(lattice[0]), lattice[0] - 1), jnp.float32)
     running = jnp.cumsum(wanted.ravel(), dtype=jnp.int32)
-    # Points and chunks of the shapes before b are numbers up to the first of b. A chunk belongs to one shape.
+    # Points and chunks are numbered through all shapes. A chunk belongs to one shape.
     last_points = running.reshape(num_shapes, -1)[:, -1]
     first_points = jnp.concatenate([jnp.zeros(1, jnp.int32), last_points[:-1]])
     num_chunks = -(-(last_points - first_points) // MISE_CHUNK)
@@ -219,7 +222,7 @@ def _evaluate(field: Callable, values: jax.Array, wanted: jax.Array) -> tuple[ja
         points = world[jnp.stack(jnp.unravel_index(place % np.prod(lattice), lattice), axis=-1)]
         found = checked_call(jax.tree.map(lambda leaf: leaf[b], field), points)
         found, finite, real = found.astype(jnp.float32), jnp.isfinite(found), j < last_points[b]
-        # What fills the last chunk up is dropped: its place is behind the end.
+        # The padding of the last chunk is dropped: its index is out of range.
         place = jnp.where(real, place, values.size)
         values = values.at[place].set(jnp.where(finite, found, -jnp.inf), mode='drop')
         return values, num_bad.at[b].add((real & ~finite).sum(dtype=jnp.int32))
@@ -230,9 +233,9 @@ def _evaluate(field: Callable, values: jax.Array, wanted: jax.Array) -> tuple[ja
 
 
 def _find_cells(cells: jax.Array, points: jax.Array) -> jax.Array:
-    """Marks in the shape of `cells` [B, n, n, n]: those that hold a point [B, N, 3]. Points outside the box are in none."""
+    """Mask, in the shape of `cells` [B, n, n, n], of those that hold a point [B, N, 3]. Points outside the box are ignored."""
     places = jnp.floor(world_to_lattice(points, cells.shape[1])).astype(jnp.int32)
-    places = jnp.where(places < 0, cells.shape[1], places)  # an index from the end would be one in the box
+    places = jnp.where(places < 0, cells.shape[1], places)  # a negative index would count from the end
     rows = jnp.arange(len(cells))[:, None]
     return jnp.zeros_like(cells).at[rows, places[..., 0], places[..., 1], places[..., 2]].set(True, mode='drop')
 
@@ -240,10 +243,10 @@ def _find_cells(cells: jax.Array, points: jax.Array) -> jax.Array:
 def _split(
     leaves: tuple[jax.Array, ...], seeded: tuple[jax.Array, ...], above: jax.Array, below: jax.Array
 ) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """Split leaves that touch both sides or hold a seed, judged as they were: the new leaves and the points of the new cells.
+    """Split the leaves that touch both sides or hold a seed; returns the new leaves and the mask of points of the new cells.
 
-    leaves, seeded: [B, n, n, n] bool for each level but the finest. above, below: finest cells [B, R, R, R] that touch either
-    side.
+    All leaves are judged as they are before the round. leaves, seeded: [B, n, n, n] bool for each level but the finest. above,
+    below: masks of finest cells [B, R, R, R] that touch either side.
     """
     leaves = list(leaves)
     wanted = jnp.zeros((len(above),) + (above.shape[1] + 1,) * 3, bool)
@@ -261,6 +264,7 @@ def _split(
 
 
 def _corners(cells: jax.Array, edge: int) -> jax.Array:
-    """Marked cells [B, n, n, n] whose edge is `edge` finest cells -> the points [B, R + 1, R + 1, R + 1] at their corners."""
+    """Mask of cells [B, n, n, n] with edges of `edge` finest cells -> mask of the points [B, R + 1, R + 1, R + 1] at their
+    corners."""
     points = any_of_eight(jnp.pad(cells, ((0, 0), (1, 1), (1, 1), (1, 1))), 1)
     return jax.lax.pad(points, False, ((0, 0, 0),) + ((0, 0, edge - 1),) * 3)

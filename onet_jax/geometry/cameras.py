@@ -1,14 +1,14 @@
-"""Pinhole cameras: projection, its inverse and rays through pixels, for arrays of numpy and of JAX; the cameras of R2N2.
+"""Pinhole cameras: projection, unprojection and rays through pixels, for arrays of numpy and of JAX; the cameras of R2N2.
 
 N points or pixels, [...] any leading axes, one camera for each. A camera is two matrices on homogeneous coordinates: the
 extrinsic [R | t] and the intrinsic. Camera axes: x right, y down, z forward. Pixels are continuous: the pixel in column i and
 row j covers [i, i + 1) x [j, j + 1), so that (68.5, 68.5) is the centre of 137 x 137 px. Imports no JAX.
 
-The images of ShapeNet, the R2N2 renderings, were made with the cameras of Choy et al.
+The R2N2 renderings, the images of ShapeNet in the official data, have the cameras of Choy et al. (ECCV 2016).
 
 Three frames, all with y up:
-    shapenet  ShapeNetCore v1: the diagonal of the bounding box is 1 and its centre 0. The views were drawn in this frame.
-    user      a mesh as its file has it, and what a stored `world_mat` maps from; a file of ShapeNet is in both.
+    shapenet  ShapeNetCore v1: the diagonal of the bounding box is 1 and its centre 0. The views were rendered in this frame.
+    user      of a mesh file, and what the `world_mat` of the official files maps from; files of ShapeNet are in both.
     object    longest edge 1, centre 0: user = loc + scale * object.
 """
 
@@ -21,12 +21,12 @@ IMAGE_SIZE = 137  # px
 FOCAL = 35 * IMAGE_SIZE / 32  # px: a lens of 35 mm before a sensor of 32 mm
 MAX_DISTANCE = 1.75  # of the eye from the origin at a distance ratio of 1
 NUM_VIEWS = 24
-# Bounds of the uniform distributions that the renderings were drawn from.
+# Bounds of the uniform distributions of the renderings.
 AZIMUTHS, ELEVATIONS, DISTANCE_RATIOS = (0.0, 360.0), (25.0, 30.0), (0.65, 0.95)  # degrees, degrees, 1
 
 
 class Camera(NamedTuple):
-    """A point is seen at the perspective division of camera_mat @ world_mat @ (point, 1): see `project`."""
+    """The pixel of a point is the perspective division of camera_mat @ world_mat @ (point, 1): see `project`."""
 
     world_mat: ArrayLike  # [..., 3, 4] extrinsic, points -> camera frame; a rotation, or a rotation times a scale
     camera_mat: ArrayLike  # [..., 3, 3] intrinsic, camera frame -> px, here of an image of 137 px
@@ -35,7 +35,7 @@ class Camera(NamedTuple):
 def r2n2_camera(azimuth: ArrayLike, elevation: ArrayLike, distance_ratio: ArrayLike) -> Camera:
     """The camera of columns 0, 1 and 3 of `rendering_metadata.txt`, in the shapenet frame; it looks at the origin.
 
-    azimuth, elevation: degrees, broadcast with distance_ratio to [...]. Azimuth 0 puts the eye over +x, 90 over +z.
+    azimuth, elevation: degrees, broadcast with distance_ratio to [...]. The eye is over +x at azimuth 0, over +z at 90.
     """
     azimuth, elevation, ratio = np.broadcast_arrays(
         *(np.asarray(value, np.float64) for value in (azimuth, elevation, distance_ratio))
@@ -51,17 +51,17 @@ def r2n2_camera(azimuth: ArrayLike, elevation: ArrayLike, distance_ratio: ArrayL
 
 
 def sample_cameras(seed: int | np.random.Generator, num_views: int = NUM_VIEWS) -> Camera:
-    """Cameras [num_views] as the renderings were made from, in the shapenet frame."""
+    """Random cameras [num_views] with the distribution of the renderings, in the shapenet frame."""
     rng = np.random.default_rng(seed)
     azimuth, elevation, ratio = (rng.uniform(*bounds, num_views) for bounds in (AZIMUTHS, ELEVATIONS, DISTANCE_RATIOS))
     return r2n2_camera(azimuth, elevation, ratio)
 
 
 def aim(camera: Camera, loc: ArrayLike, diagonal: ArrayLike) -> Camera:
-    """A camera of the shapenet frame -> the one that sees an object of the user's frame in the same way.
+    """A camera of the shapenet frame -> the one that gives the same view of an object in the user's frame.
 
-    loc [3] and diagonal are the centre and the diagonal of the object's bounding box. The rotation stays a rotation and
-    depth is in the user's unit.
+    loc [3] and diagonal are the centre and the diagonal of the object's bounding box. The rotation is not scaled: depth is in
+    the user's unit.
     """
     rotation, translation = camera.world_mat[..., :3], camera.world_mat[..., 3]
     moved = np.asarray(diagonal, np.float64) * translation - rotation @ np.asarray(loc, np.float64)
@@ -69,7 +69,7 @@ def aim(camera: Camera, loc: ArrayLike, diagonal: ArrayLike) -> Camera:
 
 
 def object_camera(camera: Camera, loc: ArrayLike, scale: ArrayLike) -> Camera:
-    """A camera of the user's frame -> the same view of object coordinates: world_mat is [scale * R | t + R @ loc].
+    """A camera of the user's frame -> the same view, for points in object coordinates: world_mat is [scale * R | t + R @ loc].
 
     loc [..., 3], scale [...]. Depth stays in the user's unit.
     """
@@ -88,9 +88,9 @@ def to_normalised(camera: Camera, image_size: int = IMAGE_SIZE) -> Camera:
 def project(camera: Camera, points: ArrayLike) -> tuple[ArrayLike, ArrayLike]:
     """Points [..., N, 3] -> pixels [..., N, 2] (x, y), depth [..., N] along the axis of the camera.
 
-    This and the next two functions compute in float64 with numpy; where an array is one of JAX they compute with JAX, in the
-    precision it is set to, and can be differentiated and compiled. A point that is not in front of the camera (depth <= 0) is
-    nowhere in the picture: its pixel means nothing.
+    `project`, `rays` and `unproject` compute in float64 with numpy. If any argument is an array of JAX they compute with JAX,
+    in the precision it is set to, and can be differentiated and jitted. The pixel of a point that is not in front of the
+    camera (depth <= 0) has no meaning.
     """
     _, world_mat, camera_mat, points = _arrays(*camera, points)
     seen = _multiply(world_mat[..., :3], points) + world_mat[..., None, :, 3]
@@ -102,7 +102,7 @@ def project(camera: Camera, points: ArrayLike) -> tuple[ArrayLike, ArrayLike]:
 def rays(camera: Camera, pixels: ArrayLike) -> tuple[ArrayLike, ArrayLike]:
     """Pixels [..., N, 2] (x, y) -> origins and directions of the rays through them, [..., N, 3] each.
 
-    A direction is as long as makes its depth 1: origin + depth * direction is the point that `project` takes there.
+    A direction has depth 1, not length 1: `project` maps origin + depth * direction to the pixel and this depth.
     """
     xp, world_mat, camera_mat, pixels = _arrays(*camera, pixels)
     seen = _multiply(xp.linalg.inv(camera_mat), xp.concatenate([pixels, xp.ones_like(pixels[..., :1])], axis=-1))
@@ -120,12 +120,12 @@ def unproject(camera: Camera, pixels: ArrayLike, depth: ArrayLike) -> ArrayLike:
 
 
 def _arrays(*values: ArrayLike) -> tuple:
-    """The namespace of the arrays, which is JAX's where any of them is JAX's and else numpy, and the arrays in floats of it."""
+    """The namespace of the arrays, JAX's if any of them is of JAX, else numpy, and the arrays as floats of this namespace."""
     found = [value.__array_namespace__() for value in values if hasattr(value, '__array_namespace__')]
     xp = next((namespace for namespace in found if namespace is not np), np)
     return xp, *(xp.asarray(value, float) for value in values)
 
 
 def _multiply(matrix: ArrayLike, vectors: ArrayLike) -> ArrayLike:
-    """[..., 3, 3] @ each of [..., N, 3]; written out, for an accelerator's matrix products have too few bits for pixels."""
+    """[..., 3, 3] @ each of [..., N, 3]; written out: matrix products of accelerators are not precise enough for pixels."""
     return sum(matrix[..., None, :, k] * vectors[..., k : k + 1] for k in range(3))

@@ -1,4 +1,4 @@
-"""The colours of a mesh, interpolated anywhere on its surface: of vertices, faces, a texture or a material. Imports no JAX.
+"""Colours on the surface of a mesh, from vertex colours, face colours, a texture or a material. Imports no JAX.
 
 N points of the surface, given by their faces [N] and their barycentric coordinates [N, 3]. Colours are sRGB in [0, 1].
 """
@@ -11,14 +11,14 @@ from trimesh.visual import TextureVisuals
 from trimesh.visual.color import uv_to_color
 from trimesh.visual.material import PBRMaterial
 
-GREY = (0.80, 0.80, 0.80)  # of a mesh without colours: a drawn hue would say nothing of its shape
-GAMMA = 2.2  # of sRGB, nearly
+GREY = (0.80, 0.80, 0.80)  # of a mesh without colours
+GAMMA = 2.2  # approximates the transfer function of sRGB
 
 
 def colours_of(mesh: trimesh.Trimesh) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """A function (faces [N], barycentric coordinates [N, 3]) -> the mesh's own colours there, [N, 3] float32.
 
-    A texture is looked up in the texel nearest to the point's own UV. GREY where the mesh carries no colours.
+    A texture is looked up in the texel nearest to the interpolated UV. GREY where the mesh has no colours.
     """
     visual, colour = mesh.visual, GREY
     if isinstance(visual, TextureVisuals):
@@ -28,7 +28,7 @@ def colours_of(mesh: trimesh.Trimesh) -> Callable[[np.ndarray, np.ndarray], np.n
             image = image.convert('RGBA')
             return lambda faces, weights: _of_bytes(uv_to_color(_interpolate(uv[mesh.faces[faces]], weights), image))
         if isinstance(material, PBRMaterial):
-            colour = (material.main_color[:3] / 255) ** (1 / GAMMA)  # glTF has linear factors
+            colour = (material.main_color[:3] / 255) ** (1 / GAMMA)  # factors of glTF are linear, not sRGB
         elif material is not None:
             colour = material.main_color[:3] / 255
     elif visual.kind == 'vertex':
@@ -39,7 +39,7 @@ def colours_of(mesh: trimesh.Trimesh) -> Callable[[np.ndarray, np.ndarray], np.n
 
 
 def _interpolate(corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Values at the corners of faces [N, 3, K] -> at points in them [N, K]."""
+    """Barycentric interpolation: values at the corners of faces [N, 3, K] -> at points in them [N, K]."""
     return np.einsum('ni,nik->nk', weights, corners)
 
 

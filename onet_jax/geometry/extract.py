@@ -16,9 +16,9 @@ from onet_jax.geometry.grid import any_of_eight, lattice_to_world
 from onet_jax.geometry.guaranteed import guaranteed_grid
 from onet_jax.geometry.mise import dense_grid, multiresolution_grid
 
-BYTES_PER_POINT = 22  # of the lattice, at the peak: a dense grid takes 21, MISE and marching cubes 14 to 17
-# Of values that are scaled to [-1, 1]: around the box, so that a surface that reaches the box is closed there, and their least
-# distance from the level.
+BYTES_PER_POINT = 22  # peak memory for a point of the lattice: a dense grid takes 21, MISE and marching cubes 14 to 17
+# After scaling to [-1, 1] around the level: the value outside of the box, so that a surface that reaches it is closed there,
+# and the least distance of a value from the level.
 SCALED_OUTSIDE, MIN_SCALED_VALUE = -1e6, 1e-6
 
 
@@ -34,13 +34,16 @@ def extract_mesh(
     """The surface on which sigmoid(field) equals `threshold`, in object coordinates: closed and oriented outwards.
 
     field: [T, 3] object coordinates -> logits [T]. threshold: a probability in (0, 1). MISE (see `mise.py`) evaluates a grid
-    of R = resolution * 2^upsampling_steps cells. It misses parts that are thinner than a coarse cell: `seeds` [N, 3], points
-    near the surface such as an input cloud, make it look there too. As in the official implementation, upsampling_steps = 0
-    means a dense grid of `resolution` points, not cells. Returns a mesh without vertices where nothing is inside.
+    of R = resolution * 2^upsampling_steps cells. It may miss parts that are thinner than a coarse cell: `seeds` [N, 3], points
+    near the surface such as an input cloud, make it refine the cells around them too. As in the official implementation,
+    upsampling_steps = 0 means a dense grid of `resolution` points, not cells. Returns a mesh without vertices where nothing is
+    inside.
 
-    guaranteed: the surface of the dense grid of R cells, whatever its parts look like, at a part of the dense grid's time that
-    falls with the cells (see `guaranteed.py`). It has no use for `seeds` and ignores them. Raises InputError for a field
-    that has no proofs; that of `model.bind` has.
+    guaranteed: the mesh of the dense grid of R cells, thin parts included, in less time than the dense grid takes (see
+    `guaranteed.py`); `seeds` are ignored. The field needs a method `keeps_sign`: `model.bind` of `models/onet.py` gives one.
+
+    Raises InputError for a threshold outside of (0, 1), for values of the field that are not finite, and with `guaranteed` for
+    a field without `keeps_sign`.
     """
     level = threshold_to_logit(threshold)
     if upsampling_steps == 0:
@@ -55,7 +58,8 @@ def extract_mesh(
 
 
 def check_memory(resolution: int, max_memory_gb: float | None = None) -> None:
-    """Raises InputError where a mesh from a grid of `resolution` cells takes more than a limit, by default all memory here."""
+    """Raises InputError where extraction with `resolution` cells along an axis takes more than max_memory_gb, by default all
+    memory of this machine."""
     needed = BYTES_PER_POINT * (resolution + 1) ** 3 / 1e9
     limit = machine_memory() / 1e9 if max_memory_gb is None else max_memory_gb
     if needed > limit:
@@ -80,17 +84,17 @@ def marching_cubes(values: np.ndarray, level: float) -> trimesh.Trimesh:
     an influence. Empty when no value exceeds the level. Raises InputError for values that are not finite.
     """
     check_finite(values, 'values')
-    inside = values > np.float64(level)  # of a plain number only the precision of the values would be compared
+    inside = values > np.float64(level)  # float64: a Python float would be rounded to the precision of the values
     if not inside.any():
         return trimesh.Trimesh()
-    # The part of the lattice that the surface is in, with a layer around it that is outside, if need be beyond the box.
+    # The bounding box of the surface, padded by a layer of points outside, where needed beyond the box.
     part = _bounds(inside)
     inside = np.pad(inside[part], 1)
     crossed = any_of_eight(inside, 1) & any_of_eight(~inside, 1)
     corners = any_of_eight(np.pad(crossed[1:-1, 1:-1, 1:-1], 1), 1)
     # Shifted and scaled to [-1, 1] before scikit-image casts to float32, so that no value changes its side; a value on the
-    # level counts as outside, by the least amount, or faces would collapse to points of the lattice. Where the inside reaches
-    # the box, but no surface the cells in it, only the side of the values has a meaning.
+    # level counts as outside, by the least amount, or faces would collapse to points of the lattice. Of all other points only
+    # the side matters: the surface crosses none of their cells but those in the padding.
     shifted = values[part][corners] - np.float64(level)
     shifted /= np.abs(shifted).max(initial=0)
     shifted = np.where(shifted > 0, np.maximum(shifted, MIN_SCALED_VALUE), np.minimum(shifted, -MIN_SCALED_VALUE))
@@ -106,7 +110,7 @@ def marching_cubes(values: np.ndarray, level: float) -> trimesh.Trimesh:
 
 
 def _bounds(marked: np.ndarray) -> tuple[slice, ...]:
-    """The box of the marks [n, n, n] and of the points next to them, as far as there are any."""
+    """The bounding box of a mask [n, n, n], grown by one point on each side within the array."""
     bounds = []
     for axis in range(3):
         places = np.flatnonzero(marked.any(axis=tuple({0, 1, 2} - {axis})))

@@ -1,6 +1,6 @@
-"""Implicit fields: values at any number of query points, and the normals of level sets, -grad / |grad|.
+"""Implicit fields: their values at any number of query points, their gradients, and the normals of level sets.
 
-A field is any callable [T, 3] -> [T]: of JAX or of numpy for `evaluate`, of JAX for everything that differentiates it.
+A field is any callable, points [T, 3] -> values [T]: of JAX or of numpy for `evaluate`, of JAX for all that differentiates it.
 T query points, N vertices.
 """
 
@@ -15,19 +15,19 @@ from jax.tree_util import Partial
 from onet_jax.errors import InputError
 
 # Points at a time. On a CPU the activations of a chunk stay in the cache: with 256 features 4,096 points are the fastest,
-# half and twice as many cost 2 % and 6 % more, four times as many 30 %. An accelerator needs more of them: its products of
-# matrices are cut into tiles of some 128 x 128, and this many points have several for each of its multiprocessors.
+# half and twice as many cost 2 % and 6 % more, four times as many 30 %. An accelerator needs more points to be busy: it cuts
+# matrix products into tiles of about 128 x 128, of which this many points give several to each multiprocessor.
 QUERY_CHUNK = 4096
 ACCELERATOR_QUERY_CHUNK = 65536
 
 
 def for_backend(cpu: int, accelerator: int) -> int:
-    """Which of two sizes the default backend of JAX takes."""
+    """`cpu` where the default backend of JAX is a CPU, else `accelerator`."""
     return cpu if jax.default_backend() == 'cpu' else accelerator
 
 
 def bucket_size(size: int, least: int = 1) -> int:
-    """The size rounded up to `least` times a power of two, so that arrays of many sizes share few compiled programs."""
+    """The size rounded up to `least` times a power of two, so that few programs are compiled for arrays of many sizes."""
     return least << (max(int(size) - 1, 0) // least).bit_length()
 
 
@@ -41,9 +41,9 @@ def check_finite(values: np.ndarray, name: str) -> None:
 def evaluate(field: Callable, points: np.ndarray, *, chunk_size: int | None = None) -> np.ndarray:
     """points [T, 3] -> values [T] in the dtype that the field returns (float64 where T is 0); [T, ...] if it returns that.
 
-    The field only ever sees [chunk_size, 3], the last chunk being filled up: one compilation serves any T. The size is by
-    default QUERY_CHUNK on a CPU and ACCELERATOR_QUERY_CHUNK elsewhere. All chunks are dispatched before the first result is
-    waited for. Where the device runs out of memory the chunks are halved, and it goes on.
+    The field is only called with [chunk_size, 3], the last chunk being padded: one compilation serves any T. The default size
+    is QUERY_CHUNK on a CPU, ACCELERATOR_QUERY_CHUNK elsewhere. All chunks are dispatched before the first result is awaited.
+    Where the device runs out of memory, the evaluation is repeated with chunks of half the size.
     """
     if not len(points):
         return np.zeros(0)
@@ -62,8 +62,8 @@ def evaluate(field: Callable, points: np.ndarray, *, chunk_size: int | None = No
 def field_normals(field: Callable, points: np.ndarray) -> np.ndarray:
     """Unit normals -grad / |grad| of the logits at points [N, 3], outwards where the inside is high: [N, 3] float32.
 
-    Zero where the gradient vanishes. One compilation serves any N, and with a field that is a pytree (`model.bind`,
-    `jax.tree_util.Partial`) all shapes too. Any other callable is compiled anew for each object.
+    Zero where the gradient vanishes. One compilation serves any N, and all shapes where the field is a pytree, as of
+    `model.bind` or `jax.tree_util.Partial`. Any other callable is compiled anew for each object.
     """
     if not len(points):
         return np.zeros((0, 3), np.float32)
@@ -71,7 +71,7 @@ def field_normals(field: Callable, points: np.ndarray) -> np.ndarray:
 
 
 def as_argument(field: Callable) -> Callable:
-    """The field as an argument of a jit: the arrays of a pytree are traced, what any other callable holds is constant."""
+    """The field as an argument of a jitted function: arrays of a pytree are traced, those of other callables are constants."""
     return Partial(field) if jax.tree_util.all_leaves([field]) else field
 
 
@@ -84,7 +84,7 @@ def checked_call(field: Callable, points: jax.Array) -> jax.Array:
 
 
 def value_and_gradient(field: Callable, points: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """points [T, 3] -> values [T] and the gradient [T, 3] of each by its own point."""
+    """points [T, 3] -> values [T] and the gradient [T, 3] of each value with respect to its own point."""
 
     def total(points):
         values = checked_call(field, points)

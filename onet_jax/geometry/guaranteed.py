@@ -1,17 +1,17 @@
-"""Guaranteed level-set extraction by range analysis: what is left out of the grid provably holds no surface.
+"""Guaranteed isosurface extraction by range analysis: cells that are skipped provably hold no surface.
 
-MISE judges a cell by its corners and misses what lies between them. Here a cell is left out only where the field itself
-proves, by affine arithmetic, that it keeps its side of the level on all of it. Such a field has, beside its values,
+MISE judges a cell by its corners and misses what lies between them. Here a cell is skipped only where affine arithmetic proves
+that the field stays on one side of the level in all of it. Such a field has a method
 
-    field.keeps_sign(centres [K, 3], half_edges [3], level) -> bool [K]: for each closed cuboid with edges 2 half_edges, a
-    proof, or False
+    field.keeps_sign(centres [K, 3], half_edges [3], level) -> bool [K]: for each closed cuboid with edges 2 half_edges
+    whether this is proven
 
 The bound decoders of `networks/bound_decoder.py` have it (see `networks/affine_arithmetic.py`). The scheme is that of Sharp
-and Jacobson, Spelunking the Deep, SIGGRAPH 2022, with this lattice and marching cubes. R finest cells along an axis, K cells.
+and Jacobson, Spelunking the Deep, SIGGRAPH 2022, on the lattice of MISE. R finest cells along an axis, K cells, T query points.
 
-Large cells can hardly ever be proven. Of the paper's network, 256 features and a chair, 8 % of the cells of 1/16 of the box
-keep their side provably, 53 % of 1/32 and 83 % of 1/64: the time is six tenths of the dense grid's for 128 cells along an
-axis and a quarter for 256; nothing is gained for 64.
+The bounds are loose for large cells. With the paper's network (256 features, a chair) the proof succeeds for 8 % of the cells
+with an edge of 1/16 of the box, for 53 % at 1/32 and 83 % at 1/64. The time is six tenths of that of the dense grid for 128
+cells along an axis and a quarter for 256; for 64 nothing is gained.
 """
 
 from collections.abc import Callable
@@ -23,24 +23,24 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.grid import BOX, CORNERS, any_of_eight, finest_cells, lattice_to_world
 from onet_jax.geometry.mise import Grid, evaluate_lattice
 
-COST = 9  # of one proof, in evaluations of a point: measured with the network of the paper on a CPU
-PROOF_BATCH = 2048  # proofs that are tried before it is decided whether to go on
+COST = 9  # of one proof, in evaluations of a point; measured with the paper's network on a CPU
+PROOF_BATCH = 2048  # proofs after which it is decided whether to go on
 
 
 def guaranteed_grid(field: Callable, *, resolution: int = 32, upsampling_steps: int = 2, level: float = 0.0) -> Grid:
-    """Values on R = resolution * 2^upsampling_steps cells: at every point on the side of `level` where the dense grid's is.
+    """Values on R = resolution * 2^upsampling_steps cells, at every point on the same side of `level` as the dense grid's.
 
-    `level` is in the field's own unit. A finest cell that the surface crosses has the field's values at all corners, so that
-    marching cubes gives the mesh of the dense grid, number by number. Elsewhere the value may be that of the centre
-    of a proven cell around.
+    `level` is in the unit of the field. A finest cell that the surface crosses has the values of the field at all corners, so
+    that marching cubes gives exactly the mesh of the dense grid. Elsewhere the value may be that at the centre of a proven cell
+    that holds the point.
 
-    `resolution`^3 cells are tried first, then both halves of every cell that is not proven, cut across its longest edge, as
-    long as a cell has more points than a proof costs; all points of what is left are evaluated. Of the cells of one size
-    those with a centre far from the level are tried first, and the rest is not tried after a batch that saves less than
-    it costs.
+    Proofs are tried for `resolution`^3 cells, then for both halves of every unproven cell, cut across its longest edge, as long
+    as a cell has more points than a proof costs; all points of the cells that are left are evaluated. Of the cells of one size
+    those whose centres are far from the level are tried first, and the others no more after a batch that saves less than it
+    costs.
 
-    The proof is for matrix products in the precision of the arrays, and so the field is evaluated. Raises InputError for a
-    field without `keeps_sign` and for values that are not finite.
+    The proofs hold for matrix products in the full precision of the arrays, in which the field is evaluated. Raises InputError
+    for a field without `keeps_sign` and for values that are not finite.
     """
     if not hasattr(field, 'keeps_sign'):
         raise InputError(
@@ -49,7 +49,7 @@ def guaranteed_grid(field: Callable, *, resolution: int = 32, upsampling_steps: 
         )
     finest = finest_cells(resolution, upsampling_steps)
     values = np.full((finest + 1,) * 3, np.nan)
-    sides = np.full((resolution,) * 3, np.nan)  # of the cells of this size: a value on the proven side
+    sides = np.full((resolution,) * 3, np.nan)  # of the cells of one size: a value on the proven side
     edges = np.full(3, 1 << upsampling_steps)
     queried = []
     with jax.default_matmul_precision('highest'):
@@ -73,16 +73,16 @@ def guaranteed_grid(field: Callable, *, resolution: int = 32, upsampling_steps: 
 
 
 def _query(field: Callable, values: np.ndarray, points: np.ndarray) -> int:
-    """Write the values at lattice points [T, 3] into the grid, in place; returns T."""
+    """Evaluate the field at lattice points [T, 3] and write the values into the grid; returns T."""
     flat = np.ravel_multi_index(tuple(points.T), values.shape)
     values.reshape(-1)[flat] = evaluate_lattice(field, flat, values.shape)
     return len(points)
 
 
 def _prove(field: Callable, values: np.ndarray, points: np.ndarray, edges: np.ndarray, level: float) -> np.ndarray:
-    """Which of the cells with centres points [K, 3] keep their side: bool [K], False also where that is not tried.
+    """Which cells provably keep their side, bool [K]: False also for those that are not tried.
 
-    edges [3] int: of the cells, in steps of the lattice.
+    points [K, 3] int: the centres of the cells, edges [3] int: their edges, both in steps of the lattice.
     """
     finest = len(values) - 1
     centres = lattice_to_world(points, finest)

@@ -1,13 +1,13 @@
-"""Point-in-mesh test by parity count: even-odd crossings of a line along z, as in the official evaluation.
+"""Point-in-mesh test by ray parity (even-odd rule) along z, as in the official evaluation.
 
-A point is inside when the line through it meets the surface an odd number of times above it and below it. For a watertight
-mesh either count says the same; for others a point with different parities is outside.
+A point is inside when the line through it crosses the surface an odd number of times above it, and below it. For a watertight
+mesh both parities agree; for others a point with different parities is outside.
 
 Where the line meets an edge or a vertex exactly, it is shifted by an infinitesimal (e, e^2) in x and y ("simulation of
-simplicity"), so that an edge shared by two faces is crossed once. The official code drops such crossings, and with them
-many points that lie well inside, as do lattice points in a box; on points in general position the two agree.
+simplicity"), so that an edge shared by two faces is crossed once. The official code ignores such crossings and so misses points
+that lie well inside, such as lattice points in a box; for points in general position the two agree.
 
-T query points, F faces, P pairs of a face and a point. Imports no JAX.
+T query points, F faces, K pairs of a face and a point. Imports no JAX.
 """
 
 import numpy as np
@@ -15,12 +15,12 @@ import trimesh
 
 from onet_jax.geometry.ragged import ragged_range
 
-POINTS_PER_CELL = 6
+POINTS_PER_CELL = 6  # of the search grid
 MAX_PAIRS = 1 << 21  # candidate (face, point) pairs tested at a time: bounds the memory
 
 
 def contains(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
-    """points [T, 3] -> [T] bool, True inside."""
+    """points [T, 3], in the frame of the mesh -> [T] bool, True inside."""
     points = np.asarray(points, np.float64)
     above, below = np.zeros(len(points), np.int64), np.zeros(len(points), np.int64)
     if len(mesh.faces) and len(points):
@@ -34,7 +34,7 @@ def contains(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
 
 
 def _cross(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of faces [P, 3] and points [P, 3]: whether the line through the point meets the face [P], and at which z."""
+    """Pairs of faces [K, 3] and points [K, 3]: whether the line through the point crosses the face [K], and at which z."""
     corners = [vertices[faces[:, i]] for i in range(3)]
     # Twice the area of (edge, point), for the edges opposite to each corner; positive when the point is to its left.
     areas, left = zip(
@@ -52,9 +52,9 @@ def _cross(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> tuple
 
 
 def _side(i: np.ndarray, j: np.ndarray, a: np.ndarray, b: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Signed double area of (a, b, p) [P, 3] in the xy plane, and its sign after the infinitesimal shift of p (True: left).
+    """Signed double area of (a, b, p) [K, 3] in the xy plane, and its sign after the infinitesimal shift of p (True: left).
 
-    i, j: [P] indices of the vertices a, b. Both faces at an edge compute the same number, up to its sign.
+    i, j: [K] indices of the vertices a, b. Both faces at an edge compute the same number, up to its sign.
     """
     swapped = i > j
     a, b = np.where(swapped[:, None], b, a), np.where(swapped[:, None], a, b)
@@ -65,10 +65,10 @@ def _side(i: np.ndarray, j: np.ndarray, a: np.ndarray, b: np.ndarray, p: np.ndar
 
 
 def _candidates(triangles: np.ndarray, points: np.ndarray):
-    """Blocks of pairs (face, point) whose bounding boxes meet in the xy plane. triangles [F, 3, 2], points [T, 2].
+    """Blocks of pairs (face, point) where the cells of the point and of the bounding box of the face meet in the xy plane.
 
-    The points are sorted by the cells of a grid, y fastest, so that those in one column of cells between the lowest and the
-    highest y of a face are contiguous.
+    triangles [F, 3, 2], points [T, 2]. The points are sorted by the cells of a grid, y fastest, so that those in one column of
+    cells between the lowest and the highest y of a face are contiguous.
     """
     low, high = triangles.reshape(-1, 2).min(axis=0), triangles.reshape(-1, 2).max(axis=0)
     near = np.flatnonzero(((points >= low) & (points <= high)).all(axis=1))

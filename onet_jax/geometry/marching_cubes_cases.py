@@ -1,17 +1,18 @@
-"""The case table of marching cubes, derived: which faces a cell has for each of the 256 signs of its corners.
+"""The case table of marching cubes, derived: the triangles of a cell for each of the 256 sign patterns of its corners.
 
-Corner 4 i + 2 j + k of a cell lies at (i, j, k) in {0, 1}^3; bit c of a case says that corner c is inside. An edge is named by
-its lower corner and its axis, 3 * corner + axis; a vertex of the surface lies on each edge whose ends differ.
+Corner 4 i + 2 j + k of a cell lies at (i, j, k) in {0, 1}^3; bit c of a case says that corner c is inside. Edge 3 * corner +
+axis starts at the lower one of its corners; the surface has a vertex on each edge whose ends differ. A side is one of the six
+squares of a cell.
 
-The surface meets a side of the cell in segments that cut the inside corners off. Where the inside corners of a side are two
-diagonal ones, each is cut off by itself: the rule sees the four signs alone, so the cells on both sides of it agree and the
-surface has no holes. Seen from outside the cell each segment runs from where the tour of the side, counterclockwise, enters
-the inside to where it leaves; an edge is entered on one of its two sides and left on the other, so the segments join to
-loops, and the neighbour runs through each segment backwards: all loops are oriented alike, outwards.
+The surface crosses a side in segments that cut the inside corners off. Where the inside corners of a side are two diagonal ones
+(the ambiguous case), each is cut off by itself. This rule depends on the four signs alone, so the two cells at a side agree,
+and the surface has no holes. A segment runs from the edge on which a counterclockwise tour of the side, seen from outside the
+cell, enters the inside to the edge on which it leaves. Every edge is entered on one of its two sides and left on the other, so
+segments join to loops; a neighbouring cell has the same segment in the opposite direction, so all loops are oriented outwards.
 
-No diagonal of a loop lies in a side of the cell, where the neighbour could have the same one: with segments shared by two
-cells and diagonals by none, each edge of the mesh has two faces. Each vertex has one loop in each of the four cells around
-its edge, hence one ring of faces: the surface is a manifold.
+Loops are triangulated. No diagonal lies in a side of the cell, where the neighbour could have the same one: segments are shared
+by two cells and diagonals by none, so each edge of the mesh has two faces. Each vertex has one loop in each of the four cells
+around its edge, hence one ring of faces: the surface is a manifold.
 """
 
 import numpy as np
@@ -65,7 +66,7 @@ def trace_loops(case: int) -> list[Loop]:
 
 
 def triangulate(loop: Loop) -> list[Loop]:
-    """Cut a loop into triangles along the shortest diagonals, none of them in a side of the cell."""
+    """Triangulate a loop by the diagonals of least total length, none of them in a side of the cell."""
 
     def diagonal(i: int, j: int) -> float:
         if j - i == 1:
@@ -75,7 +76,7 @@ def triangulate(loop: Loop) -> list[Loop]:
         return float(np.linalg.norm(_middle(loop[i]) - _middle(loop[j])))
 
     def cut(i: int, j: int) -> tuple[float, list[Loop]]:
-        """Length of the diagonals and triangles of the part i..j that the line from i to j cuts off."""
+        """Total length of the diagonals, and triangles, of the polygon i..j."""
         if j - i < 2:
             return 0.0, []
         choices = []
@@ -102,4 +103,4 @@ def _tabulate() -> tuple[np.ndarray, np.ndarray]:
     return table, num_faces
 
 
-FACES, NUM_FACES = _tabulate()  # [256, 5, 3] the edges on which a face has its vertices, [256] how many faces there are
+FACES, NUM_FACES = _tabulate()  # [256, 5, 3]: the edges on which a face has its vertices; [256]: number of faces

@@ -1,4 +1,4 @@
-"""Files of meshes and point clouds, read and written, and the frames they are in. P points, N vertices. Imports no JAX."""
+"""Mesh and point cloud files, and normalisation to object coordinates. P points of a cloud, N vertices. Imports no JAX."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +13,8 @@ from onet_jax.geometry.voxels import Voxels, voxels_to_mesh
 
 MESH_FORMATS = ('ply', 'obj', 'off', 'stl', 'glb')
 TEXT_FORMATS = ('xyz', 'txt')
-CLOUD_FORMATS = (*MESH_FORMATS, *TEXT_FORMATS, 'npy', 'npz')  # that a cloud is read from
-POINT_FORMATS = ('ply', 'obj', 'glb', 'xyz')  # that a cloud is written to
+CLOUD_FORMATS = (*MESH_FORMATS, *TEXT_FORMATS, 'npy', 'npz')  # from which a cloud is read
+POINT_FORMATS = ('ply', 'obj', 'glb', 'xyz')  # to which a cloud is written
 NUM_SAMPLES = 100_000  # drawn from the surface of a file that has faces
 
 
@@ -40,7 +40,7 @@ def normalise(points: np.ndarray) -> Frame:
 
 
 def load_cloud(path: str | Path) -> np.ndarray:
-    """The points of a file, [P, 3] float64 in the user's frame; 100,000 samples of the surface of a file with faces.
+    """The points of a file, [P, 3] float64 in the user's frame; of a mesh 100,000 samples of its surface.
 
     Formats: ply, obj, off, stl, glb, xyz or txt (one point a line), npy, npz (array 'points'). Raises FileNotFoundError or
     InputError, naming the file, for one that is missing, damaged, without two distinct points or not finite.
@@ -70,10 +70,10 @@ def load_cloud(path: str | Path) -> np.ndarray:
 
 
 def load_mesh(path: str | Path) -> trimesh.Trimesh:
-    """The triangles of a file (off, obj, ply, stl, glb, gltf) in its own frame, with their colours, unwelded.
+    """The triangles of a file (off, obj, ply, stl, glb, gltf) in its own frame, with their colours; vertices are not merged.
 
-    All meshes of a scene are put where it places them. Raises FileNotFoundError, or InputError that names the file, for one
-    that is missing, damaged or without triangles.
+    All meshes of a scene become one, with the transforms of the scene. Raises FileNotFoundError, or InputError that names the
+    file, for one that is missing, damaged or without triangles.
     """
     geometry = _load(Path(path))
     if not len(getattr(geometry, 'faces', ())):
@@ -82,7 +82,10 @@ def load_mesh(path: str | Path) -> trimesh.Trimesh:
 
 
 def load_geometry(path: str | Path) -> trimesh.Trimesh | trimesh.PointCloud:
-    """What `save_mesh` has written: a mesh, its vertices merged as an stl does not keep them, or a point cloud."""
+    """Read a mesh, with merged vertices (stl stores them per face), or a point cloud.
+
+    Raises FileNotFoundError, or InputError that names the file, for one that is missing or damaged.
+    """
     geometry = _load(Path(path))
     if len(getattr(geometry, 'faces', ())):
         geometry.merge_vertices(merge_tex=True, merge_norm=True)
@@ -90,7 +93,7 @@ def load_geometry(path: str | Path) -> trimesh.Trimesh | trimesh.PointCloud:
 
 
 def _load(path: Path) -> trimesh.Trimesh | trimesh.PointCloud:
-    """All meshes of a file as one, where its scene places them; a point cloud where it has no mesh."""
+    """All meshes of a file as one, with the transforms of its scene; a point cloud where it has no mesh."""
     if not path.is_file():
         raise FileNotFoundError(f'{path}: expected a mesh or a point cloud, found no such file')
     geometry = _parse(path, lambda: trimesh.load(path, process=False))
@@ -117,7 +120,7 @@ def _read_numpy(path: Path) -> np.ndarray:
 
 
 def _parse(path: Path, read):
-    """Parsers raise anything on damaged bytes; the user needs the name of the file."""
+    """read(), with any exception turned into an InputError that names the file."""
     try:
         return read()
     except Exception as error:
@@ -151,7 +154,7 @@ def check_format(kind: str) -> None:
 def save_mesh(geometry: trimesh.Trimesh | trimesh.PointCloud, path: str | Path) -> None:
     """Write a mesh (ply, obj, off, stl, glb) or a point cloud (ply, obj, glb, xyz), by the suffix.
 
-    The file appears whole or not at all. Raises InputError for a suffix of another format.
+    The file is written atomically. Raises InputError for a suffix of another format.
     """
     path = Path(path)
     kind = path.suffix.lower()[1:]
@@ -164,9 +167,9 @@ def save_mesh(geometry: trimesh.Trimesh | trimesh.PointCloud, path: str | Path) 
 
 
 class OpenSurface(trimesh.Trimesh):
-    """A surface that encloses nothing, such as patches of AtlasNet: it has no inside."""
+    """A surface that does not enclose a volume, such as the patches of AtlasNet: it has no inside."""
 
 
 def as_geometry(prediction: trimesh.Trimesh | trimesh.PointCloud | Voxels) -> trimesh.Trimesh | trimesh.PointCloud:
-    """What `save_mesh` writes of a prediction: of voxels their blocky surface, anything else is left as it is."""
+    """What `save_mesh` writes of a prediction: the blocky surface of voxels, anything else unchanged."""
     return voxels_to_mesh(prediction.values) if isinstance(prediction, Voxels) else prediction

@@ -1,13 +1,13 @@
 """Multiresolution IsoSurface Extraction, MISE (paper, section 3.3): an octree of values, queried near the surface only.
 
-The box is cut into `resolution`^3 coarse cells. A cell whose surroundings touch values on both sides of the level is
-split into eight, up to `upsampling_steps` times; only the corners of cells are ever queried. R = resolution *
-2^upsampling_steps is the number of finest cells along an axis, and points are integers 0..R on this lattice.
+The box is divided into `resolution`^3 coarse cells. A cell with known values on both sides of the level is split into eight, up
+to `upsampling_steps` times; only corners of cells are queried. R = resolution * 2^upsampling_steps is the number of finest
+cells along an axis; points of the lattice have coordinates 0..R.
 
-A cell is judged by every known point on its closed boundary, also by those that finer neighbours put there ("hanging
-nodes"): a coarse cell may be split in a later round, so the rounds go on until none queries anything.
+A cell is judged by all known points on its boundary, also by the corners of finer neighbours ("hanging nodes"). A coarse cell
+may therefore be split in a later round, and rounds go on until there is nothing to query.
 
-T query points, N samples of the surface. `batched_extraction.py` has it for an accelerator.
+T query points, N points near the surface. `batched_extraction.py` is the same for a batch of shapes on an accelerator.
 """
 
 from collections.abc import Callable
@@ -23,10 +23,10 @@ BLOCK = 1 << 20  # points whose coordinates are in memory at a time
 
 
 class Grid(NamedTuple):
-    """Values on the finest lattice and what they cost."""
+    """Values on the finest lattice, and their cost."""
 
-    values: np.ndarray  # [R + 1, R + 1, R + 1], not rounded; unqueried points hold the value of a known neighbour
-    queried_per_round: tuple[int, ...]
+    values: np.ndarray  # [R + 1, R + 1, R + 1]; unqueried points hold the value of a known neighbour
+    queried_per_round: tuple[int, ...]  # number of points
 
 
 def multiresolution_grid(
@@ -39,15 +39,15 @@ def multiresolution_grid(
 ) -> Grid:
     """Evaluate `field` ([T, 3] object coordinates -> [T]) near its level set, on R = resolution * 2^upsampling_steps cells.
 
-    `level` is in the field's own unit. Parts smaller than a coarse cell that touch none of its corners are missed, unless one
-    of the `seeds` [N, 3], points known to be near the surface, lies in them: the cells of the seeds are split whatever their
-    corners say, and from there the rounds follow the surface. Without seeds equal to the official implementation: the same
-    points in every round, the same grid. Raises InputError for values of the field or seeds that are not finite.
+    `level` is in the unit of the field. A part of the shape without a corner of a coarse cell may be missed, unless one of
+    the `seeds` [N, 3], points known to be near the surface, lies in a cell that it crosses: cells with seeds are always split,
+    and from there the rounds follow the surface. Without seeds equal to the official implementation: the same points in every
+    round, the same grid. Raises InputError for values of the field or seeds that are not finite.
     """
     finest = finest_cells(resolution, upsampling_steps)
     shape = (finest + 1,) * 3
     seeded = _find_cells(np.zeros((0, 3)) if seeds is None else np.asarray(seeds), resolution, upsampling_steps)
-    # Of the levels that can be split. A round costs what its points cost, and a few passes over these cells.
+    # Of the levels that can be split. A round costs the evaluation of its points, and a few passes over these cells.
     leaves = [np.full((resolution << i,) * 3, i == 0) for i in range(upsampling_steps)]
     above, below = (np.zeros(leaves[-1].shape if leaves else 0, bool) for _ in range(2))
     asked = np.zeros(np.prod(shape), bool)
@@ -59,7 +59,7 @@ def multiresolution_grid(
         asked[points] = True
         found = evaluate_lattice(field, points, shape)
         rounds.append((points, found))
-        exact = found.astype(np.float64)  # or the level would be rounded to the precision of the values
+        exact = found.astype(np.float64)  # else the level would be rounded to the precision of the values
         _mark_touched(above, points[exact >= level], shape)
         _mark_touched(below, points[exact <= level], shape)
         points = _split(leaves, above, below, seeded, shape)
@@ -71,13 +71,13 @@ def multiresolution_grid(
 
 
 def dense_grid(field: Callable, *, num_points: int) -> np.ndarray:
-    """`field` on the inclusive lattice of num_points^3 points: [n, n, n] float64."""
+    """`field` on the inclusive lattice of n^3 points, n = num_points: [n, n, n] float64. Raises as `evaluate_lattice`."""
     found = evaluate_lattice(field, np.arange(num_points**3), (num_points,) * 3)
     return found.astype(np.float64).reshape((num_points,) * 3)
 
 
 def evaluate_lattice(field: Callable, points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The values [T] of the field at points [T] of a lattice of this shape, given by their flat index.
+    """The values [T] of the field at points of a lattice of this shape, given by their flat indices [T].
 
     Raises InputError for values that are not finite.
     """
@@ -92,14 +92,14 @@ def evaluate_lattice(field: Callable, points: np.ndarray, shape: tuple[int, ...]
 
 
 def _mark_touched(cells: np.ndarray, points: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Mark, in place, the cells [n]^3 that have one of the points [T] on their boundary or in them.
+    """Mark, in place, the cells [n, n, n] that have one of the points [T] on their boundary or in them.
 
-    points: flat indices in a lattice [2n + 1]^3, with two of its edges along an edge of these cells.
+    points: flat indices in a lattice [2 n + 1]^3, with two of its steps along an edge of a cell.
     """
     if not cells.size:
         return
     n = len(cells)
-    # Along an axis a point lies in the cell of the edge before it and in that of the edge after it; the box ends with both.
+    # Along an axis a point touches the cell of the step before it and that of the step after it, within the box.
     x, y, z = ([np.maximum(axis - 1, 0) // 2, np.minimum(axis // 2, n - 1)] for axis in np.unravel_index(points, shape))
     marks = cells.reshape(-1)
     for i, j in product(x, y):
@@ -109,7 +109,7 @@ def _mark_touched(cells: np.ndarray, points: np.ndarray, shape: tuple[int, ...])
 
 
 def _find_cells(points: np.ndarray, resolution: int, upsampling_steps: int) -> list[np.ndarray]:
-    """The cells of every level but the finest that hold a point [N, 3]: indices [K, 3] each; none outside the box."""
+    """The cells of every level but the finest that hold a point [N, 3]: indices [K, 3] each. Points outside are ignored."""
     check_finite(points, 'seeds')
     finest = resolution << upsampling_steps
     cells = np.floor(world_to_lattice(points, finest)).astype(int)
@@ -124,11 +124,11 @@ def _split(
     seeded: list[np.ndarray],
     shape: tuple[int, ...],
 ) -> np.ndarray:
-    """Split, in place, all leaves that touch both sides or hold a seed; returns the points that new cells may have.
+    """Split, in place, all leaves that touch both sides or hold a seed; returns the points of the new cells.
 
-    All leaves are judged as they were before the round. above, below: cells of the last of the levels that touch either side.
-    seeded: of every level the cells that hold a seed. Points are flat indices in the lattice of this shape, some of them
-    several times.
+    All leaves are judged as they are before the round. above, below: masks of the cells of the last of the levels that touch
+    either side. seeded: the cells of every level that hold a seed. Points are flat indices in the lattice of this shape, with
+    duplicates.
     """
     strides = shape[1] * shape[2], shape[2], 1
     points = [np.zeros(0, int)]
@@ -145,7 +145,7 @@ def _split(
         if i + 1 < len(leaves):
             for corner in CORNERS:
                 leaves[i + 1][tuple(slice(start, None, 2) for start in corner)] |= split
-        # The 3 x 3 x 3 points of a split cell, on the lattice of half its edge, but for its corners: they are known.
+        # The 3 x 3 x 3 points of a split cell, at half its edge, without its corners, which are known.
         half = 1 << (len(leaves) - 1 - i)
         firsts = np.ravel_multi_index([2 * half * axis for axis in np.unravel_index(cells, split.shape)], shape)
         offsets = [half * np.dot(offset, strides) for offset in product((0, 1, 2), repeat=3) if 1 in offset]
@@ -156,9 +156,9 @@ def _split(
 def _fill_forward(points: np.ndarray, found: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Forward fill: values [T] at sorted points [T], flat indices in the lattice -> values at all of it.
 
-    Unqueried points get the value of the nearest known one before them, along x, then y, then z. Along x each line keeps the
-    last value it met, a plane of them moves through the lattice. From which line of the plane the others take theirs depends
-    on the lines that have met one, not on x; so every value is written once.
+    An unqueried point gets the last known value before it along x, or else along y, or else along z. A plane with the last
+    value of each line along x moves through the lattice. Which line of the plane a line without a value takes its own from
+    depends on the set of lines that have one, not on x; so every value is written once.
     """
     size = shape[1] * shape[2]
     values = np.empty(shape, found.dtype)
@@ -175,7 +175,7 @@ def _fill_forward(points: np.ndarray, found: np.ndarray, shape: tuple[int, ...])
 
 
 def _last_known(known: np.ndarray) -> np.ndarray:
-    """Marks [n, n], with one at [0, 0] -> numbers [n, n]: the place that each gets its value from, along y, then z."""
+    """Mask [n, n], True at [0, 0] -> flat indices [n, n]: where each place takes its value from, along y, then z."""
     index = np.arange(len(known))
     y = np.maximum.accumulate(np.where(known, index[:, None], -1), axis=0)
     z = np.maximum.accumulate(np.where(y >= 0, index, -1), axis=1)
