@@ -27,12 +27,6 @@ def world_to_lattice(points: np.ndarray, resolution: int) -> np.ndarray:
     return (points / BOX + 0.5) * resolution
 
 
-def corner_points(num_points: int) -> np.ndarray:
-    """All points of the inclusive lattice: [n, n, n, 3] float64, x slowest."""
-    axis = lattice_to_world(np.arange(num_points), num_points - 1)
-    return np.stack(np.meshgrid(axis, axis, axis, indexing='ij'), axis=-1)
-
-
 def voxel_centres(num_voxels: int = 32) -> np.ndarray:
     """Centres of the n^3 voxels of the unit cube [-0.5, 0.5]^3: [n, n, n, 3] float64, x slowest."""
     axis = (np.arange(num_voxels) + 0.5) / num_voxels - 0.5

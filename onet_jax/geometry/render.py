@@ -96,12 +96,6 @@ def render_views(
     return views
 
 
-def render_view(mesh: trimesh.Trimesh, camera: Camera, **options) -> View:
-    """`render_views` for one camera."""
-    views = render_views(mesh, Camera(camera.world_mat[None], camera.camera_mat[None]), **options)
-    return View(*(array[0] for array in views))
-
-
 def prepare(vertices: np.ndarray, faces: np.ndarray) -> Surface:
     """vertices [N, 3], of the order of 1 and around 0 (rays are float32); faces [F, 3], at least one."""
     vertices, faces = np.asarray(vertices, np.float32), np.asarray(faces, np.int32)

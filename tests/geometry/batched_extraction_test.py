@@ -9,8 +9,13 @@ from scipy.spatial import cKDTree
 
 from onet_jax.geometry import extract, marching_cubes_cases
 from onet_jax.geometry.batched_extraction import MISE_CHUNK, extract_meshes, marching_cubes, multiresolution_grids
-from onet_jax.geometry.grid import BOX, corner_points
+from onet_jax.geometry.grid import BOX, lattice_to_world
 from onet_jax.geometry.mise import multiresolution_grid
+
+
+def corner_points(num_points):
+    """All corners of num_points - 1 cells along each axis: [n, n, n, 3], x slowest."""
+    return lattice_to_world(np.moveaxis(np.indices([num_points] * 3), 0, -1), num_points - 1)
 
 
 def solid(params, points):

@@ -13,7 +13,7 @@ from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from onet_jax.geometry import render
 from onet_jax.geometry.cameras import Camera, aim, object_camera, project, r2n2_camera, sample_cameras
-from onet_jax.geometry.render import face_and_corner_normals, render_view, render_views
+from onet_jax.geometry.render import View, face_and_corner_normals, render_views
 from onet_jax.geometry.sampling import sample_surface
 
 BALL = trimesh.creation.icosphere(subdivisions=3, radius=0.4)
@@ -28,6 +28,12 @@ CAMERA = r2n2_camera(40, 28, 0.8)
 
 def first(cameras: Camera, index: int = 0) -> Camera:
     return Camera(cameras.world_mat[index], cameras.camera_mat[index])
+
+
+def render_view(mesh: trimesh.Trimesh, camera: Camera, **options) -> View:
+    """`render_views` for one camera."""
+    views = render_views(mesh, Camera(camera.world_mat[None], camera.camera_mat[None]), **options)
+    return View(*(array[0] for array in views))
 
 
 def look_away(camera: Camera) -> Camera:
