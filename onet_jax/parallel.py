@@ -29,9 +29,7 @@ class Parallel(NamedTuple):
     num_devices: int  # of all processes
     axis_name: str | None  # of the collectives in the step; None under jit, which inserts them
     rows: range  # of the global batch that this process feeds
-    compile: Callable[
-        [Callable], Callable
-    ]  # step(state, raw, key) of one part of the batch -> of the whole batch, compiled
+    compile: Callable[[Callable], Callable]  # step(state, raw, key) of a part of the batch -> the compiled one of all
     replicate: Callable[[Any], Any]  # a tree, the same in every process -> a copy of it on every device
     shard: Callable[[dict], dict]  # the rows of this process -> all B rows, sharded over the devices
     local: Callable[[Any], Any]  # a replicated tree -> a copy that this process can use without the others

@@ -38,7 +38,7 @@ from onet_jax.networks.pointnet_plus_plus import PointDecoder, PointnetPlus
 from onet_jax.networks.sliding_window import CropDecoder, CropPointnet, cube_cells, window_cells
 
 WINDOWED = 'pointnet_crop_local_pool'
-# Official name -> the field that the encoder reads, and its module from the keywords `k` of `make_model`.
+# Official name -> the field that the encoder reads, and its module from the keywords `k` of `make_model` (as in `onet.py`).
 ENCODERS = {
     'pointnet_local_pool': Encoder(
         'cloud',
@@ -142,24 +142,28 @@ def make_modules(
 def make_model(**keywords) -> OccupancyNetwork:
     """The functions of a network, without weights.
 
-    encoder, decoder      official names, of `ENCODERS` and `DECODERS`
-    cond_size             channels of the feature maps
-    encoder_hidden_size, decoder_hidden_size    widths
-    maps                  feature planes 'xz', 'xy', 'yz', and the feature volume 'grid'
-    plane_resolution      cells along an edge of the planes
+    encoder, decoder             official names, of `ENCODERS` and `DECODERS`
+    cond_size                    channels of the feature maps
+    encoder_hidden_size          width of the encoder
+    decoder_hidden_size          width of the decoder
+    maps                         feature planes 'xz', 'xy', 'yz', and the feature volume 'grid'
+    plane_resolution             cells along an edge of the planes
     unet_depth, unet_size        levels of the U-Net of planes, and channels of its first level
-    grid_resolution       cells along an edge of the volume
+    grid_resolution              cells along an edge of the volume
     unet3d_levels, unet3d_size   levels of the U-Net of the volume, and channels of its first level
-    pooling               'max' or 'mean' over the points of a cell, in the encoder
-    cell_coordinates      the encoder also sees where in its cells a point lies (False in the official networks)
-    interpolation         'linear' or 'nearest' sampling of the maps, in the decoder
-    align_corners         of this sampling (True in the official networks)
-    num_centres           of the encoder 'pointnet_plus_plus': groups of points on each of its two levels
-    unit_size             of the sliding-window network, as all below: edge of a cell of its volume
-    query_cells           cells along an edge of the query volume of a window
-    num_queries           query points in a window of a training step
-    sin_cos               positional encoding of the coordinates
-    train_dtype           as of `onet.make_model`
+    pooling                      'max' or 'mean' over the points of a cell, in the encoder
+    interpolation                'linear' or 'nearest' sampling of the maps, in the decoder
+    align_corners                of this sampling (True in the official networks)
+    cell_coordinates             the encoder also sees where in its cells a point lies (False in the official networks)
+    num_centres                  of the encoder 'pointnet_plus_plus': groups of points on each of its two levels
+    train_dtype                  as of `onet.make_model`
+
+    Of the sliding-window network:
+
+    unit_size                    edge of a cell of its volume
+    query_cells                  cells along an edge of the query volume of a window
+    num_queries                  query points in a window of a training step
+    sin_cos                      positional encoding of the coordinates
 
     Raises InputError for values that do not go together.
     """

@@ -1,4 +1,25 @@
-"""Method: the interface of a paper to training, evaluation and inference, the same functions for every paper."""
+"""Method: the interface of a paper to training, evaluation and inference, the same functions for every paper.
+
+A new paper is a file `models/NAME.py` that exports `build` (`r2n2.py` is a short one), and a config with `model.name` NAME:
+
+    def build(config):
+        model = make_model(**keywords_of(config))  # the paper's own pure functions, in a NamedTuple
+
+        def init(key, batch):
+            return model.init(key, batch['inputs']['cloud'])
+
+        def loss(variables, batch, key, axis_name):
+            targets = batch['targets']  # of `config.data.targets`, such as 'points' [B, T, 3] and 'occ' [B, T]
+            return model.loss(variables, targets['points'], targets['occ'], batch['inputs']['cloud'], axis_name)
+
+        def metrics(variables, batch):
+            return {'iou': ...}  # [B], of the names in `scores.METRICS`; any others are logged only
+
+        def predict(variables, inputs, key, workspace=None):
+            return [...]  # B of the types that `scores.score` takes, such as trimesh.Trimesh or trimesh.PointCloud
+
+        return Method(init, loss, metrics, predict, model)
+"""
 
 import hashlib
 from collections.abc import Callable, Collection

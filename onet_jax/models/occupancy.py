@@ -36,7 +36,7 @@ class OccupancyNetwork(NamedTuple):
     """What the paper defines, as pure jitted functions of the parameters."""
 
     init: Callable  # (key, inputs [B, ...]) -> params
-    encode: Callable  # (params, inputs [B, ...]) -> cond [B, C]
+    encode: Callable  # (params, inputs [B, ...]) -> cond [B, C], or a tree of [B, ...], here and below
     occupancy: Callable  # (params, points [B, T, 3], cond [B, C], latent [B, Z] or None) -> logits [B, T]
     bind: Callable  # (params, cond [1, C], latent [1, Z] or None) -> field of one shape, points [T, 3] -> logits [T]
     prior: Callable  # (key, rows [B] int) -> latent codes [B, Z] from N(0, 1), each row from its own key
@@ -49,10 +49,10 @@ class OccupancyNetwork(NamedTuple):
 
 
 class Encoder(NamedTuple):
-    """One of the encoders that a config can name."""
+    """An encoder that a config can name."""
 
     reads: str  # the field that it sees, of `data/fields.py`
-    build: Callable[..., nn.Module | None]  # (keywords of `make_model`, dtype) -> module
+    build: Callable[..., nn.Module | None]  # k, the keywords of `make_model` and dtype -> module
 
 
 class OccupancyModule(nn.Module):

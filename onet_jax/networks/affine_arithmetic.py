@@ -11,7 +11,7 @@ General Neural Implicit Surfaces via Range Analysis, SIGGRAPH 2022 (their "affin
 
 With one error for each unit, errors of earlier layers cannot cancel in later ones. In the logit they can: once lines replace
 ReLUs, it is a linear function of the errors that the units add. The factors are derivatives, and one backward pass finds all
-of them. Their "affine all" keeps a row of features for each error instead: it costs more, but bounds the hidden units tighter.
+of them. Their "affine all" keeps a row of features for each error instead: it costs more and bounds the hidden units better.
 
 The bounds hold for the numbers that the network computes, not for exact arithmetic only. A sum of F products, taken in any
 order and without underflow, is off by at most F eps / 2 times the sum of their magnitudes (Higham, Accuracy and Stability of
