@@ -78,11 +78,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'noise_std': None if voxels else 0.005,  # of the input points (Gaussian), in units of the longest edge
             'partial': None if voxels else bool(partial),  # clouds lack up to 30 % of the shape along an axis
             'num_points_per_step': 1024 if voxels else 2048 if not tiny else 256 if pointconv else 512,
-            'num_near_points': 0
-            if not tiny
-            else 208
-            if pointconv
-            else 416,  # of them the nearest to the surface; 0: as drawn
+            'num_near_points': 0 if not tiny else 208 if pointconv else 416,  # nearest to the surface; 0: as drawn
             'sampling': 'uniform',  # 'uniform', 'equal' or 'surface': how the dataset's points were drawn
             # The embedded dataset, built where no --data_dir is given.
             'families': (),  # () is all of them

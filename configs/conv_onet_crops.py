@@ -47,7 +47,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'cell_size': cell_size,  # edge to which the cell of a scan is scaled: that of the network
             'scan_cell': 0.0,  # edge of a cell in the unit of a scan; 0 chooses it by the density of the scan
             'num_points_per_step': 16_384 if tiny else 98_304,  # of a room, from which a window is cut
-            'num_near_points': 0,  # of them the nearest to the surface; 0: as drawn
+            'num_near_points': 0,  # nearest to the surface; 0: as drawn
             'sampling': 'surface',  # 'uniform', 'equal' or 'surface': how the dataset's points were drawn
             # The embedded dataset, built where no --data_dir is given.
             'families': ('rooms_04', 'rooms_05', 'rooms_06', 'rooms_07', 'rooms_08'),

@@ -77,11 +77,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'noise_std': 0.005,  # of the input points (Gaussian), in units of the longest edge
             'partial': False,  # clouds lack up to 30 % of the room along an axis
             'num_points_per_step': 2048 if not tiny else 256 if pointconv else 512,
-            'num_near_points': 0
-            if not tiny
-            else 208
-            if pointconv
-            else 416,  # of them the nearest to the surface; 0: as drawn
+            'num_near_points': 0 if not tiny else 208 if pointconv else 416,  # nearest to the surface; 0: as drawn
             'sampling': 'uniform',  # 'uniform', 'equal' or 'surface': how the dataset's points were drawn
             # The embedded dataset, built where no --data_dir is given.
             'families': ('rooms_04', 'rooms_05', 'rooms_06', 'rooms_07', 'rooms_08'),

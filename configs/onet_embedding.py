@@ -32,7 +32,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'code_std': 0.01 if tiny else 1.0,  # of the codes before training
             'decoder_hidden_size': 64 if tiny else 256,
             'latent_size': 0,  # of the VAE; 0 is none
-            'free_bits': 0.0,  # nats of KL divergence of each latent dimension that cost nothing; 0 is off
+            'free_bits': 0.0,  # nats of KL divergence that each latent dimension has free; 0 is off
             'leaky': False,  # leaky ReLUs in the decoder and in the encoder of the VAE
         },
         data={
@@ -41,7 +41,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'targets': ('volume_points',),
             # Few points of many shapes in a batch, so that every code is updated often, even one that starts far off.
             'num_points_per_step': 64 if tiny else 1024,
-            'num_near_points': 52 if tiny else 0,  # of them the nearest to the surface; 0: as drawn
+            'num_near_points': 52 if tiny else 0,  # nearest to the surface; 0: as drawn
             'sampling': 'uniform',  # 'uniform', 'equal' or 'surface': how the dataset's points were drawn
             # The embedded dataset, built where no --data_dir is given.
             'families': (),  # () is all of them

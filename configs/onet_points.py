@@ -37,7 +37,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'encoder_hidden_size': 48 if tiny else 512,
             'decoder_hidden_size': 64 if tiny else 256,
             'latent_size': 0,  # of the VAE; 0 is none
-            'free_bits': 0.0,  # nats of KL divergence of each latent dimension that cost nothing; 0 is off
+            'free_bits': 0.0,  # nats of KL divergence that each latent dimension has free; 0 is off
             'leaky': False,  # leaky ReLUs in the decoder and in the encoder of the VAE
         },
         data={
@@ -48,7 +48,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'noise_std': 0.005,  # of the input points (Gaussian), in units of the longest edge
             'partial': False,  # clouds lack up to 30 % of the shape along an axis
             'num_points_per_step': 64 if sampling == 'sampling=uniform64' else 256 if tiny else 2048,
-            'num_near_points': 208 if tiny and not sampling else 0,  # of them the nearest to the surface; 0: as drawn
+            'num_near_points': 208 if tiny and not sampling else 0,  # nearest to the surface; 0: as drawn
             'sampling': sampling.removeprefix('sampling=').removesuffix('64') or 'uniform',  # of the dataset's points
             # The embedded dataset, built where no --data_dir is given.
             'families': (),  # () is all of them

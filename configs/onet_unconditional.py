@@ -26,9 +26,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'cond_size': 0,
             'decoder_hidden_size': 64 if tiny else 128,
             'latent_size': 32 if tiny else 128,  # of the VAE
-            'free_bits': 0.25
-            if tiny
-            else 0.0,  # nats of KL divergence of each latent dimension that cost nothing; 0 is off
+            'free_bits': 0.25 if tiny else 0.0,  # nats of KL divergence that each latent dimension has free; 0 is off
             'leaky': False,  # leaky ReLUs in the decoder and in the encoder of the VAE
         },
         data={
@@ -36,7 +34,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'inputs': ('none',),
             'targets': ('volume_points',),
             'num_points_per_step': 1536 if tiny else 2048,
-            'num_near_points': 768 if tiny else 0,  # of them the nearest to the surface; 0: as drawn
+            'num_near_points': 768 if tiny else 0,  # nearest to the surface; 0: as drawn
             'sampling': 'uniform',  # 'uniform', 'equal' or 'surface': how the dataset's points were drawn
             # The embedded dataset, built where no --data_dir is given.
             'families': ('car',) if tiny else (),  # () is all of them

@@ -25,7 +25,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'encoder_hidden_size': 8 if tiny else 32,
             'decoder_hidden_size': 64 if tiny else 256,
             'latent_size': 0,  # of the VAE; 0 is none
-            'free_bits': 0.0,  # nats of KL divergence of each latent dimension that cost nothing; 0 is off
+            'free_bits': 0.0,  # nats of KL divergence that each latent dimension has free; 0 is off
             'leaky': False,  # leaky ReLUs in the decoder and in the encoder of the VAE
         },
         data={
@@ -33,7 +33,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'inputs': ('voxels',),
             'targets': ('volume_points',),
             'num_points_per_step': 256 if tiny else 1024,
-            'num_near_points': 208 if tiny else 0,  # of them the nearest to the surface; 0: as drawn
+            'num_near_points': 208 if tiny else 0,  # nearest to the surface; 0: as drawn
             'sampling': 'uniform',  # 'uniform', 'equal' or 'surface': how the dataset's points were drawn
             # The embedded dataset, built where no --data_dir is given.
             'families': (),  # () is all of them
