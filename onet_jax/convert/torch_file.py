@@ -30,9 +30,7 @@ from onet_jax.errors import InputError
 MAGIC_NUMBER, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 MAX_PICKLE = 2**24  # bytes; 421 tensors take 42 kB
 MAX_REPEATED = 2**24  # elements of a tensor that is larger than its storage, as after torch's `expand`
-MAX_RATIO = (
-    100  # of all storages to their file (zip bombs); zeros compress 1000 : 1, the weights of a network hardly at all
-)
+MAX_RATIO = 100  # of all storages to their file, against zip bombs: zeros compress 1000 : 1, weights hardly at all
 
 # Type, its name in the module torch (of its storage if there is one), its name in safetensors.
 DTYPES = tuple(

@@ -1,7 +1,8 @@
 """PSGN, the Point Set Generation Network (Fan et al., CVPR 2017): encoder, and decoder to a set of 1,024 points.
 
-As the baseline of the paper of Occupancy Networks: in object coordinates, with any of their encoders. B batch, N predicted
-points, M surface samples, C condition.
+As the baseline in the paper of Occupancy Networks: in object coordinates, with any of their encoders.
+
+B batch, N predicted points, M surface samples, C condition.
 """
 
 from collections.abc import Callable

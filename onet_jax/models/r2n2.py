@@ -1,6 +1,6 @@
 """3D-R2N2 (Choy et al., ECCV 2016) of a single view: encoder, and decoder to the occupancy of 32^3 voxels.
 
-As the baseline of the paper of Occupancy Networks: any of their encoders, and a decoder of 3D transposed convolutions.
+As the baseline in the paper of Occupancy Networks: any of their encoders, and a decoder of 3D transposed convolutions.
 
 B batch, T query points, C condition.
 """

@@ -93,8 +93,7 @@ class Checkpointer:
     def save(self, step: int, state: Any, *, metrics: dict | None = None) -> None:
         """Write a checkpoint, then remove all but it, the one before and the best one.
 
-        A damaged checkpoint of the same step is replaced. Raises OSError where it cannot be written; nothing
-        is removed then.
+        A damaged checkpoint of the same step is replaced. Raises OSError where it cannot be written; the others stay.
         """
         path, unfinished = self.directory / str(step), self.directory / f'{step}{UNFINISHED}'
         try:
