@@ -39,7 +39,7 @@ def main(_):
             config.train.num_steps, config.optim.learning_rate = num_steps, learning_rate
             config.train.eval_every_steps = config.train.checkpoint_every_steps = num_steps // 4
         train(config, workdir)
-        # From the log: a demo that is run again goes on with the training it finds.
+        # From the log: a demo that is run again resumes the training that it finds.
         seconds_train[title] = sum(seconds for _, seconds in read_log(workdir, 'train/seconds'))
         curves += [
             (f'training loss (nats a shape), {title}', read_log(workdir, 'train/loss'), True),

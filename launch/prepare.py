@@ -4,7 +4,7 @@
     python -m launch.prepare --shapenet=DIR --data_dir=D    # points.npz, pointcloud.npz, model.binvox, ...
     python -m launch.prepare --data_dir=D                   # ten families of solids; --families=rooms_04,... are rooms
 
-An interrupted run goes on where it stopped. Train on it with `python -m launch.train ... --data_dir=D`.
+An interrupted run resumes where it stopped. Train on the dataset with `python -m launch.train ... --data_dir=D`.
 """
 
 from absl import flags

@@ -6,7 +6,8 @@ frame of the input; those of pictures and voxels in object coordinates, longest 
 shows inputs and meshes side by side, and says which inputs are out of distribution.
 
 The sliding-window network (configs/conv_onet_crops.py) takes clouds of scenes of any size: --cell is the edge of its cells in
-their unit, by default such that a cell has as many points as in training. The same command goes on where it was interrupted.
+their unit, by default such that a cell has as many points as in training. After an interruption the same
+command resumes.
 """
 
 from functools import partial

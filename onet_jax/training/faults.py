@@ -21,7 +21,7 @@ from onet_jax.parallel import gather_rows, is_first_process, make_vote, wait_for
 from onet_jax.training.state import TrainState
 from onet_jax.training.storage import Checkpointer
 
-EXIT_STOPPED = 75  # EX_TEMPFAIL of <sysexits.h>: stopped by a signal and saved, the same command goes on
+EXIT_STOPPED = 75  # EX_TEMPFAIL of <sysexits.h>: stopped by a signal and saved; the same command resumes
 NUM_NAMED = 8  # examples of a batch that a message names
 
 
