@@ -1,12 +1,12 @@
 """Mesh refinement by first and second derivatives of the field (paper, section 3.3 and supplementary).
 
-Marching cubes puts vertices on the edges of a lattice. Here they are moved, faces unchanged, so that random points of the
-faces come to lie on the surface sigmoid(f) = threshold and the faces become perpendicular to its gradient:
+The vertices of marching cubes lie on edges of a lattice. Here they are moved, with the faces unchanged, to minimise
 
     mean_F (sigmoid(f(x)) - threshold)^2 + 0.01 mean_F |n_face - n_target|^2,    n_target = -grad / |grad|,
 
-x being a new Dirichlet(1/2, 1/2, 1/2) point of each face in every step. n_target moves with x: its derivative, a second
-derivative of the field, is part of the gradient. N vertices, F faces, T query points.
+where x is a random point of each face, Dirichlet(1/2, 1/2, 1/2), drawn anew in every step: the faces approach the surface
+sigmoid(f) = threshold, and become perpendicular to its gradient. n_target is differentiated too, which takes second derivatives
+of the field. N vertices, F faces, T query points.
 """
 
 from collections.abc import Callable
@@ -22,13 +22,13 @@ from onet_jax.geometry.extract import threshold_to_logit
 from onet_jax.geometry.field import as_argument, bucket_size, check_finite, value_and_gradient
 
 NORMAL_WEIGHT = 0.01  # lambda of the paper
-# Of the official generator: RMSprop as in PyTorch, and what it adds to the length of a normal.
+# As in the official generator: RMSprop of PyTorch, and what is added to the length of a normal.
 LEARNING_RATE = 1e-4  # see `refine_mesh` for when to take less
 DECAY = 0.99
 EPSILON = 1e-8  # added to the root of the running average, not under it
 LENGTH_EPSILON = 1e-10
 
-# Faces are optimised in pieces of this many: the activations of a piece and of its derivatives stay small.
+# Faces whose gradient is computed at a time: bounds the memory of activations and their derivatives.
 FACE_CHUNK = 1024
 
 
@@ -44,19 +44,24 @@ def refine_mesh(
     """A copy of the mesh whose vertices were moved by `steps` steps of RMSprop towards sigmoid(field) = threshold.
 
     field: [T, 3] object coordinates -> logits [T], of JAX. threshold: a probability in (0, 1). `key` draws the points of
-    the faces. Sizes are rounded up, so that meshes of similar size share a compilation; with a field that is a pytree
-    (`model.bind`, `jax.tree_util.Partial`) all shapes share it too. Any other callable is compiled anew for each object.
+    the faces. Sizes are rounded up, so that meshes of similar size share a compilation, as do all shapes where the field is a
+    pytree, as of `model.bind` or `jax.tree_util.Partial`. Any other callable is compiled anew for each object.
 
-    The default `learning_rate` is the paper's, for meshes that are off by more than a step: RMSprop moves each coordinate by
-    10 learning rates in the first step, 1e-3 of the object's longest edge, however small its gradient is, and by 7 and 6 in
-    the next. Of a chair in a network of the paper's size, marching cubes of 32 cells get from 24e-4 to 7e-4 near the surface
-    on average. But 5,000 faces simplified from 128 cells are 2.1e-4 away before, 3.1e-4 after 30 steps, beyond the surface
-    where they had been behind it and by 10e-4 at sharp edges, and 4.6e-4 after 100, though the loss falls. With 1e-5 these 30
-    steps take them to 1.5e-4, and that of 32 cells to 17e-4 only.
+    The default `learning_rate` is the paper's. RMSprop moves each coordinate by 10 learning rates in the first step, however
+    small its gradient is, and by 7 and 6 in the next: 1e-3 of the longest edge. Meshes that are nearer to the surface than that
+    need a lower rate, or they overshoot, though the loss falls. Mean distance to the surface of a chair, in 1e-4 of the longest
+    edge, with a network of the paper's size:
+
+        mesh                                            before   30 steps at 1e-4   100 at 1e-4   30 at 1e-5
+        marching cubes, 32 cells                        24       7                                17
+        marching cubes, 128 cells, to 5,000 faces       2.1      3.1                4.6           1.5
+
+    Raises InputError for steps < 0, a learning rate that is not positive, a threshold outside of (0, 1) and vertices that are
+    not finite.
     """
     if steps < 0:
         raise InputError(f'steps: expected a number >= 0, found {steps}')
-    threshold_to_logit(threshold)  # raises for what is no probability
+    threshold_to_logit(threshold)  # raises InputError outside of (0, 1)
     if not learning_rate > 0:
         raise InputError(f'learning_rate: expected a number > 0, found {learning_rate}')
     vertices, faces = np.array(mesh.vertices), np.array(mesh.faces)
@@ -68,7 +73,7 @@ def refine_mesh(
 
 
 def refinement_loss(mesh: trimesh.Trimesh, field: Callable, key: jax.Array, *, threshold: float = 0.2) -> float:
-    """What `refine_mesh` lowers, on one random point of each face: two meshes with the same faces compare under one key."""
+    """The loss that `refine_mesh` minimises, at one random point of each face: the same points for the same faces and key."""
     vertices, faces = np.array(mesh.vertices), np.array(mesh.faces)
     weights = face_weights(key, 1, bucket_size(len(faces), FACE_CHUNK))[0]
     return float(_loss(as_argument(field), pad(vertices), pad(faces), weights, len(faces), threshold))
@@ -87,9 +92,10 @@ def refine_vertices(
     threshold: float,
     learning_rate: float = LEARNING_RATE,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """vertices [N, 3], faces [F, 3], weights [steps, F, 3] of the corners -> vertices [N, 3], loss before each step [steps].
+    """vertices [N, 3], faces [F, 3], weights [steps, F, 3] of the corners -> moved vertices [N, 3], loss before each step.
 
-    Neither N nor F is 0. Computes in the precision that JAX is set to.
+    weights: the point of each face in each step, barycentric (see `face_weights`). N and F are positive. Computes in the
+    precision that JAX is set to.
     """
     padded = pad(vertices), pad(faces), pad(weights, axis=1)
     moved, losses = _optimise(as_argument(field), *padded, len(faces), threshold, learning_rate)
@@ -98,7 +104,7 @@ def refine_vertices(
 
 @partial(jax.jit, static_argnums=(1, 2))
 def face_weights(key: jax.Array, steps: int, num_faces: int) -> jax.Array:
-    """Dirichlet(1/2, 1/2, 1/2) weights of the corners [steps, F, 3]: the squared coordinates of a random direction."""
+    """Dirichlet(1/2, 1/2, 1/2) barycentric weights [steps, F, 3]: the squared coordinates of a random direction."""
     squares = jnp.square(jax.random.normal(key, (steps, num_faces, 3)))
     return squares / squares.sum(axis=-1, keepdims=True)
 
@@ -106,7 +112,7 @@ def face_weights(key: jax.Array, steps: int, num_faces: int) -> jax.Array:
 def pad(array: np.ndarray, axis: int = 0) -> np.ndarray:
     """The array with its last entry along `axis` repeated, up to FACE_CHUNK times a power of two.
 
-    A face that repeats another asks the field nothing new: no NaN that the mesh does not have can come from it.
+    A repeated face evaluates the field at the points of another: padding causes no NaN that the mesh does not have.
     """
     size = np.shape(array)[axis]
     filling = np.repeat(np.take(array, [-1], axis), bucket_size(size, FACE_CHUNK) - size, axis)
@@ -131,9 +137,9 @@ def _optimise(field, vertices, faces, weights, num_faces, threshold, learning_ra
 def loss_and_gradient(
     vertices: jax.Array, faces: jax.Array, field: Callable, weights: jax.Array, threshold: float, num_faces: int
 ) -> tuple[jax.Array, jax.Array]:
-    """The loss and its gradient by the vertices [N, 3], for one point of each face.
+    """The loss and its gradient with respect to the vertices [N, 3], for one point of each face.
 
-    faces, weights [F, 3], see `pad`: the first `num_faces` count, and pieces of FACE_CHUNK without any of them are skipped.
+    faces, weights [F, 3], padded by `pad`: the first `num_faces` count; pieces of FACE_CHUNK without any of them are skipped.
     """
 
     def add_piece(i, total):
@@ -154,11 +160,11 @@ def loss_and_gradient(
 
 
 def _face_losses(corners, weights, field, threshold):
-    """corners [F, 3, 3], weights [F, 3] -> loss of each face [F]."""
+    """corners [F, 3, 3], weights [F, 3] -> the loss of each face [F]."""
     points = (weights[..., None] * corners).sum(axis=1)
     logits, gradient = value_and_gradient(field, points)
-    # The derivative of the logits is at hand: written out, it is not computed by another pass through the network. What
-    # is left to differentiate is the gradient, and that of a network of ReLUs is constant, which JAX sees.
+    # The gradient of the logits is known: as a linear function of the points, they need no other backward pass. Only the
+    # gradient itself is left to be differentiated; that of a ReLU network is piecewise constant, which JAX sees.
     logits, slope, origin = jax.lax.stop_gradient((logits, gradient, points))
     logits = logits + (slope * (points - origin)).sum(axis=-1)
     probs = jax.nn.sigmoid(logits)
@@ -168,7 +174,7 @@ def _face_losses(corners, weights, field, threshold):
 
 
 def _unit(vectors):
-    """[F, 3] -> vectors / (length + LENGTH_EPSILON); the length of 0 has the derivative 0, as in PyTorch, and not NaN."""
+    """[F, 3] -> vectors / (length + LENGTH_EPSILON). The derivative of the length at 0 is 0, as in PyTorch, and not NaN."""
     squared = (vectors**2).sum(axis=-1, keepdims=True)
     positive = squared > 0
     length = jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)

@@ -1,4 +1,4 @@
-"""Uniform samples of a surface: points, normals and colours. N samples. Imports no JAX: processes that prepare data use it."""
+"""Uniform sampling of a triangle mesh by area: points, normals and colours. N samples. Imports no JAX."""
 
 import numpy as np
 import trimesh
@@ -10,7 +10,7 @@ from onet_jax.geometry.colours import colours_of
 def sample_surface(
     mesh: trimesh.Trimesh, num_points: int, seed: int | np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points uniform by area on a mesh, and the normals of their faces: [N, 3], [N, 3] float32.
+    """Points uniform by area on a mesh, and the unit normals of their faces: [N, 3], [N, 3] float32, N = num_points.
 
     Raises InputError for a mesh without area.
     """
@@ -21,7 +21,7 @@ def sample_surface(
 def sample_surface_with_colours(
     mesh: trimesh.Trimesh, num_points: int, seed: int | np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The points and normals of `sample_surface`, and the mesh's own colours there (see `colours.py`): [N, 3] uint8 sRGB."""
+    """The points and normals of `sample_surface`, and the colours of the mesh there, [N, 3] uint8 sRGB (see `colours.py`)."""
     points, normals, faces, uv = _sample(mesh, num_points, seed)
     weights = np.column_stack([1 - uv.sum(axis=1), uv])
     return points, normals, np.round(255 * colours_of(mesh)(faces, weights)).astype(np.uint8)

@@ -10,10 +10,10 @@ AGGRESSIVENESS = 5  # of the official generator: how fast edges of higher cost a
 
 
 def simplify_mesh(mesh: trimesh.Trimesh, num_faces: int) -> trimesh.Trimesh:
-    """A mesh with at most `num_faces` faces, or as few as go without faces that flip; a copy where there are no more.
+    """A mesh with `num_faces` faces, or as few as are possible without flipped faces; a copy where it has no more than that.
 
-    More than asked for are left of a mesh of many small parts, for none is collapsed away. In whatever frame the mesh is; edges
-    are collapsed in the unit cube, so that it does not matter which. Raises InputError below 4, a tetrahedron.
+    A mesh of many small components keeps more faces, since no component vanishes. The result does not depend on the frame: the
+    mesh is normalised for the simplification. Raises InputError for num_faces below 4, a tetrahedron.
     """
     if num_faces < 4:
         raise InputError(f'num_faces: expected at least 4, a closed mesh, found {num_faces}')

@@ -1,12 +1,12 @@
 """Sliding-window inference: the mesh of a scene of any size, from overlapping windows whose values are blended.
 
-The scene is a lattice of cells; boxes of `step`^3 cells tile it. Around each box lies the window that a network sees, so that
-its receptive field covers the surroundings of the box. Windows start at multiples of `step` cells: where the network is
-equivariant to such shifts, neighbours agree but for their far borders. In a band of cells to both sides of the border between
-boxes the values of neighbours are blended linearly. Boxes without points in or near them are outside.
+The scene is a lattice of cells, which boxes of `step`^3 cells tile. Around each box is the larger window that the network sees,
+so that its receptive field covers the surroundings of the box. Windows start at multiples of `step` cells: if the network is
+equivariant to such shifts, neighbouring windows agree except near their borders. In a band of cells on both sides of the border
+between boxes the values of both windows are blended linearly. Boxes without points in or near them are outside.
 
-The values of a window are kept in a folder as float16, so that an interrupted scene goes on; the mesh is made of them box by
-box. Memory is that of one window, and of the mesh. P points of a cloud or a window, K boxes, n values along an axis.
+The values of a window are stored in a folder as float16, so that an interrupted scene can be resumed; the mesh is extracted box
+by box. Memory is that of one window and of the mesh. P points of a cloud or a window, K boxes, n values along an axis.
 """
 
 import itertools
@@ -28,24 +28,24 @@ from onet_jax.geometry.tiled_marching_cubes import join, march_block
 
 SAMPLES_PER_CELL = 2  # values along its edge
 BAND = 2  # cells
-MIN_POINTS = 1024  # of a window, filled up to a power of two of them: few programs are compiled
-FAR = -1e4  # cells: the coordinates of points in no window
+MIN_POINTS = 1024  # of a window, padded to a power of two of them: few programs are compiled
+FAR = -1e4  # cells: the coordinates of padding points, which lie in no window
 OUTSIDE_LOGIT = -1e4  # on the border of boxes that are outside
-ROOM_AREA = 3.0  # of a training room, in squares of its longest edge, as the distances of its points tell it
-NEIGHBOURS = 8  # whose distance says how dense a cloud is
-NUM_PROBES = 2000  # points whose neighbours are looked at
+ROOM_AREA = 3.0  # of a training room, in squares of its longest edge, estimated from the distances of its points
+NEIGHBOURS = 8  # the density of a cloud is estimated from the distance to the 8th nearest neighbour
+NUM_PROBES = 2000  # of so many points
 
 
 class Layout(NamedTuple):
     """Numbers of cells along an axis."""
 
     window: int
-    step: int  # of a box to the next
+    step: int  # from a box to the next
     band: int = BAND
 
     @property
     def num_values(self) -> int:
-        """n, of a window: of its box and of the bands around it, at every half cell from the lowest corner."""
+        """n: values of a box and the bands around it, at every half cell from the lowest corner."""
         return SAMPLES_PER_CELL * (self.step + 2 * self.band) + 1
 
 
@@ -55,9 +55,9 @@ def extract_sliding_window(
     """The surface value = level of a scene, in cells from its origin: closed, oriented outwards; empty where nothing is inside.
 
     cells: points [P, 3] float32 in cells from the origin (see `find_origin`). infer: points [P, 3] float32 in cells from the
-    centre of a window, at most `max_points` of its own and filled up to a power of two with points outside of every window
-    -> logits [n, n, n] of its box and bands (see `Layout.num_values`). folder: of the values that are there already, see
-    `claim`.
+    centre of a window, at most `max_points`, padded to a power of two with points outside of every window -> logits [n, n, n]
+    of its box and bands (see `Layout.num_values`). folder: of the values of windows, those of an earlier run among them (see
+    `claim`). Raises InputError for values that are not finite.
     """
     folder, boxes, index = Path(folder), find_boxes(cells, layout), PointIndex(cells, layout)
     for box in tqdm(boxes, desc='windows', unit='window', mininterval=5, leave=False):
@@ -74,7 +74,7 @@ def extract_sliding_window(
 
 
 def claim(folder: str | Path, settings: dict) -> None:
-    """Empty the folder of what was made with other settings: all that decides the values of the windows, for JSON.
+    """Delete windows of other settings from the folder, and write these into it. settings: all that the values depend on.
 
     Raises InputError where it holds something else.
     """
@@ -88,9 +88,9 @@ def claim(folder: str | Path, settings: dict) -> None:
 
 
 def matching_cell(cloud: np.ndarray, unit_size: float, num_input_points: int, seed: int) -> float:
-    """The edge of a cell, in units of the cloud [P, 3], with which it is as dense for the network as the training rooms are.
+    """The edge of a cell, in the unit of the cloud [P, 3], at which a cell holds as many points as in training.
 
-    Those have `num_input_points` points, and cells of `unit_size`.
+    There rooms have `num_input_points` points, and cells the edge `unit_size`.
     """
     probes = cloud[np.random.default_rng(seed).permutation(len(cloud))[:NUM_PROBES]]
     tree = KDTree(cloud, balanced_tree=False, compact_nodes=False)
@@ -100,14 +100,17 @@ def matching_cell(cloud: np.ndarray, unit_size: float, num_input_points: int, se
 
 
 def find_origin(cloud: np.ndarray, layout: Layout, cell: float) -> np.ndarray:
-    """Where the first box of a scene begins, [3] in the unit of the cloud [P, 3], as is the edge `cell`."""
+    """The lowest corner of the first box of a scene, [3] in the unit of the cloud [P, 3], as is `cell`, the edge of a cell.
+
+    Raises InputError for an edge that is not positive.
+    """
     if not cell > 0:
         raise InputError(f'cell: expected a positive length, found {cell}')
     return cloud.min(axis=0) - 1.5 * layout.step * cell  # a flat floor does not lie on the border of boxes
 
 
 def find_boxes(cells: np.ndarray, layout: Layout) -> np.ndarray:
-    """Which boxes have a point [P, 3], in cells, in them or within half a margin of them: [K, 3] int, sorted."""
+    """The boxes with a point [P, 3], in cells, in them or within half a margin of them: [K, 3] int, sorted."""
     grown = (layout.window - layout.step) / 4
     found = set()
     for sign in itertools.product((-1, 0, 1), repeat=3):
@@ -120,7 +123,7 @@ def find_boxes(cells: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 class PointIndex:
-    """Points [P, 3], in cells, to be found by box."""
+    """A spatial hash of points [P, 3], in cells, by box."""
 
     def __init__(self, cells: np.ndarray, layout: Layout):
         boxes = np.floor(cells / layout.step).astype(int)
@@ -145,7 +148,7 @@ class PointIndex:
 
 
 def fill_up(points: np.ndarray, max_points: int, box: np.ndarray) -> np.ndarray:
-    """At most `max_points` of the points [P, 3] at random, filled up to a power of two with such as lie in no window."""
+    """At most `max_points` of the points [P, 3], at random, padded to a power of two with points that lie in no window."""
     if len(points) > max_points:
         points = points[np.random.default_rng(box).permutation(len(points))[:max_points]]
     filling = bucket_size(len(points), MIN_POINTS) - len(points)
@@ -153,15 +156,15 @@ def fill_up(points: np.ndarray, max_points: int, box: np.ndarray) -> np.ndarray:
 
 
 def blend(folder: Path, known: set[tuple[int, ...]], box: tuple[int, ...], layout: Layout) -> np.ndarray:
-    """The values of a box, [m, m, m] float32 with m = SAMPLES_PER_CELL step + 1, of its window and its neighbours'.
+    """The values of a box, [m, m, m] float32 with m = SAMPLES_PER_CELL step + 1, blended of its window and its neighbours'.
 
-    They are low on borders to unknown boxes. Two boxes get the same bits on their border: the same values are summed in the
-    same order.
+    On borders to boxes that are not `known` they are OUTSIDE_LOGIT. Two boxes have the same bits on their common border: the
+    same terms are summed in the same order.
     """
     n, band = layout.step * SAMPLES_PER_CELL, layout.band * SAMPLES_PER_CELL
     total, weights = np.zeros((2, n + 1, n + 1, n + 1), np.float32)
     closed = np.zeros_like(total, bool)
-    # Along an axis from a window's first value to its last: up over the two bands, and down again.
+    # The weights along an axis, from the first value of a window to its last: they rise over two bands, and fall again.
     place = np.arange(layout.num_values)
     rise = np.minimum(place, place[::-1])
     share = np.clip((rise + 0.5) / (2 * band + 1), 0, 1).astype(np.float32)

@@ -1,7 +1,7 @@
-"""A closed solid from a mesh in any frame: an occupancy test, a watertight surface and a frame. Imports no JAX.
+"""A solid from a mesh in any frame: an occupancy test, a watertight surface and the frame. Imports no JAX.
 
-`watertight.py` closes a mesh in object coordinates; here it is moved there first, and refused where its inside is a matter of
-judgement. N vertices, T query points.
+The mesh is normalised to object coordinates and closed by `watertight.py`; one whose inside is ambiguous is rejected. T query
+points.
 """
 
 from collections.abc import Callable
@@ -14,23 +14,23 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import normalise
 from onet_jax.geometry.watertight import close
 
-MAX_AMBIGUOUS = 0.5  # share of the volume; what is less certain is rejected
+MAX_AMBIGUOUS = 0.5  # share of the volume, above which a mesh is rejected
 UPS = {'y': np.eye(3), 'z': np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])}  # up axis of a file -> rotation to y up
 
 
 class Solid(NamedTuple):
-    """What a shape is sampled from, in object coordinates."""
+    """A shape to sample from, in object coordinates."""
 
     surface: trimesh.Trimesh  # watertight, oriented outwards
     contains: Callable[[np.ndarray], np.ndarray]  # points [T, 3] -> [T] bool, the occupancy
-    picture: trimesh.Trimesh  # what the views show; it may be open and have colours
-    loc: np.ndarray = np.zeros(3)  # in the own frame of the shape a point is at loc + scale * point
+    picture: trimesh.Trimesh  # of which views are rendered; it may be open and have colours
+    loc: np.ndarray = np.zeros(3)  # in the frame of the mesh a point is at loc + scale * point
     scale: float = 1.0
     ambiguous: float = 0.0  # share of the volume that other reasonable rules would label otherwise
 
 
 def make_solid(mesh: trimesh.Trimesh, up: str = 'y') -> Solid:
-    """A mesh in its own frame, whose axis `up` points up -> its solid. The mesh is taken over: its vertices are moved.
+    """The solid of a mesh in its own frame, whose axis `up` ('y' or 'z') points up. Moves the vertices of the mesh, in place.
 
     Raises InputError for a mesh that cannot be labelled reliably.
     """

@@ -1,10 +1,11 @@
 """Volumetric mesh repair: from the votes of ray stabbing (see `ray_stabbing.py`) to a closed surface by marching cubes.
 
-Three things are inside: points that most lines of sight call so; points of a region that is closed on the whole, down to the
-plane of its openings; and a slab around every sheet, that is around surface with the outside on both sides, or thinner than
-the slab. Marching cubes puts its vertices on lattice edges, where the crossings with the mesh are known exactly.
+A lattice point is inside when most of the 26 sides vote so, or when it is hidden from all of them and some vote so, and its
+region is mostly closed; a region is filled up to the plane of its openings. Inside is also a slab around every sheet: surface
+with the outside on both sides, or a wall thinner than the slab. The vertices of marching cubes lie on lattice edges, where the
+crossings with the mesh are known exactly.
 
-[X, Y, Z] lattice points, H hits of one direction. Lengths are in steps of the lattice. Imports no JAX.
+[X, Y, Z] lattice points, H hits of one direction, F faces. Lengths are in steps of the lattice. Imports no JAX.
 """
 
 import numpy as np
@@ -18,21 +19,23 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.ray_stabbing import MARGIN, NUM_SIDES, Lattice, LineHits
 
 MAJORITY = NUM_SIDES // 2
-HIDDEN_MINORITY = 4  # votes that suffice where a point is hidden from all sides: more than stray lines through holes
-OPPOSITE = -0.5  # cosine between the normals of the two sides of a thin wall, at most; at the edge of a box it is 0
-FACING = 0.7  # cosine between a line and a normal, at least, for the line to measure a thickness
-SPECK = 8  # lattice points: smaller pieces and smaller voids are noise
-MAX_VERTICES = 1_000_000  # of a surface; an object has a fifth of that
-_FAR = -9.0  # of a point that is in no slab
+HIDDEN_MINORITY = (
+    4  # votes that suffice for a point hidden from all sides: more than those of stray lines through holes
+)
+OPPOSITE = -0.5  # largest cosine between the normals of the two sides of a thin wall; at the edge of a box it is 0
+FACING = 0.7  # least cosine between a line and a normal for the line to measure a thickness
+SPECK = 8  # lattice points: smaller components and smaller cavities are noise
+MAX_VERTICES = 1_000_000  # of a surface; that of an object has a fifth of that
+_FAR = -9.0  # depth of a point that is in no slab
 
 
 def fill(
     lattice: Lattice, hits: list[LineHits], votes: tuple[np.ndarray, np.ndarray, np.ndarray], least_closed: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The solid points, and those that a majority called solid but whose region is too open: [X, Y, Z] bool each.
+    """The solid points, and those that the votes call solid but whose region is too open: [X, Y, Z] bool each.
 
-    votes: of `ray_stabbing.vote`. A region is a connected component of solid points between which no face lies; it stays
-    when on average its points are hidden from at least the share `least_closed` of all sides.
+    votes: of `ray_stabbing.vote`. A region is a connected component of solid points with no face between them; it is kept when
+    its points are on average hidden from at least the share `least_closed` of all sides.
     """
     inside, reverse, seen = votes
     solid = (inside >= MAJORITY) | ((seen == 0) & (inside + reverse >= HIDDEN_MINORITY))
@@ -43,7 +46,7 @@ def fill(
 
 
 def _region_means(lattice: Lattice, hits: list[LineHits], solid: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """For each of the S solid points the mean of values [X, Y, Z] over its region: [S] float64."""
+    """The mean of values [X, Y, Z] over the region of each of the S solid points: [S] float64."""
     crossed = {}
     for h in (h for h in hits if np.count_nonzero(h.direction) == 1):
         crossed[h.axes[0]] = np.zeros(lattice.shape, bool)
@@ -70,11 +73,11 @@ def _region_means(lattice: Lattice, hits: list[LineHits], solid: np.ndarray, val
 def slabs(
     lattice: Lattice, hits: list[LineHits], solid: np.ndarray, normals: np.ndarray, sign: np.ndarray, thickness: float
 ) -> np.ndarray:
-    """How deep each point lies in a slab: [X, Y, Z] float32, positive inside, at most half the thickness.
+    """Signed distance of each point to the faces of its slab: [X, Y, Z] float32, positive inside, at most half the thickness.
 
-    normals [F, 3] unit, sign [F] int8: 1 where they point outwards, -1 inwards. A wall thinner than `thickness`, seen as
-    two hits with opposite normals, becomes a slab around its middle; a hit with the outside before and behind is a sheet
-    and becomes a slab around itself. Two hits between two lattice points are no sheet where they are the corner of a solid.
+    normals [F, 3] unit, sign [F] int8: 1 where they point outwards, -1 inwards. A wall thinner than `thickness`, two hits with
+    opposite normals, becomes a slab around its middle; a hit with the outside before and behind it is a sheet, and becomes a
+    slab around itself. An entry and its exit between two lattice points are not a sheet: a line cuts the corner of a solid.
     """
     depth = np.full(solid.size, _FAR, np.float32)
     solid = solid.reshape(-1)
@@ -111,7 +114,7 @@ def slabs(
 
 
 def remove_specks(inside: np.ndarray) -> np.ndarray:
-    """inside [X, Y, Z] bool without pieces and voids of fewer than SPECK points."""
+    """inside [X, Y, Z] bool without connected components and cavities of fewer than SPECK points."""
     for values, structure in ((True, np.ones((3, 3, 3))), (False, None)):
         labels, count = ndimage.label(inside == values, structure)
         small = np.bincount(labels.reshape(-1), minlength=count + 1) < SPECK
@@ -126,8 +129,9 @@ def mesh_boundary(
 ) -> trimesh.Trimesh:
     """The closed surface between inside and outside, oriented outwards, in object coordinates.
 
-    inside [X, Y, Z] bool, False on the rim of the lattice. Where a solid point ends, the surface is at the crossing that is
-    outermost on the lattice edge, or, in an opening, where `share` [X, Y, Z] passes 1/2; a slab ends where `depth` does.
+    inside [X, Y, Z] bool, False on the border of the lattice. On an edge with a solid end the surface is at the outermost
+    crossing with the mesh, or, in an opening, where `share` [X, Y, Z], that of the votes, is 1/2; a slab ends where `depth` is
+    0. Raises InputError for a surface of too many vertices.
     """
     if not inside.any():
         return trimesh.Trimesh()
@@ -136,7 +140,7 @@ def mesh_boundary(
         raise InputError(
             f'mesh: expected the surface of one object, found one that crumbles into {num_vertices:,} points'
         )
-    # Unequal values, so that points that touch only at an edge are joined, by the same rule in all cells.
+    # Unequal values, so that all cells resolve ambiguous sides alike: diagonal inside points are joined.
     values = np.where(inside, np.float32(1.0), np.float32(-0.9))
     vertices, faces, _, _ = marching_cubes(values, 0.0, gradient_direction='ascent')
     vertices = vertices.astype(np.float64)

@@ -1,7 +1,7 @@
-"""Tiled marching cubes: block by block, on a lattice of any size that never exists as a whole. Imports no JAX.
+"""Tiled marching cubes: block by block, on a lattice of any size that is never in memory as a whole. Imports no JAX.
 
-Blocks share the values on their borders, so they agree on the edges of the lattice that the surface crosses; a vertex is named
-after its edge, and pieces are joined by these names, which no library gives. n cells of a block along an axis, N vertices, F
+Blocks share the values on their borders, so they agree on the lattice edges that the surface crosses. A vertex is named by the
+number of its edge in the whole lattice, and blocks are joined by these names. n cells of a block along an axis, N vertices, F
 faces.
 """
 
@@ -18,16 +18,16 @@ from onet_jax.geometry.marching_cubes_cases import FACES, MIN_SHARE, NUM_FACES
 class Piece(NamedTuple):
     """The surface in a block."""
 
-    names: np.ndarray  # [N] int64, of the edges that the vertices lie on, sorted
+    names: np.ndarray  # [N] int64, numbers of the lattice edges on which the vertices lie, sorted
     vertices: np.ndarray  # [N, 3] float64, in steps of the lattice
-    faces: np.ndarray  # [F, 3] int64, numbers of vertices, counterclockwise seen from outside
+    faces: np.ndarray  # [F, 3] int64, counterclockwise seen from outside
 
 
 def march_block(values: np.ndarray, level: float, first: np.ndarray, size: np.ndarray) -> Piece:
-    """The surface value = level in a block: values [n + 1, n + 1, n + 1], high inside, a value on the level is outside.
+    """The surface value = level in a block: values [n + 1, n + 1, n + 1], high inside; a value on the level is outside.
 
-    first: [3] the lattice point of values[0, 0, 0]; size: [3] points of the whole lattice, at most 2^62 / 3 in all. It is open
-    where the inside reaches the border of the block.
+    first: [3] the lattice point of values[0, 0, 0]; size: [3] points of the whole lattice, at most 2^62 / 3 in all. The surface
+    is open where the inside reaches the border of the block.
     """
     inside = values > level
     num_cells = np.subtract(values.shape, 1)
@@ -51,7 +51,7 @@ def march_block(values: np.ndarray, level: float, first: np.ndarray, size: np.nd
 
 
 def join(pieces: Iterable[Piece]) -> trimesh.Trimesh:
-    """The pieces as one mesh, in steps of the lattice: vertices of the same name are one."""
+    """The pieces as one mesh, in steps of the lattice: vertices of the same name are merged."""
     pieces = list(pieces)
     if not sum(len(piece.faces) for piece in pieces):
         return trimesh.Trimesh()

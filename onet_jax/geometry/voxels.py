@@ -1,4 +1,4 @@
-"""Voxel grids: binvox files, the blocky surface of a grid and the official point-in-voxel test. Imports no JAX.
+"""Voxel grids: binvox files, the boundary mesh of a grid and the official point-in-voxel test. Imports no JAX.
 
 A grid [X, Y, Z] bool fills the unit cube [-0.5, 0.5]^3 in object coordinates, whatever its resolution; True is occupied. T
 query points.
@@ -14,13 +14,13 @@ from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
 
 MAX_VOXELS = 512**3  # of one file: bounds the memory that a few hostile bytes can ask for
-MAX_COUNT = 255  # of one run, which is a pair of bytes (value, count)
+MAX_COUNT = 255  # of one run; run-length encoding by pairs of bytes (value, count)
 HEADER_LINES, LINE_BYTES = 16, 256  # more than any header has
-HEADER = {'dim': (3, int), 'translate': (3, float), 'scale': (1, float)}  # keyword -> how many numbers, of which kind
+HEADER = {'dim': (3, int), 'translate': (3, float), 'scale': (1, float)}  # keyword -> how many numbers, of which type
 
 
 class Voxels(NamedTuple):
-    """A voxel grid and the frame its file notes (the official files put loc and scale of the shape there)."""
+    """A voxel grid and the frame in the header of its file (in the official files loc and scale of the shape)."""
 
     values: np.ndarray  # [X, Y, Z] bool, True occupied
     translate: np.ndarray  # [3] float64
@@ -30,8 +30,8 @@ class Voxels(NamedTuple):
 def read_binvox(path: str | Path) -> Voxels:
     """Read a binvox file of at most 512^3 voxels.
 
-    Raises FileNotFoundError without the file; InputError, naming it, for one that is of another kind, cut off or whose runs
-    do not make up the grid that the header announces. Memory is taken for what the file holds, not for what it claims.
+    Raises FileNotFoundError without the file; InputError, naming it, for one that is of another kind, truncated, or whose runs
+    do not fill the grid of its header. Memory is allocated for what the file holds, not for what its header claims.
     """
     path = Path(path)
     if not path.is_file():
@@ -57,7 +57,7 @@ def read_binvox(path: str | Path) -> Voxels:
 
 
 def _read_header(path: Path, file) -> dict[str, list]:
-    """Lines up to 'data' -> numbers of each keyword; the file stands at the first run."""
+    """Read the header, up to the line 'data': keyword -> numbers. The file is left at the first run."""
     first = file.readline(LINE_BYTES)
     if first.split()[:1] != [b'#binvox']:
         _reject(path, "a file that begins with '#binvox 1'", repr(first[:16]))
@@ -88,12 +88,12 @@ def _reject(path: Path, expected: str, found: str) -> None:
 
 
 def write_binvox(path: str | Path, voxels: Voxels) -> None:
-    """Write a binvox file, byte for byte as the official code does; it appears whole or not at all."""
+    """Write a binvox file, byte for byte as the official code does, atomically."""
     values = np.asarray(voxels.values, bool).transpose(0, 2, 1)
     flat = values.ravel()
     starts = np.flatnonzero(np.diff(flat, prepend=~flat[:1]))
     lengths = np.diff(starts, append=len(flat))
-    # A run longer than a byte can count is cut into full pieces and the rest.
+    # A run longer than MAX_COUNT is cut into full pieces and the rest.
     pieces = -(-lengths // MAX_COUNT)
     runs = np.full((pieces.sum(), 2), MAX_COUNT, np.uint8)
     runs[:, 0] = np.repeat(flat[starts], pieces)
@@ -109,10 +109,10 @@ def write_binvox(path: str | Path, voxels: Voxels) -> None:
 
 
 def voxels_to_mesh(values: np.ndarray) -> trimesh.Trimesh:
-    """Occupied voxels [X, Y, Z] -> their surface in object coordinates: two triangles for each face to an empty voxel.
+    """The boundary of occupied voxels [X, Y, Z], in object coordinates: two triangles for each side next to an empty voxel.
 
-    Outside the grid all is empty. Vertices are shared and faces point outwards; where two voxels touch along an edge only,
-    the edge belongs to four faces. Vertices, faces and their order are those of the official code.
+    Outside of the grid all is empty. Vertices are shared and faces point outwards; where two voxels touch along an edge only,
+    the edge belongs to four sides. Vertices, faces and their order are those of the official code.
     """
     values = np.asarray(values, bool)
     padded = np.pad(values, 1)
@@ -140,7 +140,7 @@ def voxels_contain(values: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Occupied voxels [X, Y, Z] and points [T, 3] in object coordinates -> [T] bool, True in an occupied voxel.
 
     As in the official evaluation of voxel baselines, the index is rounded towards zero: a point less than one voxel below
-    the grid counts to its first layer. All other points outside the grid are in none.
+    the grid counts as in its first layer. All other points outside of the grid are outside.
     """
     values = np.asarray(values, bool)
     position = (np.asarray(points, np.float64) + 0.5) * values.shape

@@ -1,16 +1,17 @@
-"""Watertight solids from any triangle mesh (mesh repair): the occupancies of a dataset come from here.
+"""Watertight solids from any triangle mesh (mesh repair): the occupancies of a dataset are theirs.
 
-Closed meshes, in which every edge joins two faces, keep their own surface ('exact'). Each piece is turned outwards and their
-union is taken, so that pieces that overlap, such as the boards of a chair, are one solid. A piece that lies within another
-one and is oriented against it in the file is a cavity.
+Closed meshes, in which every edge joins two faces, keep their own surface (method 'exact'). Each connected component is
+oriented outwards, and their union is taken, so that overlapping components, such as the boards of a chair, are one solid. A
+component that lies within another one and has the opposite orientation in the file is a cavity.
 
-All others, with holes, flipped or doubled faces, sheets without thickness or internal walls, are rebuilt ('votes'): faces
-are oriented from outside, every point of a lattice asks along 26 lines of sight whether it is inside, and the surface that
-separates the majorities is put through the crossings of these lines with the mesh. What has the outside on both sides becomes
-`THICKNESS` thick; what is mostly closed is filled up to its openings; what is hidden counts as solid.
+All other meshes, with holes, flipped or duplicate faces, sheets without thickness or internal walls, are rebuilt (method
+'votes', by `ray_stabbing.py` and `solidify.py`): faces are oriented by the side from which they are visible, the points of a
+lattice are classified by a vote of 26 directions, and the surface between inside and outside goes through the crossings of
+the lattice lines with the mesh. A sheet with the outside on both sides becomes `THICKNESS` thick; what is mostly closed is
+filled up to its openings; what is hidden counts as solid.
 
-Everything is in object coordinates. N vertices, F faces, T query points, P patches (pieces of a mesh that can be oriented).
-Imports no JAX.
+Everything is in object coordinates. N vertices, F faces, T query points, K patches: components that are connected across edges
+of two faces. Imports no JAX.
 """
 
 from collections.abc import Callable
@@ -27,22 +28,22 @@ from onet_jax.errors import InputError
 from onet_jax.geometry import grid, ray_stabbing, solidify
 from onet_jax.geometry.ragged import ragged_range
 
-RESOLUTION = 192  # cells of the lattice across the padded cube
+RESOLUTION = 192  # cells of the lattice along an axis of the padded cube
 THICKNESS = 0.01  # of a sheet
-LEAST_CLOSED = 0.9  # share of the lines of sight from a region that must end on its walls for it to be filled
-MIN_VOLUME = 1e-4  # of the padded cube: 10 of 100,000 uniform points are inside
-MIN_PIECE = 1e-9  # volume of a closed piece, below which it is none
-WELD = 1e-6  # vertices closer than that are one
-MAX_RIMS = 8  # edges of holes that begin at one vertex, before it is left alone
-FLAT = 1e-3  # a mesh that fits between two planes so close has no inside
-WELL_SEEN = 0.2  # share of all sides: a point seen from more is outside by the rule 'hidden from 80 %'
-TWO_SIDED = 0.5  # a patch is a sheet when its less visible side is seen that often as the other
+LEAST_CLOSED = 0.9  # share of the directions from a region that must end on its walls for it to be filled
+MIN_VOLUME = 1e-4  # share of the padded cube: 10 of 100,000 uniform points are inside
+MIN_PIECE = 1e-9  # least volume of a closed component
+WELD = 1e-6  # vertices that are closer are merged
+MAX_RIMS = 8  # boundary edges at one vertex: with more of them its holes stay open
+FLAT = 1e-3  # least extent of a mesh along its thinnest principal axis
+WELL_SEEN = 0.2  # share of the sides: a point seen from more is outside by the rule 'hidden from 80 %'
+TWO_SIDED = 0.5  # a patch is a sheet when its less visible side is seen at least this often, relative to the other
 NUM_ASKED, MAX_UNSURE = (
     10_000,
     0.01,
-)  # points of an exact solid asked twice; share of those inside that may change sides
+)  # points of an exact solid that are tested twice; share of those inside that may change sides
 NEGLIGIBLE = 1e-3  # area, or share of the volume, that may be wrong in an exact solid
-MAX_FACES, MAX_AREA, MAX_LENGTH = 1_200_000, 50.0, 20_000.0  # of what can be an object; they bound time and memory
+MAX_FACES, MAX_AREA, MAX_LENGTH = 1_200_000, 50.0, 20_000.0  # of the mesh of an object; they bound time and memory
 
 
 class Labelled(NamedTuple):
@@ -65,11 +66,11 @@ def close(
 ) -> Labelled:
     """The solid that a mesh in object coordinates describes.
 
-    resolution: cells of the voting lattice across the padded cube. thickness: of sheets, 1.5 to 4 cells. least_closed: a
-    vessel, or a body without a bottom, is filled when from its points at least this share of all directions is walled; 1
-    leaves every opening open, as TSDF fusion does. exact: False rebuilds closed meshes as well.
+    resolution: cells of the lattice along an axis of the padded cube. thickness: of sheets, 1.5 to 4 cells. least_closed: a
+    vessel, or a body without a bottom, is filled when from its points at least this share of all directions ends on its walls;
+    1 leaves every opening open, as TSDF fusion does. exact: False rebuilds closed meshes as well.
 
-    Takes about 0.3 s and 0.3 GB, for a million faces 10 s and 1 GB. A Trimesh refers to itself: a loop over many meshes
+    Takes about 0.3 s and 0.3 GB, for a million faces 10 s and 1 GB. A Trimesh is in a reference cycle: a loop over many meshes
     should call gc.collect(). Raises InputError, naming the fault, for meshes that are damaged, not normalised, flat, too
     large or without volume.
     """
@@ -85,7 +86,7 @@ def close(
     faces = np.concatenate([faces, _missing_triangles(faces)])
     method, ambiguous, surface = 'exact', 0.0, None
     if exact:
-        # First as the file has it: where solids touch, welding would join them.
+        # First with the vertices of the file: where solids touch, merging vertices would join them.
         surface = _unite(*as_given)
         if surface is None:
             surface = _unite(vertices, faces)
@@ -104,13 +105,13 @@ def close(
 
 
 def _inside_test(surface: trimesh.Trimesh) -> Callable[[np.ndarray], np.ndarray]:
-    # Not `surface.ray`: the two would refer to each other, and memory fill up until the garbage is collected.
+    # Not `surface.ray`: that would be a reference cycle, which keeps the memory until the garbage is collected.
     rays = RayMeshIntersector(surface)
     return lambda points: rays.contains_points(np.reshape(points, (-1, 3)).astype(np.float64))
 
 
 def _is_sure(surface: trimesh.Trimesh) -> bool:
-    """Whether rays of three other directions say the same: they do not where faces lie folded upon each other."""
+    """Whether ray tests in three random directions agree with the first: they do not where faces are folded over each other."""
     rng = np.random.default_rng(0)
     points = rng.uniform(-grid.BOX / 2, grid.BOX / 2, (NUM_ASKED, 3))
     inside, vertices = _inside_test(surface)(points), np.asarray(surface.vertices)
@@ -124,7 +125,10 @@ def _is_sure(surface: trimesh.Trimesh) -> bool:
 
 
 def _check(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices [N, 3] float64 and faces [F, 3] int64 of a mesh in which nothing is missing or out of range."""
+    """Validate a mesh: its vertices [N, 3] float64, unreferenced ones removed, and faces [F, 3] int64.
+
+    Raises InputError for a mesh that is damaged, not normalised or flat.
+    """
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3 or not len(faces):
         raise InputError(
@@ -161,7 +165,7 @@ def _check(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _weld(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices at the same place become one; faces that are no triangle then, or repeat another one, are dropped."""
+    """Merge vertices in the same place; faces that become degenerate, or duplicate another one, are dropped."""
     cell = np.round(vertices / WELD).astype(np.int64) @ [1 << 42, 1 << 21, 1]
     _, first, new = np.unique(cell, return_index=True, return_inverse=True)
     faces = new[faces]
@@ -170,11 +174,11 @@ def _weld(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _missing_triangles(faces: np.ndarray) -> np.ndarray:
-    """Holes that one triangle closes, such as a lost face or a corner that lies on the edge of its neighbour: [K, 3]."""
+    """The triangles [., 3] that close holes of three edges, such as a lost face or a T-junction."""
     edges = np.sort(np.stack([faces, np.roll(faces, -1, axis=1)], axis=-1).reshape(-1, 2), axis=1)
     num = faces.max(initial=0) + 1
     keys, count = np.unique(edges @ [num, 1], return_counts=True)
-    keys = keys[count == 1]  # of the rim, sorted
+    keys = keys[count == 1]  # of boundary edges, sorted
     u, v = keys // num, keys % num
     # Each hole u < v < w is found once: at its edge (u, v), from the edges that begin at v.
     first = np.searchsorted(u, v)
@@ -185,11 +189,11 @@ def _missing_triangles(faces: np.ndarray) -> np.ndarray:
     closing = np.searchsorted(keys, u[edge] * num + w)
     found = keys[np.minimum(closing, len(keys) - 1)] == u[edge] * num + w if len(keys) else np.zeros(0, bool)
     holes = np.stack([u[edge], v[edge], w], axis=1)[found]
-    return holes[~repeated(np.concatenate([faces, holes]))[len(faces) :]]  # a face that hangs on nothing is no hole
+    return holes[~repeated(np.concatenate([faces, holes]))[len(faces) :]]  # a face without neighbours is not a hole
 
 
 def repeated(faces: np.ndarray) -> np.ndarray:
-    """Which faces have the corners of an earlier one, in any order: [F] bool."""
+    """Which faces are duplicates: they have the corners of an earlier one, in any order. [F] bool."""
     corners = np.sort(faces, axis=1)
     order = np.lexsort(corners.T)
     again = np.zeros(len(faces), bool)
@@ -216,22 +220,22 @@ def _areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def _normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Of the faces, twice as long as their areas: [F, 3]."""
+    """Normals of the faces, of twice the length of their areas: [F, 3]."""
     a, b, c = (vertices[faces[:, i]] for i in range(3))
     return np.cross(b - a, c - a)
 
 
 def _signed_volumes(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Of the tetrahedra between the faces and the origin, positive where the origin is behind: [F]."""
+    """Volumes of the tetrahedra between the faces and the origin, positive where the origin is behind the face: [F]."""
     a, b, c = (np.asarray(vertices)[faces[:, i]] for i in range(3))
     return np.einsum('fi,fi->f', a, np.cross(b, c)) / 6
 
 
 def _patches(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pieces of a mesh that hang together across edges of two faces.
+    """Patches: the components of a mesh that are connected across edges of two faces, consistently oriented.
 
-    Returns patch [F], the number of each face's piece; flipped [F] bool, faces whose order of corners is to be reversed so
-    that a piece has one front; closed [P] bool, pieces without any other edge, which have an inside.
+    Returns patch [F], the number of the patch of each face; flipped [F] bool, the faces whose corners have to be reversed for a
+    consistent orientation of the patch; closed [K] bool, orientable patches in which every edge joins two faces.
     """
     num_faces = len(faces)
     edges = np.stack([faces, np.roll(faces, -1, axis=1)], axis=-1).reshape(-1, 2)
@@ -241,7 +245,7 @@ def _patches(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     start = np.flatnonzero(np.r_[True, np.diff(key[order]) != 0])
     pair = start[np.diff(np.r_[start, len(key)]) == 2]
     a, b = order[pair], order[pair + 1]
-    # A graph of each face as it is (0 .. F - 1) and reversed (F ..): what is connected has one front.
+    # A graph of each face as it is (0 .. F - 1) and reversed (F ..): connected nodes are consistently oriented.
     f, g = a // 3, b // 3
     turned = (rising[a] == rising[b]) * num_faces
     ends = np.r_[f, f + num_faces], np.r_[g + turned, g + num_faces - turned]
@@ -251,7 +255,7 @@ def _patches(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     _, patch = np.unique(np.minimum(plain, reversed_), return_inverse=True)
     paired = np.zeros(len(key), bool)
     paired[a] = paired[b] = True
-    faulty = ~paired.reshape(-1, 3).all(axis=1) | (plain == reversed_)  # the latter cannot be oriented: a Klein bottle
+    faulty = ~paired.reshape(-1, 3).all(axis=1) | (plain == reversed_)  # the latter is not orientable
     return patch, plain > reversed_, np.bincount(patch, faulty) == 0
 
 
@@ -272,11 +276,11 @@ def _unite(vertices: np.ndarray, faces: np.ndarray) -> trimesh.Trimesh | None:
         pieces = [
             faces[rows] for rows in np.split(np.argsort(patch, kind='stable'), np.cumsum(np.bincount(patch))[:-1])
         ]
-        # 1 where the file has the front outside, -1 where inside, 0 where it is of two minds.
+        # 1 where the front is outside in the file, -1 where it is inside, 0 where the file is inconsistent.
         num_flipped = np.bincount(patch, flipped)
         sense = np.sign(volume) * ((num_flipped == 0) * 1 - (num_flipped == np.bincount(patch)))
         cavity = _cavities(vertices, pieces, np.abs(volume), sense)
-        # From large to small, so that what lies in a cavity is added after it; what has the same role goes together.
+        # From large to small, so that what lies in a cavity is added after it; a run of solids, or of cavities, at once.
         body = Manifold()
         order = np.argsort(-np.abs(volume), kind='stable')[: np.count_nonzero(~empty)]
         for run in np.split(order, np.flatnonzero(np.diff(cavity[order])) + 1):
@@ -296,7 +300,7 @@ def _manifold(vertices: np.ndarray, faces: np.ndarray) -> Manifold:
 
 
 def _cavities(vertices: np.ndarray, pieces: list[np.ndarray], volume: np.ndarray, sense: np.ndarray) -> np.ndarray:
-    """Which closed pieces lie within a larger one and are oriented against it, while the largest sets the rule: [P] bool."""
+    """Which closed patches are cavities: they lie within a larger one, and are oriented against the largest. [K] bool."""
     cavity = np.zeros(len(pieces), bool)
     rule = sense[np.argmax(volume)]
     bounds = np.array([[vertices[piece].min(axis=(0, 1)), vertices[piece].max(axis=(0, 1))] for piece in pieces])
@@ -311,7 +315,7 @@ def _cavities(vertices: np.ndarray, pieces: list[np.ndarray], volume: np.ndarray
 
 
 def _overlap(surface: trimesh.Trimesh) -> float:
-    """Share of the volume of a closed surface that it encloses more than once, or inside out."""
+    """Share of the volume in a closed surface with a winding number that is neither 0 nor 1."""
     lattice = ray_stabbing.enclose(surface.vertices, RESOLUTION)
     hits = ray_stabbing.cross(lattice, lattice.from_world(surface.vertices), surface.faces, (1, 0, 0))
     winding = -np.cumsum(hits.sign)
@@ -322,13 +326,13 @@ def _overlap(surface: trimesh.Trimesh) -> float:
 def _rebuild(
     vertices: np.ndarray, faces: np.ndarray, resolution: int, thickness: float, least_closed: float
 ) -> tuple[trimesh.Trimesh, float]:
-    """The surface that separates the majorities, and the ambiguous share."""
+    """The closed surface by the votes of ray stabbing, and the share of the volume that is ambiguous."""
     patch, flipped, _ = _patches(faces)
     lattice = ray_stabbing.enclose(vertices, resolution)
     steps = lattice.from_world(vertices)
     hits = [ray_stabbing.cross(lattice, steps, faces, direction) for direction in ray_stabbing.DIRECTIONS]
 
-    # The side of a patch that is seen more often is its outer one; one that is seen as often from both sides is a sheet.
+    # The side of a patch that is seen more often is its outer one; a patch that is seen equally from both sides is a sheet.
     front, back = ray_stabbing.seen_from_outside(hits, len(faces))
     front, back = (np.bincount(patch, np.where(flipped, *sides)) for sides in ((back, front), (front, back)))
     orientation = (np.where(flipped, -1, 1) * np.where(front >= back, 1, -1)[patch]).astype(np.int8)
@@ -340,7 +344,7 @@ def _rebuild(
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
     depth = solidify.slabs(lattice, hits, solid, normals, orientation, thickness / lattice.spacing)
     inside = solidify.remove_specks(solid | (depth > 0))
-    # Winding numbers and lines of sight, two rules that are often used alone, contradict each other there.
+    # Winding number and visibility, two rules that are often used alone, contradict each other there.
     unsure = (solid | is_open) & ((votes[0] < solidify.MAJORITY) | (votes[2] > WELL_SEEN * ray_stabbing.NUM_SIDES))
     ambiguous = unsure.sum() / max((inside | is_open).sum(), 1)
     surface = solidify.mesh_boundary(lattice, hits, inside, solid, depth, votes[0] / np.float32(ray_stabbing.NUM_SIDES))
