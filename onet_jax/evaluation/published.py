@@ -123,9 +123,8 @@ class Published(NamedTuple):
 
     source: str
     methods: tuple[str, ...]  # in its order
-    values: dict[
-        str, dict[str, dict[str, float]]
-    ]  # metric -> class or 'mean' -> method -> value, NaN where there is none
+    # metric -> class or 'mean' -> method -> value, NaN where there is none
+    values: dict[str, dict[str, dict[str, float]]]
 
     @property
     def has_classes(self) -> bool:

@@ -1,7 +1,7 @@
-"""Representation power (paper, section 4.1): the IoU that voxels of a resolution can reach, for the same shapes and points.
+"""Representation power (paper, section 4.1): the IoU that voxel grids of several resolutions reach on the labelled points.
 
-A voxel grid says of a point what it holds of the voxel around it, the occupancy of the solid at the voxel's centre. Only the
-voxels that hold a labelled point are asked for, so that no grid is made at any resolution.
+A grid predicts at a point the occupancy of the solid at the centre of its voxel. Only voxels that hold a labelled point are
+evaluated, so that no grid is in memory at any resolution. T labelled points.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,9 +23,9 @@ RESOLUTIONS = (16, 32, 64, 128, 256)
 def voxel_ious(
     dataset: Shapes, split: str, resolutions: Sequence[int] = RESOLUTIONS
 ) -> Iterator[tuple[str, dict[int, float]]]:
-    """(category, {resolution: IoU}) of each shape of a split, on its labelled points in the unit cube.
+    """(category, {resolution: IoU}) of each shape of a split, on its labelled points.
 
-    Raises InputError for a dataset whose solids are not known: of an imported collection there are labelled points only.
+    Raises InputError for a dataset whose solids are not known: an imported collection has labelled points only.
     """
     contains = solids(dataset.index)
     for category, name in dataset.names(split):
@@ -36,12 +36,12 @@ def voxel_ious(
 
 
 def voxel_centre(points: np.ndarray, resolution: int) -> np.ndarray:
-    """Centres of the voxels of the unit cube, continued beyond it, that hold points [T, 3]."""
+    """Centres [T, 3] of the voxels that hold points [T, 3]: voxels of the unit cube, and of its continuation."""
     return (np.floor((points + 0.5) * resolution) + 0.5) / resolution - 0.5
 
 
 def solids(index: Index) -> Callable[[str, str], Callable[[np.ndarray], np.ndarray]]:
-    """(category, name) -> the inside test of a shape, points [T, 3] -> [T] bool, from what the dataset was made of."""
+    """(category, name) -> the inside test of a shape, points [T, 3] -> [T] bool, from the source of the dataset."""
     source = index.source
     if source['kind'] == 'procedural':
         return lambda category, name: procedural.make_shape(source['seed'], category, int(name)).contains

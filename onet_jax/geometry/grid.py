@@ -1,8 +1,8 @@
-"""The sampled cube and its lattices: the one place that knows the padding and every half-cell offset.
+"""The sampled (padded) cube and its lattices: the one file that knows the padding and all half-cell offsets.
 
-Three lattices are in use, and confusing them shifts a surface by half a cell:
-    corners of R cells      R + 1 points per axis, first and last on the faces of the padded cube (MISE, marching cubes)
-    n inclusive points      the same with n = R + 1: align_corners=True
+Three lattices are in use; to confuse them shifts a surface by half a cell:
+    corners of R cells      R + 1 points along an axis, first and last on the faces of the padded cube (MISE, marching cubes)
+    inclusive, n points     the same with n = R + 1: align_corners=True
     centres of n voxels     (i + 1/2) / n - 1/2 in the unpadded unit cube (voxel inputs): align_corners=False
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from onet_jax.errors import InputError
 
 CORNERS = np.array(list(product((0, 1), repeat=3)))  # [8, 3], of a cell: corner 4 i + 2 j + k lies at (i, j, k)
-PADDING = 0.1  # of the unit cube, on the whole axis
+PADDING = 0.1  # of the unit cube, in all along an axis
 BOX = 1.0 + PADDING  # edge of the sampled cube [-BOX/2, BOX/2]^3
 
 
@@ -34,7 +34,8 @@ def voxel_centres(num_voxels: int = 32) -> np.ndarray:
 
 
 def finest_cells(resolution: int, upsampling_steps: int) -> int:
-    """R = resolution * 2^upsampling_steps, the finest cells along an axis of a grid that is refined where it has to be."""
+    """R = resolution * 2^upsampling_steps, the number of finest cells along an axis of an octree. Raises InputError for
+    resolution < 1 or upsampling_steps < 0."""
     if resolution < 1 or upsampling_steps < 0:
         raise InputError(
             f'expected resolution >= 1 and upsampling_steps >= 0, found {resolution} and {upsampling_steps}'
@@ -43,7 +44,7 @@ def finest_cells(resolution: int, upsampling_steps: int) -> int:
 
 
 def any_of_eight(marks: np.ndarray, stride: int) -> np.ndarray:
-    """2 x 2 x 2 max pooling of marks [..., n, n, n] bool, for arrays of numpy and of JAX.
+    """2 x 2 x 2 max pooling of a mask [..., n, n, n] bool, for arrays of numpy and of JAX.
 
     stride 1: points -> the n - 1 cells between them, or cells -> the points between them. stride 2: cells -> the n / 2 cells
     of the coarser level.

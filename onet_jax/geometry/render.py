@@ -1,12 +1,12 @@
-"""Rendering of meshes by ray casting (embree): no display, no OpenGL, no compiler, and the same bytes every time.
+"""Rendering of meshes by ray casting (Embree), deterministic: no display, no OpenGL, no compiler.
 
-`render_views` makes what stands in for the R2N2 renderings of a mesh that has none; `trace` serves other pictures too.
-V views, S pixels on each side, N vertices, F faces, R rays, H rays that hit. Imports no JAX.
+`render_views` makes renderings like those of R2N2 for a mesh that has none; `trace` is for other images too. V views, S pixels
+along each side, N vertices, F faces, R rays, H rays that hit. Imports no JAX.
 
 The light is that of the R2N2 renderings, measured on the 24 of a car: one hemisphere light without shadows, fixed to the
-object, whose linear intensity is (1 + n . l) / 2, written as sRGB. Ours stands oblique to all three axes, so that no two
-faces of a box are equally bright. A normal counts towards the eye: surfaces have two sides, and polygon soups with
-faces turned either way look like the solids they mean.
+object, of linear intensity (1 + n . l) / 2, with colours in sRGB. Ours is oblique to all three axes, so that no two faces of a
+box are equally bright. Normals are flipped towards the eye: surfaces are two-sided, so that polygon soups with inconsistently
+oriented faces look like solids.
 """
 
 from collections.abc import Callable
@@ -22,19 +22,19 @@ from onet_jax.geometry.cameras import IMAGE_SIZE, Camera, object_camera, project
 from onet_jax.geometry.colours import GAMMA, colours_of
 from onet_jax.geometry.ragged import ragged_range
 
-LAMP = (0.37, 0.92, 0.12)  # towards it, in the axes of the mesh: y is up
-FLOOR = 0.04  # linear intensity on the far side, which the renderings leave black
+LAMP = (0.37, 0.92, 0.12)  # direction towards the light, in the axes of the mesh: y is up
+FLOOR = 0.04  # linear intensity on the side away from the light, which is black in the R2N2 renderings
 CREASE = np.cos(np.radians(40.0))  # faces that meet at a sharper angle keep their edge
-# Supersampling: where the rays pass through a pixel, in sixteenths right and down, no two in one row or column (n-rooks).
+# Supersampling: the rays of a pixel, in sixteenths right and down, no two in one row or column (n-rooks).
 SAMPLES = ((9, 5), (7, 11), (13, 9), (5, 3), (3, 13), (1, 7), (11, 15), (15, 1))
 
-_SAME = np.cos(np.radians(20.0))  # faces this close to a common one are all within CREASE of each other
-_MAX_VALENCE = 64  # a corner where more faces meet at a crease keeps its face's normal: the tip of a cone
+_SAME = np.cos(np.radians(20.0))  # faces this close to a common one are within CREASE of each other
+_MAX_VALENCE = 64  # a corner at a crease of more faces keeps the normal of its face: the tip of a cone
 _BLOCK = 1 << 14  # corners at creases that are compared with their neighbours at a time: bounds the memory
 
 
 class Surface(NamedTuple):
-    """A mesh made ready for rays."""
+    """A mesh prepared for ray casting."""
 
     scene: EmbreeScene
     flat: np.ndarray  # [F, 3] float32, unit normals of the faces
@@ -48,16 +48,16 @@ class RayHits(NamedTuple):
     faces: np.ndarray  # [H] int
     weights: np.ndarray  # [H, 3] float32, barycentric
     distances: np.ndarray  # [H, 1] float32, in lengths of the ray's direction
-    front: np.ndarray  # [H, 1] bool, the face is wound counter-clockwise as seen along the ray
-    flat: np.ndarray  # [H, 3] float32, normal of the face, towards the eye
-    normals: np.ndarray  # [H, 3] float32, the same, smooth
+    front: np.ndarray  # [H, 1] bool, the ray hits the front of the face, whose corners are counterclockwise
+    flat: np.ndarray  # [H, 3] float32, unit normal of the face, towards the eye
+    normals: np.ndarray  # [H, 3] float32, interpolated unit normal, towards the eye
 
 
 class View(NamedTuple):
-    """A picture, or several with a leading axis V."""
+    """A rendered image, or several with a leading axis V."""
 
     rgb: np.ndarray  # [..., S, S, 3] uint8, on white
-    alpha: np.ndarray  # [..., S, S] uint8, 255 where the object fills the pixel, 0 where it is not seen
+    alpha: np.ndarray  # [..., S, S] uint8, 255 where the object fills the pixel, 0 is background
     depth: np.ndarray  # [..., S, S] float32, nearest in the pixel, along the camera's axis; inf at alpha 0
 
 
@@ -68,10 +68,10 @@ def render_views(
     size: int = IMAGE_SIZE,
     colour: tuple[float, float, float] | None = None,
 ) -> View:
-    """A mesh seen by cameras [V] of its own frame, whose pixels are those of a 137 px image whatever `size` is.
+    """Render a mesh for cameras [V] in its own frame, whose pixels are those of a 137 px image whatever `size` is.
 
-    colour: sRGB in [0, 1]; by default the mesh's own colours (see `colours.py`). An empty mesh gives white pictures. Raises
-    InputError for vertices that are not finite or that do not exist.
+    colour: sRGB in [0, 1]; by default the mesh's own colours (see `colours.py`). An empty mesh gives white images. Raises
+    InputError for vertices that are not finite and for faces of vertices that do not exist.
     """
     vertices, faces = _checked(mesh)
     num_views = len(cameras.world_mat)
@@ -85,7 +85,7 @@ def render_views(
     extents = np.ptp(vertices, axis=0) if len(faces) else np.zeros(3)
     if not extents.any():
         return views
-    # Rays are float32: they travel around the origin, in lengths of the object.
+    # Rays are float32: normalised, so that coordinates are of the order of 1.
     loc, scale = vertices.min(axis=0) + extents / 2, extents.max()
     cameras, vertices = object_camera(cameras, loc, scale), (vertices - loc) / scale
     surface = prepare(vertices, faces)
@@ -97,7 +97,7 @@ def render_views(
 
 
 def prepare(vertices: np.ndarray, faces: np.ndarray) -> Surface:
-    """vertices [N, 3], of the order of 1 and around 0 (rays are float32); faces [F, 3], at least one."""
+    """Prepare a mesh for ray casting: vertices [N, 3], of the order of 1 (rays are float32); faces [F, 3], at least one."""
     vertices, faces = np.asarray(vertices, np.float32), np.asarray(faces, np.int32)
     scene = EmbreeScene(robust=True)  # else some rays slip through between two faces
     TriangleMesh(scene, vertices, faces)
@@ -105,7 +105,7 @@ def prepare(vertices: np.ndarray, faces: np.ndarray) -> Surface:
 
 
 def trace(surface: Surface, origins: np.ndarray, directions: np.ndarray) -> RayHits:
-    """Cast rays to the first face in their way, whichever side of it they meet.
+    """Cast rays; the first face that each of them hits, from either side.
 
     origins [R, 3] or [3], directions [R, 3] float32, of any length.
     """
@@ -121,18 +121,18 @@ def trace(surface: Surface, origins: np.ndarray, directions: np.ndarray) -> RayH
 
 
 def face_and_corner_normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Unit normals of faces [F, 3] and of their corners [F, 3, 3], float32.
+    """Unit normals of faces [F, 3] and of their corners [F, 3, 3], float32: smooth shading with sharp creases.
 
-    A corner averages the faces at its point in space, weighted by area, that lie within CREASE of its own face: round
-    things look round and boxes keep their edges. Neighbours wound the other way count as if they were turned round, so
-    that the normal at a corner follows the winding of its own face only.
+    The normal of a corner is the mean, weighted by area, of the normals of all faces at its point in space that are within
+    CREASE of its own face. Neighbours of the opposite orientation are flipped, so that the normal has the orientation of its
+    own face.
     """
     a, b, c = (vertices[faces[:, i]] for i in range(3))
     areas = np.cross(b - a, c - a)
     sizes = np.linalg.norm(areas, axis=-1)
     flat = unit(areas)
 
-    # Corners sorted by their point, the largest face of each point first: that one is the reference of the others.
+    # Corners sorted by their point, with the largest face of each point first, the reference of the others.
     points, owners = _number_places(vertices)[faces.ravel()], np.repeat(np.arange(len(faces)), 3)
     order = np.lexsort((-sizes[owners], points))
     owners, points = owners[order], points[order]
@@ -142,7 +142,7 @@ def face_and_corner_normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[np
     sums = np.add.reduceat(np.sign(cosines)[:, None] * areas[owners], starts)
     normals = np.sign(cosines)[:, None] * np.repeat(unit(sums), valences, axis=0)
 
-    # Where faces meet at a crease each corner is compared with all its neighbours; on most meshes these are few.
+    # At a crease each corner is compared with all its neighbours; most meshes have few creases.
     smooth = np.minimum.reduceat(np.where(sizes[owners] > 0, np.abs(cosines), 1), starts) > _SAME
     creased = np.flatnonzero(np.repeat(~smooth, valences))
     normals[creased] = flat[owners[creased]]
@@ -160,12 +160,12 @@ def face_and_corner_normals(vertices: np.ndarray, faces: np.ndarray) -> tuple[np
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors [..., 3] at length 1; zero stays zero."""
+    """Normalise vectors [..., 3] to length 1; zero stays zero."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-20)
 
 
 def _number_places(vertices: np.ndarray) -> np.ndarray:
-    """One number for each point in space: [N] int, equal for vertices [N, 3] that lie in the same place."""
+    """Number the distinct points: [N] int, equal for vertices [N, 3] with the same coordinates."""
     order = np.lexsort(vertices.T)
     moves = (np.diff(vertices[order], axis=0) != 0).any(axis=1)
     numbers = np.empty(len(vertices), np.int64)
@@ -174,7 +174,7 @@ def _number_places(vertices: np.ndarray) -> np.ndarray:
 
 
 def _checked(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
-    """vertices [N, 3] float64, faces [F, 3]; embree reads whatever memory a wrong index points to."""
+    """vertices [N, 3] float64, faces [F, 3]. Validated, for Embree reads whatever memory a wrong index points to."""
     vertices, faces = np.asarray(mesh.vertices, np.float64).reshape(-1, 3), np.asarray(mesh.faces).reshape(-1, 3)
     if not np.isfinite(vertices).all():
         raise InputError('render: expected finite vertices, found NaN or infinity; repair or drop the mesh')
@@ -187,13 +187,13 @@ def _checked(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _window(camera: Camera, vertices: np.ndarray, size: int) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of the pixels that can show the vertices [N, 3]; the rest needs no rays."""
+    """Left, top, right, bottom of the pixels that can show the vertices [N, 3]; the others need no rays."""
     pixels, depth = project(camera, vertices)
     if not (depth > 0).any():
         return 0, 0, 0, 0
     if not (depth > 0).all():
         return 0, 0, size, size
-    # One pixel more on each side than they fill, against rounding.
+    # One pixel more on each side, against rounding.
     low = np.clip(np.floor(pixels.min(axis=0) * size / IMAGE_SIZE) - 1, 0, size)
     high = np.clip(np.ceil(pixels.max(axis=0) * size / IMAGE_SIZE) + 1, 0, size)
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
@@ -202,7 +202,7 @@ def _window(camera: Camera, vertices: np.ndarray, size: int) -> tuple[int, int, 
 def _draw(
     surface: Surface, colours_at: Callable, camera: Camera, window: tuple[int, int, int, int], view: View
 ) -> None:
-    """Draw what the camera sees into the window of one view; its `rgb` [S, S, 3], `alpha` and `depth` [S, S] are blank."""
+    """Render into the window of a view, which is blank: `rgb` [S, S, 3], `alpha` and `depth` [S, S]."""
     left, top, right, bottom = window
     if left >= right or top >= bottom:
         return
@@ -212,7 +212,7 @@ def _draw(
     pixels[..., 0] = zoom * (np.arange(left, right)[:, None] + steps[:, 0])
     pixels[..., 1] = zoom * (np.arange(top, bottom)[:, None, None] + steps[:, 1])
     origins, directions = rays(camera, pixels.reshape(-1, 2))
-    # Of a length around 1, whatever the unit of the depth is: rays are float32.
+    # Rays are float32: directions are of length about 1, whatever the unit of depth is.
     unit_depth = np.linalg.norm(camera.world_mat[2, :3])
     directions = (unit_depth * directions).astype(np.float32)
 

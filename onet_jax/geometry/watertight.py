@@ -38,10 +38,7 @@ MAX_RIMS = 8  # boundary edges at one vertex: with more of them its holes stay o
 FLAT = 1e-3  # least extent of a mesh along its thinnest principal axis
 WELL_SEEN = 0.2  # share of the sides: a point seen from more is outside by the rule 'hidden from 80 %'
 TWO_SIDED = 0.5  # a patch is a sheet when its less visible side is seen at least this often, relative to the other
-NUM_ASKED, MAX_UNSURE = (
-    10_000,
-    0.01,
-)  # points of an exact solid that are tested twice; share of those inside that may change sides
+NUM_ASKED, MAX_UNSURE = 10_000, 0.01  # points of an exact solid tested twice; share of the inside that may differ
 NEGLIGIBLE = 1e-3  # area, or share of the volume, that may be wrong in an exact solid
 MAX_FACES, MAX_AREA, MAX_LENGTH = 1_200_000, 50.0, 20_000.0  # of the mesh of an object; they bound time and memory
 

@@ -1,4 +1,4 @@
-"""Refinement of a mesh file by the network that it was made by, or by another one, in the frame of the user."""
+"""Refinement of a mesh file by a trained network, the one that reconstructed it or another one, in the frame of the user."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -27,11 +27,11 @@ def refine_file(
     steps: int = 30,
     num_faces: int | None = None,
 ) -> tuple[float, float]:
-    """Move the vertices of a mesh onto the level set of the field of an input; returns the loss before and after.
+    """Move the vertices of a mesh towards the level set of the field of an input; returns the loss before and after.
 
-    The mesh is in the frame of the input, as `launch.reconstruct` writes it, and stays there. With `num_faces` it is
-    simplified first, as in the paper. Raises FileNotFoundError or InputError that name the file, before anything is
-    written: for an unreadable one, more than one input, a network without a field of objects, and a mesh outside of its cube.
+    The mesh is in the frame of the input, as `launch.reconstruct` writes it, and so is the result. With `num_faces` the mesh is
+    simplified first, as in the paper. Raises, before anything is written, FileNotFoundError or InputError that names the file,
+    for a file that cannot be read, more than one input, a network without a field of objects, and a mesh outside of its cube.
     """
     mesh_path, output = Path(mesh_path), Path(output)
     check_format(output.suffix.lower()[1:])
