@@ -1,4 +1,4 @@
-"""From the user's own files to meshes in the user's frame: a folder at a time, and what became of each file."""
+"""Reconstruction of a user's files to meshes in the user's frame: resumable, with the status of each file and an HTML page."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from onet_jax.files import write_json
 from onet_jax.geometry.meshes import as_geometry, check_format, load_geometry, normalise, save_mesh
 from onet_jax.geometry.mise import dense_grid
 from onet_jax.inference.out_of_distribution import SHARE, Domain, summarise
-from onet_jax.models.method import Method, digest
+from onet_jax.models.method import Method, digest_arrays
 from onet_jax.viz.page import write_page
 from onet_jax.viz.pictures import SIZE, Item
 
@@ -34,19 +34,20 @@ def reconstruct_files(
     file_format: str,
     find_domain: Callable[[], Domain | None] = lambda: None,
 ) -> list[Path]:
-    """Reconstruct a file or all that a folder has into OUTPUT/<name of the source>.<format>; returns the files written.
+    """Reconstruct a file, or all files of a folder, to OUTPUT/<name of the source>.<format>; returns the files written.
 
-    OUTPUT/manifest.json has the status of every input, 'done' or 'failed' with the reason: one bad input stops no other, and
-    another run makes what is not done yet. It makes everything anew for other weights or settings, and an input anew that
-    has changed. OUTPUT/index.html shows inputs beside their meshes, the first `MAX_SHOWN`, and says which are out of
-    distribution. `find_domain` is asked for it when all arguments have been checked; None is unknown.
+    OUTPUT/manifest.json has the status of every input, 'done' or 'failed' with the reason: one bad input never stops the
+    others, and another run makes what is not done yet. It makes all meshes again for other weights or settings, and that of an
+    input that has changed. OUTPUT/index.html shows the first `MAX_SHOWN` inputs beside their meshes, and which are out of
+    distribution. find_domain: gives the training distribution, or None where it is not known; it is called after all
+    arguments have been checked.
 
-    Raises InputError before anything is written when two inputs share a name or a mesh would replace an input; after all is
+    Raises InputError, before anything is written, when two inputs share a name or a mesh would replace an input; after all is
     done, when any input failed.
     """
     check_format(file_format)
     sources = find_sources(config.data, inputs)
-    # One at a time where the place in the batch matters, as of latent codes: it depends on what was done before.
+    # One at a time where the position in the batch matters, as of sampled latent codes: it depends on what was done before.
     together = shows_objects(config.data) and not config.eval.get('sample', False)
     batch_size = config.eval.batch_size if together else 1
     output = Path(output)
@@ -60,7 +61,7 @@ def reconstruct_files(
         print(f'{len(targets) - len(waiting)} of {len(targets)} inputs are done already', flush=True)
     for source in waiting:
         items.pop(source.name, None)
-    write_json(output / 'manifest.json', manifest)  # it vouches for nothing that the next lines replace
+    write_json(output / 'manifest.json', manifest)  # first: it must not call done what is replaced next
     for some in (waiting[i : i + batch_size] for i in range(0, len(waiting), batch_size)):
         workspace = output / f'{some[0].name}.unfinished' if batch_size == 1 else None
         results = _reconstruct_batch(some, method, params, config, domain, workspace)
@@ -88,10 +89,10 @@ def reconstruct_files(
 
 
 class Reconstruction(NamedTuple):
-    """What became of one input: a mesh or a cloud in the frame of the user, or a reason why there is none."""
+    """The result of one input: a mesh or a cloud in the frame of the user, or the reason why there is none."""
 
     geometry: trimesh.Trimesh | trimesh.PointCloud | None = None
-    score: float | None = None  # out-of-distribution, see `Domain`
+    score: float | None = None  # out-of-distribution score, see `Domain`
     reason: str = ''
 
 
@@ -136,7 +137,7 @@ def _reconstruct_batch(
 
 
 def _write(result: Reconstruction, target: Path, output: Path) -> dict:
-    """Write the mesh; returns what the manifest says. The mesh of an earlier run is not left where this one failed."""
+    """Write the mesh, or delete that of an earlier run where this one failed; returns the entry of the manifest."""
     if result.geometry is None:
         target.unlink(missing_ok=True)
         return {'status': 'failed', 'reason': result.reason}
@@ -147,8 +148,10 @@ def _write(result: Reconstruction, target: Path, output: Path) -> dict:
 
 
 def bind_input(model: NamedTuple, params: dict, config: ConfigDict, inputs: dict[str, np.ndarray]) -> Callable:
-    """The field [T, 3] -> logits [T] of one input, in object coordinates. Raises InputError for a model without one: of scenes
-    there is none."""
+    """The field [T, 3] -> logits [T] of one input, in object coordinates.
+
+    Raises InputError for a model without such a field, as of point sets, voxels or scenes.
+    """
     if not hasattr(model, 'bind') or 'scene' in inputs:
         raise InputError(
             f'model: expected one with a field of a whole object, found {type(model).__name__} of {" and ".join(inputs)}'
@@ -159,7 +162,7 @@ def bind_input(model: NamedTuple, params: dict, config: ConfigDict, inputs: dict
 
 
 def _explain_empty(model: NamedTuple, params: dict, config: ConfigDict, inputs: dict[str, np.ndarray]) -> str:
-    """Why there is nothing, and of the field of an object at which threshold there would be something."""
+    """Why the mesh is empty; for the field of an object also the threshold at which it would not be."""
     threshold = config.eval.get('threshold')
     said = f'the network finds nothing inside at threshold {threshold}'
     if not (hasattr(model, 'bind') and shows_objects(config.data)):
@@ -184,7 +187,7 @@ def _report(source: Source, target: Path, item: dict) -> str:
 
 
 def describe(item: dict) -> str:
-    """How far an input is from those of the training, in words; nothing where that was not measured."""
+    """The out-of-distribution score of an input in words; '' where it was not measured."""
     score = item.get('out_of_distribution_score')
     if score is None:
         return ''
@@ -202,14 +205,14 @@ def _write_page(
     domain: Domain | None,
 ) -> None:
     shown, data = [], config.data.copy_and_resolve_references()
-    if 'image_size' in data:  # a photo in full, although the network sees few of its pixels
+    if 'image_size' in data:  # a photo is shown at a higher resolution than the network sees
         with data.unlocked():
             data.image_size = SIZE
     for source in list(done)[:MAX_SHOWN]:
         inputs, frame = read_inputs(data, source, config.seed)
         geometry = load_geometry(done[source])
         seen = show(inputs)
-        if not shows_objects(data):  # a scene of any size is shown as large as an object
+        if not shows_objects(data):  # a scene is shown normalised, as an object
             network, frame = frame, normalise(geometry.vertices)
             seen = frame.to_object(network.to_user(seen))
         geometry.vertices = frame.to_object(geometry.vertices)
@@ -238,15 +241,15 @@ def _lead(config: ConfigDict, domain: Domain | None, num_outside: int, num_input
 
 
 def _describe_settings(params: dict, config: ConfigDict, domain: Domain | None) -> dict:
-    """What decides how the meshes of a run come out, and what is said of them."""
+    """All that the meshes of a run, and the text about them, depend on."""
     groups = {name: config[name].to_dict() for name in ('model', 'data', 'eval', 'mesh')}
     limit = None if domain is None else domain.limit
-    settings = {'weights': digest(params), 'limit': limit, 'seed': config.seed, **groups}
+    settings = {'weights': digest_arrays(params), 'limit': limit, 'seed': config.seed, **groups}
     return json.loads(json.dumps(settings))  # as it is read again
 
 
 def _open_manifest(output: Path, settings: dict) -> dict:
-    """What an earlier run with the same settings left behind, or a new manifest. Raises InputError for another file."""
+    """The manifest of an earlier run with the same settings, or a new one. Raises InputError for another file."""
     path, new = output / 'manifest.json', {'settings': settings, 'items': {}}
     if not path.exists():
         return new
@@ -261,7 +264,7 @@ def _open_manifest(output: Path, settings: dict) -> dict:
 
 
 def _identify(source: Source) -> dict:
-    """Which file, which part of it, and in which state."""
+    """The identity of an input in the manifest: path, box, size and time of modification."""
     stat = source.path.stat() if source.path.exists() else None
     state = [stat.st_size, stat.st_mtime_ns] if stat else None
     return {'input': str(source.path.absolute()), 'box': source.box and list(source.box), 'state': state}
