@@ -17,35 +17,32 @@ from ml_collections import ConfigDict
 
 from configs import choose, eval_, experiment, optim, train
 
-VARIANTS = ('', 'tiny', 'points', 'tiny,points', '2branch')
+# Variant -> encoder, channels of the condition, widths of encoder and decoder
+NETWORKS = {
+    '': ('resnet18', 256, None, 512),
+    'tiny': ('simple_conv', 128, 16, 128),
+    'points': ('pointnet_resnet', 512, 512, 512),
+    'tiny,points': ('pointnet_resnet', 128, 48, 128),
+    '2branch': ('psgn_cond', 512, None, None),
+}
+VARIANTS = tuple(NETWORKS)
 
 
 def get_config(arg: str = '') -> ConfigDict:
     tiny, special = choose('psgn', arg, ('tiny',), ('points', '2branch'))
     points, branches = special == 'points', special == '2branch'
+    encoder, cond_size, encoder_hidden_size, decoder_hidden_size = NETWORKS[
+        special if branches else ','.join(filter(None, (tiny, special)))
+    ]
     return experiment(
         seed=0,
         model={
             'name': 'psgn',
-            'encoder': 'psgn_cond'
-            if branches
-            else 'pointnet_resnet'
-            if points
-            else 'simple_conv'
-            if tiny
-            else 'resnet18',
+            'encoder': encoder,
             'decoder': 'psgn_2branch' if branches else 'simple',
-            'cond_size': 512 if branches else 128 if tiny else 512 if points else 256,
-            'encoder_hidden_size': None
-            if branches
-            else 48
-            if tiny and points
-            else 16
-            if tiny
-            else 512
-            if points
-            else None,
-            'decoder_hidden_size': None if branches else 128 if tiny else 512,
+            'cond_size': cond_size,
+            'encoder_hidden_size': encoder_hidden_size,
+            'decoder_hidden_size': decoder_hidden_size,
         },
         data={
             'feed': 'resident' if tiny else 'tfds',  # 'resident': all in device memory, without TensorFlow

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from onet_jax.errors import InputError
+from onet_jax.files import cache_folder
 
 if platform.libc_ver()[0] == 'glibc':
     # XLA allocates its temporaries anew in every step, and by default glibc returns each large block to the system: the page
@@ -18,8 +19,7 @@ if platform.libc_ver()[0] == 'glibc':
 from absl import app, flags, logging
 
 # Compiled programs of earlier runs; JAX reads this when it is imported.
-CACHE = Path(os.environ.get('ONET_JAX_CACHE') or Path.home() / '.cache' / 'onet_jax')
-os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE / 'compiled'))
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache_folder() / 'compiled'))
 
 TRACEBACK = flags.DEFINE_bool('traceback', False, 'Show the full traceback of an error.')
 

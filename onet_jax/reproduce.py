@@ -107,7 +107,7 @@ def _train_and_score(row: Row, name: str, runs: Path, data_dir: Path | None) -> 
     run = load_run(workdir)
     if row.inputs:
         run = run._replace(method=run.method._replace(predict=return_inputs(run.config)))
-    elif run.threshold_from == 'config' and hasattr(run.method.model, 'occupancy'):
+    elif run.threshold_from == 'config' and 'threshold' in run.config.eval:
         run = calibrate_run(workdir, run, source)
     # Representation power is measured on the training shapes.
     split = 'train' if config.eval.split == 'train' else 'test'

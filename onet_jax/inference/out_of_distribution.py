@@ -21,7 +21,7 @@ from onet_jax.data.datasets import Shapes, open_dataset
 from onet_jax.data.fields import sees_views, shows_objects
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
-from onet_jax.models.method import digest
+from onet_jax.models.method import digest_arrays
 
 MAX_SHAPES = 640  # of a split
 NUM_VIEWS = 4  # of a shape, where inputs are images
@@ -58,7 +58,7 @@ def workdir_domain(
     """
     if not (shows_objects(config.data) and hasattr(model, 'encode')):
         return None
-    path, weights = Path(workdir) / 'domain.npz', np.frombuffer(bytes.fromhex(digest(params)), np.uint8)
+    path, weights = Path(workdir) / 'domain.npz', np.frombuffer(bytes.fromhex(digest_arrays(params)), np.uint8)
     try:
         if path.exists():
             stored = read_arrays(

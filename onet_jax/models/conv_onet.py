@@ -23,8 +23,8 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.extract import threshold_to_logit
 from onet_jax.geometry.sliding_window import SAMPLES_PER_CELL, Layout, claim, extract_sliding_window, find_origin
 from onet_jax.models import occupancy
-from onet_jax.models.method import Method, check_names, digest, keywords_of
-from onet_jax.models.occupancy import Encoder, OccupancyModule, OccupancyNetwork
+from onet_jax.models.method import Encoder, Method, check_names, digest_arrays, keywords_of
+from onet_jax.models.occupancy import OccupancyModule, OccupancyNetwork
 from onet_jax.networks.feature_planes import (
     FEATURE_MAPS,
     INTERPOLATIONS,
@@ -251,7 +251,15 @@ def predict_scenes(
     for cloud in np.asarray(inputs['scene'], np.float64):
         with tempfile.TemporaryDirectory() as temporary:
             folder = workspace or Path(temporary)
-            claim(folder, {'cloud': digest(cloud), 'points': max_points, 'weights': digest(params), 'layout': layout})
+            claim(
+                folder,
+                {
+                    'cloud': digest_arrays(cloud),
+                    'points': max_points,
+                    'weights': digest_arrays(params),
+                    'layout': layout,
+                },
+            )
             unit = module.encoder.unit
             low = find_origin(cloud, layout, unit)
             cells = ((cloud - low) / unit).astype(np.float32)

@@ -25,6 +25,7 @@ import hashlib
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +59,13 @@ class Method(NamedTuple):
     make_step: Callable | None = None
 
 
+class Encoder(NamedTuple):
+    """An encoder that a config can name."""
+
+    reads: str  # the field that it sees, of `data/fields.py`
+    build: Callable[..., nn.Module | None]  # k, the keywords of `make_model` and dtype -> module
+
+
 TRAIN_DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}  # of the features in a training step (mixed precision)
 
 
@@ -79,7 +87,7 @@ def check_names(keywords: dict[str, Any], **known: Collection[str]) -> None:
             raise InputError(f'config.model.{key}: expected one of {sorted(names)}, found {keywords[key]!r}')
 
 
-def digest(arrays: Any) -> str:
+def digest_arrays(arrays: Any) -> str:
     """SHA-256 of a tree of arrays, as of weights, in hexadecimal digits."""
     sha256 = hashlib.sha256()
     for array in jax.tree.leaves(arrays):

@@ -48,13 +48,6 @@ class OccupancyNetwork(NamedTuple):
     latent_size: int  # Z; 0 is no latent code
 
 
-class Encoder(NamedTuple):
-    """An encoder that a config can name."""
-
-    reads: str  # the field that it sees, of `data/fields.py`
-    build: Callable[..., nn.Module | None]  # k, the keywords of `make_model` and dtype -> module
-
-
 class OccupancyModule(nn.Module):
     """Encoder, decoder and latent encoder under the names of the official checkpoints."""
 

@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 
 from onet_jax.models import occupancy
 from onet_jax.models.auto_decoding import fit_codes
-from onet_jax.models.method import Method, check_names, keywords_of
-from onet_jax.models.occupancy import Encoder, OccupancyModule, OccupancyNetwork
+from onet_jax.models.method import Encoder, Method, check_names, keywords_of
+from onet_jax.models.occupancy import OccupancyModule, OccupancyNetwork
 from onet_jax.networks.decoders import DECODER_OPTIONS, Decoder
 from onet_jax.networks.encoders.image import STAGES, ConvEncoder, ResNet
 from onet_jax.networks.encoders.latent import IndexEmbedding, LatentEncoder

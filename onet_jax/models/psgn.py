@@ -17,11 +17,11 @@ import trimesh
 from ml_collections import ConfigDict
 
 from onet_jax import losses
+from onet_jax.data.fields import check_inputs
 from onet_jax.errors import InputError
 from onet_jax.models import onet
 from onet_jax.models.encoder_decoder import EncoderDecoder, functions_of, loss_of
-from onet_jax.models.method import Method, check_names, keywords_of
-from onet_jax.models.occupancy import Encoder, check_inputs
+from onet_jax.models.method import Encoder, Method, check_names, keywords_of
 from onet_jax.networks.psgn import HourglassEncoder, PointSetDecoder, TwoBranchDecoder
 
 ENCODERS = onet.ENCODERS | {'psgn_cond': Encoder('image', lambda k: HourglassEncoder(k.cond_size, k.dtype))}

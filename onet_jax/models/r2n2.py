@@ -16,12 +16,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from onet_jax import losses, metrics
+from onet_jax.data.fields import check_inputs
 from onet_jax.geometry.extract import threshold_to_logit
 from onet_jax.geometry.voxels import Voxels
 from onet_jax.models import onet
 from onet_jax.models.encoder_decoder import EncoderDecoder, functions_of, loss_of
-from onet_jax.models.method import Method, check_names, keywords_of
-from onet_jax.models.occupancy import Encoder, check_inputs
+from onet_jax.models.method import Encoder, Method, check_names, keywords_of
 from onet_jax.networks.r2n2 import NUM_VOXELS, R2N2Encoder, VoxelDecoder
 
 ENCODERS = onet.ENCODERS | {

@@ -36,7 +36,7 @@ def banner(dtype: str = 'float32') -> str:
     return '\n'.join(lines)
 
 
-STILL_THERE = 'the checkpoints are intact. Make room there and give the same command again.'
+WHAT_TO_DO = 'the checkpoints are intact. Make room there and give the same command again.'
 
 
 class RunLog:
@@ -97,10 +97,10 @@ class RunLog:
             written = self._file.write(line)
         except OSError as error:
             raise OSError(
-                f'{self._file.name}: expected to write the log, found: {error.strerror}; {STILL_THERE}'
+                f'{self._file.name}: expected to write the log, found: {error.strerror}; {WHAT_TO_DO}'
             ) from error
         if written < len(line):
-            raise OSError(f'{self._file.name}: expected to write the log, found room for a part of it; {STILL_THERE}')
+            raise OSError(f'{self._file.name}: expected to write the log, found room for a part of it; {WHAT_TO_DO}')
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
 
