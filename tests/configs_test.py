@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 import jax
@@ -126,6 +127,15 @@ def test_a_variant_changes_what_it_says_and_nothing_else(name, variant):
     found = flatten(get_config(name, variant).to_dict())
     assert found == expected
     assert {k: type(v) for k, v in found.items()} == {k: type(v) for k, v in expected.items()}
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_every_comment_beside_a_key_is_described(name):
+    variants = [get_config(name, variant) for file, variant in VARIANTS if file == name]
+    described = ''.join(configs.describe(config, FILES[name]) + '\n' for config in variants)
+    beside = re.findall(r'^ {8,}\S.*  # (.*)$', FILES[name].read_text(), re.MULTILINE)
+    assert beside
+    assert [comment for comment in beside if f'# {comment}\n' not in described] == []
 
 
 @pytest.mark.parametrize('name, variant', VARIANTS)
