@@ -87,8 +87,8 @@ def reconstruction(page: Page, output: Path, runs: Path, data_dir: Path | None) 
         output,
         best.run,
         [
-            'Means of the class means on the test split; with several seeds their mean and standard deviation. The published '
-            'numbers are of ShapeNet and of full-size networks: they stand here for the order, not to be reached.',
+            'Means of the class means on the test split; for several seeds mean and standard deviation. The published numbers '
+            'are for ShapeNet and full-size networks: compare the order of the rows, not the values.',
             means,
             _compare_order(rows, trained),
             f'![validation IoU]({name}_curves.svg)',
@@ -230,11 +230,11 @@ def generation(page: Page, output: Path, runs: Path, data_dir: Path | None) -> P
         output,
         run,
         [
-            f'Negative evidence lower bound on the validation split, in nats a shape: {last}. The paper gives no figures.',
+            f'Negative evidence lower bound on the validation split, in nats per shape: {last}. The paper gives no figures.',
             f'![terms]({name}_curves.svg)',
             'Samples of the prior:',
             f'![samples]({name}_samples.png)',
-            'From the first to the second, linear in the latent code:',
+            'Linear interpolation of the latent code, from the first to the second:',
             f'![strip]({name}_way.png)',
             f'![morph]({name}_way.gif)',
         ],
@@ -271,7 +271,7 @@ TABLES = {
     'single_image': Table('Single image 3D reconstruction', ('onet_image',), {'ONet': ''}),
     'completion': Table('Point cloud completion', ('onet_points',), {'Input': '', 'ONet': ''}, tiny_steps=7500),
     'local_features': Table(
-        'Point cloud completion: one code, or features of places',
+        'Point cloud completion: a global code, or local features',
         ('onet_points',),
         {
             'Planes': 'conv_onet:points=3000,maps=planes',
