@@ -14,6 +14,7 @@ from onet_jax.errors import InputError
 
 
 def as_float(x: jax.Array) -> jax.Array:
+    """The array as float32."""
     return x.astype(jnp.float32)
 
 
@@ -63,6 +64,7 @@ def draw_samples(key: jax.Array, row: dict, data: ConfigDict) -> dict:
 
 
 def all_samples(key: jax.Array, row: dict, data: ConfigDict) -> dict:
+    """All surface samples with their normals."""
     return {'surface': as_float(row['surface']), 'normals': as_float(row['normals'])}
 
 
@@ -126,6 +128,7 @@ def resize_view(
 
 
 def unpack_voxels(row: dict) -> jax.Array:
+    """Occupancies [32, 32, 32] f32 in {0, 1} of the voxels of a row."""
     return as_float(jnp.unpackbits(row['voxels'])).reshape((NUM_VOXELS,) * 3)
 
 

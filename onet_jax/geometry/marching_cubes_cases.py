@@ -45,7 +45,7 @@ EDGES_OF_SIDES = [{_edge(side[k - 1], side[k]) for k in range(4)} for side in SI
 
 
 def trace_loops(case: int) -> list[Loop]:
-    """The boundaries of the surface's pieces in a cell."""
+    """The loops of a case: the boundaries of the surface in the cell."""
     following = {}
     for side in SIDES:
         inside = [case >> corner & 1 for corner in side]

@@ -48,6 +48,7 @@ class Lattice(NamedTuple):
         return grid.world_to_lattice(points, self.resolution) - self.origin
 
     def to_world(self, points: np.ndarray) -> np.ndarray:
+        """Steps from the first point [N, 3] -> object coordinates [N, 3]."""
         return grid.lattice_to_world(points + self.origin, self.resolution)
 
 

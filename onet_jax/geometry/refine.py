@@ -121,7 +121,7 @@ def pad(array: np.ndarray, axis: int = 0) -> np.ndarray:
 
 @jax.jit
 def _optimise(field, vertices, faces, weights, num_faces, threshold, learning_rate):
-    vertices = vertices.astype(float)  # float32, or float64 where JAX is told so
+    vertices = vertices.astype(float)  # float32, or float64 with jax_enable_x64
 
     def step(state, weights):
         vertices, average = state

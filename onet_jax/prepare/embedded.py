@@ -126,6 +126,7 @@ def prepare_shape(
 
 
 def shape_name(index: int) -> str:
+    """The name of number `index` of a family."""
     return f'{index:06d}'
 
 

@@ -83,7 +83,7 @@ def find_models(root: str | Path) -> Collection:
     """Read the lists of all folders of `root` that have any, in sorted order.
 
     Blank lines, missing lists and models that are listed twice become notes, listed models without a folder `missing`.
-    Raises FileNotFoundError without the root, InputError for files of no use.
+    Raises FileNotFoundError without the root, InputError for a root without lists and for lists that are not text.
     """
     root = Path(root)
     if not root.is_dir():

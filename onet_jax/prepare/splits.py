@@ -1,4 +1,4 @@
-"""Training, validation and test splits of a collection of meshes: duplicate shapes stay together, or as lists say.
+"""Training, validation and test splits of a collection of meshes: drawn, with duplicate shapes kept together, or from lists.
 
 The key of a shape is (category, name). S shapes, F faces. Imports no JAX.
 """
