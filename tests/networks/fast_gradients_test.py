@@ -19,7 +19,8 @@ from onet_jax.networks.layers import BatchNorm, ConditionalBatchNorm, Conv, Line
 # A layer, the shapes of its inputs, and the modes that it has.
 LAYERS = {
     'linear': (Linear(5), ((2, 7, 3), (2, 1, 4)), {}),
-    'block of several inputs': (ResnetBlock(5), ((2, 7, 3), (2, 1, 4)), {}),
+    'wide linear': (Linear(64), ((2, 7, 3), (2, 1, 64)), {}),
+    'wide block of several inputs': (ResnetBlock(64), ((2, 7, 64), (2, 1, 64)), {}),
     'batch norm in evaluation': (BatchNorm(), ((2, 7, 3),), {'train': False}),
     'batch norm in training': (BatchNorm(), ((2, 7, 3),), {'train': True}),
     'conditional batch norm in evaluation': (ConditionalBatchNorm(), ((2, 7, 3), (2, 4)), {'train': False}),
@@ -32,7 +33,13 @@ LAYERS = {
     'volumes, strided': (Conv(2, stride=2, padding=1), ((3, 9, 8, 7, 2),), {}),
     'few pixels': (Conv(2, padding=1), ((1, 3, 2, 3, 9),), {}),
 }
-WITH_RULES = ('linear', 'batch norm in training', 'conditional batch norm in training', 'block in training', 'images')
+WITH_RULES = (
+    'wide linear',
+    'batch norm in training',
+    'conditional batch norm in training',
+    'block in training',
+    'images',
+)
 
 
 def scalar_of(name):
