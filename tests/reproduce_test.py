@@ -63,6 +63,7 @@ def test_a_table_has_its_rows_with_means_over_seeds_and_what_was_published(datas
     assert next(without_times) == next(without_times), 'what is trained and calibrated already is not touched'
 
 
+@pytest.mark.slow
 def test_representation_is_a_curve_against_voxels(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, 'RESOLUTIONS', (16, 64))
     monkeypatch.setattr(reproduce, 'voxel_ious', lambda data_dir, split: iter([('chair', {16: 0.4, 64: 0.8})]))

@@ -1,4 +1,4 @@
-"""Networks that nobody trained, for the tests of evaluation and inference."""
+"""Networks that nobody trained, for the tests of models, evaluation and inference."""
 
 import jax
 import numpy as np
@@ -9,11 +9,17 @@ from onet_jax.data.fields import example_batch
 
 
 def untrained(config: ConfigDict, seed: int = 0) -> tuple[models.Method, dict]:
-    """The method of a config, and weights of which none is the initial one: zeros would hide mistakes."""
+    """The method of a config, and random weights: initial ones, of which some are zero, would hide mistakes.
+
+    They are drawn, not initialised: nothing is compiled.
+    """
     method, rng = models.build(config), np.random.default_rng(seed)
-    batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), example_batch(config.data))
-    variables = method.init(jax.random.key(0), batch)
-    moved = jax.tree.map(
-        lambda x: x + 0.5 * rng.normal(size=x.shape) / np.sqrt(x.size / x.shape[-1]), variables['params']
-    )
-    return method, {**variables, 'params': moved}
+    shapes = jax.eval_shape(method.init, jax.random.key(0), example_batch(config.data))
+
+    def draw(path, array):
+        fan_in = array.size / array.shape[-1]
+        noise = 0.6 * rng.normal(size=array.shape) / np.sqrt(fan_in)
+        middle = {'scale': 1.0, 'running_var': 2.0}.get(path[-1].key, 0.0)
+        return np.float32(np.abs(noise + middle) if middle else noise)
+
+    return method, jax.tree_util.tree_map_with_path(draw, shapes)
