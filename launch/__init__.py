@@ -48,9 +48,11 @@ def _parse_flags(argv: list[str]) -> list[str]:
         return rest
     except OSError as error:
         found = ', '.join(sorted(map(str, Path('configs').glob('[!_]*.py'))))
-        raise InputError(f'--config: expected the file of a config, such as {found}; {error}') from error
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f'--config: expected the file of a config, such as {found}; {reason}') from error
     except (AttributeError, KeyError) as error:
         reason = error.args[0].args[0] if isinstance(error.args[0], Exception) else error.args[0]
+        reason = '. '.join(reason.splitlines())
         raise InputError(f'--config: expected keys of the config, found another: {reason}') from error
     except flags.Error as error:
         # ml_collections puts the traceback of a failing config file into the message; its last line says what is wrong.

@@ -75,7 +75,9 @@ def test_training_reports_bad_data(broken_dataset, tmp_path):
     ],
 )
 def test_training_reports_bad_flags(tmp_path, flags, messages):
-    assert_fails(launch('train', f'--workdir={tmp_path}/w', *flags), *messages)
+    done = launch('train', f'--workdir={tmp_path}/w', *flags)
+    assert_fails(done, *messages)
+    assert done.stderr.count('\n') == 1, 'one line'
     assert not (tmp_path / 'w').exists()
 
 
