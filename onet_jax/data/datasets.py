@@ -57,6 +57,7 @@ class Shapes(NamedTuple):
         """
         inputs = fields.unseen_inputs(fields.find_fields(config.data)[0], split)
         targets = tuple(config.eval.targets if targets is None else targets)
+        fields.check_names('config.eval.targets', targets)
         raw_batches = records.evaluation_batches(
             self.data_dir,
             split,

@@ -40,6 +40,7 @@ class Field(NamedTuple):
     columns: tuple[str, ...]
     draw: Callable  # (key, row, data) -> {name: array} in training; the row has whole chunks of stored samples
     draw_all: Callable | None = None  # the same in evaluation, where the row has all of a shape; None: as in training
+    settings: tuple[str, ...] = ()  # keys of `config.data` that it reads
     # How many distinct labelled points and surface samples a training row needs.
     num_points: Callable[[ConfigDict], int] = lambda data: 0
     num_samples: Callable[[ConfigDict], int] = lambda data: 0
@@ -128,16 +129,25 @@ find_meshes = partial(find_files, formats=MESH_FORMATS)
 FIELDS = {
     # 'points' f32 [B, T, 3], 'occ' f32 [B, T] in {0, 1}; in evaluation all of them, and 'subset' int32 (see `draws.all_points`)
     'volume_points': Field(
-        ('points', 'occ'), draws.draw_points, draws.all_points, num_points=lambda data: data.num_points_per_step
+        ('points', 'occ'),
+        draws.draw_points,
+        draws.all_points,
+        ('num_points_per_step', 'num_near_points'),
+        num_points=lambda data: data.num_points_per_step,
     ),
     # 'surface' and outward unit 'normals', f32 [B, N, 3] each; in evaluation all of them
     'surface_samples': Field(
-        ('surface', 'normals'), draws.draw_samples, draws.all_samples, num_samples=lambda data: data.num_target_points
+        ('surface', 'normals'),
+        draws.draw_samples,
+        draws.all_samples,
+        ('num_target_points',),
+        num_samples=lambda data: data.num_target_points,
     ),
     # f32 [B, P, 3] in object coordinates
     'cloud': Field(
         ('surface',),
         _single('cloud', draws.draw_cloud),
+        settings=('num_input_points', 'noise_std', 'partial'),
         num_samples=lambda data: data.num_input_points,
         find=find_clouds,
         read=_read_cloud,
@@ -148,6 +158,7 @@ FIELDS = {
     'scene': Field(
         ('surface',),
         _single('scene', draws.draw_scene),
+        settings=('num_input_points', 'noise_std', 'cell_size', 'scan_cell'),
         num_samples=lambda data: data.num_input_points,
         find=find_clouds,
         read=_read_scene,
@@ -158,6 +169,7 @@ FIELDS = {
         ('image',),
         _single('image', draws.draw_image),
         _single('image', lambda key, row, data: draws.resize_view(row['image'], data.image_size)),
+        ('image_size', 'augment'),
         find=find_photos,
         read=_read_image,
         show=lambda image: (np.asarray(image) * 255).round().astype(np.uint8),
@@ -198,11 +210,18 @@ FIELDS = {
 
 
 def find_fields(data: ConfigDict) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the inputs and of the targets of a config. Raises InputError for an unknown one and for wrong numbers."""
+    """Names of the inputs and of the targets of a config.
+
+    Raises InputError for an unknown one, for a missing key and for wrong numbers.
+    """
     for key in ('inputs', 'targets'):
-        unknown = [name for name in data[key] if name not in FIELDS]
-        if unknown or not data[key]:
-            raise InputError(f'config.data.{key}: expected some of {sorted(FIELDS)}, found {tuple(data[key])}')
+        check_names(f'config.data.{key}', data[key])
+    for name in (*data.inputs, *data.targets):
+        missing = [key for key in FIELDS[name].settings if key not in data]
+        if missing:
+            raise InputError(
+                f'config.data: expected the keys {missing}, which the field {name!r} reads, found {sorted(data)}'
+            )
     for key in ('num_points_per_step', 'num_input_points', 'num_target_points'):
         if data.get(key, 1) < 1:
             raise InputError(f'config.data.{key}: expected at least 1, found {data[key]}')
@@ -212,6 +231,12 @@ def find_fields(data: ConfigDict) -> tuple[tuple[str, ...], tuple[str, ...]]:
             f'{data.num_points_per_step}, found {data.num_near_points}'
         )
     return tuple(data.inputs), tuple(data.targets)
+
+
+def check_names(key: str, names: Sequence[str]) -> None:
+    """Raises InputError where a value of a config does not name fields."""
+    if not names or not set(names) <= FIELDS.keys():
+        raise InputError(f'{key}: expected some of {sorted(FIELDS)}, found {tuple(names)}')
 
 
 def find_need(data: ConfigDict) -> Need:

@@ -100,6 +100,7 @@ def test_what_a_dataset_lacks_is_named(dataset, tmp_path):
 
     refused(r"expected a split of \['test', 'train', 'val'\], found 'dev'", split='dev')
     refused('batch_size: expected at least 1, found -1', batch_size=-1)
+    refused(r"config\.eval\.targets: expected some of \['alpha', .*found \('smell',\)", targets=('smell',))
     columns = tuple(name for name in dataset.index.columns if name != 'depth')
     flat = open_dataset(write_numbered_shapes(tmp_path, columns=columns))
     refused(r"expected the columns \['depth'\], which the fields .*--depth for depth", flat, targets=('depth',))

@@ -126,6 +126,18 @@ def test_a_config_that_no_dataset_satisfies_is_refused(changes, message):
             use(small_data(**changes))
 
 
+def test_a_config_without_the_keys_of_a_field_is_refused():
+    data = onet_voxels.get_config('tiny').data
+    with data.unlocked():
+        data.inputs = ('voxels', 'cloud')
+    message = (
+        r"config\.data: expected the keys \['num_input_points', 'noise_std', 'partial'\], which the field 'cloud' reads"
+    )
+    for use in (make_transform, fields.find_need):
+        with pytest.raises(InputError, match=message):
+            use(data)
+
+
 def test_a_need_is_what_the_fields_read_and_the_most_that_one_of_them_draws():
     data = small_data(inputs=('cloud', 'image'), num_input_points=3000, num_target_points=100)
     assert fields.find_need(data) == Need(('points', 'occ', 'surface', 'image'), 64, 3000)
