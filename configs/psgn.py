@@ -66,7 +66,7 @@ def get_config(arg: str = '') -> ConfigDict:
         },
         optim=optim(learning_rate=1e-3, schedule='cosine', warmup_steps=100) if tiny else optim(),
         train=train(
-            num_steps=5000, batch_size=32, log_every_steps=50, eval_every_steps=1000, checkpoint_every_steps=500
+            num_steps=2200, batch_size=32, log_every_steps=50, eval_every_steps=1000, checkpoint_every_steps=500
         )
         if tiny
         else train(encoder_init=None if points or branches else ''),  # ResNet of torchvision or timm; '' is none
