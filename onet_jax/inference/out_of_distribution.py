@@ -88,7 +88,7 @@ def _encode_split(model: NamedTuple, params: dict, config: ConfigDict, dataset: 
     codes = []
     for number in tqdm(range(num_views), desc=f'codes of the {split} split', unit='view'):
         view = number * num_stored // num_views
-        for batch, _ in dataset.evaluation_batches(config, split, targets=(), every=every, view=view):
+        for batch, _ in dataset.evaluation_batches(config, split, targets=('none',), every=every, view=view):
             code = summarise(model.encode(params, *batch['inputs'].values()))
             codes.append(code[np.asarray(batch['mask'])])
     return np.concatenate(codes)
