@@ -14,8 +14,9 @@ from onet_jax.data.datasets import Shapes
 from onet_jax.data.records import Index
 from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import load_mesh
-from onet_jax.prepare import procedural
-from onet_jax.prepare.own_meshes import find_meshes, make_solid
+from onet_jax.geometry.solid import make_solid
+from onet_jax.prepare.embedded import embedded_solid
+from onet_jax.prepare.own_meshes import find_meshes
 
 RESOLUTIONS = (16, 32, 64, 128, 256)
 
@@ -44,7 +45,7 @@ def solids(index: Index) -> Callable[[str, str], Callable[[np.ndarray], np.ndarr
     """(category, name) -> the inside test of a shape, points [T, 3] -> [T] bool, from the source of the dataset."""
     source = index.source
     if source['kind'] == 'procedural':
-        return lambda category, name: procedural.make_shape(source['seed'], category, int(name)).contains
+        return lambda category, name: embedded_solid(source['seed'], category, int(name)).contains
     if source['kind'] == 'meshes':
         files = find_meshes(Path(source['root']))
         return lambda category, name: make_solid(load_mesh(files[category, name]), source['up']).contains

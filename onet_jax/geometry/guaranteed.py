@@ -44,8 +44,8 @@ def guaranteed_grid(field: Callable, *, resolution: int = 32, upsampling_steps: 
     """
     if not hasattr(field, 'keeps_sign'):
         raise InputError(
-            f'field: expected one with a method keeps_sign, found {type(field).__name__}; a network gets it with its '
-            'condition: model.bind(params, cond)'
+            f'field: expected one with a method keeps_sign, as `model.bind(params, cond)` returns for '
+            f'Occupancy Networks (models/onet.py), found {type(field).__name__}'
         )
     finest = finest_cells(resolution, upsampling_steps)
     values = np.full((finest + 1,) * 3, np.nan)

@@ -158,7 +158,7 @@ def test_seeds_are_not_needed():
 
 
 def test_bad_fields_and_arguments_are_named():
-    with pytest.raises(ValueError, match=r'expected one with a method keeps_sign, found function.*model\.bind\('):
+    with pytest.raises(ValueError, match=r'expected one with a method keeps_sign, as `model\.bind\(.* found function'):
         extract_mesh(lambda points: -points[:, 0], guaranteed=True)
     with pytest.raises(ValueError, match='expected resolution >= 1 and upsampling_steps >= 0, found 0 and 2'):
         guaranteed_grid(Ball(0.3), resolution=0)
