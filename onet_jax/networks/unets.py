@@ -20,6 +20,7 @@ class UNet(nn.Module):
     features: int
     depth: int = 4
     first_size: int = 32
+    add_skips: bool = False  # add skip connections, or concatenate them as all published networks do
 
     @nn.compact
     def __call__(self, net: jax.Array) -> jax.Array:
@@ -36,7 +37,8 @@ class UNet(nn.Module):
             skips.append(net)
         for i, skip in enumerate(reversed(skips[:-1])):
             net = UpConv(skip.shape[-1], name=f'up_convs_{i}_upconv')(net)
-            net = convolve_twice(jnp.concatenate([net, skip], axis=-1), skip.shape[-1], f'up_convs_{i}')
+            net = net + skip if self.add_skips else jnp.concatenate([net, skip], axis=-1)
+            net = convolve_twice(net, skip.shape[-1], f'up_convs_{i}')
         return conv(self.features, kernel_size=1, name='conv_final')(net)
 
 
