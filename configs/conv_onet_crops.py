@@ -4,7 +4,6 @@
     python -m launch.reconstruct --workdir=runs/crops --input=scans --output=meshes
 
 It learns from random windows of rooms of 10,000 noisy points each, and reconstructs point clouds in the units of their files.
-The paper shows buildings of Matterport3D and gives no figures for them.
 
 The embedded dataset consists of procedural rooms of 4 to 8 objects. The variant `tiny` takes 700 steps, eleven minutes of
 two free CPU cores (docs/results/rooms.md has its scores).

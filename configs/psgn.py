@@ -64,7 +64,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'test_fraction': 0.1,
             'dataset_seed': 0,
         },
-        optim=optim(learning_rate=1e-3, schedule='cosine', warmup_steps=100) if tiny else optim(),
+        optim=optim(name='muon', learning_rate=1e-2, schedule='cosine', warmup_steps=100) if tiny else optim(),
         train=train(
             num_steps=2200, batch_size=32, log_every_steps=50, eval_every_steps=1000, checkpoint_every_steps=500
         )
