@@ -3,23 +3,20 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from configs import psgn, r2n2
 from onet_jax.convert import official
-from onet_jax.convert.names import FAMILIES, layouts_of
+from onet_jax.convert.names import FAMILIES
 from onet_jax.geometry.voxels import voxels_contain
 from onet_jax.metrics import iou
 from onet_jax.models.psgn import chamfer_distance
 from onet_jax.networks.r2n2 import R2N2Encoder
-from onet_jax.training.state import TrainState
-from onet_jax.training.step import make_train_step
-from parity.conv_onet import gradients, parameters, zero_gradients
-from parity.deviation import Deviation, Deviations, compare, compare_by_name
-from parity.golden import under
+from parity.deviation import Deviations, compare, compare_by_name
+from parity.golden import parameters, under
 from parity.modules import load_bare
 from parity.settings import load_weights
+from parity.steps import gradients, two_steps
 
 
 def encoder_deviations(name: str, data: dict, dtype) -> Deviations:
@@ -62,7 +59,6 @@ def model_deviations(name: str, data: dict, dtype) -> Deviations:
     out, state = 'out64' if dtype == np.float64 else 'out', parameters(data)
     config = make_config(name, state)
     method, params = load_weights(state, config, dtype)
-    layouts = layouts_of(config, False)
 
     def batch(number):
         arrays = under(data, f'in/batch{number}/')
@@ -76,27 +72,9 @@ def model_deviations(name: str, data: dict, dtype) -> Deviations:
 
     first = batch(0)
     outputs = r2n2_outputs if config.model.name == 'r2n2' else psgn_outputs
-
-    def loss(trainable):
-        return method.loss({**params, 'params': trainable}, first, None, None)[0]
-
-    value, by_weights = jax.jit(jax.value_and_grad(loss))(params['params'])
-    tx, values = optax.adam(1e-4), []
-    train_state = TrainState(jnp.int32(0), params, tx.init(params['params']))
-    step = jax.jit(make_train_step(method, tx, lambda key, raw: raw))
-    for number in (0, 1):
-        train_state, scalars = step(train_state, batch(number), jax.random.key(0))
-        values.append(scalars['loss'])
-    after, zero = official.write_weights(train_state.variables, layouts), zero_gradients(data, 'train/')
-    expected = {name: x for name, x in under(data, 'out64/adam/after_step2/').items() if name not in zero}
-    weights = compare_by_name(after, expected)
     return {
         **outputs(method, params, first['inputs'], data, out),
-        'loss': compare((value, data[f'{out}/train/loss'])),
-        **gradients(official.write_weights({'params': by_weights}, layouts), data, 'train/'),
-        'losses of 2 Adam steps': compare((jnp.stack(values), data['out64/adam/losses'])),
-        # In float32 Adam makes steps of its full rate also of rounding noise.
-        'weights after 2 Adam steps': weights if dtype == np.float64 else Deviation(weights.absolute),
+        **two_steps(method, params, config, data, (first, batch(1)), dtype),
         'round trip': compare_by_name(official.to_state_dict(params, config), state),
     }
 

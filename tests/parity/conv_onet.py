@@ -16,12 +16,11 @@ from onet_jax.networks.feature_planes import LocalDecoder
 from onet_jax.networks.pointnet_plus_plus import BALL_RADII, GROUP_SIZES, gather, query_ball, sample_farthest
 from onet_jax.networks.sliding_window import find_window_cells
 from onet_jax.networks.unets import UNet, UNet3D
-from onet_jax.training.state import TrainState
-from onet_jax.training.step import make_train_step
-from parity.deviation import ZERO_GRADIENT, Deviation, Deviations, compare, compare_by_name
-from parity.golden import read_golden, under
+from parity.deviation import Deviations, compare, compare_by_name
+from parity.golden import parameters, read_golden, under
 from parity.modules import load_bare
 from parity.settings import load_weights, make_config
+from parity.steps import gradients, two_steps
 
 
 def conv_deviations(name: str, data: dict, dtype) -> Deviations:
@@ -30,18 +29,6 @@ def conv_deviations(name: str, data: dict, dtype) -> Deviations:
     if name.startswith('model_crop'):
         return crop_model(data, dtype, 'out64' if dtype == np.float64 else 'out')
     return kinds[name.split('_')[0]](data, dtype, 'out64' if dtype == np.float64 else 'out')
-
-
-def parameters(data: dict) -> dict[str, np.ndarray]:
-    """The weights of a file; large ones are hashes of their places there."""
-    made = {}
-    for name, (seed, *shape) in under(data, 'gen/').items():
-        bits = np.arange(np.prod(shape), dtype=np.uint32) + np.uint32(int(seed) * 0x9E3779B9 & 0xFFFFFFFF)
-        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
-            bits = (bits ^ bits >> np.uint32(shift)) * np.uint32(factor)
-        values = ((bits >> np.uint32(24)).astype(np.float32) - np.float32(127.5)) * data[f'genscale/{name}']
-        made[name] = values.reshape(shape)
-    return {**under(data, 'param/'), **made}
 
 
 def unet(data: dict, dtype, out: str) -> Deviations:
@@ -67,23 +54,6 @@ def unet(data: dict, dtype, out: str) -> Deviations:
         'gradient of the input': compare((jnp.moveaxis(by_x, -1, 1), data['out/grad_in/x'])),
         **gradients(net.by_name('params', by_weights), data, ''),
     }
-
-
-def gradients(found: dict, data: dict, run: str) -> Deviations:
-    """Gradients by the weights, the large ones at every few values, and their norms in float64."""
-    strides, zero = under(data, 'meta/gradstride/'), zero_gradients(data, run)
-    some = {name: np.ravel(found[name])[:: int(stride)] for name, stride in strides.items()}
-    norms = {name: np.linalg.norm(gradient) for name, gradient in found.items()}
-    return {
-        'gradients': compare_by_name(found, under(data, f'out/{run}grad/'), zero),
-        'gradients of large weights': compare_by_name(some, under(data, f'out/{run}gradsub/')),
-        'norms of gradients': compare_by_name(norms, under(data, f'out64/{run}gradnorm/'), zero),
-    }
-
-
-def zero_gradients(data: dict, run: str) -> set[str]:
-    """The weights whose gradient is rounding noise."""
-    return {name for name, norm in under(data, f'out64/{run}gradnorm/').items() if norm < ZERO_GRADIENT}
 
 
 def encoder(data: dict, dtype, out: str) -> Deviations:
@@ -134,7 +104,7 @@ def model(data: dict, dtype, out: str) -> Deviations:
     state = parameters(data)
     config = make_config('conv_onet', ast.literal_eval(str(data['meta/cfg']))['model'])
     method, params = load_weights(state, config, dtype)
-    network, layouts, (field,) = method.model, layouts_of(config, False), config.data.inputs
+    (field,) = config.data.inputs
 
     def batch(number):
         arrays = {key: jnp.asarray(x, dtype) for key, x in under(data, f'in/batch{number}/').items()}
@@ -142,34 +112,15 @@ def model(data: dict, dtype, out: str) -> Deviations:
         return {'inputs': {field: arrays['inputs']}, 'targets': targets, 'row': jnp.arange(len(arrays['points']))}
 
     first = batch(0)
-    inputs, points, occ = first['inputs'][field], first['targets']['points'], first['targets']['occ']
-    logits = network.occupancy(params, points, network.encode(params, inputs))
-
-    def loss(trainable):
-        return network.loss({**params, 'params': trainable}, points, occ, inputs)[0]
-
-    value, by_weights = jax.jit(jax.value_and_grad(loss))(params['params'])
+    inputs = first['inputs'][field]
+    logits = method.model.occupancy(params, first['targets']['points'], method.model.encode(params, inputs))
     deviations = {
         'logits': compare((logits, data[f'{out}/eval/logits'])),
-        'loss': compare((value, data[f'{out}/train/loss'])),
-        **gradients(official.write_weights({'params': by_weights}, layouts), data, 'train/'),
+        **two_steps(method, params, config, data, (first, batch(1)), dtype),
         'round trip': compare_by_name(official.to_state_dict(params, config), state),
     }
     if config.model.encoder == 'pointnet_plus_plus':
         deviations['chosen points'] = compare(*chosen_points(inputs, data))
-    tx, values = optax.adam(1e-4), []
-    train_state = TrainState(jnp.int32(0), params, tx.init(params['params']))
-    step = jax.jit(make_train_step(method, tx, lambda key, raw: raw))
-    for number in (0, 1):
-        train_state, scalars = step(train_state, batch(number), jax.random.key(0))
-        values.append(scalars['loss'])
-    after, zero = official.write_weights(train_state.variables, layouts), zero_gradients(data, 'train/')
-    expected = {name: x for name, x in under(data, 'out64/adam/after_step2/').items() if name not in zero}
-    deviations['losses of 2 Adam steps'] = compare((jnp.stack(values), data['out64/adam/losses']))
-    # Adam makes steps of its full rate also of rounding noise.
-    deviations['weights after 2 Adam steps'] = (
-        compare_by_name(after, expected) if dtype == np.float64 else Deviation(largest_step(after, expected))
-    )
     return deviations
 
 
@@ -236,7 +187,3 @@ def crop_model(data: dict, dtype, out: str) -> Deviations:
         'losses of 2 Adam steps': compare((jnp.stack(values), data['out64/adam/losses'])),
         'round trip': compare_by_name(official.to_state_dict(params, config), state),
     }
-
-
-def largest_step(found: dict, expected: dict) -> float:
-    return max((float(np.abs(found[name] - array).max()) for name, array in expected.items()), default=0.0)

@@ -32,3 +32,15 @@ def read_golden(file: str) -> dict[str, np.ndarray]:
 def under(data: dict, prefix: str) -> dict[str, np.ndarray]:
     """The arrays whose key starts with `prefix`, without it."""
     return {key.removeprefix(prefix): value for key, value in data.items() if key.startswith(prefix)}
+
+
+def parameters(data: dict) -> dict[str, np.ndarray]:
+    """The weights of a file; large ones are hashes of their places there."""
+    made = {}
+    for name, (seed, *shape) in under(data, 'gen/').items():
+        bits = np.arange(np.prod(shape), dtype=np.uint32) + np.uint32(int(seed) * 0x9E3779B9 & 0xFFFFFFFF)
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+            bits = (bits ^ bits >> np.uint32(shift)) * np.uint32(factor)
+        values = ((bits >> np.uint32(24)).astype(np.float32) - np.float32(127.5)) * data[f'genscale/{name}']
+        made[name] = values.reshape(shape)
+    return {**under(data, 'param/'), **made}

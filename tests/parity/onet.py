@@ -17,13 +17,14 @@ from ml_collections import ConfigDict
 from onet_jax.convert import official
 from onet_jax.convert.names import is_legacy, layouts_of
 from onet_jax.convert.torch_file import read_torch_file
-from onet_jax.models import Method, occupancy
+from onet_jax.models import occupancy
 from onet_jax.training.state import TrainState
 from onet_jax.training.step import make_train_step
 from parity.deviation import ZERO_GRADIENT, Deviations, compare, compare_by_name
 from parity.golden import find_golden, under
 from parity.modules import gradient_deviations
 from parity.settings import load_weights, make_config
+from parity.steps import last_gradients, start_training
 
 
 @contextmanager
@@ -59,9 +60,9 @@ def model_deviations(name: str, data: dict, dtype) -> Deviations:
     num_shapes = len(state.get('encoder.weight', ()))  # of an embedding
     config = make_config('onet', ast.literal_eval(str(data['meta/cfg'])), num_shapes=num_shapes)
     method, params = load_weights(state, config, dtype)
-    model, layouts = method.model, layouts_of(config, is_legacy(state))
-    batch = model_batch(data, 'in/', *config.data.inputs, dtype)
-    (inputs,), noise, targets = batch['inputs'].values(), batch['row'], batch['targets']
+    model, layouts, (field,) = method.model, layouts_of(config, is_legacy(state)), config.data.inputs
+    batch = model_batch(data, 'in/', field, dtype)
+    inputs, noise, targets = batch['inputs'][field], batch['row'], batch['targets']
     points, occ = targets['points'], targets['occ']
     cond = model.encode(params, inputs)
     logits = model.occupancy(params, points, cond)
@@ -92,32 +93,25 @@ def model_deviations(name: str, data: dict, dtype) -> Deviations:
     expected = under(data, 'out/eval_step/')
     deviations['validation step'] = compare(*((v.mean(), expected[names[k]]) for k, v in values.items()))
 
-    def loss(trainable):
-        return model.loss({**params, 'params': trainable}, points, occ, inputs, jax.random.key(0), noise)
-
-    (value, aux), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params['params'])
-    deviations['loss, train'] = compare((value, data[f'{out}/compute_loss_train/loss']))
-    gradients = official.write_weights({'params': gradients}, layouts)
+    start, step = start_training(method, params)
+    state, scalars = step(start, batch, jax.random.key(0))
+    deviations['loss, train'] = compare((scalars['loss'], data[f'{out}/compute_loss_train/loss']))
+    gradients = official.write_weights({'params': last_gradients(state)}, layouts)
     deviations |= gradient_deviations(gradients, data, 'compute_loss_train')
-    if aux.mutated:
-        statistics = official.write_weights(aux.mutated, layouts)
+    if 'batch_stats' in params:
+        statistics = official.write_weights({'batch_stats': state.variables['batch_stats']}, layouts)
         deviations['statistics'] = compare_by_name(statistics, under(data, 'out/compute_loss_train/buffers/'))
-    return deviations | adam_deviations(data, method, config, params, layouts, dtype)
 
-
-def adam_deviations(data: dict, method: Method, config: ConfigDict, params: dict, layouts: dict, dtype) -> Deviations:
-    """Losses of three steps of Adam, and the weights and statistics after them; always against the float64 run."""
-    tx, values = optax.adam(1e-4), []
-    train_state = TrainState(jnp.int32(0), params, tx.init(params['params']))
-    step = jax.jit(make_train_step(method, tx, lambda key, raw: raw))
+    # Three steps of Adam, always against the float64 run.
+    state, values = start, []
     for i in range(3):
-        batch = model_batch(data, f'in/step{i}/', *config.data.inputs, dtype)
-        train_state, scalars = step(train_state, batch, jax.random.key(0))
+        state, scalars = step(state, model_batch(data, f'in/step{i}/', field, dtype), jax.random.key(0))
         values.append(scalars['loss'])
     largest = under(data, 'out64/compute_loss_train/gradmaxabs/')
     noisy = {name for name, value in largest.items() if value < ZERO_GRADIENT} if dtype == np.float32 else set()
-    found = official.write_weights(train_state.variables, layouts)
+    found = official.write_weights(state.variables, layouts)
     return {
+        **deviations,
         'losses of 3 Adam steps': compare((jnp.stack(values), data['out64/adam/losses'])),
         'weights after 3 Adam steps': compare_by_name(found, under(data, 'out64/adam/after_step3/'), noisy),
     }
