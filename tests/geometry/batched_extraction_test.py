@@ -3,19 +3,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
+from lattices import corner_points
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from onet_jax.geometry import extract, marching_cubes_cases
 from onet_jax.geometry.batched_extraction import MISE_CHUNK, extract_meshes, marching_cubes, multiresolution_grids
-from onet_jax.geometry.grid import BOX, lattice_to_world
+from onet_jax.geometry.grid import BOX
 from onet_jax.geometry.mise import multiresolution_grid
-
-
-def corner_points(num_points):
-    """All corners of num_points - 1 cells along each axis: [n, n, n, 3], x slowest."""
-    return lattice_to_world(np.moveaxis(np.indices([num_points] * 3), 0, -1), num_points - 1)
 
 
 def solid(params, points):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from conftest import golden_names
+from lattices import corner_points
 from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes as lewiner_marching_cubes
 
@@ -12,7 +13,7 @@ from onet_jax.geometry.extract import (
     marching_cubes,
     threshold_to_logit,
 )
-from onet_jax.geometry.grid import BOX, corner_points, lattice_to_world
+from onet_jax.geometry.grid import BOX, lattice_to_world
 
 
 def sphere(points, radius=0.35):

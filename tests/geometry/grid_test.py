@@ -1,6 +1,7 @@
 import numpy as np
+from lattices import corner_points
 
-from onet_jax.geometry.grid import BOX, corner_points, lattice_to_world, voxel_centres
+from onet_jax.geometry.grid import BOX, lattice_to_world, voxel_centres
 
 
 def test_the_lattices_differ_by_what_their_names_say():
