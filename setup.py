@@ -38,8 +38,11 @@ setup(
     long_description_content_type='text/markdown',
     license='MIT',
     python_requires='>=3.11',
-    packages=find_packages(include=['onet_jax*']),
-    package_data={'onet_jax.viz': ['*.html']},
+    # The wheel carries commands and configs inside the package: nobody's site-packages gets a top-level `configs`.
+    packages=[*find_packages(include=['onet_jax*']), 'onet_jax.configs', 'onet_jax.launch'],
+    package_dir={'onet_jax.configs': 'configs', 'onet_jax.launch': 'launch'},
+    package_data={'onet_jax': ['py.typed'], 'onet_jax.viz': ['*.html']},
+    entry_points={'console_scripts': ['onet = onet_jax.launch.__main__:main']},
     install_requires=CORE,
     extras_require={'data': DATA, 'beam': BEAM, 'test': TEST, 'dev': DATA + BEAM + TEST},
 )

@@ -13,7 +13,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import report
-from configs import onet_image, onet_points
+from onet_jax.configs import onet_image, onet_points
 from onet_jax.data.fields import find_need
 from onet_jax.data.resident import resident_feed
 from onet_jax.data.streamed import tfds_feed
@@ -30,7 +30,7 @@ def measure(feed) -> np.ndarray:
     """Batches a second, a few times; the first batches, which fill the pipeline, are not counted."""
     speeds = []
     for _ in range(REPEATS):
-        batches = feed.batches(0)
+        batches = feed(0)
         jax.block_until_ready(list(islice(batches, 10)))
         start = time.perf_counter()
         for raw in islice(batches, NUM_BATCHES.value):
@@ -44,7 +44,7 @@ def main(_):
     feeds = {'resident': resident_feed}
     if importlib.util.find_spec('tensorflow') is not None:
         feeds['tfds'] = tfds_feed
-    need = find_need((onet_image if VIEWS.value else onet_points).get_config().data)
+    need = find_need((onet_image if VIEWS.value else onet_points)().data)
     figures, rows = {}, []
     with tempfile.TemporaryDirectory() as data_dir:
         prepare_procedural(

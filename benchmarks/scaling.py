@@ -8,7 +8,6 @@ moves 2 (n - 1) / n of the bytes over the links of a chip, and every collective 
 one chip takes --step_seconds or, without it, the operations that XLA counts at SHARE_OF_PEAK of the chip's peak.
 """
 
-import importlib
 import itertools
 import math
 import re
@@ -21,6 +20,7 @@ from absl import app, flags
 
 from benchmarks import report
 from onet_jax import models
+from onet_jax.configs import load_config
 from onet_jax.data.fields import find_need, make_transform
 from onet_jax.data.records import CHUNK_POINTS, COLUMNS, Need
 from onet_jax.parallel import BACKENDS, make_parallel
@@ -150,7 +150,7 @@ def main(_):
     jax.config.update('jax_platforms', 'cpu')
     jax.config.update('jax_num_cpu_devices', NUM_DEVICES)
     for name in CONFIGS.value:
-        config = importlib.import_module(f'configs.{name}').get_config()
+        config = load_config(name)
         traffic = measure_traffic(config, BACKEND.value, jax.devices())
         parts = f'{traffic.gradients:,} + {traffic.statistics:,} + {traffic.scalars:,}'
         rows = [('gradients + statistics + scalars, expected', f'{parts} = {traffic.expected:,} bytes')]

@@ -23,8 +23,8 @@ from absl import app, flags
 from PIL import Image
 
 from benchmarks import report
-from configs import conv_onet_rooms
 from onet_jax import models
+from onet_jax.configs import conv_onet_rooms
 from onet_jax.data.datasets import examples_of, open_dataset
 from onet_jax.data.fields import find_sources, read_inputs
 from onet_jax.evaluation.evaluate import SCORED_FIELDS
@@ -76,7 +76,7 @@ def reconstruct(run: Run, cloud: np.ndarray, folder: str | Path) -> trimesh.Trim
 
 
 def measure_command(run: Run, cloud: np.ndarray, workdir: str) -> dict[str, float]:
-    """Seconds, peak memory and windows of `launch.reconstruct` with a cloud."""
+    """Seconds, peak memory and windows of `onet reconstruct` with a cloud."""
     with tempfile.TemporaryDirectory() as folder:
         np.save(f'{folder}/cloud.npy', cloud)
         command = [sys.executable, '-m', 'launch.reconstruct', f'--workdir={workdir}', f'--input={folder}/cloud.npy']
@@ -152,11 +152,11 @@ def measure_seams(run: Run) -> dict[str, float]:
 
 
 def measure_decoder(variant: str) -> dict[str, float]:
-    """Seconds of a room at resolution 256 with a network of whole rooms, as `launch.reconstruct` makes it.
+    """Seconds of a room at resolution 256 with a network of whole rooms, as `onet reconstruct` makes it.
 
     The weights are random, so that the network is asked at the points of a true room and its answers are not used.
     """
-    config = conv_onet_rooms.get_config(variant)
+    config = conv_onet_rooms(variant)
     model = models.build(config).model
     room, cloud = make_room(1, 'rooms_05', 0), room_cloud(config.data.num_input_points, 1).astype(np.float32)[None]
     params = model.init(jax.random.key(0), cloud)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.train [--batch_size=8] [--dtype=float32] [--networks=points,image,voxels]
 
-The step is the one of `launch.train`, on a batch of a small dataset that is built for it; the share of time spent waiting for
+The step is the one of `onet train`, on a batch of a small dataset that is built for it; the share of time spent waiting for
 data is that of a loop over the streaming feed where TensorFlow is installed, else over the resident one. The steps of all
 implementations alternate, so that a busy machine slows them alike. For a GPU: --batch_size=64 --dtype=bfloat16.
 """
@@ -18,15 +18,15 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-import launch
 from benchmarks import report, time_alternately
-from configs import onet_image, onet_points, onet_voxels
 from onet_jax import models
+from onet_jax.configs import onet_image, onet_points, onet_voxels
 from onet_jax.convert import official
 from onet_jax.data.fields import find_need, make_transform
 from onet_jax.data.resident import resident_feed
 from onet_jax.data.streamed import tfds_feed
 from onet_jax.errors import InputError
+from onet_jax.launch import run_command
 from onet_jax.models.method import TRAIN_DTYPES
 from onet_jax.parallel import make_parallel
 from onet_jax.prepare.embedded import prepare_procedural
@@ -46,7 +46,7 @@ TORCH = flags.DEFINE_bool('torch', True, 'Also time the twin, where PyTorch is i
 
 
 def get_config(name: str) -> ConfigDict:
-    config = CONFIGS[name].get_config()
+    config = CONFIGS[name]()
     with config.unlocked():
         config.data.num_points_per_step = NUM_POINTS.value
         config.train.update(batch_size=BATCH_SIZE.value, dtype=DTYPE.value, backend=BACKEND.value)
@@ -105,7 +105,7 @@ def make_twin(config: ConfigDict, params: dict, batch: dict, compiled: bool) -> 
 
 def measure_wait(step: Callable, state, parallel, feed, key) -> float:
     """The share of time for which the training loop waits for the next batch and its transfer."""
-    batches, waited, losses = feed.batches(0), 0.0, []
+    batches, waited, losses = feed(0), 0.0, []
     for i in range(STEPS.value + 2):
         if i == 2:  # the pipeline is filled
             start, waited = time.perf_counter(), 0.0
@@ -126,7 +126,7 @@ def measure(name: str, data_dir: str) -> tuple[dict, list]:
     parallel, need = make_parallel(config.train.backend, config.train.batch_size), find_need(config.data)
     streams = importlib.util.find_spec('tensorflow') is not None
     feed = (tfds_feed if streams else resident_feed)(data_dir, need, batch_size=config.train.batch_size, seed=0)
-    raw, key = next(feed.batches(0)), jax.random.key(0)
+    raw, key = next(feed(0)), jax.random.key(0)
     batch = jax.jit(transform)(key, raw)
     state = create_state(key, method, tx, batch)
     operations, weights = count_operations(method, state, batch), jax.device_get(state.variables)
@@ -195,4 +195,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    run_command(main)

@@ -1,18 +1,70 @@
-"""Experiments: `get_config(arg)` of each file returns a locked ConfigDict. Variants combine, as in FILE.py:tiny,nocbn.
+"""Experiments: `get_config(arg)` of each file returns a locked ConfigDict. Variants combine, as in onet_points:tiny,nocbn.
 
 A file states the `model` and the `data` of its experiment in full. What has nothing to do with a paper (the optimiser, the
 loop, validation, meshes) is here with its usual values, and a file names those that it changes.
+
+From Python a file is a function, `onet_jax.configs.onet_points('tiny,nocbn')`. A file of your own imports what it shares with
+these from `onet_jax.configs` too.
 """
 
 import ast
+import difflib
 import io
+import runpy
 import tokenize
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from onet_jax.errors import InputError
+
+FILES = {path.stem: path for path in sorted(Path(__file__).parent.glob('[!_]*.py'))}
+
+
+def __getattr__(name: str) -> Callable[[str], ConfigDict]:
+    if name not in FILES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}; its configs are {", ".join(FILES)}')
+    function = import_module(f'{__name__}.{name}').get_config
+    globals()[name] = function  # where the import has put the module
+    return function
+
+
+def __dir__() -> list[str]:
+    return [*FILES, 'load_config']
+
+
+def find_file(name: str) -> str:
+    """The file of a config, with its variant: 'onet_points:tiny' -> '/.../onet_points.py:tiny'; paths are as they were.
+
+    Raises InputError for an unknown name.
+    """
+    file, colon, variant = name.partition(':')
+    if file.endswith('.py'):
+        return name
+    if file not in FILES:
+        near = difflib.get_close_matches(file, FILES, n=1)
+        raise InputError(
+            f'--config: expected one of {", ".join(FILES)}, or a file of your own (.py), found {file!r}'
+            + (f'; did you mean {near[0]!r}?' if near else '')
+        )
+    return f'{FILES[file]}{colon}{variant}'
+
+
+def load_config(name: str) -> ConfigDict:
+    """The config of a name or a file with its variant, such as 'onet_points:tiny' or 'mine.py'."""
+    file, _, variant = find_file(name).partition(':')
+    return runpy.run_path(file)['get_config'](variant)
+
+
+def list_configs() -> str:
+    """Every config with its title and its variants."""
+    modules = {name: runpy.run_path(str(file)) for name, file in FILES.items()}
+    return '\n'.join(
+        f'{name}\n    {module["__doc__"].splitlines()[0]}\n    variants: {"  ".join(filter(None, module["VARIANTS"]))}'
+        for name, module in modules.items()
+    )
 
 
 def optim(**changes) -> dict:
@@ -79,7 +131,11 @@ def choose(name: str, variants: str, *options: Sequence[str]) -> tuple[str, ...]
     unknown = [word for word in words if not any(word in group for group in options)]
     if unknown:
         known = tuple(word for group in options for word in group)
-        raise InputError(f'configs/{name}.py: expected a variant of {known}, found {unknown[0]!r}')
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        raise InputError(
+            f'configs/{name}.py: expected a variant of {known}, found {unknown[0]!r}'
+            + (f'; did you mean {near[0]!r}?' if near else '')
+        )
     for group in options:
         both = [word for word in words if word in group]
         if len(both) > 1:

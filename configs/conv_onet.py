@@ -1,6 +1,6 @@
 """Convolutional Occupancy Networks (Peng et al., ECCV 2020): a mesh from 3,000 noisy points or from 32^3 voxels.
 
-    python -m launch.train --config=configs/conv_onet.py --workdir=runs/planes
+    onet train --config=conv_onet --workdir=runs/planes
 
 Published on ShapeNet (13 classes):
 
@@ -21,7 +21,7 @@ from 300 points, the input of `onet_points.py:tiny` too, and in eight from 3,000
 
 from ml_collections import ConfigDict
 
-from configs import choose, eval_, experiment, mesh, optim, train
+from onet_jax.configs import choose, eval_, experiment, mesh, optim, train
 from onet_jax.errors import InputError
 
 POINTS = {'points=300': 300, 'points=3000': 3000}

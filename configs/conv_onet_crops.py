@@ -1,7 +1,7 @@
 """The sliding-window network of Convolutional Occupancy Networks (Peng et al., ECCV 2020), for scenes of any size.
 
-    python -m launch.train --config=configs/conv_onet_crops.py --workdir=runs/crops
-    python -m launch.reconstruct --workdir=runs/crops --input=scans --output=meshes
+    onet train --config=conv_onet_crops --workdir=runs/crops
+    onet reconstruct --workdir=runs/crops --input=scans --output=meshes
 
 It learns from random windows of rooms of 10,000 noisy points each, and reconstructs point clouds in the units of their files.
 
@@ -11,7 +11,7 @@ two free CPU cores (docs/results/rooms.md has its scores).
 
 from ml_collections import ConfigDict
 
-from configs import choose, eval_, experiment, optim, train
+from onet_jax.configs import choose, eval_, experiment, optim, train
 
 VARIANTS = ('', 'tiny')
 
@@ -38,7 +38,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'align_corners': not tiny,  # of this sampling; True, half a cell off, in official networks
         },
         data={
-            'feed': 'resident',  # has all labelled points of a room; a streamed record has a part of them
+            'feed': 'resident',  # all in device memory, without TensorFlow
             'inputs': ('scene',),
             'targets': ('volume_points',),
             'num_input_points': 10_000,

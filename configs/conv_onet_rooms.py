@@ -1,6 +1,6 @@
 """Convolutional Occupancy Networks (Peng et al., ECCV 2020) of whole rooms: a mesh from 10,000 noisy points.
 
-    python -m launch.train --config=configs/conv_onet_rooms.py --workdir=runs/rooms
+    onet train --config=conv_onet_rooms --workdir=runs/rooms
 
 Published on synthetic rooms of ShapeNet furniture (5 classes):
 
@@ -17,7 +17,7 @@ The embedded dataset consists of procedural rooms of 4 to 8 objects. The variant
 
 from ml_collections import ConfigDict
 
-from configs import choose, eval_, experiment, mesh, optim, train
+from onet_jax.configs import choose, eval_, experiment, mesh, optim, train
 
 PLANES = ('xz', 'xy', 'yz')
 # Variant -> feature maps, and the batch size of full-size networks.

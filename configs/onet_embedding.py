@@ -1,20 +1,20 @@
 """Representation power (paper, section 4.1): each training shape has a learned code of 512 numbers (auto-decoding).
 
-    python -m launch.train --config=configs/onet_embedding.py --workdir=runs/embedding
-    python -m launch.evaluate --workdir=runs/embedding --split=train
+    onet train --config=onet_embedding --workdir=runs/embedding
+    onet evaluate --workdir=runs/embedding --split=train
 
 It is evaluated on the training shapes: can the network represent them at all? Published: IoU about 0.89 on the 4,746 chairs of
 ShapeNet's training split with 6 million parameters, at any resolution. The code of an unseen shape is fitted to its labelled
-points: `launch.evaluate --split=test`, or for your own meshes
+points: `onet evaluate --split=test`, or for your own meshes
 
-    python -m launch.reconstruct --workdir=runs/embedding --input=mesh.ply --output=meshes
+    onet reconstruct --workdir=runs/embedding --input=mesh.ply --output=meshes
 
 The variant `tiny` has small networks, for two CPU cores.
 """
 
 from ml_collections import ConfigDict
 
-from configs import choose, eval_, experiment, mesh, optim, train
+from onet_jax.configs import choose, eval_, experiment, mesh, optim, train
 
 VARIANTS = ('', 'tiny')
 

@@ -1,7 +1,7 @@
 """Single image 3D reconstruction (paper, section 4.2): a mesh from one picture of 224 x 224 pixels.
 
-    python -m launch.train --config=configs/onet_image.py --workdir=runs/image
-    python -m launch.reconstruct --workdir=runs/image --input=photos --output=meshes
+    onet train --config=onet_image --workdir=runs/image
+    onet reconstruct --workdir=runs/image --input=photos --output=meshes
 
 Each training record has one of the 24 views of its shape; the first view is evaluated. Published on ShapeNet (13
 classes): IoU 0.571, Chamfer-L1 0.215 (x10), normal consistency 0.834; the weights released later reach 0.593, 0.194
@@ -11,7 +11,7 @@ pixels, and takes about six minutes on two CPU cores (docs/results/single_image.
 
 from ml_collections import ConfigDict
 
-from configs import choose, eval_, experiment, mesh, optim, train
+from onet_jax.configs import choose, eval_, experiment, mesh, optim, train
 
 SAMPLINGS = ('sampling=uniform', 'sampling=uniform64', 'sampling=equal', 'sampling=surface')
 DECODERS = {'noresnet': 'cbatchnorm_noresnet', 'nocbn': 'batchnorm'}

@@ -1,12 +1,12 @@
 """Point cloud completion (paper, section 4.3): a mesh from 300 noisy points.
 
-    python -m launch.train --config=configs/onet_points.py --workdir=runs/points
+    onet train --config=onet_points --workdir=runs/points
 
 Published on ShapeNet (13 classes): IoU 0.778, Chamfer-L1 0.079 (x10), normal consistency 0.895, after 2.9 million steps.
 The variant `tiny` learns the embedded dataset in about two and a half minutes on two CPU cores, from 3,000 points in ten;
-`launch.demo` shows it beside `conv_onet.py:tiny`:
+`onet demo` shows it beside `conv_onet.py:tiny`:
 
-    python -m launch.train --config=configs/onet_points.py:tiny --workdir=runs/tiny
+    onet train --config=onet_points:tiny --workdir=runs/tiny
 
 From 3,000 points (`points=3000`) Peng et al. (ECCV 2020) report IoU 0.761, Chamfer-L1 0.087, normal consistency 0.891.
 The other variants are the paper's ablations (section 4.6), and combine with `tiny`: how training points are drawn
@@ -16,7 +16,7 @@ The other variants are the paper's ablations (section 4.6), and combine with `ti
 
 from ml_collections import ConfigDict
 
-from configs import choose, eval_, experiment, mesh, optim, train
+from onet_jax.configs import choose, eval_, experiment, mesh, optim, train
 
 POINTS = {'points=300': 300, 'points=3000': 3000}
 SAMPLINGS = ('sampling=uniform', 'sampling=uniform64', 'sampling=equal', 'sampling=surface')

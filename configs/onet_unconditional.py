@@ -1,7 +1,7 @@
 """Unconditional generation (paper, section 4.5): a VAE of shapes, sampled from the prior N(0, 1) of its 128-d code.
 
-    python -m launch.train --config=configs/onet_unconditional.py --workdir=runs/chairs --config.data.families="('chair',)"
-    python -m launch.sample --workdir=runs/chairs --output=samples
+    onet train --config=onet_unconditional --workdir=runs/chairs --config.data.families="('chair',)"
+    onet sample --workdir=runs/chairs --output=samples
 
 The paper trains one model for each of the classes airplane, car, chair and sofa and shows samples; it gives no figures.
 The variant `tiny` has small networks and learns 400 embedded cars in about four minutes on two CPU cores
@@ -10,7 +10,7 @@ The variant `tiny` has small networks and learns 400 embedded cars in about four
 
 from ml_collections import ConfigDict
 
-from configs import choose, eval_, experiment, mesh, optim, train
+from onet_jax.configs import choose, eval_, experiment, mesh, optim, train
 
 VARIANTS = ('', 'tiny')
 

@@ -1,6 +1,6 @@
 """Voxel super-resolution (paper, section 4.4): a mesh from 32^3 voxels.
 
-    python -m launch.train --config=configs/onet_voxels.py --workdir=runs/voxels
+    onet train --config=onet_voxels --workdir=runs/voxels
 
 Published on ShapeNet (13 classes): IoU 0.703, Chamfer-L1 0.109 (x10), normal consistency 0.879. The variant `tiny` has
 small networks and takes about eight minutes on two CPU cores (docs/results/super_resolution.md has its scores).
@@ -8,7 +8,7 @@ small networks and takes about eight minutes on two CPU cores (docs/results/supe
 
 from ml_collections import ConfigDict
 
-from configs import choose, eval_, experiment, mesh, optim, train
+from onet_jax.configs import choose, eval_, experiment, mesh, optim, train
 
 VARIANTS = ('', 'tiny')
 

@@ -1,7 +1,7 @@
 """PSGN (Fan et al., CVPR 2017), a baseline of the paper: a set of 1,024 points from one picture or 300 points.
 
-    python -m launch.train --config=configs/psgn.py --workdir=runs/psgn
-    python -m launch.evaluate --workdir=runs/psgn
+    onet train --config=psgn --workdir=runs/psgn
+    onet evaluate --workdir=runs/psgn
 
 Published on ShapeNet (13 classes), in the tables of Occupancy Networks; a set of points has no IoU and no normals:
 
@@ -15,7 +15,7 @@ networks, for two CPU cores.
 
 from ml_collections import ConfigDict
 
-from configs import choose, eval_, experiment, optim, train
+from onet_jax.configs import choose, eval_, experiment, optim, train
 
 # Variant -> encoder, channels of the condition, widths of encoder and decoder
 NETWORKS = {

@@ -1,7 +1,7 @@
 """3D-R2N2 (Choy et al., ECCV 2016), a baseline of the paper: 32^3 voxels from one picture or 300 points.
 
-    python -m launch.train --config=configs/r2n2.py --workdir=runs/r2n2
-    python -m launch.evaluate --workdir=runs/r2n2
+    onet train --config=r2n2 --workdir=runs/r2n2
+    onet evaluate --workdir=runs/r2n2
 
 Published on ShapeNet (13 classes), in the tables of Occupancy Networks:
 
@@ -9,14 +9,14 @@ Published on ShapeNet (13 classes), in the tables of Occupancy Networks:
     (images)  0.493  0.278             0.695
     points    0.565  0.169             0.719
 
-The official code evaluates IoU at the threshold 0.4 and, whatever its config says, makes meshes at 0.5: `launch.evaluate
+The official code evaluates IoU at the threshold 0.4 and, whatever its config says, makes meshes at 0.5: `onet evaluate
 --threshold=0.5` does the latter. `encoder=r2n2_simple` and `encoder=r2n2_resnet` are the encoders of Choy et al., for
 pictures of 127 px. The variant `tiny` has small networks, and takes about six minutes on two CPU cores.
 """
 
 from ml_collections import ConfigDict
 
-from configs import choose, eval_, experiment, optim, train
+from onet_jax.configs import choose, eval_, experiment, optim, train
 
 ENCODERS = ('encoder=r2n2_simple', 'encoder=r2n2_resnet')
 VARIANTS = ('', 'tiny', 'points', 'tiny,points', *ENCODERS)

@@ -1,13 +1,11 @@
-"""Entry points, run from the root of the repository as `python -m launch.NAME`: flags in, one function called."""
+"""Entry points: flags in, one function called. `onet NAME`, or `python -m launch.NAME` in the root of the repository."""
 
 import ctypes
-import os
 import platform
+import re
 import sys
-from pathlib import Path
-
-from onet_jax.errors import InputError
-from onet_jax.files import cache_folder
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 if platform.libc_ver()[0] == 'glibc':
     # XLA allocates its temporaries anew in every step, and by default glibc returns each large block to the system: the page
@@ -18,8 +16,8 @@ if platform.libc_ver()[0] == 'glibc':
 
 from absl import app, flags, logging
 
-# Compiled programs of earlier runs; JAX reads this when it is imported.
-os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache_folder() / 'compiled'))
+from onet_jax.configs import FILES, describe, find_file, list_configs, load_config
+from onet_jax.errors import InputError
 
 TRACEBACK = flags.DEFINE_bool('traceback', False, 'Show the full traceback of an error.')
 
@@ -27,7 +25,7 @@ TRACEBACK = flags.DEFINE_bool('traceback', False, 'Show the full traceback of an
 INPUT_ERRORS = (InputError, OSError, FloatingPointError, ModuleNotFoundError)
 
 
-def run(main) -> None:
+def run_command(main: Callable[[list[str]], None]) -> None:
     """app.run, with errors of the input reported as one message and exit code 1."""
     logging.set_verbosity(logging.WARNING)  # libraries report every backend that they did not find
     try:
@@ -41,15 +39,18 @@ def run(main) -> None:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     """Parse the flags into flags.FLAGS; returns what is left of argv. Raises InputError with one clear message."""
+    asked = [word for word in argv[1:] if re.fullmatch('--?(h|help|helpshort|helpfull)', word)]
+    if asked:
+        _print_help(argv, full=asked[0].endswith('full'))
+        sys.exit(0)
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS(list(_name_files(argv)))
         if 'config' in flags.FLAGS:
             flags.FLAGS.config.lock()  # a config that failed to load raises only when it is touched
         return rest
     except OSError as error:
-        found = ', '.join(sorted(map(str, Path('configs').glob('[!_]*.py'))))
         reason = str(error).splitlines()[-1].strip()
-        raise InputError(f'--config: expected the file of a config, such as {found}; {reason}') from error
+        raise InputError(f'--config: expected one of {", ".join(FILES)}, or a file of your own; {reason}') from error
     except (AttributeError, KeyError) as error:
         reason = error.args[0].args[0] if isinstance(error.args[0], Exception) else error.args[0]
         reason = '. '.join(reason.splitlines())
@@ -61,3 +62,29 @@ def _parse_flags(argv: list[str]) -> list[str]:
             reason = reason.splitlines()[-1].strip()
             reason = reason.partition('InputError: ')[2] or reason
         raise InputError(f'{reason} (--help lists the flags)') from error
+
+
+def _name_files(argv: list[str]) -> Iterator[str]:
+    """The arguments with the file of a config in place of its name. `--config=list` prints the names and exits."""
+    if 'config' not in flags.FLAGS:
+        yield from argv
+        return
+    for before, word in pairwise(['', *argv]):
+        flag, name = re.fullmatch('(--?config=)?(.*)', word, re.DOTALL).groups('')
+        if not flag and before not in ('--config', '-config'):
+            yield word
+        elif name == 'list':
+            print(list_configs())
+            sys.exit(0)
+        else:
+            yield flag + find_file(name)
+
+
+def _print_help(argv: list[str], full: bool) -> None:
+    """The flags of the command; in full those of all libraries too, and the values of the config."""
+    app.usage(shorthelp=not full, writeto_stdout=True)
+    if full and 'config' in flags.FLAGS:
+        given = [word.partition('=')[2] for word in argv if word.startswith(('--config=', '-config='))]
+        name = given[-1] if given else next(iter(FILES))
+        print(f'--config={name}, each value a flag as in --config.optim.learning_rate=3e-4:\n')
+        print(describe(load_config(name), find_file(name).partition(':')[0]))

@@ -1,4 +1,4 @@
-"""Validate a dataset: python -m launch.check --data_dir=D.
+"""Validate a dataset: onet check --data_dir=D.
 
 Reads every shape and checks its columns against each other: ranges, labels against those of neighbours, surface and normals,
 voxels, silhouettes and depth against cameras. Prints a table, what is unusual, and every bad example with its fault; exit
@@ -9,7 +9,7 @@ import sys
 
 from absl import flags
 
-import launch
+from . import run_command
 
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the dataset.', required=True)
 PICTURE = flags.DEFINE_string('picture', None, 'PNG file of a contact sheet.')
@@ -36,4 +36,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    run_command(main)

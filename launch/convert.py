@@ -1,13 +1,13 @@
-"""A workdir from an official checkpoint: python -m launch.convert --checkpoint=F.pt --config=configs/X.py --workdir=W.
+"""A workdir from an official checkpoint: onet convert --checkpoint=F.pt --config=configs/X.py --workdir=W.
 
 Reads the `.pt` files of the official implementation (and `.safetensors`) without torch, and without running code in them.
-`launch.reconstruct`, `launch.evaluate`, `launch.sample` and `launch.train` take the workdir.
+`onet reconstruct`, `onet evaluate`, `onet sample` and `onet train` take the workdir.
 """
 
 from absl import flags
 from ml_collections import config_flags
 
-import launch
+from . import run_command
 
 CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'File of weights.', required=True)
 CONFIG = config_flags.DEFINE_config_file('config', None, 'Config of the network in the file.')
@@ -24,4 +24,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""Demo: dataset, training, evaluation and meshes in one command: python -m launch.demo [--output=demo].
+"""Dataset, training, evaluation and meshes in one command: onet demo [--output=demo].
 
 Builds an embedded dataset (cached), trains configs/conv_onet.py:tiny (feature planes) and, for about as long,
 configs/onet_points.py:tiny (one code), evaluates both on held-out shapes, and writes meshes, a contact sheet, a page that shows
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from absl import flags
 
-import launch
+from . import run_command
 
 OUTPUT = flags.DEFINE_string('output', 'demo', 'Folder for everything that the demo writes.')
 NUM_SHOWN = flags.DEFINE_integer('num_shown', 18, 'Held-out shapes to write as meshes and to show.', lower_bound=1)
 
 
 def main(_):
-    from configs import conv_onet, onet_points
+    from onet_jax.configs import conv_onet, onet_points
     from onet_jax.data.datasets import open_dataset
     from onet_jax.evaluation import tables
     from onet_jax.evaluation.evaluate import evaluate
@@ -34,7 +34,7 @@ def main(_):
         'features on planes': ('run_planes', conv_onet, 300, 5e-3),  # few steps, at a high rate
         'one code': ('run_one_code', onet_points, 1000, 1e-2),
     }.items():
-        config, workdir = file.get_config('tiny'), output / folder
+        config, workdir = file('tiny'), output / folder
         with config.unlocked():
             config.train.num_steps, config.optim.learning_rate = num_steps, learning_rate
             config.train.eval_every_steps = config.train.checkpoint_every_steps = num_steps // 4
@@ -66,4 +66,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""Diagnose this machine, above all why a GPU is not used: python -m launch.doctor.
+"""Diagnose this machine, above all why a GPU is not used: onet doctor.
 
 Prints versions, devices, precision, memory and caches. Exit code 1 where something is broken; a GPU that is absent or
 switched off is not.
@@ -6,7 +6,7 @@ switched off is not.
 
 import sys
 
-import launch
+from . import run_command
 
 
 def main(_):
@@ -20,4 +20,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    run_command(main)

@@ -1,9 +1,9 @@
-"""Evaluate a workdir by the paper's protocol: python -m launch.evaluate --workdir=W [--split=test] [--data_dir=D].
+"""Evaluate a workdir by the paper's protocol: onet evaluate --workdir=W [--split=test] [--data_dir=D].
 
 Writes W/evaluation/SPLIT/: rows.csv (each shape), table.csv and table.md (means of the classes, on ShapeNet beside the
 published numbers) and protocol.json, and prints the table.
 
-    --calibrate     first chooses the threshold on the validation split, for launch.reconstruct too
+    --calibrate     first chooses the threshold on the validation split, for onet reconstruct too
     --threshold=T   evaluates at this threshold, whatever config and calibration say
     --inputs        scores the inputs themselves, the paper's row "Input", into W/evaluation/SPLIT_inputs
 """
@@ -12,10 +12,11 @@ from pathlib import Path
 
 from absl import flags
 
-import launch
 from onet_jax.errors import InputError
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by launch.train or launch.convert.', required=True)
+from . import run_command
+
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by onet train or onet convert.', required=True)
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Dataset; the one of the training run by default.')
 SPLIT = flags.DEFINE_string('split', 'test', "'train', 'val' or 'test'.")
 CALIBRATE = flags.DEFINE_bool('calibrate', False, 'Choose the threshold first, on the split config.eval.split.')
@@ -61,4 +62,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    run_command(main)

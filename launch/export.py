@@ -1,11 +1,11 @@
-"""Write a dataset in the official ShapeNet layout: python -m launch.export --data_dir=D --output=ROOT.
+"""Write a dataset in the official ShapeNet layout: onet export --data_dir=D --output=ROOT.
 
 The original code reads it: points.npz, pointcloud.npz, model.binvox, img_choy2016, lists and metadata.yaml.
 """
 
 from absl import flags
 
-import launch
+from . import run_command
 
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the dataset.', required=True)
 OUTPUT = flags.DEFINE_string('output', None, 'New or empty folder.', required=True)
@@ -18,4 +18,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    run_command(main)

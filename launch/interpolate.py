@@ -1,15 +1,15 @@
-"""Interpolation between two shapes: python -m launch.interpolate --workdir=W --output=DIR --start=A --end=B.
+"""Interpolation between two shapes: onet interpolate --workdir=W --output=DIR --start=A --end=B.
 
-A and B are, for a model with a latent code, numbers of samples (those of launch.sample with the same seed) or shapes of
-the dataset as CATEGORY/NAME; for another model, input files (see launch.reconstruct). The interpolation is linear in the code.
+A and B are, for a model with a latent code, numbers of samples (those of onet sample with the same seed) or shapes of
+the dataset as CATEGORY/NAME; for another model, input files (see onet reconstruct). The interpolation is linear in the code.
 Writes DIR/000.ply, ... in object coordinates, DIR/strip.png, all steps side by side, and the animation DIR/strip.gif.
 """
 
 from absl import flags
 
-import launch
+from . import run_command
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by launch.train or launch.convert.', required=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by onet train or onet convert.', required=True)
 OUTPUT = flags.DEFINE_string('output', None, 'Folder for the meshes and the pictures.', required=True)
 START = flags.DEFINE_string('start', None, 'Number of a sample, CATEGORY/NAME, or a file.', required=True)
 END = flags.DEFINE_string('end', None, 'As --start.', required=True)
@@ -39,4 +39,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    run_command(main)

@@ -1,16 +1,17 @@
 """Make a dataset: of your meshes, of a ShapeNet folder in the official layout, or of embedded procedural solids.
 
-    python -m launch.prepare --meshes=DIR --data_dir=D      # off, obj, ply, stl, glb, gltf; first folder = category
-    python -m launch.prepare --shapenet=DIR --data_dir=D    # points.npz, pointcloud.npz, model.binvox, ...
-    python -m launch.prepare --data_dir=D                   # ten families of solids; --families=rooms_04,... are rooms
+    onet prepare --meshes=DIR --data_dir=D      # off, obj, ply, stl, glb, gltf; first folder = category
+    onet prepare --shapenet=DIR --data_dir=D    # points.npz, pointcloud.npz, model.binvox, ...
+    onet prepare --data_dir=D                   # ten families of solids; --families=rooms_04,... are rooms
 
-An interrupted run resumes where it stopped. Train on the dataset with `python -m launch.train ... --data_dir=D`.
+An interrupted run resumes where it stopped. Train on the dataset with `onet train ... --data_dir=D`.
 """
 
 from absl import flags
 
-import launch
 from onet_jax.errors import InputError
+
+from . import run_command
 
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the dataset.', required=True)
 MESHES = flags.DEFINE_string('meshes', None, 'Folder tree of mesh files.')
@@ -66,4 +67,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""Meshes from your own files: python -m launch.reconstruct --workdir=W --input=cloud.ply --output=DIR.
+"""Meshes from your own files: onet reconstruct --workdir=W --input=cloud.ply --output=DIR.
 
 --input is a file or a folder, of what the model was trained on: point clouds (ply, obj, off, stl, glb, xyz, txt, npy, npz;
 y up), pictures (jpg, png, ...; also KITTI and Online Products folders) or 32^3 voxels (binvox). The meshes come back in the
@@ -14,9 +14,9 @@ from functools import partial
 
 from absl import flags
 
-import launch
+from . import run_command
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by launch.train.', required=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by onet train.', required=True)
 INPUT = flags.DEFINE_string('input', None, 'Point cloud, picture or voxels, or a folder of them.', required=True)
 OUTPUT = flags.DEFINE_string('output', None, 'Folder for the meshes.', required=True)
 RESOLUTION = flags.DEFINE_enum(
@@ -53,4 +53,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    run_command(main)

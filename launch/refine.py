@@ -1,15 +1,15 @@
-"""Mesh refinement by gradients of the network: python -m launch.refine --workdir=W --mesh=M --input=X --output=O.
+"""Mesh refinement by gradients of the network: onet refine --workdir=W --mesh=M --input=X --output=O.
 
 M is any mesh file (ply, obj, off, stl, glb) in the frame of X, the input that it was reconstructed from: an output of
-`launch.reconstruct`, perhaps edited in another program. With --simplify_faces it is simplified first (paper, section 3.3); then
+`onet reconstruct`, perhaps edited in another program. With --simplify_faces it is simplified first (paper, section 3.3); then
 its vertices are moved so that random points of the faces lie on the level set, and face normals along the gradient.
 """
 
 from absl import flags
 
-import launch
+from . import run_command
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by launch.train.', required=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by onet train.', required=True)
 MESH = flags.DEFINE_string('mesh', None, 'The mesh to refine.', required=True)
 INPUT = flags.DEFINE_string('input', None, 'The point cloud, picture or voxels it was made from.', required=True)
 OUTPUT = flags.DEFINE_string('output', None, 'The refined mesh; its suffix is its format.', required=True)
@@ -41,4 +41,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    run_command(main)

@@ -1,22 +1,23 @@
-"""A table of the paper, trained, evaluated and written as one page: python -m launch.reproduce TABLE [--tiny].
+"""A table of the paper, trained, evaluated and written as one page: onet reproduce TABLE [--tiny].
 
 TABLE is single_image, completion, local_features, super_resolution, representation, generation, ablation_sampling,
 ablation_architecture, or all. Without --data_dir the embedded datasets are used. --tiny is for two CPU cores: small
 networks, and the ablations on completion instead of single images. What is trained already is not trained again.
 """
 
-import importlib
 import shlex
 import sys
 from pathlib import Path
 
 from absl import flags
 
-import launch
+from onet_jax.configs import load_config
 from onet_jax.errors import InputError
 
+from . import run_command
+
 TINY = flags.DEFINE_bool('tiny', False, 'Small networks, for a laptop.')
-DATA_DIR = flags.DEFINE_string('data_dir', None, 'Dataset written by launch.prepare; the embedded ones by default.')
+DATA_DIR = flags.DEFINE_string('data_dir', None, 'Dataset written by onet prepare; the embedded ones by default.')
 OUTPUT = flags.DEFINE_string('output', 'results', 'Folder of the pages.')
 RUNS = flags.DEFINE_string('runs', 'runs/reproduce', 'Folder of the workdirs.')
 SEEDS = flags.DEFINE_integer('seeds', 3, 'Repetitions of each row of an ablation.', lower_bound=1)
@@ -32,7 +33,7 @@ def make_row(file: str, label: str, variant: str, num_seeds: int, num_steps: int
         (file, variant), num_steps = variant.split(':'), NUM_STEPS.value
     words, configs = ','.join(filter(None, ['tiny' * TINY.value, variant])), {}
     for seed in range(num_seeds):
-        config = importlib.import_module(f'configs.{file}').get_config(words)
+        config = load_config(f'{file}:{words}')
         with config.unlocked():
             config.seed, config.train.num_steps = seed, num_steps or config.train.num_steps
         configs['-'.join(filter(None, [file, words, str(seed)]))] = config
@@ -52,9 +53,9 @@ def main(argv):
         file, num_seeds = table.configs[0 if TINY.value else -1], SEEDS.value if 'ablation' in name else 1
         num_steps = NUM_STEPS.value or (table.tiny_steps if TINY.value else None)
         rows = [make_row(file, label, variant, num_seeds, num_steps) for label, variant in table.rows.items()]
-        page = Page(name, table.title, rows, shlex.join(['python', '-m', 'launch.reproduce', name, *options]))
+        page = Page(name, table.title, rows, shlex.join(['onet', 'reproduce', name, *options]))
         print(table.write(page, Path(OUTPUT.value), Path(RUNS.value), DATA_DIR.value and Path(DATA_DIR.value)))
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    run_command(main)

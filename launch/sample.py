@@ -1,13 +1,13 @@
-"""New shapes from an unconditional model: python -m launch.sample --workdir=W --output=DIR [--num_samples=8] [--seed=0].
+"""New shapes from an unconditional model: onet sample --workdir=W --output=DIR [--num_samples=8] [--seed=0].
 
 Writes DIR/sample_000.ply, ... and DIR/contact_sheet.png. Sample number i is a function of the seed and i.
 """
 
 from absl import flags
 
-import launch
+from . import run_command
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by launch.train or launch.convert.', required=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by onet train or onet convert.', required=True)
 OUTPUT = flags.DEFINE_string('output', None, 'Folder for the meshes and the contact sheet.', required=True)
 NUM_SAMPLES = flags.DEFINE_integer('num_samples', 8, 'How many shapes.', lower_bound=1)
 SEED = flags.DEFINE_integer('seed', 0, 'The same seed gives the same shapes.', lower_bound=0)
@@ -23,4 +23,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    run_command(main)

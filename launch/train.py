@@ -1,4 +1,4 @@
-"""Train a config: python -m launch.train --config=configs/onet_points.py --workdir=runs/points [--data_dir=D].
+"""Train a config: onet train --config=onet_points --workdir=runs/points [--data_dir=D].
 
 Any value of the config can be overridden, as in --config.optim.learning_rate=3e-4. A workdir that holds checkpoints is
 resumed. Without --data_dir the embedded dataset is built and cached. --profile writes a trace of a few steps into the
@@ -15,13 +15,14 @@ or kill -9 too.
 from absl import flags
 from ml_collections import config_flags
 
-import launch
-from configs import describe
+from onet_jax.configs import describe
 from onet_jax.errors import InputError
+
+from . import run_command
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'File of the config, optionally with a variant: FILE.py:tiny.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of checkpoints and logs.')
-DATA_DIR = flags.DEFINE_string('data_dir', None, 'Dataset written by launch.prepare; the embedded one by default.')
+DATA_DIR = flags.DEFINE_string('data_dir', None, 'Dataset written by onet prepare; the embedded one by default.')
 PRINT_CONFIG = flags.DEFINE_bool('print_config', False, 'Show the resolved values of the config, and do nothing else.')
 PROFILE = flags.DEFINE_bool('profile', False, 'Write a trace of a few steps, to see where the time goes.')
 ACCEPT_CHANGES = flags.DEFINE_bool('accept_changes', False, 'Resume a run with a config that differs from its own.')
@@ -57,4 +58,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-    launch.run(main)
+    run_command(main)

@@ -62,7 +62,7 @@ def load_run(workdir: str | Path) -> Run:
     if calibration.step != step:
         print(
             f'{workdir / "calibration.json"}: chosen for the checkpoint of step {calibration.step}, not for step {step}: '
-            f'ignored, the threshold is {config.eval.threshold} of the config (launch.evaluate --calibrate chooses anew)',
+            f'ignored, the threshold is {config.eval.threshold} of the config (onet evaluate --calibrate chooses anew)',
             flush=True,
         )
         return run
@@ -115,6 +115,6 @@ def read_calibration(workdir: str | Path) -> Calibration | None:
         return Calibration(**json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
         raise InputError(
-            f'{path}: expected what `python -m launch.evaluate --calibrate` writes, found another file ({error}); delete it '
+            f'{path}: expected what `onet evaluate --calibrate` writes, found another file ({error}); delete it '
             'and calibrate again'
         ) from error

@@ -3,14 +3,14 @@
 import importlib
 import inspect
 import re
-from pathlib import Path
+import runpy
 
 import jax
 import numpy as np
 import pytest
 
-import configs
-from onet_jax import models
+from onet_jax import configs, models
+from onet_jax.configs import FILES
 from onet_jax.data.fields import example_batch, find_need, make_transform
 from onet_jax.data.resident import resident_feed
 from onet_jax.errors import InputError
@@ -19,8 +19,7 @@ from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import create_state
 from onet_jax.training.step import make_train_step
 
-FILES = {p.stem: p for p in sorted(Path(configs.__file__).parent.glob('*.py')) if p.stem != '__init__'}
-VARIANTS = [(name, v) for name in FILES for v in importlib.import_module(f'configs.{name}').VARIANTS]
+VARIANTS = [(name, v) for name in FILES for v in runpy.run_path(str(FILES[name]))['VARIANTS']]
 ABLATIONS = [('onet_points', 'tiny,sampling=uniform64,noresnet'), ('onet_points', 'tiny,sampling=surface,nocbn')]
 
 # Variant -> what it changes, of the tiny network where it begins with `tiny`; a whole group, or None where a key goes.
@@ -107,7 +106,7 @@ CHANGES = {
 
 
 def get_config(name, variant=''):
-    return importlib.import_module(f'configs.{name}').get_config(variant)
+    return getattr(configs, name)(variant)
 
 
 def flatten(tree, prefix=''):
@@ -192,7 +191,7 @@ def test_a_config_trains_one_step_at_tiny_size(dataset, name, variant):
                 config.data[key] = min(config.data[key], most)
     method, transform = models.build(config), make_transform(config.data)
     tx = make_optimizer(config, config.train.num_steps)
-    raw = next(resident_feed(dataset, find_need(config.data), batch_size=2, seed=0).batches(0))
+    raw = next(resident_feed(dataset, find_need(config.data), batch_size=2, seed=0)(0))
     parallel, key = make_parallel(config.train.backend, 2), jax.random.key(0)
     step = parallel.compile(make_train_step(method, tx, transform, parallel.axis_name))
     state = parallel.replicate(create_state(key, method, tx, transform(key, raw)))

@@ -235,7 +235,7 @@ def test_processes_agree_and_keep_the_whole_batch(dataset, tmp_path):
     for output in outputs:
         assert f'the loss of step 5 is not finite; {tmp_path} holds no checkpoint yet' in output
     need = Need(('points', 'occ', 'voxels'), 64)
-    expected = next(resident_feed(dataset, need, batch_size=8, seed=3).batches(4))
+    expected = next(resident_feed(dataset, need, batch_size=8, seed=3)(4))
     shapes = read_index(dataset).splits['train']
     with np.load(tmp_path / 'bad_batch_5.npz') as stored:
         assert stored['name'].tolist() == ['/'.join(shapes[i]) for i in np.asarray(expected['index'])]

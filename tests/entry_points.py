@@ -1,4 +1,4 @@
-"""`python -m launch.NAME` in this process, where JAX is imported and programs are compiled already."""
+"""`onet NAME` in this process, where JAX is imported and programs are compiled already."""
 
 import contextlib
 import importlib
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 from absl import app, flags
 
-import launch as launch_package
+from onet_jax.launch import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,9 +39,9 @@ def launch(name: str, *arguments: object) -> Done:
         patch.setattr(sys, 'argv', [name, *map(str, arguments)])
         # absl.app also sets up the process, once.
         patch.setattr(app, 'run', lambda main, flags_parser: sys.exit(main(flags_parser(sys.argv))))
-        patch.delitem(sys.modules, f'launch.{name}', raising=False)
+        patch.delitem(sys.modules, f'onet_jax.launch.{name}', raising=False)
         try:
-            launch_package.run(importlib.import_module(f'launch.{name}').main)
+            run_command(importlib.import_module(f'onet_jax.launch.{name}').main)
         except SystemExit as done:
             return Done(done.code or 0, stdout.getvalue(), stderr.getvalue())
         finally:

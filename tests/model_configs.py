@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from configs import onet_points
+from onet_jax.configs import onet_points
 from onet_jax.models import Aux, Method
 
 
 def small_config(**train) -> ConfigDict:
     """configs/onet_points.py:tiny with widths and numbers of points that run in milliseconds."""
-    config = onet_points.get_config('tiny')
+    config = onet_points('tiny')
     with config.unlocked():
         config.model.update(encoder_hidden_size=8, cond_size=12, decoder_hidden_size=16)
         config.data.update(num_input_points=30, num_points_per_step=64, num_near_points=32)
@@ -25,7 +25,7 @@ def small_config(**train) -> ConfigDict:
 
 def small_data(**changes) -> ConfigDict:
     """The group `data` of a config with every key that a field reads."""
-    data = onet_points.get_config('tiny').data
+    data = onet_points('tiny').data
     with data.unlocked():
         data.update(num_input_points=30, num_points_per_step=64, num_near_points=32, noise_std=0.0)
         data.update(num_target_points=50, image_size=24, augment=False, cell_size=0.1, scan_cell=0.0)

@@ -6,8 +6,8 @@ from entry_points import ROOT, launch
 from model_configs import small_config
 from PIL import Image
 
-from configs import onet_embedding, onet_unconditional
 from onet_jax import models, reproduce
+from onet_jax.configs import onet_embedding, onet_unconditional
 from onet_jax.evaluation.evaluate import find_commit
 from onet_jax.reproduce import Page, Row
 
@@ -67,7 +67,7 @@ def test_a_table_has_its_rows_with_means_over_seeds_and_what_was_published(datas
 def test_representation_is_a_curve_against_voxels(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, 'RESOLUTIONS', (16, 64))
     monkeypatch.setattr(reproduce, 'voxel_ious', lambda data_dir, split: iter([('chair', {16: 0.4, 64: 0.8})]))
-    config = small(onet_embedding.get_config('tiny'))
+    config = small(onet_embedding('tiny'))
     with config.unlocked():
         config.model.cond_size = 12
     folders = tmp_path / 'results', tmp_path / 'runs', dataset
@@ -80,7 +80,7 @@ def test_representation_is_a_curve_against_voxels(dataset, tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_generation_shows_samples_and_a_way_between_them(dataset, tmp_path):
-    config = small(onet_unconditional.get_config('tiny'))
+    config = small(onet_unconditional('tiny'))
     with config.unlocked():
         config.model.latent_size = 4
     folders = tmp_path / 'results', tmp_path / 'runs', dataset
@@ -108,7 +108,7 @@ def test_every_row_of_every_table_is_an_experiment(monkeypatch, options):
     assert done.returncode == 0, done.stderr
     assert pages.keys() == tables.keys()
     for name, page in pages.items():
-        assert page.command.startswith(f'python -m launch.reproduce {name} --output=pages'), 'of this table alone'
+        assert page.command.startswith(f'onet reproduce {name} --output=pages'), 'of this table alone'
         seeds = range((2 if options else 3) if 'ablation' in name else 1)
         for row in page.rows:
             assert [config.seed for config in row.configs.values()] == list(seeds)

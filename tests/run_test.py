@@ -37,7 +37,7 @@ def test_a_run_has_the_config_and_the_dataset_of_its_training(workdir, dataset):
 
 
 def test_a_folder_that_is_no_workdir_is_named(tmp_path, workdir):
-    with pytest.raises(FileNotFoundError, match=r'config.json: expected a workdir written by `python -m launch.train'):
+    with pytest.raises(FileNotFoundError, match=r'config.json: expected a workdir written by `onet train'):
         onet_jax.load(tmp_path)
     (tmp_path / 'config.json').write_text((workdir / 'config.json').read_text())
     with pytest.raises(FileNotFoundError, match='expected at least one checkpoint, found none; train first'):

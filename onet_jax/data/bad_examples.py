@@ -37,6 +37,6 @@ class BadExamples:
             raise InputError(
                 '\n'.join(self.reasons.values())
                 + f'\nThese are more bad examples than --max_bad_examples={self.limit}; '
-                'repair them (`python -m launch.check` finds all), or leave them out by a higher number.'
+                'repair them (`onet check` finds all), or leave them out by a higher number.'
             )
         tell(f'left out {name}, number {len(self.reasons)} of at most {self.limit}: {reason}')

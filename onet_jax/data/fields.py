@@ -334,7 +334,7 @@ def _readable(data: ConfigDict) -> tuple[str, ...]:
         known = sorted(name for name, field in FIELDS.items() if field.read)
         raise InputError(
             f'config.data.inputs: expected a model with inputs of {known}, which files can be read as, found {names}; a model '
-            'without input is sampled by `python -m launch.sample`'
+            'without input is sampled by `onet sample`'
         )
     return names
 

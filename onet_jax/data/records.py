@@ -109,17 +109,13 @@ class Need(NamedTuple):
         return {'point': -(-self.num_points // CHUNK_POINTS), 'sample': -(-self.num_samples // CHUNK_POINTS)}
 
 
-class Feed(NamedTuple):
-    """An endless stream of training batches that can start at any step.
-
-    A raw batch has the columns of a `Need` as stored: [B, 2048 n, *dims] for n chunks of points or samples, [B, *dims] for
-    columns of a shape or of one of its views. Images are decoded, bool columns are packed bits. Also 'index' int32 [B], the
-    position of the shape in the split, and 'row' int32 [B] = arange(B). `fields.py` makes inputs and targets of it. A feed of
-    some `rows` delivers only these rows of the same batch.
-    """
-
-    num_shapes: int
-    batches: Callable[[int], Iterator[dict]]  # start_step -> raw batches of start_step, start_step + 1, ...
+# An endless stream of training batches: start_step -> raw batches of start_step, start_step + 1, ...
+#
+# A raw batch has the columns of a `Need` as stored: [B, 2048 n, *dims] for n chunks of points or samples, [B, *dims] for
+# columns of a shape or of one of its views. Images are decoded, bool columns are packed bits. Also 'index' int32 [B], the
+# position of the shape in the split, and 'row' int32 [B] = arange(B). `fields.py` makes inputs and targets of it. A feed of
+# some `rows` delivers only these rows of the same batch.
+Feed = Callable[[int], Iterator[dict]]
 
 
 def shape_path(data_dir: str | Path, category: str, name: str) -> Path:
@@ -291,7 +287,7 @@ def read_index_file(data_dir: str | Path) -> dict:
 
 
 def _how_to_make(data_dir: str | Path) -> str:
-    return f'make a dataset with `python -m launch.prepare --data_dir={data_dir}`'
+    return f'make a dataset with `onet prepare --data_dir={data_dir}`'
 
 
 def split_shapes(data_dir: str | Path, index: Index, split: str) -> tuple[tuple[str, str], ...]:

@@ -84,7 +84,7 @@ def resident_feed(
             yield _gather(need, stored, *choose(step), kept)
             step += 1
 
-    return Feed(len(names), batches)
+    return batches
 
 
 @partial(jax.jit, static_argnums=0)

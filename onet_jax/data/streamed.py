@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from onet_jax.data.bad_examples import BadExamples
-from onet_jax.data.records import CHUNK_POINTS, COLUMNS, Feed, Need, check_need, read_index, split_shapes
+from onet_jax.data.records import CHUNK_POINTS, COLUMNS, Feed, Need, check_need, read_index
 from onet_jax.errors import InputError
 
 PREFETCHED_BATCHES = 4
@@ -40,7 +40,6 @@ def tfds_feed(
     raises InputError, naming the file, when a shard is damaged.
     """
     index = read_index(data_dir)
-    shapes = split_shapes(data_dir, index, 'train')
     check_need(data_dir, index, need)
     rows = range(batch_size) if rows is None else rows
     tf = _import_tensorflow()
@@ -123,7 +122,7 @@ def tfds_feed(
         except tf.errors.OpError:
             return False
 
-    return Feed(len(shapes), batches)
+    return batches
 
 
 def _import_tensorflow():

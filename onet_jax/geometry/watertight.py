@@ -78,7 +78,7 @@ def close(
             f'found {thickness}'
         )
     as_given = _check(mesh)
-    vertices, faces = _weld(*as_given)
+    vertices, faces = weld(*as_given)
     _check_size(vertices, faces)
     faces = np.concatenate([faces, _missing_triangles(faces)])
     method, ambiguous, surface = 'exact', 0.0, None
@@ -161,13 +161,16 @@ def _check(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
     return vertices, number[faces]
 
 
-def _weld(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Merge vertices in the same place; faces that become degenerate, or duplicate another one, are dropped."""
+def weld(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Merge vertices in the same place; faces that become degenerate, or duplicate another one, are dropped.
+
+    vertices [N, 3], at most 1 from the origin, and faces [F, 3] -> those that are left.
+    """
     cell = np.round(vertices / WELD).astype(np.int64) @ [1 << 42, 1 << 21, 1]
     _, first, new = np.unique(cell, return_index=True, return_inverse=True)
     faces = new[faces]
     faces = faces[(faces != np.roll(faces, 1, axis=1)).all(axis=1)]
-    return vertices[first], faces[~repeated(faces)]
+    return vertices[first], faces[~_repeated(faces)]
 
 
 def _missing_triangles(faces: np.ndarray) -> np.ndarray:
@@ -186,10 +189,10 @@ def _missing_triangles(faces: np.ndarray) -> np.ndarray:
     closing = np.searchsorted(keys, u[edge] * num + w)
     found = keys[np.minimum(closing, len(keys) - 1)] == u[edge] * num + w if len(keys) else np.zeros(0, bool)
     holes = np.stack([u[edge], v[edge], w], axis=1)[found]
-    return holes[~repeated(np.concatenate([faces, holes]))[len(faces) :]]  # a face without neighbours is not a hole
+    return holes[~_repeated(np.concatenate([faces, holes]))[len(faces) :]]  # a face without neighbours is not a hole
 
 
-def repeated(faces: np.ndarray) -> np.ndarray:
+def _repeated(faces: np.ndarray) -> np.ndarray:
     """Which faces are duplicates: they have the corners of an earlier one, in any order. [F] bool."""
     corners = np.sort(faces, axis=1)
     order = np.lexsort(corners.T)

@@ -29,7 +29,7 @@ def refine_file(
 ) -> tuple[float, float]:
     """Move the vertices of a mesh towards the level set of the field of an input; returns the loss before and after.
 
-    The mesh is in the frame of the input, as `launch.reconstruct` writes it, and so is the result. With `num_faces` the mesh is
+    The mesh is in the frame of the input, as `onet reconstruct` writes it, and so is the result. With `num_faces` the mesh is
     simplified first, as in the paper. Raises, before anything is written, FileNotFoundError or InputError that names the file,
     for a file that cannot be read, more than one input, a network without a field of objects, and a mesh outside of its cube.
     """

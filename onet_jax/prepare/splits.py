@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from onet_jax.data.records import SPLITS
 from onet_jax.errors import InputError
-from onet_jax.geometry.watertight import repeated
+from onet_jax.geometry.watertight import weld
 
 # Two meshes are duplicates when all their invariants agree to this: those of copies agree to 1e-6, while a hole that is a tenth
 # wider changes one of them by 1e-3.
@@ -34,11 +34,9 @@ def invariants(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     Raises InputError for a surface without area.
     """
     low, size = vertices.min(axis=0), max(np.ptp(vertices, axis=0).max(), 1e-300)
-    vertices = (vertices - low) / size
     # A double-sided sheet is the same shape as a single-sided one.
-    cells = np.round(vertices * 1e6).astype(np.int64) @ [1 << 42, 1 << 21, 1]
-    places = np.unique(cells, return_inverse=True)[1]
-    corners = vertices[faces[~repeated(places[faces])]]
+    vertices, faces = weld((vertices - low) / size, faces)
+    corners = vertices[faces]
     areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
     total = areas.sum()
     if not (np.isfinite(total) and total > 0):

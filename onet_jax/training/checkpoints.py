@@ -63,7 +63,7 @@ def read_checkpoints(workdir: str | Path) -> storage.Checkpointer:
     if not has_checkpoints(workdir):
         raise FileNotFoundError(
             f'{directory}: expected at least one checkpoint, found none; train first with '
-            f'`python -m launch.train --config=... --workdir={workdir}`'
+            f'`onet train --config=... --workdir={workdir}`'
         )
     return storage.Checkpointer(directory, writes=False)
 
@@ -146,7 +146,7 @@ def read_config(workdir: str | Path) -> ConfigDict:
     path = Path(workdir) / 'config.json'
     if not path.exists():
         raise FileNotFoundError(
-            f'{path}: expected a workdir written by `python -m launch.train --workdir={workdir}`, found no config.json'
+            f'{path}: expected a workdir written by `onet train --workdir={workdir}`, found no config.json'
         )
     return ConfigDict(_tuples(json.loads(path.read_text())))
 

@@ -135,7 +135,7 @@ def _all_finite(tree) -> jax.Array:
 
 def _dump_batch(feed: Feed, step: int, dataset: Shapes, workdir: Path) -> str:
     """Write the batch of a step, which the feed makes again, with the names of its examples; returns a message about it."""
-    raw = gather_rows(jax.tree.map(np.asarray, next(feed.batches(step - 1))))
+    raw = gather_rows(jax.tree.map(np.asarray, next(feed(step - 1))))
     examples = dataset.names('train')
     names = ['/'.join(examples[i]) for i in raw['index']]
     path, stream = workdir / f'bad_batch_{step}.npz', io.BytesIO()

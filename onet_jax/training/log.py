@@ -30,7 +30,7 @@ def banner(dtype: str = 'float32') -> str:
         lines += [
             '*' * 80,
             'WARNING: this machine has an NVIDIA GPU, but JAX runs on the CPU.',
-            '`python -m launch.doctor` says why, and what to do.',
+            '`onet doctor` says why, and what to do.',
             '*' * 80,
         ]
     return '\n'.join(lines)

@@ -79,7 +79,7 @@ def train(
     metrics = jax.jit(method.metrics)
 
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
-    example = jax.tree.map(lambda rows: rows[:2], next(feed.batches(0)))
+    example = jax.tree.map(lambda rows: rows[:2], next(feed(0)))
     state = create_state(init_key, method, tx, transform(train_key, example), ema_decay)
     if trunk is not None:
         state = state._replace(variables=official.init_trunk(state.variables, trunk, config))
@@ -104,7 +104,7 @@ def train(
             tell(f'nothing to do: step {start} of config.train.num_steps={stop}')
         if profile and is_first_process():
             step_fn = traced(step_fn, workdir / 'profile', stop - start)
-        batches, losses = feed.batches(start), []
+        batches, losses = feed(start), []
         log.start(start)
         for step in range(start + 1, stop + 1):
             if len(losses) > 1:

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from configs import onet_image, onet_points, onet_voxels
 from onet_jax import models
+from onet_jax.configs import onet_image, onet_points, onet_voxels
 from onet_jax.convert import official
 
 torch = pytest.importorskip('torch')
@@ -13,7 +13,7 @@ INPUTS = {'points': (30, 3), 'image': (64, 64, 3), 'voxels': (32, 32, 32)}
 
 
 def small_config(name):
-    config = {'points': onet_points, 'image': onet_image, 'voxels': onet_voxels}[name].get_config()
+    config = {'points': onet_points, 'image': onet_image, 'voxels': onet_voxels}[name]()
     with config.unlocked():
         config.model.update(cond_size=12, decoder_hidden_size=16)
         if name != 'image':

@@ -89,8 +89,8 @@ def test_the_feed_is_that_of_the_config(dataset):
     config = make_config()
     feed = dataset.feed(config.data, batch_size=4, seed=3)
     expected = resident_feed(dataset.data_dir, find_need(config.data), batch_size=4, seed=3)
-    for name, value in next(feed.batches(7)).items():
-        np.testing.assert_array_equal(value, next(expected.batches(7))[name])
+    for name, value in next(feed(7)).items():
+        np.testing.assert_array_equal(value, next(expected(7))[name])
 
 
 def test_what_a_dataset_lacks_is_named(dataset, tmp_path):

@@ -29,7 +29,7 @@ def numbered(tmp_path_factory):
 
 
 def take(feed, start, count):
-    return [jax.tree.map(np.asarray, raw) for raw in islice(feed.batches(start), count)]
+    return [jax.tree.map(np.asarray, raw) for raw in islice(feed(start), count)]
 
 
 def find_rows(batches):
@@ -50,7 +50,7 @@ def test_a_step_draws_as_many_different_samples_as_its_config_says(numbered, fee
     """Of its own shape and with its own labels and normals; the last case is all that a shape has."""
     sizes = {'num_input_points': num_cloud, 'num_target_points': num_cloud, 'num_points_per_step': num_queries}
     data = small_data(targets=('volume_points', 'surface_samples'), num_near_points=num_near, **sizes)
-    raw = next(FEEDS[feed](numbered, fields.find_need(data), batch_size=3, seed=0).batches(0))
+    raw = next(FEEDS[feed](numbered, fields.find_need(data), batch_size=3, seed=0)(0))
     batch = jax.jit(fields.make_transform(data))(jax.random.key(0), raw)
     targets = batch['targets']
     for name, points, count in (
@@ -101,7 +101,6 @@ def test_a_batch_is_a_function_of_seed_and_step(numbered, feed):
 def test_an_epoch_has_everything_once_in_an_order_of_its_own_and_as_it_is_stored(numbered, feed, batch_size):
     """Each shape, or each record of a shape, also for batches that span epochs or are larger than one."""
     open_one = FEEDS[feed](numbered, CLOUDS, batch_size=batch_size, seed=0)
-    assert open_one.num_shapes == NUM_SHAPES
     all_chunks = [(shape, chunk) for shape in range(NUM_SHAPES) for chunk in range(10)]
     batches = take(open_one, 0, -(-100 // batch_size))
     found, length = find_rows(batches), NUM_SHAPES if feed == 'resident' else len(all_chunks)

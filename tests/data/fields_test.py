@@ -1,7 +1,6 @@
-import importlib
 import json
+import runpy
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,8 +10,8 @@ from model_configs import small_data
 from numbered_shapes import decode, make_rows, make_shape
 from PIL import Image
 
-import configs
-from configs import conv_onet_crops, onet_embedding, onet_image, onet_points, onet_unconditional, onet_voxels
+from onet_jax import configs
+from onet_jax.configs import conv_onet_crops, onet_embedding, onet_image, onet_points, onet_unconditional, onet_voxels
 from onet_jax.data import fields, resident
 from onet_jax.data.fields import make_evaluation_transform, make_transform
 from onet_jax.data.records import CHUNK_POINTS, COLUMNS, Need
@@ -79,11 +78,10 @@ def test_every_field_is_what_the_table_says_and_a_row_does_not_depend_on_the_oth
 def all_data_groups():
     """The group `data` of every variant of every config, each once: name of one variant -> group."""
     found = {}
-    for path in sorted(Path(configs.__file__).parent.glob('[a-z]*.py')):
-        module = importlib.import_module(f'configs.{path.stem}')
-        for variant in module.VARIANTS:
-            data = module.get_config(variant).data
-            found.setdefault(json.dumps(data.to_dict(), sort_keys=True), (f'{path.stem}:{variant}', data))
+    for name, file in configs.FILES.items():
+        for variant in runpy.run_path(str(file))['VARIANTS']:
+            data = configs.load_config(f'{name}:{variant}').data
+            found.setdefault(json.dumps(data.to_dict(), sort_keys=True), (f'{name}:{variant}', data))
     return dict(found.values())
 
 
@@ -127,7 +125,7 @@ def test_a_config_that_no_dataset_satisfies_is_refused(changes, message):
 
 
 def test_a_config_without_the_keys_of_a_field_is_refused():
-    data = onet_voxels.get_config('tiny').data
+    data = onet_voxels('tiny').data
     with data.unlocked():
         data.inputs = ('voxels', 'cloud')
     message = (
@@ -194,7 +192,7 @@ def write_files(folder):
 
 
 @pytest.mark.parametrize(
-    'module, variant, file',
+    'experiment, variant, file',
     [
         (onet_points, 'tiny', 'a.npy'),
         (conv_onet_crops, 'tiny', 'a.npy'),
@@ -203,13 +201,13 @@ def write_files(folder):
         (onet_embedding, 'tiny', 'a.ply'),
     ],
 )
-def test_the_inputs_of_a_config_are_read_from_a_file_and_shown(tmp_path, module, variant, file):
+def test_the_inputs_of_a_config_are_read_from_a_file_and_shown(tmp_path, experiment, variant, file):
     """In the types and shapes of a batch, but for a scene, which has all its points, and labels, which stand in for a number;
     and the frame puts what is reconstructed where the file has it."""
     mesh, values = write_files(tmp_path)
     (folder := tmp_path / 'one').mkdir()
     (tmp_path / file).rename(folder / file)
-    data = module.get_config(variant).data
+    data = experiment(variant).data
     for place in (folder, folder / file):
         (source,) = fields.find_sources(data, place)
         assert (source.name, source.path) == ('a', folder / file)
@@ -271,14 +269,14 @@ def test_files_that_are_no_input_are_named(tmp_path):
     with pytest.raises(
         InputError, match=r"inputs of \['cloud', 'image', 'index', 'scene', 'voxels'\], .* found \('none',\)"
     ):
-        fields.find_sources(onet_unconditional.get_config().data, tmp_path)
+        fields.find_sources(onet_unconditional().data, tmp_path)
     with pytest.raises(FileNotFoundError, match=r'expected a file or a folder with .*npz files, found none'):
         fields.find_sources(small_data(), tmp_path)
     write_binvox(tmp_path / 'a.binvox', Voxels(np.ones((4, 4, 8), bool), np.zeros(3), 1.0))
-    data = onet_voxels.get_config().data
+    data = onet_voxels().data
     with pytest.raises(InputError, match=r'a\.binvox: expected 32 x 32 x 32 voxels, found 4 x 4 x 8'):
         fields.read_inputs(data, fields.find_sources(data, tmp_path)[0], 0)
     trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2]]).export(tmp_path / 'flat.ply')
-    data = onet_embedding.get_config().data
+    data = onet_embedding().data
     with pytest.raises(InputError, match=r'flat\.ply: mesh: expected a solid'):
         fields.read_inputs(data, fields.find_sources(data, tmp_path)[0], 0)

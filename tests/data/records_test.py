@@ -121,9 +121,9 @@ def test_a_wrong_array_is_named(dataset, tmp_path, change, message):
 
 
 def test_a_missing_dataset_says_how_to_make_one(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'nowhere: expected the folder.*python -m launch.prepare --data_dir'):
+    with pytest.raises(FileNotFoundError, match=r'nowhere: expected the folder.*onet prepare --data_dir'):
         records.read_index(tmp_path / 'nowhere')
-    with pytest.raises(FileNotFoundError, match=r'dataset.json: expected the index.*launch.prepare'):
+    with pytest.raises(FileNotFoundError, match=r'dataset.json: expected the index.*onet prepare'):
         records.read_index(tmp_path)
     (tmp_path / 'dataset.json').write_text('{')
     with pytest.raises(InputError, match='expected JSON, found a damaged file'):

@@ -49,7 +49,7 @@ def test_a_shape_that_cannot_be_read_is_in_no_batch(tmp_path):
     bad = BadExamples(2)
     feed = resident_feed(data_dir, NEED, batch_size=3, seed=0, bad_examples=bad)
     assert set(bad.reasons) == {'/'.join(names[i]) for i in (0, 3)}
-    for raw in islice(feed.batches(0), 3):
+    for raw in islice(feed(0), 3):
         assert sorted(np.asarray(raw['index'])) == [1, 2, 4]
         shapes, _ = decode(raw['points'])
         np.testing.assert_array_equal(shapes[:, 0], raw['index'])
@@ -72,7 +72,7 @@ def test_what_is_wrong_with_the_program_is_not_left_out(numbered, monkeypatch):
 
 def test_a_batch_stays_what_it_was_when_the_next_ones_are_drawn(numbered):
     """Batches are prefetched: each has memory of its own."""
-    batches = resident_feed(numbered, NEED, batch_size=4, seed=0).batches(0)
+    batches = resident_feed(numbered, NEED, batch_size=4, seed=0)(0)
     first = next(batches)
     before = jax.tree.map(np.array, first)
     list(islice(batches, 3))

@@ -91,7 +91,7 @@ import onet_jax.training.loop, onet_jax.evaluation.evaluate, onet_jax.data.strea
 from onet_jax.data.records import Need
 from onet_jax.data.resident import resident_feed
 need = Need(('points', 'occ'), 64)
-next(resident_feed({str(numbered)!r}, need, batch_size=2, seed=0).batches(0))
+next(resident_feed({str(numbered)!r}, need, batch_size=2, seed=0)(0))
 assert not any(name.startswith('tensorflow') for name in sys.modules)
 from onet_jax.data.streamed import tfds_feed
 try:
@@ -108,12 +108,12 @@ except ModuleNotFoundError as error:
 def test_the_feed_leaves_the_allocator_as_launch_has_set_it(numbered):
     """Parts of TensorFlow set it back; each large block is then taken from the system anew, page by page."""
     program = f"""
-import launch
 import resource
+import onet_jax.launch
 import numpy as np
 from onet_jax.data.records import Need
 from onet_jax.data.streamed import tfds_feed
-batches = tfds_feed({str(numbered)!r}, Need(('points', 'occ'), 64), batch_size=2, seed=0).batches(0)
+batches = tfds_feed({str(numbered)!r}, Need(('points', 'occ'), 64), batch_size=2, seed=0)(0)
 next(batches), next(batches)
 faults = []
 for _ in range(3):
@@ -131,7 +131,7 @@ def test_a_damaged_shard_is_named_and_comes_back_when_it_is_deleted(numbered, tm
     """A bit that flipped, a file that was cut off, and none."""
     copy = shutil.copytree(numbered, tmp_path / 'copy')
     feed = tfds_feed(copy, NEED, batch_size=9, seed=0)
-    expected = list(islice(feed.batches(0), 3))
+    expected = list(islice(feed(0), 3))
     (path,) = shards(copy, NEED)
     content = path.read_bytes()
     middle = len(content) // 2
@@ -140,8 +140,8 @@ def test_a_damaged_shard_is_named_and_comes_back_when_it_is_deleted(numbered, tm
         if damaged is not None:
             path.write_bytes(damaged)
         with pytest.raises(InputError, match=rf'{path}: expected the records that were written, found a damaged file'):
-            list(islice(feed.batches(0), 12))
+            list(islice(feed(0), 12))
         path.touch()
     shutil.rmtree(copy / 'tfds')
-    again = list(islice(tfds_feed(copy, NEED, batch_size=9, seed=0).batches(0), 3))
+    again = list(islice(tfds_feed(copy, NEED, batch_size=9, seed=0)(0), 3))
     jax.tree.map(np.testing.assert_array_equal, expected, again)

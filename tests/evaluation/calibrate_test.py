@@ -7,8 +7,8 @@ import pytest
 from model_configs import small_config
 from untrained import untrained
 
-from configs import onet_unconditional
 from onet_jax import metrics
+from onet_jax.configs import onet_unconditional
 from onet_jax.data import records
 from onet_jax.data.datasets import open_dataset
 from onet_jax.evaluation.calibrate import THRESHOLDS, calibrate, iou_curve
@@ -64,7 +64,7 @@ def test_every_model_is_measured_as_validation_does(dataset, variant):
     """One shape of each class, so that the mean of the class means is that of the shapes."""
     config, dataset = small_config(), open_dataset(dataset)
     if variant == 'latent codes':
-        config = onet_unconditional.get_config('tiny')
+        config = onet_unconditional('tiny')
     with config.unlocked():
         config.model.update(decoder_hidden_size=16)
         config.data.update(num_points_per_step=64, num_near_points=32)

@@ -9,8 +9,8 @@ import trimesh
 from model_configs import small_config
 from scipy.spatial.distance import cdist
 
-from configs import onet_image, onet_unconditional, onet_voxels
 from onet_jax import metrics
+from onet_jax.configs import onet_image, onet_unconditional, onet_voxels
 from onet_jax.data import records
 from onet_jax.data.datasets import open_dataset
 from onet_jax.evaluation.evaluate import describe_protocol, evaluate, find_commit, return_inputs
@@ -93,7 +93,7 @@ def test_an_input_cloud_is_scored_point_by_point(dataset):
 
 
 def test_input_voxels_are_scored_by_their_surface(dataset):
-    config = onet_voxels.get_config('tiny')
+    config = onet_voxels('tiny')
     for shape, result in evaluate_inputs(config, dataset):
         np.testing.assert_array_equal(result.inputs['voxels'], shape.voxels)
         assert result.num_faces == len(voxels_to_mesh(shape.voxels).faces)
@@ -110,7 +110,7 @@ def test_input_voxels_are_scored_by_their_surface(dataset):
 def test_inputs_that_are_no_shapes_are_refused():
     for experiment, name in ((onet_image, 'image'), (onet_unconditional, 'none')):
         with pytest.raises(ValueError, match=rf"--inputs: expected .*\['cloud', 'voxels'\], found \('{name}',\)"):
-            return_inputs(experiment.get_config('tiny'))
+            return_inputs(experiment('tiny'))
 
 
 def test_the_protocol_is_plain_values_without_paths_of_the_machine(dataset):
@@ -121,7 +121,7 @@ def test_the_protocol_is_plain_values_without_paths_of_the_machine(dataset):
     assert found['dataset_digest'] == records.digest(dataset)
     assert found['model'] == 'onet, inputs cloud, encoder pointnet_resnet, decoder cbatchnorm'
     assert 'view' not in found
-    assert describe_protocol(onet_image.get_config('tiny'), stored, 'test')['view'] == '000'
+    assert describe_protocol(onet_image('tiny'), stored, 'test')['view'] == '000'
     assert str(dataset) not in str(found)
     with pytest.raises(ValueError, match=r"expected a split of .*, found 'best'"):
         describe_protocol(config, stored, 'best')

@@ -8,8 +8,8 @@ from model_configs import small_config
 from PIL import Image
 from untrained import untrained
 
-from configs import conv_onet_crops, onet_embedding, onet_unconditional
 from onet_jax import models
+from onet_jax.configs import conv_onet_crops, onet_embedding, onet_unconditional
 from onet_jax.data import records
 from onet_jax.data.fields import read_inputs
 from onet_jax.data.sources import Source
@@ -44,7 +44,7 @@ def decode(model, params, config, code):
 
 @pytest.fixture(scope='module')
 def vae():
-    config = onet_unconditional.get_config('tiny')
+    config = onet_unconditional('tiny')
     with config.unlocked():
         config.model.update(latent_size=3, decoder_hidden_size=8)
     return network(config, seed=48)
@@ -179,7 +179,7 @@ def test_models_without_a_way_are_named(unsampled, clouds, tmp_path):
         with pytest.raises(
             ValueError, match=rf"config: expected a model of occupancy .* found data.inputs \('{name}',"
         ):
-            interpolate_files(None, {}, file.get_config('tiny'), '0', '1', **output)
+            interpolate_files(None, {}, file('tiny'), '0', '1', **output)
     with pytest.raises(ValueError, match=r"expected a model without input .* found data.inputs \('cloud',\) and 0"):
         sample_files(*unsampled, 1, 0, tmp_path / 'out', 'off')
     with pytest.raises(FileNotFoundError, match='3: expected a point cloud'):

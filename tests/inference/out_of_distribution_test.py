@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from model_configs import small_config
 
-from configs import conv_onet_crops, onet_embedding, onet_unconditional
+from onet_jax.configs import conv_onet_crops, onet_embedding, onet_unconditional
 from onet_jax.data.datasets import open_dataset
 from onet_jax.inference.out_of_distribution import NEIGHBOURS, Domain, learn_domain, summarise, workdir_domain
 from onet_jax.models import build
@@ -78,6 +78,6 @@ def test_without_its_dataset_the_domain_is_unknown(arguments, tmp_path, capsys):
 
 @pytest.mark.parametrize('file', [onet_embedding, onet_unconditional, conv_onet_crops])
 def test_a_model_that_encodes_no_objects_has_no_domain(tmp_path, file):
-    config = file.get_config('tiny')
+    config = file('tiny')
     assert workdir_domain(tmp_path, build(config).model, {}, config, tmp_path) is None
     assert not list(tmp_path.iterdir())

@@ -6,8 +6,8 @@ import trimesh
 from model_configs import small_config
 from PIL import Image
 
-from configs import onet_image, onet_unconditional, onet_voxels
 from onet_jax import models
+from onet_jax.configs import onet_image, onet_unconditional, onet_voxels
 from onet_jax.data.fields import find_sources, normalised_cloud, read_inputs
 from onet_jax.errors import InputError
 from onet_jax.geometry.mise import dense_grid
@@ -257,7 +257,7 @@ def test_voxels_are_reconstructed(tmp_path):
     values = np.zeros((32, 32, 32), bool)
     values[4:8, 10:20, 12:28] = True
     write_binvox(tmp_path / 'box.binvox', Voxels(values, np.zeros(3), 1.0))
-    seen, config = [], onet_voxels.get_config('tiny')
+    seen, config = [], onet_voxels('tiny')
     method = predicting(lambda inputs: [seen.append(inputs['voxels']) or trimesh.creation.box()])
     (path,) = reconstruct_files(method, {}, config, tmp_path / 'box.binvox', tmp_path / 'out', 'off')
     np.testing.assert_array_equal(seen[0][0], values)
@@ -273,7 +273,7 @@ def test_photos_with_categories_become_folders_of_meshes(tmp_path):
         path.parent.mkdir()
         Image.new('RGB', (40, 20), 'red').save(path)
         path.parent.with_suffix('.txt').write_text('a.JPG\n')
-    seen, config = [], onet_image.get_config('tiny')
+    seen, config = [], onet_image('tiny')
     method = predicting(lambda inputs: [seen.append(image) or trimesh.creation.box() for image in inputs['image']])
     written = reconstruct_files(method, {}, config, tmp_path, tmp_path / 'out', 'off')
     assert written == [tmp_path / 'out/chair/a.off', tmp_path / 'out/sofa/a.off']
@@ -317,6 +317,6 @@ def test_bad_requests_are_named(tmp_path):
         reconstruct_files(hull_method(), *arguments, 'ply')
     with pytest.raises(ValueError, match=r"expected one of the formats ply.* to write meshes in, found 'usd'"):
         reconstruct_files(hull_method(), *arguments, 'usd')
-    with pytest.raises(ValueError, match=r'sampled by `python -m launch.sample`'):
-        reconstruct_files(hull_method(), {}, onet_unconditional.get_config('tiny'), tmp_path, tmp_path / 'out', 'off')
+    with pytest.raises(ValueError, match=r'sampled by `onet sample`'):
+        reconstruct_files(hull_method(), {}, onet_unconditional('tiny'), tmp_path, tmp_path / 'out', 'off')
     assert not (tmp_path / 'out').exists()

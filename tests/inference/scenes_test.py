@@ -10,7 +10,7 @@ import trimesh
 from entry_points import launch
 from untrained import untrained
 
-from configs import conv_onet_crops
+from onet_jax.configs import conv_onet_crops
 from onet_jax.data import fields
 from onet_jax.data.datasets import open_dataset
 from onet_jax.data.sources import Source
@@ -28,7 +28,7 @@ LAYOUT = Layout(20, 4)  # of windows of the network below
 
 
 def small():
-    config = conv_onet_crops.get_config('tiny')
+    config = conv_onet_crops('tiny')
     with config.unlocked():
         config.model.update(cond_size=4, encoder_hidden_size=6, decoder_hidden_size=6, unet3d_size=8)
         config.model.update(unit_size=0.1, query_cells=5, num_queries=64)

@@ -5,6 +5,7 @@ All but those of the last part run in this process (see `entry_points.py`).
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from entry_points import ROOT, launch
 from model_configs import small_config
 from parity.golden import find_golden
 
-from configs import conv_onet, onet_points, onet_unconditional
+from onet_jax import configs
 from onet_jax.data import records
 from onet_jax.training.loop import train
 
@@ -51,7 +52,7 @@ def broken_dataset(dataset, tmp_path):
 
 def test_training_reports_bad_data(broken_dataset, tmp_path):
     missing = launch('train', TINY, f'--workdir={tmp_path}/w', f'--data_dir={tmp_path}/nowhere')
-    assert_fails(missing, f'{tmp_path}/nowhere: expected the folder of a dataset', 'python -m launch.prepare')
+    assert_fails(missing, f'{tmp_path}/nowhere: expected the folder of a dataset', 'onet prepare')
     copy, path = broken_dataset
     corrupt = launch('train', TINY, f'--workdir={tmp_path}/w', f'--data_dir={copy}')
     assert_fails(corrupt, f'{path}: expected an archive as np.savez writes it')
@@ -189,7 +190,7 @@ def test_convert_reconstruct_and_sample(tmp_path):
 
 def test_sample_and_interpolate(dataset, tmp_path):
     """The way from a sample to a shape of the run's dataset begins at the mesh of that sample."""
-    config = onet_unconditional.get_config('tiny')
+    config = configs.onet_unconditional('tiny')
     with config.unlocked():
         config.model.update(latent_size=4, decoder_hidden_size=8)
         config.train.update(num_steps=1, batch_size=2)
@@ -231,8 +232,8 @@ def test_the_demo_shows_two_networks_of_the_same_shapes(dataset, tmp_path, monke
         train(config, workdir, dataset)
 
     monkeypatch.setattr('onet_jax.training.loop.train', train_briefly)
-    for file in (conv_onet, onet_points):
-        monkeypatch.setattr(file, 'get_config', lambda arg: small.copy_and_resolve_references())
+    for name in ('conv_onet', 'onet_points'):
+        monkeypatch.setattr(configs, name, lambda arg: small.copy_and_resolve_references())
     done = launch('demo', f'--output={tmp_path}', '--num_shown=1')
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / 'metrics.json').read_text())
@@ -307,3 +308,24 @@ def test_the_doctor_describes_this_machine():
     absent = command('doctor', JAX_PLATFORMS='cuda')
     assert absent.returncode == 1
     assert 'broken: JAX does not start' in absent.stdout
+
+
+@pytest.mark.parametrize(
+    'arguments, code, expected',
+    [
+        (['--help'], 0, '    reconstruct  Meshes from your own files\n'),
+        (['--version'], 0, '0.'),
+        (['trian'], 1, "error: expected a verb, one of check, convert, .*found 'trian'; did you mean 'train'?"),
+        (['train', '--help'], 0, '--workdir: Folder of checkpoints and logs.'),
+        (['train', '--helpfull', '--config=psgn'], 0, '    learning_rate: '),
+        (['train', '--config=list'], 0, 'onet_voxels\n    Voxel super-resolution'),
+        (['train', '--config', 'onet_points:tiny,nocbn', '--print_config'], 0, "decoder: 'batchnorm'"),
+        (['train', '--config=onet_pionts'], 1, "found 'onet_pionts'; did you mean 'onet_points'?"),
+        (['train', '--config=onet_points:tini'], 1, "found 'tini'; did you mean 'tiny'?"),
+    ],
+)
+def test_the_program_knows_its_verbs_and_the_configs_from_any_folder(tmp_path, arguments, code, expected):
+    command = [sys.executable, '-m', 'onet_jax.launch', *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert expected in done.stdout or re.search(expected, done.stderr)

@@ -5,8 +5,8 @@ import trimesh
 from model_configs import small_config
 from untrained import untrained
 
-from configs import onet_embedding
 from onet_jax import losses, models
+from onet_jax.configs import onet_embedding
 from onet_jax.data import fields
 from onet_jax.data.datasets import open_dataset
 from onet_jax.evaluation.evaluate import evaluate
@@ -16,7 +16,7 @@ from onet_jax.models import auto_decoding
 
 def embedding_config(num_shapes):
     """configs/onet_embedding.py:tiny, small."""
-    config = onet_embedding.get_config('tiny')
+    config = onet_embedding('tiny')
     with config.unlocked():
         config.mesh = small_config().mesh
         config.model.update(cond_size=12, decoder_hidden_size=16, num_shapes=num_shapes, code_std=1.0)

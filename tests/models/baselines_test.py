@@ -9,8 +9,8 @@ import pytest
 import trimesh
 from parity.golden import find_golden
 
-from configs import psgn, r2n2
 from onet_jax import InputError, models
+from onet_jax.configs import psgn, r2n2
 from onet_jax.convert import official
 from onet_jax.data.datasets import open_dataset
 from onet_jax.evaluation.evaluate import evaluate
@@ -27,7 +27,7 @@ SMALL = {'r2n2': (r2n2, 8), 'psgn': (psgn, 16)}
 def small(name, arg='tiny,points'):
     """The config of a network that runs in milliseconds."""
     file, width = SMALL[name]
-    config = file.get_config(arg)
+    config = file(arg)
     with config.unlocked():
         config.model.update(cond_size=8, encoder_hidden_size=8, decoder_hidden_size=width)
         config.train.update(num_steps=4, batch_size=4, log_every_steps=2, eval_every_steps=4, checkpoint_every_steps=4)
@@ -116,7 +116,7 @@ def test_the_networks_have_the_official_weights(name):
     if path is None:
         pytest.skip('golden file conv/state_dict_shapes.json not found (set ONET_JAX_SHARED)')
     table, (file, arg) = json.loads(path.read_text())[name], OFFICIAL[name]
-    config = file.get_config(arg)
+    config = file(arg)
     shapes = official.variable_shapes(models.build(config), config)
     empty = {name: np.broadcast_to(np.float32(0), shape) for name, shape in table.items()}
     written = official.to_state_dict(official.from_state_dict(empty, shapes, config), config)
@@ -129,7 +129,7 @@ def test_decoders_that_do_not_go_with_an_encoder_are_named():
         ('points', 'encoder', 'pointnet'),
         ('', 'decoder', 'cbatchnorm'),
     ):
-        config = psgn.get_config(arg)
+        config = psgn(arg)
         with config.unlocked():
             config.model[key] = value
         with pytest.raises(InputError, match=rf"config.model.{key}: expected .*found '{value}'"):

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from parity.golden import SHARED, find_golden
 
-from configs import conv_onet, conv_onet_crops, conv_onet_rooms
 from onet_jax import models
+from onet_jax.configs import conv_onet, conv_onet_crops, conv_onet_rooms
 from onet_jax.convert import official
 from onet_jax.errors import InputError
 from onet_jax.geometry.field import evaluate
 
 
 def tiny(variant='tiny'):
-    config = conv_onet.get_config(variant)
+    config = conv_onet(variant)
     config.mesh.update(resolution=8, upsampling_steps=1)
     if 'pointconv' in variant:
         config.model.update(cond_size=4, encoder_hidden_size=2, decoder_hidden_size=6, num_centres=(16, 4))
@@ -111,7 +111,7 @@ def official_shapes(name):
 @pytest.mark.parametrize('name', RELEASED)
 def test_the_networks_have_the_official_weights(name):
     file, variant, total = RELEASED[name]
-    config = file.get_config(variant)
+    config = file(variant)
     shapes = official.variable_shapes(models.build(config), config)
     assert sum(x.size for x in jax.tree.leaves(shapes['params'])) == total
     table = official_shapes(name)
@@ -160,7 +160,7 @@ def test_ablations_are_other_networks_of_the_same_weights(name, value):
 
 @pytest.mark.parametrize('name, official_value', [('align_corners', True), ('cell_coordinates', False)])
 def test_no_official_file_has_what_is_ours(name, official_value):
-    assert conv_onet.get_config('').model[name] == official_value
+    assert conv_onet('').model[name] == official_value
     config = tiny()
     config.model.update(align_corners=True, cell_coordinates=False)
     config.model[name] = not official_value

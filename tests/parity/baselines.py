@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import psgn, r2n2
+from onet_jax.configs import psgn, r2n2
 from onet_jax.convert import official
 from onet_jax.convert.names import FAMILIES
 from onet_jax.geometry.voxels import voxels_contain
@@ -43,7 +43,7 @@ def encoder_deviations(name: str, data: dict, dtype) -> Deviations:
 
 def make_config(name: str, state: dict) -> ConfigDict:
     """Of the network in a file, from the shapes of its weights."""
-    config = {'model_pointnet': r2n2, 'model_simple': psgn, 'model_2branch_c64': psgn}[name].get_config(
+    config = {'model_pointnet': r2n2, 'model_simple': psgn, 'model_2branch_c64': psgn}[name](
         '2branch' if '2branch' in name else 'points'
     )
     with config.unlocked():

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import conv_onet_crops, onet_embedding, onet_image, onet_points, onet_unconditional, onet_voxels
 from onet_jax import models
+from onet_jax.configs import conv_onet_crops, onet_embedding, onet_image, onet_points, onet_unconditional, onet_voxels
 from onet_jax.convert import official
 
 NAMES = {
@@ -59,11 +59,11 @@ def make_config(paper: str, settings: dict, **model) -> ConfigDict:
     found = {NAMES[name]: value for name, value in _flatten(settings) if name in NAMES}
     found = {name: VALUES.get(name, lambda value: value)(value) for name, value in found.items()}
     defaults = PAPER_DEFAULTS[paper] | ENCODER_DEFAULTS.get(found['encoder'], {})
-    config = onet_points.get_config()
+    config = onet_points()
     with config.unlocked():
         config.model = ConfigDict({'name': paper, **defaults, **found, **model})
         reads = import_module(f'onet_jax.models.{paper}').ENCODERS[config.model.encoder].reads
-        config.data = EXPERIMENTS[reads].get_config().data
+        config.data = EXPERIMENTS[reads]().data
     return config
 
 

@@ -132,14 +132,13 @@ def test_workers_do_not_outlive_a_run_that_is_killed(tmp_path):
 def test_a_script_that_every_process_would_run_again_ends_with_advice(tmp_path, of_standard_input):
     """Else its processes wait for the lock that it holds, or each of them starts more."""
     code = (
-        'from configs import conv_onet\n'
+        'from onet_jax.configs import conv_onet\n'
         'from onet_jax.prepare.embedded import embedded_dataset\n'
-        "embedded_dataset(conv_onet.get_config('tiny').data)\n"
+        "embedded_dataset(conv_onet('tiny').data)\n"
     )
     (tmp_path / 'run.py').write_text(code)
     argv, text = ([sys.executable, '-'], code) if of_standard_input else ([sys.executable, tmp_path / 'run.py'], None)
-    root = Path(__file__).parents[2]  # of `configs`
-    environment = {**os.environ, 'ONET_JAX_CACHE': str(tmp_path / 'cache'), 'PYTHONPATH': str(root)}
+    environment = {**os.environ, 'ONET_JAX_CACHE': str(tmp_path / 'cache')}
     run = subprocess.run(argv, input=text, env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 1
     assert "and to prepare data under `if __name__ == '__main__':` only" in run.stderr.splitlines()[-1]

@@ -16,7 +16,6 @@ from model_configs import small_config, tiny_method
 from onet_jax import models
 from onet_jax.data import records
 from onet_jax.data.fields import find_need
-from onet_jax.data.records import Feed
 from onet_jax.errors import InputError
 from onet_jax.run import load_run
 from onet_jax.training import checkpoints, faults, loop, storage
@@ -46,10 +45,7 @@ def at_step(monkeypatch, feed, step, change):
 
     def changed(*args, **kwargs):
         inner = original(*args, **kwargs)
-        return Feed(
-            inner.num_shapes,
-            lambda start: (change(raw) if i == step else raw for i, raw in enumerate(inner.batches(start), start + 1)),
-        )
+        return lambda start: (change(raw) if i == step else raw for i, raw in enumerate(inner(start), start + 1))
 
     monkeypatch.setitem(loop.FEEDS, feed, changed)
 
@@ -162,7 +158,7 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_it(dataset, tmp_pat
     with pytest.raises(FloatingPointError, match=r'the loss of step 5 is not finite') as error:
         loop.train(config, tmp_path, dataset)
     feed = loop.FEEDS['resident'](dataset, find_need(config.data), batch_size=4, seed=config.seed)
-    expected = next(batch for i, batch in enumerate(feed.batches(0), 1) if i == 5)
+    expected = next(batch for i, batch in enumerate(feed(0), 1) if i == 5)
     shapes = records.read_index(dataset).splits['train']
     names = ['/'.join(shapes[i]) for i in np.asarray(expected['index'])]
     path = tmp_path / 'bad_batch_5.npz'

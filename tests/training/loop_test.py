@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from model_configs import make_two_updates, small_config, tiny_method
 
-from configs import onet_image
 from onet_jax import models, run
+from onet_jax.configs import onet_image
 from onet_jax.convert import official
 from onet_jax.data import records
 from onet_jax.data.datasets import open_dataset
-from onet_jax.data.records import Feed
 from onet_jax.errors import InputError
 from onet_jax.evaluation.validate import validate
 from onet_jax.run import load_run
@@ -33,12 +32,12 @@ def fail_after(monkeypatch):
             feed = originals[name](*args, **options)
 
             def batches(start):
-                for step, raw in enumerate(feed.batches(start), start + 1):
+                for step, raw in enumerate(feed(start), start + 1):
                     if step > last_step:
                         raise PowerFailureError
                     yield raw
 
-            return Feed(feed.num_shapes, batches)
+            return batches
 
         monkeypatch.setitem(loop.FEEDS, name, originals[name] if last_step is None else failing)
 
@@ -280,7 +279,7 @@ def test_weights_that_are_not_finite_are_not_saved(without_a_network, dataset, t
 @pytest.mark.slow
 def test_a_trunk_from_a_file_starts_the_encoder_of_a_run(dataset, tmp_path):
     """It is read before the first step only; a file that does not fit leaves no trace."""
-    config = onet_image.get_config()
+    config = onet_image()
     with config.unlocked():
         config.model.update(cond_size=4, decoder_hidden_size=4)
         config.data.update(feed='resident', image_size=32, num_points_per_step=8)
