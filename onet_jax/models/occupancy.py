@@ -99,8 +99,24 @@ def _encode(module, params, inputs):
     return module.apply(params, inputs, method='encode')
 
 
+def check_shapes(points: jax.Array, occ: jax.Array | None = None, **others: Any) -> None:
+    """Raises InputError unless points are [B, T, 3], occ is [B, T], and the other arrays, or trees of them, are [B, ...]."""
+    shape = jnp.shape(points)
+    if len(shape) != 3 or shape[-1] != 3:
+        raise InputError(f'points: expected an array [B, T, 3], found the shape {list(shape)}')
+    if occ is not None and jnp.shape(occ) != shape[:2]:
+        raise InputError(
+            f'occ: expected {list(shape[:2])}, a value for each of the points, found {list(jnp.shape(occ))}'
+        )
+    for name, tree in others.items():
+        found = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)}
+        if not found <= {shape[:1]}:
+            raise InputError(f'{name}: expected B = {shape[0]} rows, as points have, found arrays of {sorted(found)}')
+
+
 @partial(jax.jit, static_argnums=0)
 def _occupancy(module, params, points, cond, latent=None):
+    check_shapes(points, cond=cond, latent=latent)
     return in_chunks(lambda chunk: module.apply(params, chunk, cond, latent, method='decode'), points)
 
 
@@ -128,11 +144,13 @@ def _prior(latent_size, key, rows):
 
 @partial(jax.jit, static_argnums=0)
 def _posterior(module, params, points, occ, cond):
+    check_shapes(points, occ, cond=cond)
     return module.apply(params, points, occ, cond, method='posterior')
 
 
 @partial(jax.jit, static_argnums=0)
 def _elbo_terms(module, params, points, occ, inputs, noise):
+    check_shapes(points, occ, inputs=inputs, noise=noise)
     reconstruction, divergence = module.apply(params, points, occ, inputs, noise)
     return reconstruction, divergence.sum(axis=1)
 
@@ -155,8 +173,9 @@ def negative_elbo(
     fold_in(key, rows[i]), rows [B] int being 0 to B - 1 by default. axis_name: of the devices that share the batch. free_bits:
     the KL divergence of each latent dimension counts as at least so many nats (Kingma et al., NIPS 2016). This prevents
     posterior collapse: early in training an uninformative code is cheapest, and the decoder learns to ignore it. Raises
-    InputError for a network with latent code without a key.
+    InputError for arrays of other shapes and for a network with latent code without a key.
     """
+    check_shapes(points, occ, inputs=inputs)
     latent_size = module.decoder.latent_size
     if latent_size and key is None:
         raise InputError('loss: expected a key for the noise of the latent codes, found None')

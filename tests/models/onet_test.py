@@ -55,6 +55,29 @@ def test_occupancy_maps_over_shapes(model_and_params):
     np.testing.assert_allclose(mapped, model.occupancy(params, points, cond), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    'points, occ, cloud, message',
+    [
+        ((9, 3), (9,), (2, 30, 3), r'points: expected an array \[B, T, 3\], found the shape \[9, 3\]'),
+        ((2, 9), (2, 9), (2, 30, 3), r'points: expected an array \[B, T, 3\], found the shape \[2, 9\]'),
+        (
+            (2, 9, 3),
+            (2, 9, 1),
+            (2, 30, 3),
+            r'occ: expected \[2, 9\], a value for each of the points, found \[2, 9, 1\]',
+        ),
+        ((2, 9, 3), (2, 9), (3, 30, 3), r'inputs: expected B = 2 rows, as points have, found arrays of \[\(3,\)\]'),
+    ],
+)
+def test_the_loss_names_an_array_of_a_wrong_shape(model_and_params, points, occ, cloud, message):
+    model, params, _ = model_and_params
+    with pytest.raises(InputError, match=message):
+        model.loss(params, *map(jnp.zeros, (points, occ, cloud)))
+    with pytest.raises(InputError, match=message.replace('inputs', 'cond')):
+        cond = model.encode(params, jnp.zeros(cloud))
+        model.posterior(params, jnp.zeros(points), jnp.zeros(occ), cond)
+
+
 def test_an_unknown_method_encoder_or_input_is_named():
     config = small_config()
     for group, key, value, message in (
