@@ -73,8 +73,8 @@ def test_the_loss_names_an_array_of_a_wrong_shape(model_and_params, points, occ,
     model, params, _ = model_and_params
     with pytest.raises(InputError, match=message):
         model.loss(params, *map(jnp.zeros, (points, occ, cloud)))
+    cond = model.encode(params, jnp.zeros(cloud))
     with pytest.raises(InputError, match=message.replace('inputs', 'cond')):
-        cond = model.encode(params, jnp.zeros(cloud))
         model.posterior(params, jnp.zeros(points), jnp.zeros(occ), cond)
 
 
