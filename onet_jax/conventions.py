@@ -39,3 +39,12 @@ Batch
 Randomness
     Keys come first: f(key, ...). Batch number `step` is a pure function of (seed, step).
 """
+
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import jax
+
+Array = TypeVar('Array', np.ndarray, 'jax.Array')  # of numpy or of JAX, the same in all places of a signature

@@ -6,10 +6,12 @@ T query points, N predicted and M target surface samples.
 import numpy as np
 from scipy.spatial import cKDTree
 
+from onet_jax.conventions import Array
+
 F_SCORE_DISTANCE = 0.01  # 1 % of the longest edge
 
 
-def iou(occ_a, occ_b):
+def iou(occ_a: Array, occ_b: Array) -> Array:
     """Intersection over union of two sets of points, [..., T] bool -> [...]; 0/0 is NaN. numpy or JAX arrays."""
     return (occ_a & occ_b).sum(-1) / (occ_a | occ_b).sum(-1)
 

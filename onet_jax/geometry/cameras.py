@@ -26,10 +26,13 @@ AZIMUTHS, ELEVATIONS, DISTANCE_RATIOS = (0.0, 360.0), (25.0, 30.0), (0.65, 0.95)
 
 
 class Camera(NamedTuple):
-    """The pixel of a point is the perspective division of camera_mat @ world_mat @ (point, 1): see `project`."""
+    """The pixel of a point is the perspective division of camera_mat @ world_mat @ (point, 1): see `project`.
 
-    world_mat: ArrayLike  # [..., 3, 4] extrinsic, points -> camera frame; a rotation, or a rotation times a scale
-    camera_mat: ArrayLike  # [..., 3, 3] intrinsic, camera frame -> px, here of an image of 137 px
+    Of arrays of numpy or of JAX, which the types leave out.
+    """
+
+    world_mat: np.ndarray  # [..., 3, 4] extrinsic, points -> camera frame; a rotation, or a rotation times a scale
+    camera_mat: np.ndarray  # [..., 3, 3] intrinsic, camera frame -> px, here of an image of 137 px
 
 
 def r2n2_camera(azimuth: ArrayLike, elevation: ArrayLike, distance_ratio: ArrayLike) -> Camera:
@@ -85,7 +88,7 @@ def to_normalised(camera: Camera, image_size: int = IMAGE_SIZE) -> Camera:
     return camera._replace(camera_mat=to_device @ camera.camera_mat)
 
 
-def project(camera: Camera, points: ArrayLike) -> tuple[ArrayLike, ArrayLike]:
+def project(camera: Camera, points: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Points [..., N, 3] -> pixels [..., N, 2] (x, y), depth [..., N] along the axis of the camera.
 
     `project`, `rays` and `unproject` compute in float64 with numpy. If any argument is an array of JAX they compute with JAX,
@@ -99,7 +102,7 @@ def project(camera: Camera, points: ArrayLike) -> tuple[ArrayLike, ArrayLike]:
         return image[..., :2] / image[..., 2:], seen[..., 2]
 
 
-def rays(camera: Camera, pixels: ArrayLike) -> tuple[ArrayLike, ArrayLike]:
+def rays(camera: Camera, pixels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Pixels [..., N, 2] (x, y) -> origins and directions of the rays through them, [..., N, 3] each.
 
     A direction has depth 1, not length 1: `project` maps origin + depth * direction to the pixel and this depth.
@@ -112,7 +115,7 @@ def rays(camera: Camera, pixels: ArrayLike) -> tuple[ArrayLike, ArrayLike]:
     return xp.broadcast_to(origins, directions.shape), directions
 
 
-def unproject(camera: Camera, pixels: ArrayLike, depth: ArrayLike) -> ArrayLike:
+def unproject(camera: Camera, pixels: ArrayLike, depth: ArrayLike) -> np.ndarray:
     """Pixels [..., N, 2] (x, y) and their depth [..., N] along the axis of the camera -> points [..., N, 3]."""
     origins, directions = rays(camera, pixels)
     _, depth = _arrays(depth)
@@ -126,6 +129,6 @@ def _arrays(*values: ArrayLike) -> tuple:
     return xp, *(xp.asarray(value, float) for value in values)
 
 
-def _multiply(matrix: ArrayLike, vectors: ArrayLike) -> ArrayLike:
+def _multiply(matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """[..., 3, 3] @ each of [..., N, 3]; written out: matrix products of accelerators are not precise enough for pixels."""
     return sum(matrix[..., None, :, k] * vectors[..., k : k + 1] for k in range(3))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import trimesh
-from trimesh.visual import TextureVisuals
+from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.color import uv_to_color
 from trimesh.visual.material import PBRMaterial
 
@@ -31,11 +31,11 @@ def colours_of(mesh: trimesh.Trimesh) -> Callable[[np.ndarray, np.ndarray], np.n
             colour = (material.main_color[:3] / 255) ** (1 / GAMMA)  # factors of glTF are linear, not sRGB
         elif material is not None:
             colour = material.main_color[:3] / 255
-    elif visual.kind == 'vertex':
+    elif isinstance(visual, ColorVisuals) and visual.kind == 'vertex':
         return lambda faces, weights: _interpolate(_of_bytes(visual.vertex_colors[mesh.faces[faces]]), weights)
-    elif visual.kind == 'face':
+    elif isinstance(visual, ColorVisuals) and visual.kind == 'face':
         return lambda faces, weights: _of_bytes(visual.face_colors[faces])
-    return lambda faces, weights: np.broadcast_to(np.float32(colour), (len(faces), 3))
+    return lambda faces, weights: np.broadcast_to(np.asarray(colour, np.float32), (len(faces), 3))
 
 
 def _interpolate(corners: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from itertools import product
 
 import numpy as np
 
+from onet_jax.conventions import Array
 from onet_jax.errors import InputError
 
 CORNERS = np.array(list(product((0, 1), repeat=3)))  # [8, 3], of a cell: corner 4 i + 2 j + k lies at (i, j, k)
@@ -22,7 +23,7 @@ def lattice_to_world(index: np.ndarray, resolution: int) -> np.ndarray:
     return BOX * (np.asarray(index, np.float64) / resolution - 0.5)
 
 
-def world_to_lattice(points: np.ndarray, resolution: int) -> np.ndarray:
+def world_to_lattice(points: Array, resolution: int) -> Array:
     """Object coordinates -> lattice coordinates, 0..R in the box, any shape; arrays of JAX too."""
     return (points / BOX + 0.5) * resolution
 
@@ -43,7 +44,7 @@ def finest_cells(resolution: int, upsampling_steps: int) -> int:
     return resolution << upsampling_steps
 
 
-def any_of_eight(marks: np.ndarray, stride: int) -> np.ndarray:
+def any_of_eight(marks: Array, stride: int) -> Array:
     """2 x 2 x 2 max pooling of a mask [..., n, n, n] bool, for arrays of numpy and of JAX.
 
     stride 1: points -> the n - 1 cells between them, or cells -> the points between them. stride 2: cells -> the n / 2 cells

@@ -42,7 +42,8 @@ def guaranteed_grid(field: Callable, *, resolution: int = 32, upsampling_steps: 
     The proofs hold for matrix products in the full precision of the arrays, in which the field is evaluated. Raises InputError
     for a field without `keeps_sign` and for values that are not finite.
     """
-    if not hasattr(field, 'keeps_sign'):
+    keeps_sign = getattr(field, 'keeps_sign', None)
+    if keeps_sign is None:
         raise InputError(
             f'field: expected one with a method keeps_sign, as `model.bind(params, cond)` returns for '
             f'Occupancy Networks (models/onet.py), found {type(field).__name__}'
@@ -57,7 +58,7 @@ def guaranteed_grid(field: Callable, *, resolution: int = 32, upsampling_steps: 
             cells = np.argwhere(np.isnan(sides))
             points = cells * edges + edges // 2
             queried.append(_query(field, values, points[np.isnan(values[tuple(points.T)])]))
-            proven = _prove(field, values, points, edges, level)
+            proven = _prove(keeps_sign, values, points, edges, level)
             sides[tuple(cells[proven].T)] = values[tuple(points[proven].T)]
             longest = edges.argmax()
             sides = np.repeat(sides, 2, axis=longest)
@@ -79,7 +80,7 @@ def _query(field: Callable, values: np.ndarray, points: np.ndarray) -> int:
     return len(points)
 
 
-def _prove(field: Callable, values: np.ndarray, points: np.ndarray, edges: np.ndarray, level: float) -> np.ndarray:
+def _prove(keeps_sign: Callable, values: np.ndarray, points: np.ndarray, edges: np.ndarray, level: float) -> np.ndarray:
     """Which cells provably keep their side, bool [K]: False also for those that are not tried.
 
     points [K, 3] int: the centres of the cells, edges [3] int: their edges, both in steps of the lattice.
@@ -90,7 +91,7 @@ def _prove(field: Callable, values: np.ndarray, points: np.ndarray, edges: np.nd
     proven = np.zeros(len(points), bool)
     for start in range(0, len(points), PROOF_BATCH):
         batch = order[start : start + PROOF_BATCH]
-        proven[batch] = field.keeps_sign(centres[batch], BOX * edges / finest / 2, level)
+        proven[batch] = keeps_sign(centres[batch], BOX * edges / finest / 2, level)
         if proven[batch].sum() * edges.prod() < COST * len(batch):
             break
     return proven

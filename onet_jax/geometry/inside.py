@@ -10,6 +10,8 @@ that lie well inside, such as lattice points in a box; for points in general pos
 T query points, F faces, K pairs of a face and a point. Imports no JAX.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import trimesh
 
@@ -64,7 +66,7 @@ def _side(i: np.ndarray, j: np.ndarray, a: np.ndarray, b: np.ndarray, p: np.ndar
     return np.where(swapped, -area, area), left ^ swapped
 
 
-def _candidates(triangles: np.ndarray, points: np.ndarray):
+def _candidates(triangles: np.ndarray, points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Blocks of pairs (face, point) where the cells of the point and of the bounding box of the face meet in the xy plane.
 
     triangles [F, 3, 2], points [T, 2]. The points are sorted by the cells of a grid, y fastest, so that those in one column of

@@ -1,7 +1,8 @@
 """Mesh and point cloud files, and normalisation to object coordinates. P points of a cloud, N vertices. Imports no JAX."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import trimesh
@@ -57,7 +58,7 @@ def load_cloud(path: str | Path) -> np.ndarray:
         geometry = _load(path)
         points = np.asarray(geometry.vertices, np.float64)
         _check_points(path, points)
-        if len(getattr(geometry, 'faces', ())):
+        if isinstance(geometry, trimesh.Trimesh) and len(geometry.faces):
             points = sample_surface(geometry, NUM_SAMPLES, 0)[0].astype(np.float64)
         return points
     if kind in TEXT_FORMATS:
@@ -76,7 +77,7 @@ def load_mesh(path: str | Path) -> trimesh.Trimesh:
     file, for one that is missing, damaged or without triangles.
     """
     geometry = _load(Path(path))
-    if not len(getattr(geometry, 'faces', ())):
+    if not isinstance(geometry, trimesh.Trimesh) or not len(geometry.faces):
         raise InputError(f'{path}: expected triangles, found none')
     return geometry
 
@@ -87,7 +88,7 @@ def load_geometry(path: str | Path) -> trimesh.Trimesh | trimesh.PointCloud:
     Raises FileNotFoundError, or InputError that names the file, for one that is missing or damaged.
     """
     geometry = _load(Path(path))
-    if len(getattr(geometry, 'faces', ())):
+    if isinstance(geometry, trimesh.Trimesh) and len(geometry.faces):
         geometry.merge_vertices(merge_tex=True, merge_norm=True)
     return geometry
 
@@ -103,7 +104,7 @@ def _load(path: Path) -> trimesh.Trimesh | trimesh.PointCloud:
     parts = _parse(path, geometry.dump)
     meshes = [part for part in parts if len(getattr(part, 'faces', ()))]
     if meshes:
-        return trimesh.util.concatenate(meshes)
+        return trimesh.util.concatenate(meshes)  # type: ignore[return-value]  # of meshes it is a mesh
     return (
         parts[0] if len(parts) == 1 else trimesh.PointCloud(np.vstack([np.zeros((0, 3)), *(p.vertices for p in parts)]))
     )
@@ -119,7 +120,7 @@ def _read_numpy(path: Path) -> np.ndarray:
         return content['points']
 
 
-def _parse(path: Path, read):
+def _parse(path: Path, read: Callable[[], Any]) -> Any:
     """read(), with any exception turned into an InputError that names the file."""
     try:
         return read()
@@ -163,7 +164,7 @@ def save_mesh(geometry: trimesh.Trimesh | trimesh.PointCloud, path: str | Path) 
         what = type(geometry).__name__
         raise InputError(f'{path}: expected a format that holds a {what}, {"|".join(formats)}, found {kind!r}')
     content = geometry.export(file_type=kind)
-    write_atomically(path, content.encode() if isinstance(content, str) else content)
+    write_atomically(path, content.encode() if isinstance(content, str) else bytes(content))
 
 
 class OpenSurface(trimesh.Trimesh):

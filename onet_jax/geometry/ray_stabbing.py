@@ -31,7 +31,7 @@ class Lattice(NamedTuple):
 
     resolution: int
     origin: np.ndarray  # [3] int, the lattice coordinates of its first point
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]  # X, Y, Z
 
     @property
     def strides(self) -> tuple[int, int, int]:
@@ -55,7 +55,7 @@ class Lattice(NamedTuple):
 class LineHits(NamedTuple):
     """Crossings of the lines of one direction with the faces, sorted by line, then along it."""
 
-    direction: tuple[int, int, int]
+    direction: tuple[int, ...]
     axes: tuple[int, int, int]  # the one along which heights are measured, then the other two, in cyclic order
     step: int  # from a point of a line to the next, in flat indices
     line: np.ndarray  # [H] int64, which line
@@ -83,7 +83,7 @@ def enclose(vertices: np.ndarray, resolution: int) -> Lattice:
     return Lattice(resolution, origin, tuple(int(n) for n in last - origin + 1))
 
 
-def cross(lattice: Lattice, vertices: np.ndarray, faces: np.ndarray, direction: tuple[int, int, int]) -> LineHits:
+def cross(lattice: Lattice, vertices: np.ndarray, faces: np.ndarray, direction: tuple[int, ...]) -> LineHits:
     """All crossings of the lattice lines along a direction with faces [F, 3] of vertices [N, 3] in steps."""
     main = next(axis for axis in range(3) if direction[axis])
     axes = main, (main + 1) % 3, (main + 2) % 3
@@ -190,7 +190,7 @@ def vote(lattice: Lattice, hits: list[LineHits], sign: np.ndarray) -> tuple[np.n
     return inside, reverse, seen
 
 
-def _add_up(values: np.ndarray, direction: tuple[int, int, int]) -> np.ndarray:
+def _add_up(values: np.ndarray, direction: tuple[int, ...]) -> np.ndarray:
     """Running sums of values [X, Y, Z] along the lines of a direction, in place; returns them."""
     main = next(axis for axis in range(3) if direction[axis])
     if main == 2:  # slices across the last axis would be slow
@@ -201,7 +201,7 @@ def _add_up(values: np.ndarray, direction: tuple[int, int, int]) -> np.ndarray:
     return values
 
 
-def _add_down(values: np.ndarray, direction: tuple[int, int, int]) -> np.ndarray:
+def _add_down(values: np.ndarray, direction: tuple[int, ...]) -> np.ndarray:
     """`_add_up` from the other end of the lines."""
     main = next(axis for axis in range(3) if direction[axis])
     if main == 2:
@@ -213,7 +213,7 @@ def _add_down(values: np.ndarray, direction: tuple[int, int, int]) -> np.ndarray
     return values
 
 
-def _neighbours(direction: tuple[int, int, int], main: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+def _neighbours(direction: tuple[int, ...], main: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Slices of a layer: the points that have a predecessor on their line in the layer below, and these predecessors."""
     lean = [direction[axis] for axis in range(3) if axis != main]
     here = tuple(slice(max(d, 0), min(d, 0) or None) for d in lean)

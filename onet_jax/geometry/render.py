@@ -89,7 +89,7 @@ def render_views(
     loc, scale = vertices.min(axis=0) + extents / 2, extents.max()
     cameras, vertices = object_camera(cameras, loc, scale), (vertices - loc) / scale
     surface = prepare(vertices, faces)
-    colours_at = colours_of(mesh) if colour is None else lambda *_: np.float32(colour)
+    colours_at = colours_of(mesh) if colour is None else lambda *_: np.asarray(colour, np.float32)
     for view in range(num_views):
         camera = Camera(cameras.world_mat[view], cameras.camera_mat[view])
         _draw(surface, colours_at, camera, _window(camera, vertices, size), View(*(array[view] for array in views)))

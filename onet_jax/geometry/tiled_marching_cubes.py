@@ -6,6 +6,7 @@ faces.
 """
 
 from collections.abc import Iterable
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -31,9 +32,12 @@ def march_block(values: np.ndarray, level: float, first: np.ndarray, size: np.nd
     """
     inside = values > level
     num_cells = np.subtract(values.shape, 1)
-    cases = sum(
-        inside[tuple(slice(c, c + n) for c, n in zip(corner, num_cells, strict=True))].astype(np.int32) << bit
-        for bit, corner in enumerate(CORNERS)
+    cases = reduce(
+        np.add,
+        (
+            inside[tuple(slice(c, c + n) for c, n in zip(corner, num_cells, strict=True))].astype(np.int32) << bit
+            for bit, corner in enumerate(CORNERS)
+        ),
     )
     cells = np.argwhere((cases > 0) & (cases < 255))
     case = cases[tuple(cells.T)]

@@ -5,7 +5,7 @@ query points.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import trimesh
@@ -56,7 +56,7 @@ def read_binvox(path: str | Path) -> Voxels:
     return Voxels(np.ascontiguousarray(grid), np.array(header['translate'], np.float64), header['scale'][0])
 
 
-def _read_header(path: Path, file) -> dict[str, list]:
+def _read_header(path: Path, file: BinaryIO) -> dict[str, list]:
     """Read the header, up to the line 'data': keyword -> numbers. The file is left at the first run."""
     first = file.readline(LINE_BYTES)
     if first.split()[:1] != [b'#binvox']:

@@ -116,7 +116,7 @@ def _is_sure(surface: trimesh.Trimesh) -> bool:
 
     def agrees(turn: np.ndarray) -> bool:
         turned = trimesh.Trimesh(vertices @ turn, surface.faces, process=False)
-        return np.count_nonzero(inside != _inside_test(turned)(points @ turn)) <= allowed
+        return bool(np.count_nonzero(inside != _inside_test(turned)(points @ turn)) <= allowed)
 
     return all(agrees(trimesh.transformations.random_rotation_matrix(rng.random(3))[:3, :3]) for _ in range(3))
 
