@@ -7,6 +7,7 @@ diagonal Gaussian with the mean and the standard deviation of the learned codes.
 B batch, T labelled points, C condition, S training shapes.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -14,17 +15,18 @@ import jax.numpy as jnp
 import optax
 
 from onet_jax import losses
+from onet_jax.models.occupancy import OccupancyNetwork
 
 NUM_STEPS, LEARNING_RATE = 400, 0.05
 POINTS_PER_STEP, POINTS_TO_CHOOSE = 2048, 512
 
 
-def fit_codes(key: jax.Array, model, params: dict, labelled: jax.Array) -> jax.Array:
+def fit_codes(key: jax.Array, model: OccupancyNetwork, params: dict, labelled: jax.Array) -> jax.Array:
     """labelled [B, T, 4], points in object coordinates and their occupancies {0, 1} -> codes [B, C].
 
-    model: an `OccupancyNetwork` whose encoder is an embedding. Each code starts from the training code with the lowest
-    cross-entropy on `POINTS_TO_CHOOSE` of the points, then takes `NUM_STEPS` steps of Adam on `POINTS_PER_STEP` random points
-    each, which the key draws. The shapes are fitted one by one.
+    The encoder of the model is an embedding. Each code starts from the training code with the lowest cross-entropy on
+    `POINTS_TO_CHOOSE` of the points, then takes `NUM_STEPS` steps of Adam on `POINTS_PER_STEP` random points each, which the
+    key draws. The shapes are fitted one by one.
     """
     keys = jax.random.split(key, len(labelled))
     num_shapes = len(params['params']['encoder']['embedding'])
@@ -34,7 +36,7 @@ def fit_codes(key: jax.Array, model, params: dict, labelled: jax.Array) -> jax.A
 
 
 @partial(jax.jit, static_argnums=0)
-def _fit(occupancy, params: dict, learned: jax.Array, key: jax.Array, labelled: jax.Array) -> jax.Array:
+def _fit(occupancy: Callable, params: dict, learned: jax.Array, key: jax.Array, labelled: jax.Array) -> jax.Array:
     """learned [S, C], labelled [T, 4] -> code [C]."""
     mean, deviation = learned.mean(axis=0), learned.std(axis=0)
 

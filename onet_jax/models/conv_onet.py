@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.extract import threshold_to_logit
 from onet_jax.geometry.sliding_window import SAMPLES_PER_CELL, Layout, claim, extract_sliding_window, find_origin
 from onet_jax.models import occupancy
-from onet_jax.models.method import Encoder, Method, check_names, digest_arrays, keywords_of
+from onet_jax.models.method import Aux, Encoder, Method, check_names, digest_arrays, keywords_of
 from onet_jax.models.occupancy import OccupancyModule, OccupancyNetwork
 from onet_jax.networks.feature_planes import (
     FEATURE_MAPS,
@@ -139,7 +140,7 @@ def make_modules(
     return network, trained
 
 
-def make_model(**keywords) -> OccupancyNetwork:
+def make_model(**keywords: Any) -> OccupancyNetwork:
     """The functions of a network, without weights.
 
     encoder, decoder             official names, of `ENCODERS` and `DECODERS`
@@ -171,7 +172,7 @@ def make_model(**keywords) -> OccupancyNetwork:
     model = occupancy.occupancy_network(network, trained=trained)
     if keywords.get('encoder') != WINDOWED:
         return model
-    keywords = {**make_modules.__kwdefaults__, **keywords}
+    keywords = {**(make_modules.__kwdefaults__ or {}), **keywords}
     edge = keywords['unit_size'] * keywords['query_cells']
     return model._replace(loss=partial(window_loss, model.loss, edge, keywords['num_queries']))
 
@@ -201,7 +202,7 @@ def window_loss(
     key: jax.Array,
     rows: jax.Array | None = None,
     axis_name: str | None = None,
-):
+) -> tuple[jax.Array, Aux]:
     """`loss` in one random window of each shape, with arguments as of `negative_elbo`, clouds [B, P, 3].
 
     edge, num_queries: of the query volume, as of `draw_window`.

@@ -19,15 +19,15 @@ class EncoderDecoder(nn.Module):
     encoder: nn.Module
     decoder: nn.Module
 
-    def __call__(self, inputs, *, train=False, axis_name=None):
+    def __call__(self, inputs: jax.Array, *, train: bool = False, axis_name: str | None = None) -> Any:
         """inputs [B, ...] -> the output of the decoder."""
-        mode = {'train': train, 'axis_name': axis_name}
+        mode: dict[str, Any] = {'train': train, 'axis_name': axis_name}
         return self.decoder(self.encoder(inputs, **mode), **mode)
 
-    def encode(self, inputs):
+    def encode(self, inputs: jax.Array) -> Any:
         return self.encoder(inputs)
 
-    def decode(self, cond):
+    def decode(self, cond: Any) -> Any:
         return self.decoder(cond)
 
 
@@ -54,7 +54,14 @@ def _apply(module, function, params, x):
     return module.apply(params, x, method=function)
 
 
-def loss_of(module: EncoderDecoder, error: Callable, params: dict, target: Any, inputs: jax.Array, axis_name=None):
+def loss_of(
+    module: EncoderDecoder,
+    error: Callable,
+    params: dict,
+    target: jax.Array,
+    inputs: jax.Array,
+    axis_name: str | None = None,
+) -> tuple[jax.Array, Aux]:
     """The mean over the batch of error(output, target) -> [B], in train mode, and the updated running statistics."""
     output, mutated = module.apply(params, inputs, train=True, axis_name=axis_name, mutable=['batch_stats'])
     return error(output, target).mean(), Aux(mutated, {})

@@ -22,10 +22,9 @@ A new paper is a file `models/NAME.py` that exports `build` (`r2n2.py` is a shor
 """
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,8 +36,12 @@ from onet_jax.errors import InputError
 class Aux(NamedTuple):
     """What a loss returns beside its value."""
 
-    mutated: dict[str, Any]  # the new values of the flax collections that change, such as {'batch_stats': ...}
+    mutated: Mapping[str, Any]  # the new values of the flax collections that change, such as {'batch_stats': ...}
     scalars: dict[str, jax.Array]  # named terms of the loss, for the log
+
+
+# A paper's own public pure functions (encode, occupancy, bind, ...): a NamedTuple, of which kind depends on the paper.
+Model = Any
 
 
 class Method(NamedTuple):
@@ -54,7 +57,7 @@ class Method(NamedTuple):
     # (variables, inputs, key, workspace=None) -> list of B predictions in object coordinates (see `scores.py`). workspace: a
     # folder in which a long prediction saves its progress, to resume from it.
     predict: Callable
-    model: NamedTuple  # the paper's own public pure functions (encode, occupancy, bind, ...)
+    model: Model
     # (method, tx, transform, axis_name, ema_decay) -> step; None takes `make_train_step` of `training/step.py`.
     make_step: Callable | None = None
 
@@ -63,7 +66,7 @@ class Encoder(NamedTuple):
     """An encoder that a config can name."""
 
     reads: str  # the field that it sees, of `data/fields.py`
-    build: Callable[..., nn.Module | None]  # k, the keywords of `make_model` and dtype -> module
+    build: Callable[..., Any]  # k, the keywords of `make_model` and dtype -> module, or None
 
 
 TRAIN_DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}  # of the features in a training step (mixed precision)

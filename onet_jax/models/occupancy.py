@@ -52,10 +52,19 @@ class OccupancyModule(nn.Module):
     """Encoder, decoder and latent encoder under the names of the official checkpoints."""
 
     decoder: nn.Module
-    encoder: nn.Module | None = None
+    encoder: Any = None  # a module; None for a network without input
     encoder_latent: nn.Module | None = None
 
-    def __call__(self, points, occ, inputs, noise, *, train=False, axis_name=None):
+    def __call__(
+        self,
+        points: jax.Array,
+        occ: jax.Array,
+        inputs: jax.Array,
+        noise: jax.Array,
+        *,
+        train: bool = False,
+        axis_name: str | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
         """The two terms of the negative evidence lower bound (paper, eq. 3) of each shape, in nats.
 
         points [B, T, 3], occ [B, T], inputs [B, ...], noise [B, Z] standard normal -> reconstruction error [B], the
@@ -70,16 +79,24 @@ class OccupancyModule(nn.Module):
         logits = self.decode(points, cond, latent, train=train, axis_name=axis_name)
         return losses.occupancy_bce(logits, occ).sum(axis=1), divergence
 
-    def encode(self, inputs, *, train=False, axis_name=None):
+    def encode(self, inputs: jax.Array, *, train: bool = False, axis_name: str | None = None) -> Any:
         """inputs [B, ...] -> cond [B, C]; [B, 0] for a model without encoder."""
         if self.encoder is None:
             return jnp.zeros((len(inputs), 0))
         return self.encoder(inputs, train=train, axis_name=axis_name)
 
-    def decode(self, points, cond, latent=None, *, train=False, axis_name=None):
+    def decode(
+        self,
+        points: jax.Array,
+        cond: Any,
+        latent: jax.Array | None = None,
+        *,
+        train: bool = False,
+        axis_name: str | None = None,
+    ) -> jax.Array:
         return self.decoder(points, cond, latent, train=train, axis_name=axis_name)
 
-    def posterior(self, points, occ, cond):
+    def posterior(self, points: jax.Array, occ: jax.Array, cond: jax.Array) -> tuple[jax.Array, jax.Array]:
         if self.encoder_latent is None:
             raise InputError('posterior: expected a model with a latent code, found config.model.latent_size = 0')
         return self.encoder_latent(points, occ, cond)
@@ -135,7 +152,7 @@ def in_chunks(decode: Callable, points: jax.Array) -> jax.Array:
 def _bind(module, params, cond, latent=None, dtype=jnp.float32):
     variables = {collection: tree.get('decoder', {}) for collection, tree in params.items()}
     cond, latent = jax.tree.map(lambda array: array[0], (cond, latent))
-    return module.decoder.bind(variables, cond, latent, dtype)
+    return module.decoder.bind_shape(variables, cond, latent, dtype)
 
 
 def _prior(latent_size, key, rows):
@@ -213,7 +230,7 @@ def decode_meshes(
     conds: Any,
     latents: jax.Array | None = None,
     seeds: np.ndarray | None = None,
-    **settings: float,
+    **settings: Any,
 ) -> list[trimesh.Trimesh]:
     """The meshes of B shapes: conds [B, C] or a tree of [B, ...], latents [B, Z], seeds [B, P, 3] points near the surfaces.
 

@@ -8,7 +8,7 @@ B batch, N predicted points, M surface samples, C condition.
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,8 @@ class PointSetNetwork(NamedTuple):
 
 def chamfer_distance(points: jax.Array, surface: jax.Array) -> jax.Array:
     """The loss: the squared Chamfer distance of points [B, N, 3] and surface samples [B, M, 3], mean plus mean -> [B]."""
-    return sum(squared.mean(axis=1) for squared in losses.chamfer(points, surface))
+    to_surface, to_points = losses.chamfer(points, surface)
+    return to_surface.mean(axis=1) + to_points.mean(axis=1)
 
 
 def make_model(
@@ -86,7 +87,7 @@ def build(config: ConfigDict) -> Method:
     def loss(variables, batch, key, axis_name):
         return model.loss(variables, batch['targets']['surface'], *batch['inputs'].values(), axis_name)
 
-    def predict_points(params, inputs: dict[str, Any]):
+    def predict_points(params, inputs):
         return model.points(params, model.encode(params, *inputs.values()))
 
     def validation_metrics(params, batch):

@@ -42,7 +42,7 @@ class VoxelNetwork(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=0)
-def occupancy_at(decode, params, points, cond):
+def occupancy_at(decode: Callable, params: dict, points: jax.Array, cond: jax.Array) -> jax.Array:
     """The logit of the voxel that holds each point: see `VoxelNetwork`."""
     logits = decode(params, cond)
     # Rounded towards zero, as the official evaluation does (see `geometry/voxels.py`).

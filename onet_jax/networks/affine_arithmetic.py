@@ -44,7 +44,7 @@ class AffineForm(NamedTuple):
     """Affine forms of units, functions of e in [-1, 1]^3."""
 
     middle: jax.Array  # [N, F]
-    slopes: tuple[jax.Array, jax.Array, jax.Array]  # [N, F] along each axis
+    slopes: tuple[jax.Array, ...]  # [N, F] along each of the three axes
     error: jax.Array  # [N, F]
 
     def radius(self) -> jax.Array:
@@ -60,7 +60,8 @@ class Errors:
     """The errors that the units add, in order: their sizes, and a shift of each unit, by which the logit is differentiated."""
 
     def __init__(self, shifts: list[jax.Array]):
-        self.shifts, self.sizes = shifts, []
+        self.shifts = shifts
+        self.sizes: list[jax.Array] = []
 
     def add(self, size: jax.Array, x: AffineForm) -> AffineForm:
         """x with another error of `size` [N, F], and moved by the shift that stands for it."""

@@ -112,7 +112,8 @@ def bind_decoder(
         value, derivative = jax.jvp(apply, (zeros,), (ones,))
         return derivative, value
 
-    blocks, layers = (), ()
+    blocks: tuple[Block, ...] = ()
+    layers: tuple[Affine, ...] = ()
     if decoder.residual:
         for i in range(decoder.num_blocks):
             tree, tree_stats = params[f'block{i}'], stats.get(f'block{i}')

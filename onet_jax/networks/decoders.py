@@ -48,7 +48,7 @@ class Decoder(nn.Module):
 
         latent [B, Z]: None is the mean of the prior, 0. Raises InputError for a latent code of another size.
         """
-        mode = {'train': train, 'axis_name': axis_name}
+        mode: dict[str, Any] = {'train': train, 'axis_name': axis_name}
         net = Linear(self.hidden_size, name='fc_p')(points)
         if latent is None:
             latent = jnp.zeros((len(points), self.latent_size), points.dtype)
@@ -66,15 +66,16 @@ class Decoder(nn.Module):
             if self.residual:
                 net = ResnetBlock(self.hidden_size, self.norm, name=f'block{i}')(net, cond=cond, **mode)
             else:
-                net = nn.relu(self.norm(name=f'bn_{i}')(net, cond, **mode))
-                net = Linear(self.hidden_size, name=f'fc_{i}')(net)
+                if self.norm is not None:
+                    net = self.norm(name=f'bn_{i}')(net, cond, **mode)
+                net = Linear(self.hidden_size, name=f'fc_{i}')(nn.relu(net))
         if self.norm is not None:
             net = self.norm(name='bn' if self.residual else f'bn_{self.num_blocks}')(net, cond, **mode)
         net = nn.leaky_relu(net, 0.2) if self.leaky else nn.relu(net)
         return Linear(1, name='fc_out')(net.astype(points.dtype))[..., 0]
 
     @nn.nowrap
-    def bind(
+    def bind_shape(
         self, variables: dict, cond: jax.Array, latent: jax.Array | None, dtype: Any = jnp.float32
     ) -> BoundDecoder:
         """The decoder of one shape, cond [C] and latent [Z]: what depends on the shape alone is computed once."""
@@ -82,7 +83,7 @@ class Decoder(nn.Module):
 
 
 # Official name -> the options of `Decoder`.
-DECODER_OPTIONS = {
+DECODER_OPTIONS: dict[str, dict[str, Any]] = {
     'cbatchnorm': {},  # the paper
     'cbatchnorm_noresnet': {'residual': False},  # ablation "no ResNet"
     'batchnorm': {'norm': BatchNorm},  # ablation "no CBN"

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +99,7 @@ def _sum_like(x: jax.Array, like: jax.Array) -> jax.Array:
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     """Convolution (cross-correlation) of x [B, *space, F] by a cubic kernel [*size, F, G], zero padding on both sides."""
-    where = {'stride': stride, 'padding': padding}
+    where: dict[str, Any] = {'stride': stride, 'padding': padding}
     on_cpu = choose_on_cpu(x.shape, kernel.shape, **where)
     if on_cpu is _convolve:
         return _convolve(x, kernel, **where)

@@ -13,6 +13,7 @@ B batch, P input points, T query points, C features, R cells along an axis of a 
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import product
 from typing import Any
 
@@ -70,11 +71,13 @@ def sample_features(
 def _interpolate(features: jax.Array, place: jax.Array) -> jax.Array:
     """Bilinear or trilinear interpolation of [B, *space, C] at indices with fractions [B, T, d] -> [B, T, C]."""
     below = jnp.floor(place).astype(jnp.int32)
-    fraction, total = place - below, 0.0
-    for corner in product((0, 1), repeat=place.shape[-1]):
+    fraction = place - below
+
+    def weighted(corner):
         weight = jnp.where(jnp.asarray(corner, bool), fraction, 1 - fraction).prod(axis=-1)
-        total += weight[..., None] * _gather_values(features, below + jnp.asarray(corner))
-    return total
+        return weight[..., None] * _gather_values(features, below + jnp.asarray(corner))
+
+    return reduce(jnp.add, map(weighted, product((0, 1), repeat=place.shape[-1])))
 
 
 def _take_nearest(features: jax.Array, place: jax.Array) -> jax.Array:
@@ -145,7 +148,7 @@ def local_pointnet(
     net = Linear(2 * hidden_size, name='fc_pos')(points)
     net = ResnetBlock(hidden_size, name='blocks_0')(cast(net, dtype))
     for i in range(1, NUM_LOCAL_BLOCKS):
-        pooled = sum(jax.vmap(POOLINGS[pooling])(net, of_map) for of_map in cells)
+        pooled = reduce(jnp.add, (jax.vmap(POOLINGS[pooling])(net, of_map) for of_map in cells))
         net = ResnetBlock(hidden_size, name=f'blocks_{i}')(net, pooled)
     return Linear(cond_size, name='fc_c')(net)
 
@@ -229,7 +232,8 @@ class LocalDecoder(nn.Module):
     def sample(self, points: jax.Array, cond: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """What the network sees of points [B, T, 3]: coordinates [B, T, F], and features [B, T, C] summed over the maps."""
         maps = [name for name in FEATURE_MAPS if name in cond]
-        return points, sum(self.sample_map(cond[name], normalise_coordinates(points, name)) for name in maps)
+        sampled = (self.sample_map(cond[name], normalise_coordinates(points, name)) for name in maps)
+        return points, reduce(jnp.add, sampled)
 
     @nn.nowrap
     def sample_map(self, features: jax.Array, unit: jax.Array) -> jax.Array:
@@ -237,7 +241,9 @@ class LocalDecoder(nn.Module):
         return sample_features(features, unit, interpolation=self.interpolation, align_corners=self.align_corners)
 
     @nn.nowrap
-    def bind(self, variables: dict, cond: dict, latent: None = None, dtype: Any = jnp.float32) -> 'BoundLocalDecoder':
+    def bind_shape(
+        self, variables: dict, cond: dict, latent: None = None, dtype: Any = jnp.float32
+    ) -> 'BoundLocalDecoder':
         """The field of one shape, cond: by name [*space, C]; its matrices and features in `dtype`."""
         variables, cond = jax.tree.map(lambda array: array.astype(dtype), (variables, cond))
         return BoundLocalDecoder(self, variables, cond)

@@ -11,6 +11,7 @@ Mixed precision: a layer computes in the precision of its input, float32 or bflo
 normalisations and the sums inside matrix products are float32 in either.
 """
 
+from functools import reduce
 from itertools import product
 
 import flax.linen as nn
@@ -53,11 +54,12 @@ class Linear(nn.Module):
         """[..., F_1], [..., F_2], ... -> [..., features]."""
         fan_in = sum(x.shape[-1] for x in inputs)
         kernel = self.param('kernel', self.kernel_init, (fan_in, self.features))
-        y, start = 0.0, 0
+        products, start = [], 0
         for x in inputs:
             stop = start + x.shape[-1]
-            y = y + multiply(x, kernel[start:stop].astype(x.dtype))
+            products.append(multiply(x, kernel[start:stop].astype(x.dtype)))
             start = stop
+        y = reduce(jnp.add, products)
         if self.use_bias:
             y = y + self.param('bias', self.bias_init or uniform(fan_in**-0.5), (self.features,)).astype(y.dtype)
         return y

@@ -26,7 +26,8 @@ GAUSSIAN_WIDTH = 0.2  # of the weights in the decoder
 
 def square_distances(a: jax.Array, b: jax.Array) -> jax.Array:
     """a [N, 3], b [M, 3] -> [N, M]. From differences: the expansion |a|^2 - 2 a b + |b|^2 would lose small distances."""
-    return sum(jnp.square(a[:, None, axis] - b[None, :, axis]) for axis in range(3))
+    x, y, z = (jnp.square(a[:, None, axis] - b[None, :, axis]) for axis in range(3))
+    return x + y + z
 
 
 def sample_farthest(points: jax.Array, num_chosen: int) -> jax.Array:
@@ -141,7 +142,9 @@ class PointDecoder(LocalDecoder):
         return points, weights @ cond['features']
 
     @nn.nowrap
-    def bind(self, variables: dict, cond: dict, latent: None = None, dtype: Any = jnp.float32) -> BoundLocalDecoder:
+    def bind_shape(
+        self, variables: dict, cond: dict, latent: None = None, dtype: Any = jnp.float32
+    ) -> BoundLocalDecoder:
         """As of `LocalDecoder`; the points of the cloud keep their precision."""
-        bound = super().bind(variables, cond, latent, dtype)
+        bound = super().bind_shape(variables, cond, latent, dtype)
         return bound.replace(cond={**bound.cond, 'points': cond['points']})

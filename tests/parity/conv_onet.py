@@ -89,7 +89,9 @@ def decoder(data: dict, dtype, out: str) -> Deviations:
         jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
     )(net.variables['params'], points, cond)
     by_map = [(jnp.moveaxis(by_cond[name], -1, 1), data[f'{out}/grad_in/c/{name}']) for name in cond]
-    bound = module.bind({'params': net.variables['params']}, {name: x[0] for name, x in cond.items()}, dtype=dtype)
+    bound = module.bind_shape(
+        {'params': net.variables['params']}, {name: x[0] for name, x in cond.items()}, dtype=dtype
+    )
     return {
         'logits': compare((logits, data[f'{out}/logits']), (bound(points[0]), data[f'{out}/logits'][0])),
         'loss': compare((value, data[f'{out}/loss'])),

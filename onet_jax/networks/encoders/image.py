@@ -3,6 +3,8 @@
 B batch, H and W pixels, C condition. Images are RGB in [0, 1], channels last.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -65,7 +67,7 @@ class ResNetTrunk(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, axis_name: str | None) -> jax.Array:
         """x [B, H, W, 3], normalised -> float32 [B, 512], or [B, 2048] with bottlenecks."""
-        mode = {'train': train, 'axis_name': axis_name}
+        mode: dict[str, Any] = {'train': train, 'axis_name': axis_name}
         stages, bottleneck = STAGES[self.depth]
         net = Conv(64, 7, stride=2, padding=3, use_bias=False, kernel_init=he_normal, name='conv1')(x)
         net = nn.relu(BatchNorm(name='bn1')(net, **mode))

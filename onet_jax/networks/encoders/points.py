@@ -22,7 +22,7 @@ class Pointnet(nn.Module):
     @nn.compact
     def __call__(self, points: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
         """points [B, P, 3] in object coordinates -> cond [B, C]. No layer depends on the mode."""
-        features = (cast(Linear(2 * self.hidden_size, name='fc_pos')(points), self.dtype),)
+        features: tuple[jax.Array, ...] = (cast(Linear(2 * self.hidden_size, name='fc_pos')(points), self.dtype),)
         for i in range(5 if self.residual else 4):
             if self.residual:
                 net = ResnetBlock(self.hidden_size, name=f'block_{i}')(*features)
