@@ -6,7 +6,7 @@ The layout 'shapes' is that of `records.py`. Another kind of data is one more cl
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,13 +28,13 @@ class Shapes(NamedTuple):
     """A dataset of shapes."""
 
     data_dir: Path
-    index: records.Index
+    index: records.Index  # type: ignore[assignment]  # hides the method `index` of tuples
 
     def names(self, split: str) -> tuple[tuple[str, str], ...]:
         """(category, name) of each example of a split. Raises InputError for an unknown or an empty one."""
         return records.split_shapes(self.data_dir, self.index, split)
 
-    def feed(self, data: ConfigDict, **options) -> records.Feed:
+    def feed(self, data: ConfigDict, **options: Any) -> records.Feed:
         """The training feed of the group `data` of a config; options and errors as of `feeds.open_feed`."""
         return open_feed(data.feed, self.data_dir, fields.find_need(data), **options)
 
@@ -85,7 +85,9 @@ class Shapes(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _transform(data: FrozenConfigDict, inputs: tuple[str, ...], targets: tuple[str, ...], key: jax.Array, raw: dict):
+def _transform(
+    data: FrozenConfigDict, inputs: tuple[str, ...], targets: tuple[str, ...], key: jax.Array, raw: dict
+) -> dict:
     # A function of the module, so that the validations of a run share one compilation.
     return fields.make_evaluation_transform(data, inputs, targets)(key, raw)
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from onet_jax.data.records import Feed, Need
 from onet_jax.data.resident import DoesNotFitError, resident_feed
@@ -11,7 +12,7 @@ from onet_jax.parallel import any_process, tell
 FEEDS = {'tfds': tfds_feed, 'resident': resident_feed}
 
 
-def open_feed(name: str, data_dir: str | Path, need: Need, **options) -> Feed:
+def open_feed(name: str, data_dir: str | Path, need: Need, **options: Any) -> Feed:
     """The feed of the train split that `config.data.feed` = name asks for.
 
     A split too large for the resident feed is streamed instead, with a message, where TensorFlow is installed; else
@@ -19,12 +20,14 @@ def open_feed(name: str, data_dir: str | Path, need: Need, **options) -> Feed:
     for one process, all processes stream it. Every process has to call this. options: `batch_size`, `seed`, `rows` and
     `bad_examples`, as of both feeds.
     """
-    feed, too_large = None, None
+    feed: Feed | None = None
+    too_large: DoesNotFitError | None = None
     try:
         feed = FEEDS[name](data_dir, need, **options)
     except DoesNotFitError as error:
         too_large = error
-    if not any_process(too_large is not None):
+    elsewhere = any_process(too_large is not None)
+    if feed is not None and not elsewhere:
         return feed
     too_large = too_large or DoesNotFitError(f'{data_dir}: the split does not fit into the memory of another process')
     if any(importlib.util.find_spec(package) is None for package in ('tensorflow', 'tensorflow_datasets')):

@@ -264,7 +264,7 @@ def make_evaluation_transform(
 
 def _transform(data: ConfigDict, inputs: Sequence[str], targets: Sequence[str], training: bool) -> Callable:
     def draw(names, key, row):
-        drawn = {}
+        drawn: dict[str, jax.Array] = {}
         for i, name in enumerate(names):
             field = FIELDS[name]
             function = field.draw if training or field.draw_all is None else field.draw_all
@@ -319,24 +319,27 @@ def read_inputs(data: ConfigDict, source: Source, seed: int) -> tuple[dict, Fram
 
     Raises OSError or InputError, naming the file, where it cannot be read.
     """
-    read = [FIELDS[name].read(source, data, seed) for name in _readable(data)]
+    read = [read_field(source, data, seed) for _, read_field in _readable(data)]
     return {name: array for arrays, _ in read for name, array in arrays.items()}, read[0][1]
 
 
 def find_sources(data: ConfigDict, path: str | Path) -> list[Source]:
     """The files in `path` from which the inputs of a network can be read. Raises FileNotFoundError where there is none."""
-    return FIELDS[_readable(data)[0]].find(path)
+    find, _ = _readable(data)[0]
+    return find(path)
 
 
-def _readable(data: ConfigDict) -> tuple[str, ...]:
+def _readable(data: ConfigDict) -> list[tuple[Callable, Callable]]:
+    """`find` and `read` of each input field."""
     names, _ = find_fields(data)
-    if any(FIELDS[name].read is None for name in names):
+    functions = [(field.find, field.read) for field in map(FIELDS.__getitem__, names) if field.find and field.read]
+    if len(functions) < len(names):
         known = sorted(name for name, field in FIELDS.items() if field.read)
         raise InputError(
             f'config.data.inputs: expected a model with inputs of {known}, which files can be read as, found {names}; a model '
             'without input is sampled by `onet sample`'
         )
-    return names
+    return functions
 
 
 def check_inputs(config: ConfigDict, reads: str) -> None:
@@ -370,6 +373,5 @@ def sees_views(data: ConfigDict) -> bool:
 
 def show(inputs: dict[str, np.ndarray]) -> np.ndarray | None:
     """The inputs of one shape for display: points [N, 3] or pixels [H, W, 3] uint8; None where none can be displayed."""
-    return next(
-        (FIELDS[name].show(array) for name, array in inputs.items() if name in FIELDS and FIELDS[name].show), None
-    )
+    shown = (look(array) for name, array in inputs.items() if name in FIELDS and (look := FIELDS[name].show))
+    return next(shown, None)

@@ -22,7 +22,7 @@ from collections import namedtuple
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -68,13 +68,21 @@ COLUMNS = {
 }
 COUNTED = {'point': 'points', 'sample': 'surface', 'view': 'image'}  # columns of length T, N and V
 
-# One shape: category, name and its columns in object coordinates, None for those that it lacks. In the frame of its own file,
-# rotated to y up, a point is at loc + scale * point. A column of images is a tuple of V files.
-Shape = namedtuple(
-    'Shape',
+_Columns: Any
+_Columns = namedtuple(  # type: ignore[misc, no-redef]  # its fields are those of the schema
+    '_Columns',
     ('category', 'name', *COLUMNS),
     defaults=(np.float64(0), np.zeros(32, np.uint8), *(None for column in COLUMNS.values() if not column.required)),
 )
+
+
+class Shape(_Columns):
+    """One shape: category, name and its columns in object coordinates, None for those that it lacks.
+
+    In the frame of its own file, rotated to y up, a point is at loc + scale * point. A column of images is a tuple of V files.
+    """
+
+    __slots__ = ()
 
 
 class Index(NamedTuple):
@@ -130,7 +138,7 @@ def present(shape: Shape) -> tuple[str, ...]:
 
 def write_shape(path: str | Path, shape: Shape) -> None:
     """Write a shape as an uncompressed `.npz`, atomically. Category and name are those of the path (see `shape_path`)."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name in present(shape):
         column, value = COLUMNS[name], getattr(shape, name)
         if column.is_picture:
@@ -162,7 +170,7 @@ def _parse_shape(path: Path, index: Index | None) -> Shape:
     expected = [name for name, column in COLUMNS.items() if column.required or name in members]
     if index is not None:
         expected = index.columns
-    stored = {name: _parse_column(path, name, members) for name in expected}
+    stored: dict[str, Any] = {name: _parse_column(path, name, members) for name in expected}
     counts = {'shape': 1} | {per: len(stored[name]) for per, name in COUNTED.items() if name in stored}
     if index is not None:
         counts = index.counts
@@ -179,7 +187,7 @@ def _parse_shape(path: Path, index: Index | None) -> Shape:
     return Shape(path.parent.name, path.stem, **stored)
 
 
-def _parse_column(path: Path, name: str, members: dict[str, bytes]):
+def _parse_column(path: Path, name: str, members: dict[str, bytes]) -> np.ndarray | tuple[bytes, ...]:
     """A column as stored: bools as packed bits, images as a tuple of files."""
     column = COLUMNS[name]
     flat = column.dtype is bool or column.is_picture

@@ -1,7 +1,7 @@
 """Validation of a dataset: every shape is read, and its columns are checked for consistency. Imports no JAX."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -100,7 +100,7 @@ def check_shape(category: str, name: str, *, data_dir: Path, index: records.Inde
     return {'inside': float(shape.occ.mean()), 'ambiguous': shape.ambiguous}
 
 
-def _check_ranges(shape: Shape):
+def _check_ranges(shape: Shape) -> Iterator[str]:
     if shape.scale <= 0:
         yield f'scale: expected a positive number, found {shape.scale}'
     if not 0 <= shape.ambiguous <= 1:
@@ -118,7 +118,7 @@ def _check_ranges(shape: Shape):
         yield f'normals: expected unit vectors, found lengths from {lengths.min():.3f} to {lengths.max():.3f}'
 
 
-def _check_neighbours(shape: Shape, samples: KDTree):
+def _check_neighbours(shape: Shape, samples: KDTree) -> Iterator[str]:
     picked = _subsample(shape.points)
     apart, other = _make_tree(shape.points).query(shape.points[picked], k=[2])
     free = _is_free(shape.points[picked], apart[:, 0], samples)
@@ -130,7 +130,7 @@ def _check_neighbours(shape: Shape, samples: KDTree):
         )
 
 
-def _check_sides(shape: Shape, samples: KDTree):
+def _check_sides(shape: Shape, samples: KDTree) -> Iterator[str]:
     distance, _ = samples.query(shape.points, distance_upper_bound=NEAR)
     near = np.flatnonzero(np.isfinite(distance))
     near = near[_subsample(near)]
@@ -147,7 +147,7 @@ def _check_sides(shape: Shape, samples: KDTree):
         )
 
 
-def _check_voxels(shape: Shape, samples: KDTree):
+def _check_voxels(shape: Shape, samples: KDTree) -> Iterator[str]:
     points = shape.points[_subsample(shape.points)].astype(np.float64)
     index = np.floor((points + 0.5) * len(shape.voxels)).astype(int)
     centre = (index + 0.5) / len(shape.voxels) - 0.5
@@ -181,18 +181,19 @@ def _is_free(points: np.ndarray, radius: np.ndarray, samples: KDTree) -> np.ndar
     return distance > needed
 
 
-def _check_views(shape: Shape):
+def _check_views(shape: Shape) -> Iterator[str]:
     samples = shape.surface[:: max(1, len(shape.surface) // 2000)]
     for i in range(len(shape.image or ())):
         try:
-            pixels, alpha, depth = (
+            pixels = records.decode_picture('image', shape.image[i])
+            alpha, depth = (
                 records.decode_picture(name, files[i]) if (files := getattr(shape, name)) else None
-                for name in ('image', 'alpha', 'depth')
+                for name in ('alpha', 'depth')
             )
         except InputError as error:
             yield f'view {i}: {error}'
             continue
-        drawn = (pixels < WHITE).any(axis=2)
+        drawn = np.any(pixels < WHITE, axis=2)
         if drawn.all() or not drawn.any():
             yield f'view {i}: expected an object on white, found {drawn.mean():.0%} of the pixels drawn'
             continue
@@ -211,7 +212,9 @@ def _check_views(shape: Shape):
             yield from _check_depth(i, shape, drawn, depth, depth[y, x] / records.DEPTH_STEPS, distance[within])
 
 
-def _check_depth(i: int, shape: Shape, drawn: np.ndarray, depth: np.ndarray, told: np.ndarray, distance: np.ndarray):
+def _check_depth(
+    i: int, shape: Shape, drawn: np.ndarray, depth: np.ndarray, told: np.ndarray, distance: np.ndarray
+) -> Iterator[str]:
     """told, distance: the depth map at the pixels of surface samples, 0 for background; and the depth of the samples."""
     if ((depth > 0) != drawn).any():
         yield f'view {i}: expected depth where there is an object, found {(depth > 0).sum()} pixels of {drawn.sum()}'

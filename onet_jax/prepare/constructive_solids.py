@@ -6,14 +6,16 @@ cube. Round primitives are tessellated to a chord error below CHORD, with polygo
 JAX.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import trimesh
 from manifold3d import CrossSection, Manifold, OpType
+from numpy.typing import ArrayLike
 from scipy.spatial import ConvexHull
+from trimesh.visual import ColorVisuals
 
 CHORD = 4e-4  # of shapes about as large as 1
 # sRGB in full light; they can be told apart by the colour-blind (Okabe and Ito, 2008), without black.
@@ -35,19 +37,32 @@ def polygon_radius(radius: float, num_segments: int) -> float:
     return radius * np.sqrt(angle / np.sin(angle))
 
 
+class Primitive(Protocol):
+    """What solids are made of."""
+
+    def contains(self, p: np.ndarray, /) -> np.ndarray:
+        """points [T, 3] -> [T] bool."""
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The lowest and the highest corner [3] of a box around it."""
+
+    def manifold(self) -> Manifold:
+        """Its surface: round parts become polygons."""
+
+
 class Box(NamedTuple):
     """Axis-aligned, from its centre and its edges."""
 
     centre: tuple[float, float, float]
     size: tuple[float, float, float]
 
-    def contains(self, p):
-        return (np.abs(p - self.centre) <= np.divide(self.size, 2)).all(axis=1)
+    def contains(self, p: np.ndarray) -> np.ndarray:
+        return np.all(np.abs(p - self.centre) <= np.divide(self.size, 2), axis=1)
 
-    def bounds(self):
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         return np.subtract(self.centre, np.divide(self.size, 2)), np.add(self.centre, np.divide(self.size, 2))
 
-    def manifold(self):
+    def manifold(self) -> Manifold:
         return Manifold.cube(self.size, True).translate(self.centre)
 
 
@@ -56,14 +71,14 @@ class Hull(NamedTuple):
 
     points: tuple[tuple[float, float, float], ...]
 
-    def contains(self, p):
+    def contains(self, p: np.ndarray) -> np.ndarray:
         planes = ConvexHull(self.points).equations
         return (p @ planes[:, :3].T + planes[:, 3] <= 1e-12).all(axis=1)
 
-    def bounds(self):
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         return np.min(self.points, axis=0), np.max(self.points, axis=0)
 
-    def manifold(self):
+    def manifold(self) -> Manifold:
         return Manifold.hull_points(np.asarray(self.points))
 
 
@@ -75,7 +90,7 @@ class Frustum(NamedTuple):
     radius_a: float
     radius_b: float
 
-    def contains(self, p):
+    def contains(self, p: np.ndarray) -> np.ndarray:
         axis = np.subtract(self.b, self.a)
         length = np.linalg.norm(axis)
         offset = p - self.a
@@ -84,7 +99,7 @@ class Frustum(NamedTuple):
         radius = self.radius_a + (self.radius_b - self.radius_a) * along / length
         return (along >= 0) & (along <= length) & (across <= radius)
 
-    def bounds(self):
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         axis = np.subtract(self.b, self.a)
         reach = np.sqrt(np.maximum(1 - np.square(axis / np.linalg.norm(axis)), 0))
         ends = [
@@ -92,7 +107,7 @@ class Frustum(NamedTuple):
         ]
         return np.min(ends, axis=0), np.max(ends, axis=0)
 
-    def manifold(self):
+    def manifold(self) -> Manifold:
         axis = np.subtract(self.b, self.a)
         n = count_segments(max(self.radius_a, self.radius_b))
         radii = [polygon_radius(r, n) for r in (self.radius_a, self.radius_b)]
@@ -103,13 +118,13 @@ class Ellipsoid(NamedTuple):
     centre: tuple[float, float, float]
     radii: tuple[float, float, float]
 
-    def contains(self, p):
+    def contains(self, p: np.ndarray) -> np.ndarray:
         return np.square((p - self.centre) / self.radii).sum(axis=1) <= 1
 
-    def bounds(self):
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         return np.subtract(self.centre, self.radii), np.add(self.centre, self.radii)
 
-    def manifold(self):
+    def manifold(self) -> Manifold:
         sphere = Manifold.sphere(1.0, max(24, count_segments(max(self.radii))))
         return sphere.scale(np.multiply(self.radii, (4 / 3 * np.pi / sphere.volume()) ** (1 / 3))).translate(
             self.centre
@@ -124,19 +139,19 @@ class Torus(NamedTuple):
     radius: float
     tube: float
 
-    def contains(self, p):
+    def contains(self, p: np.ndarray) -> np.ndarray:
         axis = np.divide(self.axis, np.linalg.norm(self.axis))
         offset = p - self.centre
         along = offset @ axis
         across = np.linalg.norm(offset - along[:, None] * axis, axis=1)
         return np.square(across - self.radius) + np.square(along) <= self.tube**2
 
-    def bounds(self):
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         axis = np.divide(self.axis, np.linalg.norm(self.axis))
         reach = self.radius * np.sqrt(np.maximum(1 - axis**2, 0)) + self.tube
         return self.centre - reach, self.centre + reach
 
-    def manifold(self):
+    def manifold(self) -> Manifold:
         n = count_segments(self.tube)
         circle = CrossSection.circle(polygon_radius(self.tube, n), n).translate((self.radius, 0))
         return _place(circle.revolve(count_segments(self.radius + self.tube)), self.axis, self.centre)
@@ -152,30 +167,27 @@ class Revolution(NamedTuple):
     centre: tuple[float, float, float]
     profile: tuple[tuple[float, float, float], ...]
 
-    def contains(self, p):
+    def contains(self, p: np.ndarray) -> np.ndarray:
         heights, inner, outer = np.transpose(self.profile)
         offset = p - self.centre
         up, across = offset[:, 1], np.hypot(offset[:, 0], offset[:, 2])
         between = (across >= np.interp(up, heights, inner)) & (across <= np.interp(up, heights, outer))
         return between & (up >= heights[0]) & (up <= heights[-1])
 
-    def bounds(self):
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         heights, _, outer = np.transpose(self.profile)
         reach = outer.max()
         return np.add(self.centre, (-reach, heights[0], -reach)), np.add(self.centre, (reach, heights[-1], reach))
 
-    def manifold(self):
+    def manifold(self) -> Manifold:
         heights, inner, outer = np.transpose(self.profile)
         n = count_segments(outer.max())
-        inner, outer = polygon_radius(inner, n), polygon_radius(outer, n)
+        inner, outer = polygon_radius(1.0, n) * inner, polygon_radius(1.0, n) * outer
         outline = [*zip(outer, heights, strict=True), *zip(inner[::-1], heights[::-1], strict=True)]
         return _place(CrossSection([outline]).revolve(n), (0, 1, 0), self.centre)
 
 
-Primitive = Box | Hull | Frustum | Ellipsoid | Torus | Revolution
-
-
-def _place(manifold: Manifold, axis, origin) -> Manifold:
+def _place(manifold: Manifold, axis: ArrayLike, origin: ArrayLike) -> Manifold:
     """Turn a body around z to lie around `axis`, and move it to `origin`."""
     z = np.divide(axis, np.linalg.norm(axis))
     x = np.cross((0.0, 1.0, 0.0) if abs(z[1]) < 0.9 else (1.0, 0.0, 0.0), z)
@@ -200,7 +212,7 @@ class ConstructiveSolid:
     a mug can be told from its outside.
     """
 
-    def __init__(self, parts: Sequence[Primitive], cuts: Sequence[Primitive], colours: Sequence[Colour]):
+    def __init__(self, parts: Sequence[Primitive], cuts: Sequence[Primitive], colours: Iterable[Colour]):
         self.parts, self.cuts, self.colours = tuple(parts), tuple(cuts), tuple(colours)
 
     def contains(self, points: np.ndarray) -> np.ndarray:
@@ -221,7 +233,7 @@ class ConstructiveSolid:
         for owner, colour in enumerate(self.colours):
             rows = owners == owner
             colours[rows] = colour(places[rows], result.face_normals[rows]) if callable(colour) else colour
-        result.visual.face_colors = colours
+        result.visual = ColorVisuals(result, face_colors=colours)
         return result
 
     @cached_property

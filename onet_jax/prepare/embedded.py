@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -114,7 +115,7 @@ def prepare_shape(
     family: str, name: str, sampling: str, *, data_dir: Path, seed: int, num_points: int, num_views: int, depth: bool
 ) -> dict:
     """Make and store one solid, unless it is stored already; returns as `store`. A function of the arguments alone."""
-    sizes = {'num_points': num_points, 'num_views': num_views, 'depth': depth, 'sampling': sampling}
+    sizes: dict[str, Any] = {'num_points': num_points, 'num_views': num_views, 'depth': depth, 'sampling': sampling}
 
     def make() -> Shape:
         made = embedded_solid(seed, family, int(name))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -93,7 +94,13 @@ def prepare_meshes(
             shown = ', '.join(unlisted[:10]) + (', ...' if len(unlisted) > 10 else '')
             tqdm.write(f'{lists}: expected every mesh in a list, found {len(unlisted)} in none: {shown}')
     training = set(splits['train'])
-    settings = {'seed': seed, 'num_points': num_points, 'num_views': num_views, 'depth': depth, 'up': up}
+    settings: dict[str, Any] = {
+        'seed': seed,
+        'num_points': num_points,
+        'num_views': num_views,
+        'depth': depth,
+        'up': up,
+    }
     work = partial(prepare_mesh, data_dir=data_dir, **settings)
     wanted = dict.fromkeys(key for split in SPLITS for key in splits[split])
     tasks = [(*key, str(files[key]), sampling if key in training else 'uniform') for key in wanted]
@@ -142,7 +149,7 @@ def describe_mesh(category: str, name: str, path: str, *, data_dir: Path) -> lis
             f'{path}: expected a name of at most {MAX_NAME} bytes below its category, found {name!r}; shorten it'
         )
     note, made_from = data_dir / 'notes' / 'surfaces' / category / f'{name}.json', _recipe(path)
-    found = read_note(note, made_from)
+    found: dict | None = read_note(note, made_from)
     if found is None:
         try:
             with _rejecting(path):
@@ -168,7 +175,7 @@ def _rejecting(path: str) -> Iterator[None]:
         raise InputError(f'{path}: {type(error).__name__}: {error}') from error
 
 
-def _recipe(path: str, **settings) -> bytes:
+def _recipe(path: str, **settings: object) -> bytes:
     """The recipe (`store.recipe`) of a mesh file and of the .mtl and .bin files beside it, of the same name."""
     beside = (Path(path).with_suffix(suffix) for suffix in ('.mtl', '.bin'))
     try:
@@ -212,7 +219,7 @@ def prepare_mesh(
     Raises InputError, with the reason, for whatever is wrong with the mesh.
     """
     settings = {'category': category, 'name': name, 'seed': seed, 'up': up}
-    sizes = {'num_points': num_points, 'num_views': num_views, 'depth': depth, 'sampling': sampling}
+    sizes: dict[str, Any] = {'num_points': num_points, 'num_views': num_views, 'depth': depth, 'sampling': sampling}
 
     def make() -> Shape:
         with _rejecting(path):

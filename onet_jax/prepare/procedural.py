@@ -6,7 +6,7 @@ same colours. Imports no JAX.
 """
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
@@ -15,7 +15,7 @@ from onet_jax.errors import InputError
 from onet_jax.prepare import constructive_solids as csg
 from onet_jax.prepare.constructive_solids import Box, Ellipsoid, Frustum, Hull, Primitive, Revolution, Torus
 
-Parts = tuple[list[Primitive], list[Primitive]]
+Parts = tuple[Sequence[Primitive], Sequence[Primitive]]
 SIGNS = tuple(product((-1, 1), (-1, 1)))  # the four corners of a rectangle
 
 
@@ -28,7 +28,9 @@ def make_shape(seed: int, family: str, index: int) -> csg.ConstructiveSolid:
     return csg.ConstructiveSolid(parts, cuts, csg.draw_colours(entropy, len(parts) + len(cuts)))
 
 
-def taper(bottom, top, bottom_size, top_size) -> Hull:
+def taper(
+    bottom: Sequence[float], top: Sequence[float], bottom_size: Sequence[float], top_size: Sequence[float]
+) -> Hull:
     """A tapered block between two horizontal rectangles, given by centres [3] and sizes (x, z)."""
     return Hull(
         tuple(
@@ -39,12 +41,12 @@ def taper(bottom, top, bottom_size, top_size) -> Hull:
     )
 
 
-def legs(rng, width, depth, height, thickness) -> list[Primitive]:
+def legs(rng: np.random.Generator, width: float, depth: float, height: float, thickness: float) -> list[Primitive]:
     """Four legs from the floor to `height` at the corners of a rectangle: square, round or tapered, perhaps splayed."""
     style = rng.integers(3)
     splay = rng.uniform(0.0, 0.06) if style else 0.0
     inset = thickness / 2 + splay
-    result = []
+    result: list[Primitive] = []
     for sx, sz in SIGNS:
         x, z = sx * (width / 2 - inset), sz * (depth / 2 - inset)
         foot, top = (x + sx * splay, 0.0, z + sz * splay), (x, height, z)
@@ -57,7 +59,7 @@ def legs(rng, width, depth, height, thickness) -> list[Primitive]:
     return result
 
 
-def pedestal(rng, height, radius) -> list[Primitive]:
+def pedestal(rng: np.random.Generator, height: float, radius: float) -> list[Primitive]:
     """A column on a disc or on a cross of feet."""
     column = Frustum((0, 0.02, 0), (0, height, 0), rng.uniform(0.03, 0.05), rng.uniform(0.025, 0.045))
     if rng.random() < 0.5:
@@ -65,12 +67,13 @@ def pedestal(rng, height, radius) -> list[Primitive]:
     turn = rng.uniform(0, np.pi / 2)
     count = rng.integers(4, 6)
     feet = [turn + 2 * np.pi * i / count for i in range(count)]
-    return [column] + [
-        Frustum((0, 0.06, 0), (radius * np.cos(a), 0.025, radius * np.sin(a)), 0.03, 0.022) for a in feet
+    return [
+        column,
+        *(Frustum((0, 0.06, 0), (radius * np.cos(a), 0.025, radius * np.sin(a)), 0.03, 0.022) for a in feet),
     ]
 
 
-def chair(rng) -> Parts:
+def chair(rng: np.random.Generator) -> Parts:
     width, depth = rng.uniform(0.42, 0.6), rng.uniform(0.42, 0.58)
     height, thickness = rng.uniform(0.36, 0.5), rng.uniform(0.03, 0.08)
     leg, back = rng.uniform(0.035, 0.06), rng.uniform(0.38, 0.58)
@@ -115,12 +118,12 @@ def chair(rng) -> Parts:
     return parts, []
 
 
-def arms(rng, width, depth, bottom, leg) -> list[Primitive]:
+def arms(rng: np.random.Generator, width: float, depth: float, bottom: float, leg: float) -> list[Primitive]:
     """A pair of armrests on posts, or none."""
     if rng.random() < 0.6:
         return []
     rise, reach = rng.uniform(0.16, 0.26), rng.uniform(0.6, 0.95) * depth
-    result = []
+    result: list[Primitive] = []
     for sx in (-1, 1):
         x, front = sx * (width - leg) / 2, -depth / 2 + reach
         result.append(Box((x, bottom + rise, -depth / 2 + reach / 2), (leg * 1.2, leg, reach)))
@@ -128,7 +131,7 @@ def arms(rng, width, depth, bottom, leg) -> list[Primitive]:
     return result
 
 
-def table(rng) -> Parts:
+def table(rng: np.random.Generator) -> Parts:
     width, depth = rng.uniform(0.6, 1.0), rng.uniform(0.4, 0.7)
     height, top = rng.uniform(0.3, 0.7), rng.uniform(0.03, 0.07)
     leg = rng.uniform(0.035, 0.07)
@@ -153,7 +156,7 @@ def table(rng) -> Parts:
     return parts, []
 
 
-def lamp(rng) -> Parts:
+def lamp(rng: np.random.Generator) -> Parts:
     height, shade = rng.uniform(0.6, 1.0), rng.uniform(0.2, 0.34)
     pole, low, high = rng.uniform(0.016, 0.03), rng.uniform(0.16, 0.28), rng.uniform(0.07, 0.16)
     foot, wall = rng.uniform(0.12, 0.22), 0.03
@@ -177,7 +180,7 @@ def lamp(rng) -> Parts:
     return [*parts, Revolution((0, 0, 0), profile), bulb], []
 
 
-def sofa(rng) -> Parts:
+def sofa(rng: np.random.Generator) -> Parts:
     width, depth = rng.uniform(0.8, 1.0), rng.uniform(0.35, 0.48)
     seat, back = rng.uniform(0.16, 0.24), rng.uniform(0.34, 0.46)
     arm, rise = rng.uniform(0.07, 0.13), rng.uniform(0.24, 0.36)
@@ -212,7 +215,7 @@ def sofa(rng) -> Parts:
     return parts, []
 
 
-def shelf(rng) -> Parts:
+def shelf(rng: np.random.Generator) -> Parts:
     width, height, depth = rng.uniform(0.4, 0.8), rng.uniform(0.7, 1.0), rng.uniform(0.2, 0.34)
     board, boards = rng.uniform(0.025, 0.045), rng.integers(2, 6)
     sides = [Box((sx * (width - board) / 2, height / 2, 0), (board, height, depth)) for sx in (-1, 1)]
@@ -228,7 +231,7 @@ def shelf(rng) -> Parts:
     return parts, []
 
 
-def bench(rng) -> Parts:
+def bench(rng: np.random.Generator) -> Parts:
     width, depth = rng.uniform(0.8, 1.0), rng.uniform(0.24, 0.36)
     height, board = rng.uniform(0.26, 0.38), rng.uniform(0.03, 0.05)
     leg = rng.uniform(0.035, 0.06)
@@ -259,7 +262,7 @@ def bench(rng) -> Parts:
     return parts, []
 
 
-def airplane(rng) -> Parts:
+def airplane(rng: np.random.Generator) -> Parts:
     length, radius = rng.uniform(0.8, 1.0), rng.uniform(0.05, 0.075)
     span, chord, sweep = rng.uniform(0.34, 0.52), rng.uniform(0.14, 0.24), rng.uniform(0.0, 0.24)
     tip, thick, rise = rng.uniform(0.3, 0.7), rng.uniform(0.02, 0.032), rng.uniform(-0.02, 0.06)
@@ -314,7 +317,7 @@ def airplane(rng) -> Parts:
     return parts, []
 
 
-def mug(rng) -> Parts:
+def mug(rng: np.random.Generator) -> Parts:
     height, radius = rng.uniform(0.55, 0.9), rng.uniform(0.27, 0.38)
     flare, wall = rng.uniform(0.8, 1.1), rng.uniform(0.04, 0.06)
     ring, tube = height * rng.uniform(0.26, 0.34), rng.uniform(0.035, 0.055)
@@ -326,7 +329,7 @@ def mug(rng) -> Parts:
     return [cup, handle], [inside]
 
 
-def bottle(rng) -> Parts:
+def bottle(rng: np.random.Generator) -> Parts:
     radius, neck = rng.uniform(0.12, 0.24), rng.uniform(0.04, 0.07)
     body, shoulder, top = rng.uniform(0.4, 0.6), rng.uniform(0.06, 0.18), rng.uniform(0.14, 0.3)
     waist = rng.uniform(0.75, 1.0)
@@ -343,7 +346,7 @@ def bottle(rng) -> Parts:
     return parts, []
 
 
-def car(rng) -> Parts:
+def car(rng: np.random.Generator) -> Parts:
     length, width = rng.uniform(0.9, 1.0), rng.uniform(0.36, 0.46)
     wheel, floor = rng.uniform(0.085, 0.11), rng.uniform(0.06, 0.09)
     belt, roof = rng.uniform(0.2, 0.26), rng.uniform(0.32, 0.42)

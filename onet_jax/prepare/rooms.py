@@ -36,7 +36,8 @@ def make_room(seed: int, family: str, index: int) -> ConstructiveSolid:
     depth, thickness, wall = rng.uniform(*ASPECT), rng.uniform(*FLOOR), rng.uniform(*WALL)
     boxes = [Box((0, -thickness / 2, 0), (1, thickness, depth)), *_walls(rng, depth, wall)]
     count = int(family.removeprefix('rooms_'))
-    taken, placed = [], []
+    taken: list[np.ndarray] = []
+    placed = []
     for _ in range(count):
         solid = make_shape(int(rng.integers(2**31)), str(rng.choice(FURNITURE)), 0)
         placed.append(_place(rng, solid, rng.uniform(*SIZE) / np.sqrt(count), (1 - 2 * wall, depth - 2 * wall), taken))
@@ -77,7 +78,7 @@ class Placed(NamedTuple):
         """Colours [T, 3] uint8 of points of its surface with the normals there, both [T, 3]."""
         # The first face that a ray meets which enters the solid there.
         faces = RayMeshIntersector(self.mesh).intersects_first(points + RAY_START * normals, -normals)
-        return self.mesh.visual.face_colors[faces, :3]
+        return self.mesh.visual.face_colors[faces, :3]  # type: ignore[union-attr]  # as `ConstructiveSolid.mesh` makes it
 
 
 def _place(

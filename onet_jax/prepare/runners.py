@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_compl
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -36,7 +36,7 @@ GUARD = "prepare data under `if __name__ == '__main__':` only"
 class Outcome(NamedTuple):
     """The outcome of all tasks, by 'category/name'."""
 
-    results: dict[str, object]
+    results: dict[str, Any]
     rejected: dict[str, str]  # why
 
 
@@ -47,7 +47,7 @@ def in_this_process(work: Callable, tasks: Sequence[tuple], description: str) ->
     """Run one task after the other in this process: without start-up costs, and without protection from crashes."""
     outcome = Outcome({}, {})
     for task in tqdm(tasks, desc=description, unit='shape', mininterval=1):
-        _note(outcome, task, lambda task=task: work(*task))
+        _note(outcome, task, partial(work, *task))
     return outcome
 
 
@@ -94,8 +94,8 @@ def _do_apart(work: Callable, task: tuple) -> object:
 class Worker:
     """A process for tasks that may crash, hang or run out of memory; it is started on demand and ends with its owner."""
 
-    def __init__(self):
-        self._process = None
+    def __init__(self) -> None:
+        self._process: ProcessPoolExecutor | None = None
 
     def do(self, work: Callable, task: tuple) -> object:
         """work(*task). Raises what it raises, or InputError when the process dies twice or takes too long."""
@@ -141,8 +141,11 @@ def _end_with_parent() -> None:
     """End this process when its parent is killed. Ctrl-C is left to the parent, which lets running tasks finish."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # in a spawned process
+
     def watch():
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

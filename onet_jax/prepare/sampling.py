@@ -115,7 +115,8 @@ def draw_points(
         near = surface[rng.integers(len(surface), size=num_near)] + rng.normal(scale=NEAR_STD, size=(num_near, 3))
         near = near.clip(-grid.BOX / 2, grid.BOX / 2)
         return rng.permutation(np.concatenate([near, uniform(num_points - num_near)]))
-    halves, missing = {True: [], False: []}, {True: num_points // 2, False: num_points - num_points // 2}
+    halves: dict[bool, list[np.ndarray]] = {True: [], False: []}
+    missing = {True: num_points // 2, False: num_points - num_points // 2}
     for _ in range(MAX_ROUNDS):
         points = uniform(num_points)
         inside = solid.contains(points.astype(np.float16).astype(np.float64))

@@ -115,9 +115,10 @@ def to_shape(model: Model, category: str, name: str, sampling: str = 'uniform') 
     sampling: as of `import_shapenet`. Raises InputError for a model without surface samples or 32^3 voxels, not in object
     coordinates, or without the points that the sampling needs.
     """
-    for part, file in ((model.surface, 'pointcloud.npz'), (model.voxels, 'model.binvox')):
-        if part is None:
-            raise InputError(f'expected {file}, found no such file')
+    if model.surface is None or model.normals is None:
+        raise InputError('expected pointcloud.npz, found no such file')
+    if model.voxels is None:
+        raise InputError('expected model.binvox, found no such file')
     if model.voxels.values.shape != (NUM_VOXELS,) * 3:
         raise InputError(f'model.binvox: expected {NUM_VOXELS}^3 voxels, found {list(model.voxels.values.shape)}')
     for key in ('points', 'surface', 'normals'):
@@ -160,7 +161,7 @@ def _draw_points(rng: np.random.Generator, model: Model, sampling: str) -> tuple
             np.concatenate([rng.choice(np.flatnonzero(occ == side), n) for side, n in enumerate(counts)])
         )
     elif sampling == 'surface':
-        if model.near_points is None or len(model.near_points) < num_points:
+        if model.near_points is None or model.near_occ is None or len(model.near_points) < num_points:
             found = 'no such file' if model.near_points is None else str(len(model.near_points))
             raise InputError(f'points_surface.npz: expected at least {num_points} points, found {found}')
         points, occ = model.near_points, model.near_occ

@@ -22,9 +22,9 @@ import io
 import math
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -93,9 +93,10 @@ def find_models(root: str | Path) -> Collection:
         raise InputError(f'{root}: expected folders of categories with lists (train.lst ...), found none')
 
     names = _read_names(root / 'metadata.yaml')
-    splits, missing, notes, listed = {}, {}, [], {}
+    splits, missing, notes = {}, {}, []
+    listed: dict[tuple[str, str], str] = {}
     for split in SPLITS:
-        found = {}
+        found: dict[tuple[str, str], None] = {}
         for path in (root / category / f'{split}.lst' for category in categories):
             if not path.is_file():
                 notes.append(f'{path}: expected a list of models, found no such file')
@@ -177,13 +178,12 @@ def _read_room(folder: Path, seed: int) -> Model:
     if not paths:
         raise FileNotFoundError(f'{folder / "points_iou"}: expected points_iou_00.npz and so on, found none')
     number = zlib.crc32(f'{seed}/{folder.parent.name}/{folder.name}'.encode()) % len(paths)
-    points, occ, *frame = _read_points(paths[number], IN_OBJECT)
-    model = Model(points, occ, *frame)
+    model = Model(*_read_points(paths[number], IN_OBJECT))
     path = folder / 'pointcloud' / paths[number].name.replace('points_iou', 'pointcloud')
     surface, normals = _read_cloud(path, model, IN_OBJECT)
     # A room has no voxels: a centre gets the label of the nearest point, less than a voxel away.
-    _, nearest = KDTree(points).query(voxel_centres().reshape(-1, 3))
-    voxels = Voxels(occ[nearest].reshape((32,) * 3), model.loc, model.scale)
+    _, nearest = KDTree(model.points).query(voxel_centres().reshape(-1, 3))
+    voxels = Voxels(model.occ[nearest].reshape((32,) * 3), model.loc, model.scale)
     return model._replace(surface=surface, normals=normals, voxels=voxels)
 
 
@@ -262,10 +262,10 @@ def write_shapenet_model(folder: str | Path, model: Model) -> None:
     """Write the folder of one model so that the official code reads it; occupancies become packed bits."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    frame = {'loc': np.asarray(model.loc, np.float64), 'scale': np.float64(model.scale)}
-    labels = {'occupancies': np.packbits(model.occ), 'ambiguous': np.float64(model.ambiguous)}
+    frame: dict[str, Any] = {'loc': np.asarray(model.loc, np.float64), 'scale': np.float64(model.scale)}
+    labels: dict[str, Any] = {'occupancies': np.packbits(model.occ), 'ambiguous': np.float64(model.ambiguous)}
     np.savez(folder / 'points.npz', points=model.points, **labels, **frame)
-    if model.surface is not None:
+    if model.surface is not None and model.normals is not None:
         np.savez(folder / 'pointcloud.npz', points=model.surface, normals=model.normals, **frame)
     if model.voxels is not None:
         write_binvox(folder / 'model.binvox', model.voxels)
@@ -274,7 +274,7 @@ def write_shapenet_model(folder: str | Path, model: Model) -> None:
         images.mkdir(exist_ok=True)
         for i, content in enumerate(model.views.jpegs):
             (images / f'{i:03d}.jpg').write_bytes(content)
-        cameras = {f'world_mat_{i}': matrix for i, matrix in enumerate(model.views.stored_world_mat)}
+        cameras: dict[str, Any] = {f'world_mat_{i}': matrix for i, matrix in enumerate(model.views.stored_world_mat)}
         cameras |= {f'camera_mat_{i}': matrix for i, matrix in enumerate(model.views.camera_mat)}
         np.savez(images / 'cameras.npz', **cameras)
 
@@ -282,6 +282,9 @@ def write_shapenet_model(folder: str | Path, model: Model) -> None:
 def write_room(folder: str | Path, model: Model) -> None:
     """Write the folder of one room, with one sampling (`multi_files: 1` of the official code) and no semantics."""
     folder, half = Path(folder), np.float16
+    if model.surface is None or model.normals is None:
+        raise InputError(f'{folder}: expected a room with surface samples, found none')
+    arrays: dict[str, Any]
     for name, points, arrays in (
         ('points_iou', model.points, {'occupancies': np.packbits(model.occ), 'z_scale': np.float64(1)}),
         ('pointcloud', model.surface, {'normals': model.normals.astype(half)}),
@@ -292,7 +295,7 @@ def write_room(folder: str | Path, model: Model) -> None:
     np.savez(folder / 'item_dict.npz', multi_files=np.int64(1))
 
 
-def write_lists(root: str | Path, names: dict[str, str], splits: dict[str, Sequence[tuple[str, str]]]) -> None:
+def write_lists(root: str | Path, names: dict[str, str], splits: Mapping[str, Sequence[tuple[str, str]]]) -> None:
     """Write metadata.yaml and the lists of a root folder; arguments as in `Collection`. The lists end without a newline."""
     root = Path(root)
     for category in names:

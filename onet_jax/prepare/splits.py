@@ -105,7 +105,9 @@ def read_lists(
     A name is that of a mesh, or of the folder that holds its file. Raises FileNotFoundError for a missing list, InputError for
     a name that is listed twice.
     """
-    lists, splits, missing, seen = Path(lists), {split: [] for split in SPLITS}, {}, {}
+    lists, missing = Path(lists), {}
+    splits: dict[str, list[tuple[str, str]]] = {split: [] for split in SPLITS}
+    seen: dict[tuple[str, str], Path] = {}
     keys = {(category, sanitise(path.parent.name)): (category, name) for (category, name), path in files.items()}
     keys |= {key: key for key in files}
     for category in sorted({category for category, _ in files}):

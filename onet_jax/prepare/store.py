@@ -6,7 +6,7 @@ recipe of a shape is a hash of all that it is made from: a stored shape with the
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +99,7 @@ def write_note(path: Path, made_from: bytes, found: dict) -> None:
 def finish(
     data_dir: Path,
     categories: Sequence[str],
-    splits: dict[str, Sequence[tuple[str, str]]],
+    splits: Mapping[str, Sequence[tuple[str, str]]],
     outcome: Outcome,
     source: dict,
 ) -> Index:
@@ -116,11 +116,14 @@ def finish(
     kept = {split: tuple(shape for shape in shapes if '/'.join(shape) in made) for split, shapes in splits.items()}
     for split in (split for split, shapes in kept.items() if not shapes):
         tqdm.write(f'{data_dir}: no shape is in the split {split!r}')
+    num_points, num_samples, num_views = next(iter(made.values()))['counts']
     index = Index(
         tuple(categories),
         kept,
         tuple(name for name in COLUMNS if all(name in found['columns'] for found in made.values())),
-        *next(iter(made.values()))['counts'],
+        num_points,
+        num_samples,
+        num_views,
         dict(sorted(outcome.rejected.items())),
         source,
         hashlib.sha256(json.dumps([[name, made[name]['recipe']] for name in sorted(made)]).encode()).hexdigest(),
