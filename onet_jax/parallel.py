@@ -70,7 +70,7 @@ def start_processes(
         return
     if not known:
         return
-    if len(known) < len(given):
+    if coordinator_address is None or num_processes is None or process_id is None:
         missing = [name for name in given if name not in known]
         raise InputError(
             f'{", ".join(missing)}: expected together with {", ".join(known)}, found nothing; each process of a run is '

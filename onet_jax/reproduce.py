@@ -6,7 +6,7 @@ trained already is not trained again.
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -134,13 +134,13 @@ def _summarise(row: Row, seeds: Sequence[Trained]) -> list[str]:
     return [*cells, f'{seconds:.0f}', f'{mesh_seconds:.2f}', ', '.join(thresholds)]
 
 
-def _compare_order(rows: Sequence[Row], trained: dict[str, Sequence[Trained]]) -> str:
+def _compare_order(rows: Sequence[Row], trained: Mapping[str, Sequence[Trained]]) -> str:
     """The rows from the best IoU to the worst, here and in the paper; empty where fewer than two are published."""
     published = {row.label: row.published['iou'] for row in rows if row.published.get('iou', np.nan) > 0}
     ours = {label: np.mean([class_means(t.results)['mean']['iou'] for t in trained[label]]) for label in published}
     if len(published) < 2:
         return ''
-    here, there = (' > '.join(sorted(ious, key=ious.get, reverse=True)) for ious in (ours, published))
+    here, there = (' > '.join(sorted(ious, key=ious.__getitem__, reverse=True)) for ious in (ours, published))
     return f'By IoU, here: {here}. Published: {there}.'
 
 
@@ -241,12 +241,16 @@ def generation(page: Page, output: Path, runs: Path, data_dir: Path | None) -> P
     )
 
 
+def _describe_dataset(data_dir: Path) -> str:
+    return f'{data_dir.name}, {open_dataset(data_dir).index.source["kind"]}'
+
+
 def _write_page(page: Page, output: Path, run: Run, parts: Sequence[str]) -> Path:
     device, path = jax.devices()[0], output / f'{page.name}.md'
     facts = {
         'command': f'`{page.command}`',
         'steps': f'{run.config.train.num_steps:,} of batches of {run.config.train.batch_size}',
-        'dataset': f'{run.data_dir.name}, {open_dataset(run.data_dir).index.source["kind"]}',
+        'dataset': _describe_dataset(run.data_dir) if run.data_dir else 'unknown',
         'machine': f'{jax.device_count()} x {device.device_kind}, {os.cpu_count()} cores ({platform.machine()})',
         'versions': f'JAX {jax.__version__}, Python {platform.python_version()}',
         'date': datetime.now(UTC).date().isoformat(),

@@ -13,6 +13,7 @@ from onet_jax.data.datasets import open_dataset
 from onet_jax.errors import InputError
 from onet_jax.evaluation.calibrate import Calibration, calibrate
 from onet_jax.files import write_json
+from onet_jax.models.method import Model
 from onet_jax.training.checkpoints import best_step, read_checkpoints, read_config
 
 
@@ -27,7 +28,7 @@ class Run(NamedTuple):
     threshold_from: str = 'config'  # what set the threshold: 'config', 'calibration on val' or a flag
 
 
-def load(workdir: str | Path) -> tuple[NamedTuple, dict]:
+def load(workdir: str | Path) -> tuple[Model, dict]:
     """The trained network of a workdir: functions and weights are two values.
 
     Example: `model, params = onet_jax.load('runs/points')`. Raises FileNotFoundError and InputError as `load_run`.

@@ -7,7 +7,7 @@ weight can be missing, left over or of another shape. `params` are all variables
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -70,7 +70,9 @@ def to_state_dict(params: dict, config: ConfigDict, *, legacy: bool = False, num
     return {**state, **dict.fromkeys(counters, np.asarray(num_batches))}
 
 
-def from_adam(optimizer: object, state: Mapping[str, np.ndarray], opt_state, shapes: dict, config: ConfigDict):
+def from_adam(
+    optimizer: Any, state: Mapping[str, np.ndarray], opt_state: optax.OptState, shapes: dict, config: ConfigDict
+) -> optax.OptState:
     """`opt_state`, a fresh one of `optim.make_optimizer` for Adam, with the moments and the count of the official optimiser.
 
     optimizer: `state_dict()` of torch.optim.Adam, in which weights have numbers (or, from old versions of torch, any keys);
@@ -131,7 +133,7 @@ def variable_shapes(method: Method, config: ConfigDict) -> dict:
     return jax.eval_shape(method.init, jax.random.key(0), example_batch(config.data))
 
 
-def _entries(tree: dict, layouts: dict[str, Layout]) -> Iterator[tuple[Entry, object]]:
+def _entries(tree: dict, layouts: Mapping[str, Layout]) -> Iterator[tuple[Entry, Any]]:
     """Every leaf of a tree of variables, or of their shapes, with its entry."""
     for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
         path = tuple(key.key for key in keys)
@@ -163,7 +165,8 @@ def read_weights(state: Mapping[str, np.ndarray], like: dict, layouts: Mapping[s
 
     layouts: of each module. Raises InputError as `from_state_dict`.
     """
-    tree, problems, seen = {collection: {} for collection in like}, [], set()
+    tree: dict[str, Any] = {collection: {} for collection in like}
+    problems, seen = [], set()
     for entry, leaf in _entries(like, layouts):
         if entry.name not in state:
             problems.append(f'{entry.name}: missing, expected shape {list(entry.shape)}')

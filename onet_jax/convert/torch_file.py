@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -168,7 +168,8 @@ def _read_safetensors(content: bytes) -> dict[str, np.ndarray]:
     _expect(length <= limit, f'a header of at most {limit} bytes', length)
     header, data = json.loads(content[8 : 8 + length].decode()), content[8 + length :]
     header.pop('__metadata__', None)
-    tensors, end = dict.fromkeys(header), 0
+    tensors: dict[str, Any] = dict.fromkeys(header)
+    end = 0
     # The tensors follow one another: a hole or an overlap is a damaged header.
     for name, entry in sorted(header.items(), key=lambda item: item[1]['data_offsets']):
         (start, stop), shape = entry['data_offsets'], tuple(entry['shape'])
@@ -190,6 +191,10 @@ class _Unpickler(pickle._Unpickler):
     the stack when it hashes a deep tuple, and lets BUILD set attributes of whatever object or function it meets.
     """
 
+    # Of the class in Python, which its stub in mypy leaves out.
+    stack: list
+    pop_mark: Callable[[], list]
+
     def __init__(self, file: io.BytesIO, load_bytes: Callable[[str, int], bytes | memoryview] | None = None):
         """load_bytes: (key of a storage, number of bytes) -> bytes; without it the pickle may not name a storage."""
         super().__init__(file)
@@ -206,7 +211,8 @@ class _Unpickler(pickle._Unpickler):
         """('storage', dtype, key, device, number of elements[, None]) -> [n]."""
         kind, dtype, key, _, count, *view = pid
         right = kind == 'storage' and isinstance(dtype, np.dtype) and type(key) is str and view in ([], [None])
-        _expect(right and self._load_bytes is not None, 'a storage of tensors', f'a reference to {reprlib.repr(kind)}')
+        if not right or self._load_bytes is None:
+            raise _RefusedError('a storage of tensors', f'a reference to {reprlib.repr(kind)}', 'download it again')
         _check_naturals(count)
         if key not in self.storages:
             self.storages[key] = np.ndarray((count,), dtype, self._load_bytes(key, count * dtype.itemsize))
@@ -247,7 +253,7 @@ class _Unpickler(pickle._Unpickler):
     def _refuse(self) -> None:
         _expect(False, 'a pickle of torch.save', 'an instruction that torch.save does not write', 'refused')
 
-    dispatch = (
+    dispatch: ClassVar[dict[int, Any]] = (
         dict.fromkeys(range(256), _refuse)
         | {opcode[0]: pickle._Unpickler.dispatch[opcode[0]] for opcode in (getattr(pickle, n) for n in OPCODES.split())}
         | {pickle.REDUCE[0]: load_reduce, pickle.BUILD[0]: load_build}
@@ -281,18 +287,18 @@ def _tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, dtype:
     return np.ndarray(size, dtype, storage.view(np.uint8), offset * dtype.itemsize, steps)
 
 
-def _tensor_v2(storage, offset, size, stride, requires_grad, hooks, metadata=None) -> np.ndarray:
+def _tensor_v2(storage, offset, size, stride, requires_grad, hooks, metadata=None):
     _expect(not metadata, 'a plain tensor', 'a conjugated or negated view', 'save its clone()')
     return _tensor(storage, offset, size, stride)
 
 
-def _tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None) -> np.ndarray:
+def _tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None):
     """A tensor of a dtype that has no storage class: its storage is of bytes."""
     _expect(not metadata, 'a plain tensor', 'a conjugated or negated view', 'save its clone()')
     return _tensor(storage, offset, size, stride, dtype)
 
 
-def _parameter(tensor, requires_grad, hooks) -> np.ndarray:
+def _parameter(tensor, requires_grad, hooks):
     return tensor
 
 

@@ -3,6 +3,7 @@
 The IoU is that of the network at the labelled points, without meshes. T labelled points of a shape, K thresholds.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from onet_jax.data.datasets import Shapes
 from onet_jax.data.records import digest
 from onet_jax.errors import InputError
 from onet_jax.geometry.extract import threshold_to_logit
+from onet_jax.models.method import Model
 
 THRESHOLDS = np.arange(2, 99) / 100  # probabilities
 
@@ -30,7 +32,7 @@ class Calibration(NamedTuple):
     step: int  # of the checkpoint
 
 
-def calibrate(model: NamedTuple, params: dict, config: ConfigDict, dataset: Shapes, step: int) -> Calibration:
+def calibrate(model: Model, params: dict, config: ConfigDict, dataset: Shapes, step: int) -> Calibration:
     """The best of `THRESHOLDS` and the config's own on `config.eval.split`; of ties the nearest to the config's.
 
     Shapes without a labelled point inside are left out: their IoU is 0 or 0/0. Raises InputError for a model without
@@ -76,7 +78,9 @@ def iou_curve(logits: np.ndarray, occ: np.ndarray, thresholds: np.ndarray) -> np
     return found / (inside.sum() + wrong)
 
 
-def _labelled_logits(model: NamedTuple, params: dict, config: ConfigDict, dataset: Shapes):
+def _labelled_logits(
+    model: Model, params: dict, config: ConfigDict, dataset: Shapes
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Category, logits [T] and labels [T] bool of every shape, with the same input and latent code as in validation."""
     _, latent_key = jax.random.split(jax.random.key(config.seed))
     for batch, names in dataset.evaluation_batches(config, config.eval.split, targets=('volume_points',)):

@@ -64,7 +64,10 @@ def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, 
 
 
 # Inputs as predictions: the cloud itself, the blocky surface of the voxels.
-INPUT_PREDICTIONS = {'cloud': trimesh.PointCloud, 'voxels': lambda values: voxels_to_mesh(values > 0.5)}
+INPUT_PREDICTIONS: dict[str, Callable] = {
+    'cloud': trimesh.PointCloud,
+    'voxels': lambda values: voxels_to_mesh(values > 0.5),
+}
 
 
 def return_inputs(config: ConfigDict) -> Callable:

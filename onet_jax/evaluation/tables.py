@@ -19,7 +19,7 @@ from onet_jax.scores import COLUMNS, METRICS
 Table = tuple[list[str], list[list[str]]]  # header and rows
 
 
-def class_means(results: list[Result], scores: str = 'scores') -> dict[str, dict[str, float]]:
+def class_means(results: Sequence[Result], scores: str = 'scores') -> dict[str, dict[str, float]]:
     """{category: {metric: mean}} in the units of the table; the last key is 'mean', the mean of the class means."""
     categories = sorted({r.category for r in results})
     means = {
@@ -42,7 +42,7 @@ def _cell(value: float) -> str:
     return '-' if math.isnan(value) else f'{value:.3f}'
 
 
-def make_table(results: list[Result]) -> Table:
+def make_table(results: Sequence[Result]) -> Table:
     """Header and rows of text: the classes, their mean, and the floor (ground truth against itself).
 
     Synsets of ShapeNet are shown by the names of their classes.
@@ -152,7 +152,7 @@ def write_results(
     if published:
         wide = append_published(table, published)
         compared = compare(results, published, f'our {protocol["evaluated"]}')
-        notes = describe_comparison(results, published, protocol['split'])
+        notes = describe_comparison(results, published, str(protocol['split']))
     lines = [*notes, *(f'{key.replace("_", " ")}: {value}' for key, value in protocol.items())]
     tables = [to_markdown(*each) for each in (table, *compared)]
     write_atomically(folder / 'rows.csv', rows.encode())

@@ -19,6 +19,7 @@ from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
 from onet_jax.geometry.extract import extract_mesh
 from onet_jax.geometry.meshes import check_format, save_mesh
+from onet_jax.models.method import Model
 from onet_jax.models.occupancy import mesh_settings
 from onet_jax.viz.pictures import Item, animation, contact_sheet, render
 
@@ -30,7 +31,7 @@ class Code(NamedTuple):
     latent: jax.Array | None  # z [1, Z]; None for a model without latent code
 
 
-def sample_code(model: NamedTuple, params: dict, config: ConfigDict, number: int, seed: int) -> Code:
+def sample_code(model: Model, params: dict, config: ConfigDict, number: int, seed: int) -> Code:
     """z drawn from the prior N(0, 1), a function of (seed, number).
 
     Raises InputError for a model with an input or without a latent code, and for a number outside of [0, 2^31).
@@ -47,9 +48,7 @@ def sample_code(model: NamedTuple, params: dict, config: ConfigDict, number: int
     return Code(cond, model.prior(jax.random.key(seed), jnp.array([number])))
 
 
-def infer_code(
-    model: NamedTuple, params: dict, config: ConfigDict, flag: str, name: str, data_dir: Path | None
-) -> Code:
+def infer_code(model: Model, params: dict, config: ConfigDict, flag: str, name: str, data_dir: Path | None) -> Code:
     """z = the mean of the posterior q(z | points, occupancies, c), for the shape `name` = CATEGORY/NAME of a dataset.
 
     It is given as many labelled points as in training, and a model with an input the one that evaluation draws. Raises
@@ -80,7 +79,7 @@ def infer_code(
     return Code(cond, mean)
 
 
-def encode_file(model: NamedTuple, params: dict, config: ConfigDict, path: str | Path) -> Code:
+def encode_file(model: Model, params: dict, config: ConfigDict, path: str | Path) -> Code:
     """c of an input file, read as in reconstruction. Raises OSError or InputError that name the file."""
     path = Path(path)
     inputs, _ = read_inputs(config.data, Source(path.stem, path), config.seed)
@@ -94,7 +93,7 @@ def interpolate(start: Code, end: Code, num_steps: int) -> list[Code]:
 
 
 def sample_files(
-    model: NamedTuple,
+    model: Model,
     params: dict,
     config: ConfigDict,
     num_samples: int,
@@ -116,7 +115,7 @@ def sample_files(
 
 
 def interpolate_files(
-    model: NamedTuple,
+    model: Model,
     params: dict,
     config: ConfigDict,
     start: str,
@@ -148,8 +147,8 @@ def interpolate_files(
             raise InputError(
                 f'{flag}: expected a file that stays, found {name}, which would be overwritten; choose another --output'
             )
-    ends = [_find_code(model, params, config, flag, name, seed, data_dir) for flag, name in named]
-    meshes = _decode_files(model, params, config, interpolate(*ends, num_steps), targets)
+    first, last = (_find_code(model, params, config, flag, name, seed, data_dir) for flag, name in named)
+    meshes = _decode_files(model, params, config, interpolate(first, last, num_steps), targets)
     pictures = [render(mesh) for mesh in meshes.values()]
     contact_sheet([Item(f'{start} to {end}', '', pictures)], [target.stem for target in targets], strip)
     animation(pictures, morph)
@@ -157,7 +156,7 @@ def interpolate_files(
 
 
 def _find_code(
-    model: NamedTuple, params: dict, config: ConfigDict, flag: str, name: str, seed: int, data_dir: Path | None
+    model: Model, params: dict, config: ConfigDict, flag: str, name: str, seed: int, data_dir: str | Path | None
 ) -> Code:
     """The code that `name`, the value of `flag`, stands for: of a file, a sample or a shape of the dataset."""
     latent_size = getattr(model, 'latent_size', 0)
@@ -170,7 +169,7 @@ def _find_code(
         return encode_file(model, params, config, name)
     if name.isdecimal():
         return sample_code(model, params, config, int(name), seed)
-    return infer_code(model, params, config, flag, name, data_dir and Path(data_dir))
+    return infer_code(model, params, config, flag, name, Path(data_dir) if data_dir else None)
 
 
 def _mesh_files(output: str | Path, prefix: str, count: int, file_format: str) -> list[Path]:
@@ -179,7 +178,7 @@ def _mesh_files(output: str | Path, prefix: str, count: int, file_format: str) -
 
 
 def _decode_files(
-    model: NamedTuple, params: dict, config: ConfigDict, codes: Sequence[Code], targets: Sequence[Path]
+    model: Model, params: dict, config: ConfigDict, codes: Sequence[Code], targets: Sequence[Path]
 ) -> dict[Path, trimesh.Trimesh]:
     """The mesh of each code, by its file; an empty one is not written."""
     meshes, settings = {}, mesh_settings(config)

@@ -21,7 +21,7 @@ from onet_jax.data.datasets import Shapes, open_dataset
 from onet_jax.data.fields import sees_views, shows_objects
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
-from onet_jax.models.method import digest_arrays
+from onet_jax.models.method import Model, digest_arrays
 
 MAX_SHAPES = 640  # of a split
 NUM_VIEWS = 4  # of a shape, where inputs are images
@@ -41,7 +41,7 @@ class Domain(NamedTuple):
         return distances[:, 0] / self.limit
 
 
-def learn_domain(model: NamedTuple, params: dict, config: ConfigDict, dataset: Shapes) -> Domain:
+def learn_domain(model: Model, params: dict, config: ConfigDict, dataset: Shapes) -> Domain:
     """The domain of a network that encodes its inputs, from the dataset that it was trained on."""
     references = Domain(_unit(_encode_split(model, params, config, dataset, 'train')), 1.0)
     distances = references.score(_encode_split(model, params, config, dataset, config.eval.split))
@@ -50,7 +50,7 @@ def learn_domain(model: NamedTuple, params: dict, config: ConfigDict, dataset: S
 
 
 def workdir_domain(
-    workdir: str | Path, model: NamedTuple, params: dict, config: ConfigDict, data_dir: Path | None
+    workdir: str | Path, model: Model, params: dict, config: ConfigDict, data_dir: Path | None
 ) -> Domain | None:
     """The domain of the network of a workdir: from WORKDIR/domain.npz, or learned and kept there.
 
@@ -80,7 +80,7 @@ def workdir_domain(
     return domain
 
 
-def _encode_split(model: NamedTuple, params: dict, config: ConfigDict, dataset: Shapes, split: str) -> np.ndarray:
+def _encode_split(model: Model, params: dict, config: ConfigDict, dataset: Shapes, split: str) -> np.ndarray:
     """Codes [K, C] of at most `MAX_SHAPES` shapes of a split, evenly spaced in it, and of `NUM_VIEWS` views of each."""
     every = -(-len(dataset.names(split)) // MAX_SHAPES)
     num_stored = dataset.index.num_views

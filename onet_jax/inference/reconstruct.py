@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from onet_jax.files import write_json
 from onet_jax.geometry.meshes import as_geometry, check_format, load_geometry, normalise, save_mesh
 from onet_jax.geometry.mise import dense_grid
 from onet_jax.inference.out_of_distribution import SHARE, Domain, summarise
-from onet_jax.models.method import Method, digest_arrays
+from onet_jax.models.method import Method, Model, digest_arrays
 from onet_jax.viz.page import write_page
 from onet_jax.viz.pictures import SIZE, Item
 
@@ -142,12 +142,12 @@ def _write(result: Reconstruction, target: Path, output: Path) -> dict:
         target.unlink(missing_ok=True)
         return {'status': 'failed', 'reason': result.reason}
     save_mesh(result.geometry, target)
-    item = {'status': 'done', 'mesh': target.relative_to(output).as_posix()}
+    item: dict[str, Any] = {'status': 'done', 'mesh': target.relative_to(output).as_posix()}
     item |= {'vertices': len(result.geometry.vertices), 'faces': len(getattr(result.geometry, 'faces', ()))}
     return item if result.score is None else {**item, 'out_of_distribution_score': result.score}
 
 
-def bind_input(model: NamedTuple, params: dict, config: ConfigDict, inputs: dict[str, np.ndarray]) -> Callable:
+def bind_input(model: Model, params: dict, config: ConfigDict, inputs: dict[str, np.ndarray]) -> Callable:
     """The field [T, 3] -> logits [T] of one input, in object coordinates.
 
     Raises InputError for a model without such a field, as of point sets, voxels or scenes.
@@ -161,7 +161,7 @@ def bind_input(model: NamedTuple, params: dict, config: ConfigDict, inputs: dict
     return model.bind(params, cond, latent)
 
 
-def _explain_empty(model: NamedTuple, params: dict, config: ConfigDict, inputs: dict[str, np.ndarray]) -> str:
+def _explain_empty(model: Model, params: dict, config: ConfigDict, inputs: dict[str, np.ndarray]) -> str:
     """Why the mesh is empty; for the field of an object also the threshold at which it would not be."""
     threshold = config.eval.get('threshold')
     said = f'the network finds nothing inside at threshold {threshold}'
@@ -212,7 +212,7 @@ def _write_page(
         inputs, frame = read_inputs(data, source, config.seed)
         geometry = load_geometry(done[source])
         seen = show(inputs)
-        if not shows_objects(data):  # a scene is shown normalised, as an object
+        if seen is not None and not shows_objects(data):  # a scene is shown normalised, as an object
             network, frame = frame, normalise(geometry.vertices)
             seen = frame.to_object(network.to_user(seen))
         geometry.vertices = frame.to_object(geometry.vertices)

@@ -1,7 +1,6 @@
 """Refinement of a mesh file by a trained network, the one that reconstructed it or another one, in the frame of the user."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -10,14 +9,15 @@ from ml_collections import ConfigDict
 from onet_jax.data.fields import find_sources, read_inputs
 from onet_jax.errors import InputError
 from onet_jax.geometry.grid import BOX
-from onet_jax.geometry.meshes import check_format, load_geometry, save_mesh
+from onet_jax.geometry.meshes import check_format, load_mesh, save_mesh
 from onet_jax.geometry.refine import refine_mesh, refinement_loss
 from onet_jax.geometry.simplify import simplify_mesh
 from onet_jax.inference.reconstruct import bind_input
+from onet_jax.models.method import Model
 
 
 def refine_file(
-    model: NamedTuple,
+    model: Model,
     params: dict,
     config: ConfigDict,
     mesh_path: str | Path,
@@ -42,7 +42,8 @@ def refine_file(
     for path in (mesh_path, sources[0].path):
         if output.resolve() == path.resolve():
             raise InputError(f'{output}: expected a new file, found the input {path}; choose another --output')
-    field, mesh = bind_input(model, params, config, inputs), load_geometry(mesh_path)
+    field, mesh = bind_input(model, params, config, inputs), load_mesh(mesh_path)
+    mesh.merge_vertices(merge_tex=True, merge_norm=True)
     mesh.vertices = frame.to_object(mesh.vertices)
     reach = np.abs(mesh.vertices).max()
     if not reach <= BOX / 2 + 1e-3:

@@ -11,6 +11,7 @@ WORKDIR/images/STEP.png     reconstructions during training; WORKDIR/profile, a 
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +87,8 @@ def restore(checkpointer: storage.Checkpointer, like: TrainState, step: int) -> 
 
 def best_step(checkpointer: storage.Checkpointer) -> int:
     """The step of the best checkpoint in validation; the latest where none was validated."""
+    if checkpointer.best is None:
+        raise FileNotFoundError(f'{checkpointer.directory}: expected a checkpoint, found none')
     return checkpointer.best.step
 
 
@@ -186,7 +189,7 @@ def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path,
 
 
 def _flatten(tree: dict, prefix: str = '') -> dict:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         flat |= _flatten(value, f'{prefix}{key}.') if isinstance(value, dict) else {f'{prefix}{key}': value}
     return flat

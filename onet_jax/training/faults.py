@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import jax
 import numpy as np
@@ -83,12 +85,12 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
         yield lambda: vote(False)
         return
 
-    def notice(number: int, _) -> None:
+    def notice(number: int, _: FrameType | None) -> None:
         received.append(number)
         signal.signal(number, previous[number])
         os.write(2, f'{signal.Signals(number).name}: the run saves after this step and stops\n'.encode())
 
-    previous = {number: signal.signal(number, notice) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous: dict[int, Any] = {number: signal.signal(number, notice) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield lambda: vote(bool(received))
     finally:
@@ -129,13 +131,13 @@ def check_finite(
 
 
 @jax.jit
-def _all_finite(tree) -> jax.Array:
-    return jax.tree.reduce(lambda ok, x: ok & jax.numpy.isfinite(x).all(), tree, True)
+def _all_finite(tree: Any) -> jax.Array:
+    return jax.tree.reduce(lambda ok, x: ok & jax.numpy.isfinite(x).all(), tree, jax.numpy.array(True))
 
 
 def _dump_batch(feed: Feed, step: int, dataset: Shapes, workdir: Path) -> str:
     """Write the batch of a step, which the feed makes again, with the names of its examples; returns a message about it."""
-    raw = gather_rows(jax.tree.map(np.asarray, next(feed(step - 1))))
+    raw: dict[str, Any] = gather_rows(jax.tree.map(np.asarray, next(feed(step - 1))))
     examples = dataset.names('train')
     names = ['/'.join(examples[i]) for i in raw['index']]
     path, stream = workdir / f'bad_batch_{step}.npz', io.BytesIO()

@@ -104,7 +104,8 @@ def train(
             tell(f'nothing to do: step {start} of config.train.num_steps={stop}')
         if profile and is_first_process():
             step_fn = traced(step_fn, workdir / 'profile', stop - start)
-        batches, losses = feed(start), []
+        batches = feed(start)
+        losses: list[jax.Array] = []
         log.start(start)
         for step in range(start + 1, stop + 1):
             if len(losses) > 1:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -21,6 +21,7 @@ PACKAGES = (
 )  # fmt: skip
 PLUGINS = ('jax-cuda13-plugin', 'jax-cuda12-plugin')
 DRIVERS = {580: 'cuda13', 525: 'cuda12'}  # oldest driver -> the extra of jax that it can run
+JAX_OPTIONS: Any = jax.config  # some versions of JAX do not declare its attributes
 MIN_FREE = 2e9  # bytes of disk: the embedded datasets and the checkpoints of a small run
 
 
@@ -122,7 +123,7 @@ def gather_facts() -> Facts:
 class _Listener(logging.Handler):
     """Keeps warnings and errors, each in one line."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.heard: list[str] = []
 
@@ -148,7 +149,7 @@ def _ask_nvidia_smi() -> tuple[tuple[str, ...], str]:
 
 def describe_precision(dtype: str = 'float32') -> str:
     """In which precision the networks compute; `dtype` is that of `config.train.dtype`."""
-    products = jax.config.jax_default_matmul_precision or 'the default'
+    products = JAX_OPTIONS.jax_default_matmul_precision or 'the default'
     return f'{dtype}, matrix products in {products} precision'
 
 
@@ -170,7 +171,7 @@ def examine() -> tuple[list[str], list[str]]:
         f'memory: {_describe_memory()}, {os.cpu_count()} cores',
         f'disk: {free / 1e9:.1f} GB free for {cache}',
         f'embedded datasets: {_describe_datasets(cache)}',
-        f'compiled programs: {jax.config.jax_compilation_cache_dir or "not kept (set JAX_COMPILATION_CACHE_DIR to a folder)"}',
+        f'compiled programs: {JAX_OPTIONS.jax_compilation_cache_dir or "not kept (set JAX_COMPILATION_CACHE_DIR to a folder)"}',
         f'accelerator: {diagnosis.text}',
     ]
     problems = [diagnosis.text] if diagnosis.broken else []
@@ -218,7 +219,7 @@ def _describe_memory() -> str:
     total, table = machine_memory() / 1e9, Path('/proc/meminfo')
     if not table.exists():
         return f'{total:.1f} GB'
-    kilobytes = re.search(r'MemAvailable:\s+(\d+) kB', table.read_text())[1]
+    (kilobytes,) = re.findall(r'MemAvailable:\s+(\d+) kB', table.read_text())
     return f'{int(kilobytes) * 1024 / 1e9:.1f} of {total:.1f} GB free'
 
 

@@ -48,7 +48,7 @@ class Checkpointer:
         Raises InputError, with the damage of each, where there are checkpoints but none is sound.
         """
         self.directory, self._writes = directory, writes
-        found = self._find() if is_first_process() or not writes else None
+        found = self._find() if is_first_process() or not writes else []
         found = from_first_process(found) if writes else found
         self.checkpoints = [Checkpoint(step, directory / str(step), metrics) for step, metrics in found]
 
@@ -75,7 +75,7 @@ class Checkpointer:
         self._tidy()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         # After a failed save a thread of orbax may still be writing: the next start removes what it leaves.
         self._tidy(ignore_errors=True)
 

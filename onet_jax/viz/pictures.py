@@ -9,7 +9,7 @@ meshes that are inside out can be seen. N points or vertices, H, W pixels.
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import trimesh
@@ -67,7 +67,7 @@ def render(shape: Any, *, size: int = SIZE) -> np.ndarray:
     return render_mesh(shape, size=size) if isinstance(shape, trimesh.Trimesh) else render_points(shape, size=size)
 
 
-def is_picture(shape: Shape) -> bool:
+def is_picture(shape: Shape) -> TypeGuard[np.ndarray]:
     """Whether something to show is an image [H, W, 3] uint8."""
     return isinstance(shape, np.ndarray) and shape.dtype == np.uint8
 
@@ -102,13 +102,13 @@ def render_mesh(
     lit[exposed[surface.scene.run(starts[exposed], lights[exposed], query='OCCLUDED') != -1]] = 0
 
     samples = np.ones((len(directions), 3), np.float32)
-    paint = np.where(hits.front, np.float32(colour), np.float32(BACK))
+    paint = np.where(hits.front, np.asarray(colour, np.float32), np.asarray(BACK, np.float32))
     samples[hits.rays] = paint * (AMBIENT + SKY * hits.normals @ axes[1][:, None] + KEY * lit)
     pixels = samples.reshape(size, _ROWS_PER_PIXEL, size, _ROWS_PER_PIXEL, 3).mean(axis=(1, 3))
     return np.round(255 * pixels.clip(0, 1)).astype(np.uint8)
 
 
-def render_points(points: np.ndarray, **camera) -> np.ndarray:
+def render_points(points: np.ndarray, **camera: Any) -> np.ndarray:
     """Render points [N, 3] as small shaded balls: [size, size, 3] uint8; camera: size and angles, as of `render_mesh`.
 
     At most MAX_POINTS points are drawn. Raises InputError for an array of another shape.
@@ -238,7 +238,7 @@ def _empty_picture(size: int) -> np.ndarray:
     return np.array(picture)
 
 
-def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
     """The text, truncated with an ellipsis where it is wider than `width` px."""
     if font.getlength(text) <= width:
         return text

@@ -1,6 +1,6 @@
 """Line plots as SVG: for a page that has their styles, or as a file of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def write_plot(path: str | Path, title: str, curves: Mapping[str, Points], **axe
     write_atomically(path, (head + '>' + white + body.removesuffix('</svg>') + legend + '</svg>\n').encode())
 
 
-def _axis(values: np.ndarray, logarithmic: bool, start: float, stop: float):
+def _axis(values: np.ndarray, logarithmic: bool, start: float, stop: float) -> tuple[Callable, np.ndarray]:
     """A function from values to px between start and stop, and the ticks [K] of the axis."""
     if not len(values):
         values = np.array([1.0, 10.0] if logarithmic else [0.0, 1.0])
