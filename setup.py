@@ -28,7 +28,7 @@ CORE = [
 # TFDS imports importlib_resources without naming it among its requirements.
 DATA = ['tensorflow-cpu>=2.20', 'tensorflow-datasets>=4.9.9', 'importlib_resources>=6']
 BEAM = ['apache-beam>=2.65']
-TEST = ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.14']
+TEST = ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.14', 'mypy>=2']
 
 setup(
     name='onet_jax',
