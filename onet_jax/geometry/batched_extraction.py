@@ -131,10 +131,8 @@ def multiresolution_grids(
     values, _, _, queried, non_finite = jax.lax.while_loop(
         lambda state: state[2].any(), ask_and_split, (values, leaves, wanted, zeros, zeros)
     )
-    for axis in (1, 2, 3):  # each unqueried point takes the last known value before it
-        values = jax.lax.associative_scan(
-            lambda before, here: jnp.where(jnp.isnan(here), before, here), values, axis=axis
-        )
+    for axis in (1, 2, 3):
+        values = _fill_forward(values, axis)
     return Grids(values, queried, non_finite)
 
 
@@ -178,8 +176,12 @@ def _march_each(values: jax.Array, level: float, capacity: int) -> Triangles:
 
 
 def _find(running: jax.Array, j: jax.Array) -> jax.Array:
-    """Index of the j-th True, from 0, in a mask with the prefix sum `running` [K]; K where there are fewer."""
-    return jnp.searchsorted(running, j + 1, method='scan_unrolled')
+    """Index of the j-th True, from 0, in a mask with the prefix sum `running` [K]; K where there are fewer.
+
+    The binary search is a loop. Unrolled, each step uses what the step before it found several times, and LLVM's vectoriser
+    follows all paths of uses from `j` on. Their number is exponential in that of the steps: compilation would not end.
+    """
+    return jnp.searchsorted(running, j + 1, method='scan')
 
 
 def _interpolate(edge: jax.Array, padded: jax.Array, level: float) -> jax.Array:
@@ -230,6 +232,16 @@ def _evaluate(field: Callable, values: jax.Array, wanted: jax.Array) -> tuple[ja
     start = values.ravel(), jnp.zeros(num_shapes, jnp.int32)
     found, num_bad = jax.lax.fori_loop(0, last_chunks[-1], evaluate_chunk, start)
     return found.reshape(values.shape), num_bad
+
+
+def _fill_forward(values: jax.Array, axis: int) -> jax.Array:
+    """Forward fill: each NaN becomes the last number before it along the axis. Layer by layer, in place."""
+
+    def fill_layer(i, values):
+        before, here = (jax.lax.dynamic_index_in_dim(values, k, axis) for k in (i - 1, i))
+        return jax.lax.dynamic_update_index_in_dim(values, jnp.where(jnp.isnan(here), before, here), i, axis)
+
+    return jax.lax.fori_loop(1, values.shape[axis], fill_layer, values)
 
 
 def _find_cells(cells: jax.Array, points: jax.Array) -> jax.Array:

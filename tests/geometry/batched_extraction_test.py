@@ -82,6 +82,26 @@ def test_without_splits_the_grid_is_dense():
     np.testing.assert_allclose(grids.values[0], expected, atol=1e-6)
 
 
+def num_operations(program):
+    return program.as_text().count(' = ')
+
+
+def test_programs_do_not_grow_with_the_lattice():
+    """Searches and fills are loops: a compiler may take exponential time for a chain of operations that grows with R."""
+
+    def lower(resolution, steps, num_shapes=2):
+        return multiresolution_grids.lower(
+            solids(*[RING] * num_shapes), num_shapes, resolution=resolution, upsampling_steps=steps, level=0.0
+        )
+
+    for steps, sizes in {1: (4, 21, 64), 2: (4, 32, 64)}.items():
+        assert len({num_operations(lower(resolution, steps)) for resolution in sizes}) == 1
+    grids = (jax.ShapeDtypeStruct((n, n, n), jnp.float32) for n in (9, 129))
+    assert len({num_operations(marching_cubes.lower(grid, 0.0, 64)) for grid in grids}) == 1
+    for program in (lower(21, 1), lower(4, 2, num_shapes=6)):
+        assert num_operations(program.compile()) < 1500
+
+
 def test_values_that_are_not_finite_are_counted_for_each_shape():
     grids = multiresolution_grids(
         solids(BALL, (0, np.nan, 0, 0, 0), (0, np.inf, 0, 0, 0)), 3, resolution=2, upsampling_steps=1, level=0.0
