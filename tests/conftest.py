@@ -1,20 +1,17 @@
 """Fixtures shared by all tests. Two CPU devices are forced before JAX starts, so that the parallel paths are real."""
 
-import atexit
 import os
-import shutil
-import tempfile
 from pathlib import Path
+
+from onet_jax.files import cache_folder
 
 # Small networks run for milliseconds and compile for seconds: most of that goes into making the code fast.
 # Level 1 rounds as the default does, level 0 does not.
 FLAGS = ' --xla_force_host_platform_device_count=2 --xla_backend_optimization_level=1'
 os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + FLAGS
-# One compilation of each program in a session, however often it is built anew.
-CACHE = tempfile.mkdtemp(prefix='onet_jax_compiled_')
-atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+# Each program is compiled once on a machine: what a later session compiles is what an edit has changed.
 os.environ |= {
-    'JAX_COMPILATION_CACHE_DIR': CACHE,
+    'JAX_COMPILATION_CACHE_DIR': str(cache_folder() / 'compiled_tests'),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
 }
