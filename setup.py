@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.*)'", (ROOT / 'onet_jax' / '__init__.py').read_text()).group(1)
 CORE = [
     'numpy>=2,<3',
-    'scipy>=1.13',
+    'scipy>=1.14',
     'jax>=0.10',
     'flax>=0.12',
     'optax>=0.2.8',
