@@ -5,6 +5,7 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 
 if platform.libc_ver()[0] == 'glibc':
@@ -25,11 +26,11 @@ TRACEBACK = flags.DEFINE_bool('traceback', False, 'Show the full traceback of an
 INPUT_ERRORS = (InputError, OSError, FloatingPointError, ModuleNotFoundError)
 
 
-def run_command(main: Callable[[list[str]], None]) -> None:
-    """app.run, with errors of the input reported as one message and exit code 1."""
+def run_command(main: Callable[[list[str]], None], takes_arguments: bool = False) -> None:
+    """app.run, with errors of the input reported as one message and exit code 1. takes_arguments: beside the flags."""
     logging.set_verbosity(logging.WARNING)  # libraries report every backend that they did not find
     try:
-        app.run(main, flags_parser=_parse_flags)
+        app.run(main, flags_parser=partial(_parse_flags, takes_arguments))
     except INPUT_ERRORS as error:
         if flags.FLAGS.is_parsed() and TRACEBACK.value:
             raise
@@ -37,7 +38,7 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         sys.exit(1)
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
+def _parse_flags(takes_arguments: bool, argv: list[str]) -> list[str]:
     """Parse the flags into flags.FLAGS; returns what is left of argv. Raises InputError with one clear message."""
     asked = [word for word in argv[1:] if re.fullmatch('--?(h|help|helpshort|helpfull)', word)]
     if asked:
@@ -47,7 +48,6 @@ def _parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(list(_name_files(argv)))
         if 'config' in flags.FLAGS:
             flags.FLAGS.config.lock()  # a config that failed to load raises only when it is touched
-        return rest
     except OSError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f'--config: expected one of {", ".join(FILES)}, or a file of your own; {reason}') from error
@@ -62,6 +62,12 @@ def _parse_flags(argv: list[str]) -> list[str]:
             reason = reason.splitlines()[-1].strip()
             reason = reason.partition('InputError: ')[2] or reason
         raise InputError(f'{reason} (--help lists the flags)') from error
+    if rest[1:] and not takes_arguments:
+        raise InputError(
+            f'expected flags, as in --name=value, found {" ".join(map(repr, rest[1:]))} beside them; '
+            'several files are given as their folder, and a flag that is true or false as --name or --noname'
+        )
+    return rest
 
 
 def _name_files(argv: list[str]) -> Iterator[str]:

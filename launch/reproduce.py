@@ -58,4 +58,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-    run_command(main)
+    run_command(main, takes_arguments=True)

@@ -41,7 +41,8 @@ def launch(name: str, *arguments: object) -> Done:
         patch.setattr(app, 'run', lambda main, flags_parser: sys.exit(main(flags_parser(sys.argv))))
         patch.delitem(sys.modules, f'onet_jax.launch.{name}', raising=False)
         try:
-            run_command(importlib.import_module(f'onet_jax.launch.{name}').main)
+            main = importlib.import_module(f'onet_jax.launch.{name}').main
+            run_command(main, takes_arguments=name == 'reproduce')
         except SystemExit as done:
             return Done(done.code or 0, stdout.getvalue(), stderr.getvalue())
         finally:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from entry_points import launch
 from ml_collections import ConfigDict
 
 import onet_jax
@@ -50,3 +51,13 @@ def test_compiled_programs_are_kept_where_nobody_says_otherwise(tmp_path, before
     program = f'{before}\nimport onet_jax, jax\nprint(jax.config.jax_compilation_cache_dir)'
     done = subprocess.run([sys.executable, '-c', program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == expected
+
+
+def test_what_is_no_flag_is_refused(tmp_path):
+    """Else a shell's expansion of `--input *.xyz` would be its first file, and `--accept_changes False` would mean True."""
+    config = ['--config=onet_points:tiny', f'--workdir={tmp_path}/w']
+    for words, found in ((['--accept_changes', 'False'], "'False'"), (['a.xyz', 'b.xyz'], "'a.xyz' 'b.xyz'")):
+        done = launch('train', *config, *words)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f'error: expected flags, as in --name=value, found {found} beside them')
+    assert not list(tmp_path.iterdir())

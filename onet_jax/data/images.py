@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from onet_jax.errors import InputError
 
 IMAGE_FORMATS = ('jpg', 'jpeg', 'png', 'webp', 'bmp')
+CODECS = ('JPEG', 'PNG', 'WEBP', 'BMP')  # no others are opened: Pillow hands PostScript to a program that runs it
 WHITE = (255, 255, 255)
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in px
@@ -16,17 +17,20 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in px
 def load_image(path: str | Path, size: int, box: Box | None = None) -> np.ndarray:
     """Read an image, or the part of it in a box, as a square on white: [size, size, 3] float32, RGB in [0, 1].
 
-    Transparent pixels become white and the shorter side is padded with white, as the background of the training renderings is;
-    the object should fill most of the image. The official code resizes photos to a square without keeping their aspect ratio,
-    which distorts the shape. box: left, top, right, bottom in px. Raises FileNotFoundError, or InputError that names the file,
-    for an image that cannot be read or a box outside of it.
+    A photo is turned as its EXIF orientation says, 16 bits of grey become 8. Transparent pixels become white and the shorter
+    side is padded with white, as the background of the training renderings is; the object should fill most of the image. The
+    official code resizes photos to a square without keeping their aspect ratio, which distorts the shape. box: left, top,
+    right, bottom in px. Raises FileNotFoundError, or InputError that names the file, for an image that cannot be read or a box
+    outside of it.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'{path}: expected a picture ({"|".join(IMAGE_FORMATS)}), found no such file')
     try:
-        with Image.open(path) as image:
-            image.load()
+        with Image.open(path, formats=CODECS) as file:
+            image = ImageOps.exif_transpose(file)  # a camera that was turned says so beside the pixels
+            if image.mode.startswith('I'):  # 16 bits of grey, which conversion would clip
+                image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
             layer = image.convert('RGBA')
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(

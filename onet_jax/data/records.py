@@ -219,7 +219,7 @@ def decode_picture(name: str, content: bytes) -> np.ndarray:
     """Decode an image file of the column `name` to pixels [*dims]. Raises InputError for a damaged file or another size."""
     column = COLUMNS[name]
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=['JPEG', 'PNG']) as image:
             pixels = np.asarray(image.convert('RGB') if len(column.dims) == 3 else image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         kind = 'JPEG' if len(column.dims) == 3 else 'PNG'

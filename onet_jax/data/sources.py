@@ -127,8 +127,8 @@ def _find_products(file: Path) -> Iterator[Source]:
 
 
 def _has_format(path: Path, formats: tuple[str, ...]) -> bool:
-    # os.path.isfile: False for a name that is too long for the file system, where pathlib raises.
-    return path.suffix.lower()[1:] in formats and os.path.isfile(path)
+    # os.path.isfile: False for a name that is too long for the file system, where pathlib raises. ._NAME is of macOS.
+    return path.suffix.lower()[1:] in formats and os.path.isfile(path) and not path.name.startswith('._')
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, str]]:

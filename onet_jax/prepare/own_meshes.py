@@ -133,9 +133,11 @@ def find_meshes(root: Path) -> dict[tuple[str, str], Path]:
 
 
 def _walk(folder: Path, around: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """All files below a folder; symbolic links are followed, but not into a cycle."""
+    """All files below a folder but ._NAME and __MACOSX of archives by macOS; symbolic links are followed, but into no cycle."""
     around |= {folder.resolve()}
     for path in folder.iterdir():
+        if path.name.startswith('._') or path.name == '__MACOSX':
+            continue
         if path.is_file():
             yield path
         elif path.is_dir() and path.resolve() not in around:

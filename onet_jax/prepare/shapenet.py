@@ -173,7 +173,7 @@ def view_columns(views: Views) -> dict:
     """The columns of views: images of 137 x 137 px unchanged, others resized, with their cameras."""
     files, camera_mat = [], views.camera_mat.copy()
     for i, file in enumerate(views.jpegs):
-        with Image.open(io.BytesIO(file)) as image:
+        with Image.open(io.BytesIO(file), formats=['JPEG']) as image:
             if image.size != (VIEW_SIZE, VIEW_SIZE):
                 camera_mat[i] = np.diag([VIEW_SIZE / image.width, VIEW_SIZE / image.height, 1]) @ camera_mat[i]
                 pixels = image.convert('RGB').resize((VIEW_SIZE, VIEW_SIZE), Image.Resampling.BILINEAR)

@@ -115,7 +115,7 @@ def read_lists(
             path = lists / category / f'{split}.lst'
             if not path.is_file():
                 raise FileNotFoundError(f'{path}: expected a list of names, one a line, found no such file')
-            for name in filter(None, map(str.strip, path.read_text().splitlines())):
+            for name in filter(None, map(str.strip, path.read_text(encoding='utf-8-sig').splitlines())):
                 key = keys.get((category, sanitise(name)))
                 if key is None:
                     missing[f'{category}/{name}'] = f'{path}: expected the name of a mesh, found none of this name'

@@ -1,5 +1,7 @@
 """The optimiser of a config: Adam or Muon, learning rate schedules, gradient clipping and accumulation."""
 
+import math
+
 import jax
 import optax.contrib
 from ml_collections import ConfigDict
@@ -24,6 +26,8 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
                       k do not change the weights
     """
     optim = config.optim
+    if not 0 < optim.learning_rate < math.inf:
+        raise InputError(f'config.optim.learning_rate: expected a positive number, found {optim.learning_rate}')
     if optim.clip_norm < 0:
         raise InputError(f'config.optim.clip_norm: expected a norm, or 0 for none, found {optim.clip_norm}')
     if optim.accumulate_steps < 1:

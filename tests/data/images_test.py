@@ -27,7 +27,31 @@ def test_grey_and_palette_pictures_are_read(tmp_path):
         np.testing.assert_allclose(load_image(tmp_path / name, 8), 0.2, atol=0.01)
 
 
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_a_photo_of_a_turned_camera_is_upright(tmp_path, orientation):
+    """The EXIF orientation says by which flips and turns the stored pixels become the picture: the test undoes them."""
+    upright = Image.fromarray(np.zeros((8, 8), np.uint8))
+    upright.paste(255, (0, 0, 4, 2))
+    undo = {2: 'FLIP_LEFT_RIGHT', 3: 'ROTATE_180', 4: 'FLIP_TOP_BOTTOM', 5: 'TRANSPOSE', 6: 'ROTATE_90', 7: 'TRANSVERSE',
+            8: 'ROTATE_270'}  # fmt: skip
+    stored = upright.transpose(Image.Transpose[undo[orientation]]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / 'a.png', exif=exif)
+    upright.save(tmp_path / 'b.png')
+    np.testing.assert_array_equal(load_image(tmp_path / 'a.png', 8), load_image(tmp_path / 'b.png', 8))
+
+
+def test_sixteen_bits_of_grey_keep_their_shades(tmp_path):
+    shades = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(shades).save(tmp_path / 'a.png')
+    np.testing.assert_allclose(load_image(tmp_path / 'a.png', 8)[..., 0], shades / 65535, atol=1 / 255)
+
+
 def test_what_is_no_picture_is_named(tmp_path):
+    (tmp_path / 'c.png').write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n')
+    with pytest.raises(InputError, match=r'c.png: expected a readable picture'):
+        load_image(tmp_path / 'c.png', 8)
     with pytest.raises(FileNotFoundError, match=r'none.png: expected a picture'):
         load_image(tmp_path / 'none.png', 8)
     (tmp_path / 'a.png').write_bytes(b'not a picture')

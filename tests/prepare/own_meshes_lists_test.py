@@ -16,8 +16,12 @@ def test_lists_name_meshes_and_what_they_lack_is_reported(tmp_path, capsys):
         trimesh.Trimesh(mesh.vertices, faces, process=False).export(path)
     lists = tmp_path / 'lists' / 'box'
     lists.mkdir(parents=True)
-    for split, names in (('train', 'a\nb\n'), ('val', 'd\n'), ('test', 'model-c\ntypo\n')):
-        (lists / f'{split}.lst').write_text(names)
+    # One begins with a byte order mark and has the line ends of Windows.
+    for split, names in (('train', '\ufeffa\r\nb\r\n'), ('val', 'd\n'), ('test', 'model-c\ntypo\n')):
+        (lists / f'{split}.lst').write_text(names, encoding='utf-8', newline='')
+    for extra in ('in/box/._a.off', 'in/__MACOSX/box/a.off'):  # of an archive made by macOS
+        (tmp_path / extra).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / extra).write_bytes(b'\x00\x05\x16\x07')
     settings = {'num_points': 2100, 'num_views': 0, 'seed': 0, 'val_fraction': 0, 'test_fraction': 0}
     out = tmp_path / 'out'
     index = prepare_meshes(tmp_path / 'in', out, **settings, lists=lists.parent, run=in_this_process)

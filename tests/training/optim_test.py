@@ -86,6 +86,10 @@ def test_a_schedule_counts_steps_whatever_number_of_them_makes_an_update():
 @pytest.mark.parametrize(
     'optim, message',
     [
+        ({'learning_rate': 0.0}, 'learning_rate: expected a positive number, found 0.0'),
+        ({'learning_rate': -1e-3}, 'learning_rate: expected a positive number, found -0.001'),
+        ({'learning_rate': float('nan')}, 'learning_rate: expected a positive number, found nan'),
+        ({'learning_rate': float('inf')}, 'learning_rate: expected a positive number, found inf'),
         ({'clip_norm': -1.0}, 'clip_norm: expected a norm, or 0 for none, found -1.0'),
         ({'accumulate_steps': 0}, 'accumulate_steps: expected at least 1, found 0'),
         ({'ema_decay': 1.0}, 'ema_decay: expected 0 for none, or more and less than 1, found 1.0'),
