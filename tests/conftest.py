@@ -1,5 +1,6 @@
 """Fixtures shared by all tests. Two CPU devices are forced before JAX starts, so that the parallel paths are real."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -21,6 +22,11 @@ import numpy as np
 import pytest
 from parity import golden as golden_files
 from parity.golden import SHARED
+
+
+def pytest_collection_finish():
+    """What the tests import stays: no later garbage collection, of which preparing meshes makes many, looks at it again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope='module')

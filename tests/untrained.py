@@ -9,12 +9,14 @@ from onet_jax.data.fields import example_batch
 
 
 def untrained(config: ConfigDict, seed: int = 0) -> tuple[models.Method, dict]:
-    """The method of a config, and random weights: initial ones, of which some are zero, would hide mistakes.
+    """The method of a config, and random weights: initial ones, of which some are zero, would hide mistakes."""
+    method = models.build(config)
+    return method, draw_weights(jax.eval_shape(method.init, jax.random.key(0), example_batch(config.data)), seed)
 
-    They are drawn, not initialised: nothing is compiled.
-    """
-    method, rng = models.build(config), np.random.default_rng(seed)
-    shapes = jax.eval_shape(method.init, jax.random.key(0), example_batch(config.data))
+
+def draw_weights(shapes: dict, seed: int = 0) -> dict:
+    """Random variables of the given shapes (those of `jax.eval_shape(module.init, ...)`); nothing is compiled."""
+    rng = np.random.default_rng(seed)
 
     def draw(path, array):
         fan_in = array.size / array.shape[-1]
@@ -22,4 +24,4 @@ def untrained(config: ConfigDict, seed: int = 0) -> tuple[models.Method, dict]:
         middle = {'scale': 1.0, 'running_var': 2.0}.get(path[-1].key, 0.0)
         return np.float32(np.abs(noise + middle) if middle else noise)
 
-    return method, jax.tree_util.tree_map_with_path(draw, shapes)
+    return jax.tree_util.tree_map_with_path(draw, shapes)

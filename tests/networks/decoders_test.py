@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from untrained import draw_weights
 
 from onet_jax.errors import InputError
 from onet_jax.networks.decoders import DECODER_OPTIONS, Decoder
@@ -36,15 +37,17 @@ def test_the_paper_decoder_has_eleven_conditional_batch_normalisations():
 
 @pytest.mark.parametrize('kind', DECODER_OPTIONS)
 def test_no_latent_code_is_the_mean_of_the_prior(kind):
-    decoder = Decoder(8, 4, **DECODER_OPTIONS[kind])
+    decoder = Decoder(8, 4, num_blocks=1, **DECODER_OPTIONS[kind])
     points, cond = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32), np.ones((2, 6), np.float32)
+    weights = draw_weights(jax.eval_shape(decoder.init, jax.random.key(1), points, cond))
 
     @jax.jit
-    def decode(latent):
-        logits, variables = decoder.init_with_output(jax.random.key(1), points, cond)
-        return logits, decoder.apply(variables, points, cond, latent)
+    def decode(*latents):
+        return [decoder.apply(weights, points, cond, latent) for latent in (None, *latents)]
 
-    np.testing.assert_allclose(*decode(np.zeros((2, 4), np.float32)), rtol=1e-6)
+    mean, zero, other = decode(np.zeros((2, 4), np.float32), np.ones((2, 4), np.float32))
+    np.testing.assert_allclose(mean, zero, rtol=1e-5, atol=1e-6)
+    assert np.abs(mean - other).max() > 1e-3
     with pytest.raises(InputError, match=r'latent: expected \[B, 4\], found \[2, 3\]'):
         decode(np.zeros((2, 3)))
 

@@ -1,9 +1,12 @@
 """The rules for speed against plain JAX, and what their switch does."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from untrained import draw_weights
 
 from onet_jax.networks.fast_gradients import (
     _convolve,
@@ -16,26 +19,19 @@ from onet_jax.networks.fast_gradients import (
 )
 from onet_jax.networks.layers import BatchNorm, ConditionalBatchNorm, Conv, Linear, ResnetBlock
 
-# A layer, the shapes of its inputs, and the modes that it has.
+# A layer, the shapes of its inputs, and the mode. Convolutions without a rule are those of `check_convolution`.
 LAYERS = {
     'linear': (Linear(5), ((2, 7, 3), (2, 1, 4)), {}),
     'wide linear': (Linear(64), ((2, 7, 3), (2, 1, 64)), {}),
     'wide block of several inputs': (ResnetBlock(64), ((2, 7, 64), (2, 1, 64)), {}),
-    'batch norm in evaluation': (BatchNorm(), ((2, 7, 3),), {'train': False}),
-    'batch norm in training': (BatchNorm(), ((2, 7, 3),), {'train': True}),
     'conditional batch norm in evaluation': (ConditionalBatchNorm(), ((2, 7, 3), (2, 4)), {'train': False}),
     'conditional batch norm in training': (ConditionalBatchNorm(), ((2, 7, 3), (2, 4)), {'train': True}),
     'block in evaluation': (ResnetBlock(5, BatchNorm), ((2, 7, 3),), {'train': False}),
     'block in training': (ResnetBlock(5, BatchNorm), ((2, 7, 3),), {'train': True}),
     'images': (Conv(5, padding=1), ((2, 9, 8, 3),), {}),
-    'images, strided': (Conv(5, stride=2, padding=1), ((2, 9, 8, 3),), {}),
-    'volumes': (Conv(2, padding=1), ((3, 5, 4, 6, 3),), {}),
-    'volumes, strided': (Conv(2, stride=2, padding=1), ((3, 9, 8, 7, 2),), {}),
-    'few pixels': (Conv(2, padding=1), ((1, 3, 2, 3, 9),), {}),
 }
 WITH_RULES = (
     'wide linear',
-    'batch norm in training',
     'conditional batch norm in training',
     'block in training',
     'images',
@@ -57,22 +53,19 @@ def scalar_of(name):
 
 
 @pytest.mark.parametrize('name', LAYERS)
-def test_derivatives_agree_in_both_positions_of_the_switch_and_in_both_directions(name):
+def test_derivatives_agree_in_both_positions_of_the_switch(name):
     with jax.enable_x64(True):
         scalar, where = scalar_of(name)
-        direction = jax.tree.map(lambda x: np.cos(np.arange(x.size)).reshape(x.shape), where)
 
         @jax.jit
-        def derivatives(where, direction):
+        def derivatives(*where):
             by_all = jax.value_and_grad(scalar, argnums=(0, 1), has_aux=True)
             with reverse_mode(True):
                 fast = by_all(*where)
-            return by_all(*where), fast, jax.jvp(scalar, where, direction, has_aux=True)[1]
+            return fast, by_all(*where)
 
-        plain, fast, slope = derivatives(where, direction)
+        fast, plain = derivatives(*where)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), fast, plain)
-        products = jax.tree.map(lambda a, b: (a * b).sum(), plain[1], direction)
-        np.testing.assert_allclose(slope, sum(jax.tree.leaves(products)), rtol=1e-9)
 
 
 @pytest.mark.parametrize('name', WITH_RULES)
@@ -99,7 +92,7 @@ def test_within_the_switch_forward_differentiation_fails_and_nothing_traced_befo
 @pytest.mark.parametrize('fast', [False, True])
 def test_normalisation_of_a_batch_over_devices_has_the_gradient_of_the_whole_batch(fast):
     layer, x = BatchNorm(), np.random.default_rng(0).normal(size=(6, 5, 3)).astype(np.float32)
-    variables = layer.init(jax.random.key(1), x, train=True)
+    variables = draw_weights(jax.eval_shape(partial(layer.init, train=True), jax.random.key(1), x))
 
     def gradient(x, axis_name=None):
         def scalar(x):
@@ -120,17 +113,17 @@ def test_no_points_are_multiplied_too():
     assert multiply(jnp.zeros((2, 0, 3)), jnp.ones((3, 4))).shape == (2, 0, 4)
 
 
-@pytest.mark.parametrize('stride, padding', [(1, 1), (2, 0), (3, 2)])
 @pytest.mark.parametrize(
-    'convolve, shape, size',
+    'convolve, shape, size, stride, padding',
     [
-        (_convolve_by_rows, (2, 7, 8, 9, 3), 3),
-        (_convolve_by_rows, (3, 7, 8, 9, 3), 4),
-        (_convolve_pixels, (1, 3, 4, 3, 60), 3),
-        (_convolve_pixels, (2, 7, 8, 9, 3), 1),
-        (_convolve_pixels, (1, 4, 5, 60), 3),
-        (_convolve_pixels, (1, 7, 8, 60), 7),
-        (_convolve_pixels, (2, 9, 8, 3), 1),
+        (_convolve_by_rows, (2, 7, 8, 9, 3), 3, 1, 1),
+        (_convolve_by_rows, (2, 7, 8, 9, 3), 3, 2, 0),
+        (_convolve_by_rows, (3, 7, 8, 9, 3), 4, 3, 2),
+        (_convolve_pixels, (1, 3, 4, 3, 60), 3, 1, 1),
+        (_convolve_pixels, (2, 7, 8, 9, 3), 1, 3, 2),
+        (_convolve_pixels, (1, 4, 5, 60), 3, 2, 0),
+        (_convolve_pixels, (1, 7, 8, 60), 7, 3, 2),
+        (_convolve_pixels, (2, 9, 8, 3), 1, 2, 0),
     ],
 )
 def test_convolutions_on_a_cpu_are_those_of_xla(convolve, shape, size, stride, padding):

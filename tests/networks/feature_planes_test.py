@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from untrained import draw_weights
 
 from onet_jax.geometry.grid import PADDING
 from onet_jax.networks import feature_planes
@@ -14,11 +15,10 @@ def test_sampling_is_bilinear_and_trilinear():
     third, second, first = np.meshgrid(axis, axis, axis, indexing='ij')
     unit = np.random.default_rng(0).uniform(0, 0.99, (1, 40, 3)).astype(np.float32)
     volume = (first + 10 * second + 100 * third)[None, ..., None]
-    np.testing.assert_allclose(feature_planes.sample_features(volume, unit)[0, :, 0], unit[0] @ [1, 10, 100], rtol=1e-5)
+    sample = jax.jit(feature_planes.sample_features)
+    np.testing.assert_allclose(sample(volume, unit)[0, :, 0], unit[0] @ [1, 10, 100], rtol=1e-5)
     plane = (first + 10 * second)[None, 0, ..., None]
-    np.testing.assert_allclose(
-        feature_planes.sample_features(plane, unit[..., :2])[0, :, 0], unit[0, :, :2] @ [1, 10], rtol=1e-5
-    )
+    np.testing.assert_allclose(sample(plane, unit[..., :2])[0, :, 0], unit[0, :, :2] @ [1, 10], rtol=1e-5)
 
 
 def test_points_outside_of_the_cube_are_put_to_its_border():
@@ -59,16 +59,18 @@ def test_without_align_corners_maps_are_sampled_where_points_were_scattered(name
     points = (
         np.stack(np.meshgrid(centres, centres, centres, indexing='ij'), axis=-1).reshape(1, -1, 3).astype(np.float32)
     )
-    features = feature_planes.scatter_to_map(jnp.asarray(points), jnp.asarray(points), name, resolution)
     queries = np.random.default_rng(0).uniform(centres[0], centres[-1], (1, 50, 3)).astype(np.float32)
     axes = list(feature_planes.FEATURE_MAPS[name])
 
-    def sample(align_corners):
-        decoder = feature_planes.LocalDecoder(align_corners=align_corners)
-        return np.asarray(decoder.sample(jnp.asarray(queries), {name: features})[1])[0][:, axes]
+    @jax.jit
+    def sample(points):
+        features = {name: feature_planes.scatter_to_map(points, points, name, resolution)}
+        decoders = (feature_planes.LocalDecoder(align_corners=align_corners) for align_corners in (False, True))
+        return [decoder.sample(queries, features)[1][0][:, axes] for decoder in decoders]
 
-    np.testing.assert_allclose(sample(False), queries[0][:, axes], atol=2e-3)
-    deviation = np.abs(sample(True) - queries[0][:, axes]).max() / (2 * half / resolution)
+    found, aligned = sample(points)
+    np.testing.assert_allclose(found, queries[0][:, axes], atol=2e-3)
+    deviation = np.abs(aligned - queries[0][:, axes]).max() / (2 * half / resolution)
     assert 0.35 < deviation < 0.5
 
 
@@ -82,10 +84,10 @@ def test_beyond_the_outermost_values_the_value_is_that_of_the_border(align_corne
 def test_the_place_within_a_cell_is_what_the_cell_does_not_tell():
     points = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 50, 3)).astype(np.float32)
     for name, axes in feature_planes.FEATURE_MAPS.items():
-        place = np.asarray(feature_planes.find_cell_coordinates(jnp.asarray(points), name, 16))
+        place = np.asarray(feature_planes.find_cell_coordinates(points, name, 16))
         assert place.min() >= -1
         assert place.max() < 1
-        unit = np.asarray(feature_planes.normalise_coordinates(jnp.asarray(points), name))
+        unit = np.asarray(feature_planes.normalise_coordinates(points, name))
         cells = np.floor(unit * 16)
         np.testing.assert_allclose((cells + (place + 1) / 2) / 16, unit, atol=1e-6)
         assert place.shape[-1] == len(axes)
@@ -94,15 +96,17 @@ def test_the_place_within_a_cell_is_what_the_cell_does_not_tell():
 def test_the_encoder_can_see_where_in_its_cell_a_point_lies():
     """One point that stays in its cells: far from any other, all that its neighbours tell it is its coordinates."""
     maps = feature_planes.FeatureMaps(('xz', 'grid'), resolution=8, grid_resolution=8, unet_depth=0, unet3d_levels=0)
-    corner, moved = (jnp.full((1, 1, 3), place) for place in (0.001, 0.1))
+    corner, moved = (np.full((1, 1, 3), place, np.float32) for place in (0.001, 0.1))
     for name in maps.names:
         assert (feature_planes.find_cells(corner, name, 8) == feature_planes.find_cells(moved, name, 8)).all()
-    for seen, num_inputs in ((False, 3), (True, 3 + 2 + 3)):
-        encoder = feature_planes.LocalPointnet(4, 8, maps, cell_coordinates=seen)
-        params = encoder.init(jax.random.key(0), corner)
-        kernel = params['params']['fc_pos']['kernel']
-        assert kernel.shape[0] == num_inputs
-        # Without what the coordinates of the box tell.
-        params['params']['fc_pos']['kernel'] = kernel.at[:3].set(0)
-        here, there = (encoder.apply(params, points)['grid'] for points in (corner, moved))
-        assert (jnp.abs(here - there).max() > 1e-3) == seen
+    blind, seeing = (feature_planes.LocalPointnet(4, 8, maps, cell_coordinates=seen) for seen in (False, True))
+    blind_shapes, shapes = (jax.eval_shape(encoder.init, jax.random.key(0), corner) for encoder in (blind, seeing))
+    weights, encode = draw_weights(shapes), jax.jit(seeing.apply)
+    kernel = weights['params']['fc_pos']['kernel']
+    assert len(blind_shapes['params']['fc_pos']['kernel']) == 3
+    assert len(kernel) == 3 + 2 + 3
+    kernel[:3] = 0  # without what the coordinates of the box tell
+    for seen in (True, False):
+        here, there = (encode(weights, points)['grid'] for points in (corner, moved))
+        assert (np.abs(here - there).max() > 1e-3) == seen
+        kernel[3:] = 0

@@ -16,7 +16,7 @@ def test_linear_of_several_inputs_is_linear_of_their_concatenation():
 
 
 def test_linear_starts_uniform_within_the_inverse_root_of_the_fan_in():
-    params = Linear(400).init(jax.random.key(0), jnp.zeros((1, 100)))['params']
+    params = jax.jit(Linear(400).init)(jax.random.key(0), np.zeros((1, 100), np.float32))['params']
     for values in params.values():
         assert np.abs(values).max() <= 0.1
         assert np.std(values) == pytest.approx(0.2 / 12**0.5, rel=0.1)

@@ -1,6 +1,7 @@
 """Scatters and local pooling against loops over cells."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -25,7 +26,7 @@ def test_both_ways_of_reducing_cells_are_the_slow_one(rows, operation, way):
 def test_the_first_of_equal_maxima_has_the_gradient(rows):
     values, cells = rows
     weights = np.random.default_rng(1).normal(size=values.shape).astype(np.float32)
-    found = jax.grad(lambda v: (scatter.pool_max(v, cells) * weights).sum())(values)
+    found = jax.jit(jax.grad(lambda v: (scatter.pool_max(v, cells) * weights).sum()))(values)
     expected = np.zeros_like(values)
     for cell in np.unique(cells):
         members = np.flatnonzero(cells == cell)
@@ -37,28 +38,40 @@ def test_the_first_of_equal_maxima_has_the_gradient(rows):
 
 def test_means_are_scattered_to_their_cells_and_have_their_gradient(rows):
     values, cells = rows
-    found = scatter.scatter_mean(values, cells, 1000)
+    weights = np.random.default_rng(1).normal(size=(1000, 3)).astype(np.float32)
+
+    @jax.jit
+    def differentiate(values):
+        found, pull_back = jax.vjp(lambda values: scatter.scatter_mean(values, cells, 1000), values)
+        return found, pull_back(weights)[0]
+
+    found, gradient = differentiate(values)
     for cell in range(1000):
         expected = values[cells == cell].mean(axis=0) if cell in cells else np.zeros(3)
         np.testing.assert_allclose(found[cell], expected, rtol=1e-6)
-    weights = np.random.default_rng(1).normal(size=found.shape).astype(np.float32)
-    gradient = jax.grad(lambda v: (scatter.scatter_mean(v, cells, 1000) * weights).sum())(values)
     counts = (cells[:, None] == cells).sum(axis=1)
     np.testing.assert_allclose(gradient, weights[cells] / counts[:, None], rtol=1e-6)
 
 
 def test_pooling_and_scattering_are_the_official_ones(golden):
     data = golden('conv/conv_onet/scatter.npz')
+
+    @jax.jit
+    def reduce(values, cells):
+        most, pull_back = jax.vjp(lambda values: scatter.pool_max(values, cells), values)
+        gradient = pull_back(jnp.ones_like(most))[0]
+        return scatter.scatter_mean(values, cells, 12), scatter.pool_mean(values, cells), most, gradient
+
     for values, cells, mean, most, winner in zip(
         *(data[f'in/{key}'] for key in ('src', 'index')),
         *(data[f'out/{key}_n12'] for key in ('mean', 'max', 'argmax')),
         strict=True,
     ):
         values, cells = values.T, cells[0]
-        np.testing.assert_allclose(scatter.scatter_mean(values, cells, 12), mean.T, atol=1e-6)
-        np.testing.assert_allclose(scatter.pool_mean(values, cells), mean.T[cells], atol=1e-6)
-        np.testing.assert_array_equal(scatter.pool_max(values, cells), most.T[cells])
-        gradient = jax.grad(lambda x, cells=cells: scatter.pool_max(x, cells).sum())(values)
+        scattered, pooled, found, gradient = reduce(values, cells)
+        np.testing.assert_allclose(scattered, mean.T, atol=1e-6)
+        np.testing.assert_allclose(pooled, mean.T[cells], atol=1e-6)
+        np.testing.assert_array_equal(found, most.T[cells])
         expected = np.zeros_like(values)
         for cell in np.unique(cells):
             expected[winner[:, cell], np.arange(3)] = (cells == cell).sum()
@@ -68,5 +81,5 @@ def test_pooling_and_scattering_are_the_official_ones(golden):
 def test_the_gradient_of_means_is_the_mean_gradient(rows):
     values, cells = rows
     weights = np.random.default_rng(1).normal(size=values.shape).astype(np.float32)
-    found = jax.grad(lambda v: (scatter.pool_mean(v, cells) * weights).sum())(values)
+    found = jax.jit(jax.grad(lambda v: (scatter.pool_mean(v, cells) * weights).sum()))(values)
     np.testing.assert_allclose(found, [weights[cells == cell].mean(axis=0) for cell in cells], rtol=1e-5, atol=1e-6)

@@ -161,12 +161,12 @@ def test_scenes_and_names_of_files(tmp_path):
     scene.add_geometry(trimesh.creation.box(), node_name='here')
     scene.add_geometry(trimesh.creation.box(), node_name='there', transform=translation_matrix([3, 0, 0]))
     save(scene, tmp_path / 'a b/x y.glb')
-    for path in ('a b/x/y.ply', 'a b/x y.PLY', '.hidden/._y.stl', 'ä/ö.off'):
+    for path in ('a b/x/y.ply', 'a b/x y.PLY', '.hidden/.y.stl', '.hidden/._y.stl', 'ä/ö.off'):
         save(trimesh.creation.box(), tmp_path / path)
     (tmp_path / 'ä/notes.off').mkdir()
     (tmp_path / 'ä/ö.mtl').write_text('newmtl a')
     assert {key: path.relative_to(tmp_path).as_posix() for key, path in find_meshes(tmp_path).items()} == {
-        ('hidden', '_y'): '.hidden/._y.stl',
+        ('hidden', 'y'): '.hidden/.y.stl',
         ('a_b', 'x_y'): 'a b/x y.PLY',
         ('a_b', 'x_y-glb'): 'a b/x y.glb',
         ('a_b', 'x-y'): 'a b/x/y.ply',
