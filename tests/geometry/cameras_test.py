@@ -167,7 +167,7 @@ def test_projection_is_one_function_of_both_libraries_compiled_and_differentiate
             for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-12)
         # By the camera and by the points.
-        jax.test_util.check_grads(project, (camera, points), order=1, modes=['fwd', 'rev'])
+        jax.test_util.check_grads(jax.jit(project), (camera, points), order=1, modes=['fwd', 'rev'])
 
 
 def test_preparing_data_starts_no_jax():

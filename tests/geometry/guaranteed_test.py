@@ -76,7 +76,7 @@ def assert_equals_dense_grid(field, level, **cells):
 
 def test_equals_the_dense_grid_on_random_networks():
     share, num_crossed = [], 0
-    for seed in range(40):
+    for seed in range(24):
         field = random_network(seed)
         level = float(np.quantile(field(np.random.default_rng(seed).uniform(-0.55, 0.55, (64, 3))), 0.9))
         cells = [{'resolution': 4, 'upsampling_steps': 2}, {'resolution': 2, 'upsampling_steps': 3}][seed // 2 % 2]
@@ -84,7 +84,7 @@ def test_equals_the_dense_grid_on_random_networks():
         assert_same_mesh(marching_cubes(grid.values, level), marching_cubes(dense, level))
         share.append(sum(grid.queried_per_round) / dense.size)
         num_crossed += find_crossed_cells(dense, level).any()
-    assert num_crossed > 36
+    assert num_crossed > 20
     for kind in (0, 1):
         assert np.median(share[kind::2]) < 0.85, 'cells are left out'
 
@@ -103,7 +103,7 @@ def test_finds_what_is_thinner_than_a_coarse_cell(kind):
     """A sheet of one layer of points, and a blob around a single one, between the corners of the coarse cells."""
     cells = {'resolution': 4, 'upsampling_steps': 3}
     centre = lattice_to_world(np.array([11, 19, 13]), 32)
-    axes = np.eye(3)[:, :1] if kind == 'sheet' else np.eye(3)
+    axes = np.diag([1, 0, 0]) if kind == 'sheet' else np.eye(3)
     field = hand_made(20 * axes, 20 * centre @ axes, 20 * 0.7 * BOX / 32)
     assert not (multiresolution_grid(field, **cells).values >= 0).any(), 'corners alone do not see it'
     grid, dense = assert_equals_dense_grid(field, 0.0, **cells)
