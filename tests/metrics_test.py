@@ -62,6 +62,15 @@ def test_against_brute_force():
     assert metrics.surface_metrics(a, na, b + 9, nb)['f_score'] == 0
 
 
+def test_a_point_at_the_distance_of_the_f_score_counts():
+    normals = np.array([[0.0, 0.0, 1.0]])
+    scores = [
+        metrics.surface_metrics(np.zeros((1, 3)), normals, np.array([[x, 0.0, 0.0]]), normals)['f_score']
+        for x in (0.01, np.nextafter(0.01, 1))
+    ]
+    assert scores == [1, 0]
+
+
 def test_the_floor_is_what_a_second_sampling_of_the_same_surface_scores():
     mesh = trimesh.creation.icosphere(subdivisions=4, radius=0.5)
     first, second = sample_surface(mesh, 20_000, 0), sample_surface(mesh, 20_000, 1)
@@ -71,7 +80,8 @@ def test_the_floor_is_what_a_second_sampling_of_the_same_surface_scores():
 
 
 def test_the_floor_survives_samples_that_coincide():
-    points = np.repeat(np.eye(3), 2, axis=0)
-    floor = metrics.sampling_floor(points, points)
+    points, normals = np.repeat(np.eye(3), 2, axis=0), np.tile(np.eye(3)[:2], (3, 1))
+    floor = metrics.sampling_floor(points, normals)
     assert floor['chamfer_l1'] == 0
+    assert floor['normal_consistency'] == 0, 'the normal of the other sample, which is perpendicular'
     assert cKDTree(points).n == 6

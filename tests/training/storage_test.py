@@ -117,6 +117,23 @@ def test_what_an_interrupted_save_leaves_is_no_checkpoint_and_is_removed_by_the_
         assert sorted(path.name for path in own.iterdir()) == ['2', '4']
 
 
+def test_what_cannot_be_removed_is_an_error_of_the_start_and_hides_no_other_at_the_end(own, monkeypatch):
+    def rmtree(path, ignore_errors=False):
+        if not ignore_errors:
+            raise OSError(f'{path} is busy')
+
+    def run_and_fail():
+        with storage.Checkpointer(own, writes=True):
+            (own / '6.unfinished').mkdir()
+            raise RuntimeError('of the run')
+
+    monkeypatch.setattr(shutil, 'rmtree', rmtree)
+    with pytest.raises(RuntimeError, match='of the run'):
+        run_and_fail()
+    with pytest.raises(OSError, match=r'6\.unfinished is busy'):
+        run_and_fail()
+
+
 def test_a_checkpoint_without_digests_is_not_used(own, capsys):
     (own / '4' / storage.DIGEST).unlink()
     assert_holds(own, 2)
