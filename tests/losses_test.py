@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +52,14 @@ def test_chamfer_equals_all_pairs_however_many_are_in_memory(monkeypatch, pairs_
             for found, all_pairs in zip(over_batches(points, targets), expected, strict=True):
                 assert found.dtype == np.float64
                 np.testing.assert_allclose(found, all_pairs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('pairs_at_once, points_at_once', [(None, 37), (100, 4), (1, 1)])
+def test_chamfer_has_as_many_pairs_in_memory_as_are_allowed(monkeypatch, pairs_at_once, points_at_once):
+    monkeypatch.setattr(losses, 'PAIRS_AT_ONCE', pairs_at_once or losses.PAIRS_AT_ONCE)
+    sets = np.zeros((1, 37, 3), np.float32), np.zeros((1, 23, 3), np.float32)
+    program = jax.make_jaxpr(lambda points, targets: chamfer(points, targets)[0])(*sets)
+    assert max(int(n) for n in re.findall(r'\[1,(\d+),23\]', str(program))) == points_at_once
 
 
 def test_chamfer_of_float32_keeps_small_distances_far_from_the_origin():

@@ -131,6 +131,14 @@ def test_nasty_grids_stay_closed():
         assert np.abs(mesh.vertices).max() <= BOX / 2 + 1e-6
 
 
+def test_vertices_are_not_merged_however_fine_the_lattice():
+    """Around a point on the level vertices are a millionth of a cell apart: merged, they would flatten faces."""
+    coarse, fine = np.full((7, 7, 7), -1.0), np.full((200, 200, 200), -1.0, np.float32)
+    coarse[2:5, 2:5, 2:5] = np.random.default_rng(2).integers(-1, 2, (3, 3, 3))
+    fine[90:97, 10:17, 100:107] = coarse
+    np.testing.assert_array_equal(marching_cubes(fine, 0.0).faces, marching_cubes(coarse, 0.0).faces)
+
+
 def test_the_surface_sits_at_the_threshold():
     logit = threshold_to_logit(0.2)
     assert logit == pytest.approx(-1.3862943611198906)
