@@ -24,9 +24,13 @@ from parity import golden as golden_files
 from parity.golden import SHARED
 
 
-def pytest_collection_finish():
-    """What the tests import stays: no later garbage collection, of which preparing meshes makes many, looks at it again."""
+@pytest.fixture(scope='module')
+def frozen_heap():
+    """For tests of what collects garbage again and again: it does not look at what earlier tests and imports have left."""
+    gc.collect()
     gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True, scope='module')

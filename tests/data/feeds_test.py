@@ -43,9 +43,7 @@ def find_rows(batches):
 
 
 @BOTH
-@pytest.mark.parametrize(
-    'num_cloud, num_queries, num_near', [(300, 2048, 208), (3000, 5000, 0), (10_000, 5000, 416), (16_384, 20_480, 0)]
-)
+@pytest.mark.parametrize('num_cloud, num_queries, num_near', [(10_000, 5000, 416), (16_384, 20_480, 0)])
 def test_a_step_draws_as_many_different_samples_as_its_config_says(numbered, feed, num_cloud, num_queries, num_near):
     """Of its own shape and with its own labels and normals; the last case is all that a shape has."""
     sizes = {'num_input_points': num_cloud, 'num_target_points': num_cloud, 'num_points_per_step': num_queries}

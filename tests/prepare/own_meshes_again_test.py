@@ -12,6 +12,7 @@ from onet_jax.prepare import own_meshes
 from onet_jax.prepare.own_meshes import prepare_meshes
 from onet_jax.prepare.runners import in_this_process
 
+pytestmark = pytest.mark.usefixtures('frozen_heap')
 SETTINGS = {'num_points': 2100, 'num_views': 0, 'seed': 0, 'val_fraction': 0.25, 'test_fraction': 0.25}
 
 

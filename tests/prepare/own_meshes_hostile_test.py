@@ -16,6 +16,7 @@ from onet_jax.prepare.own_meshes import describe_mesh, find_meshes, prepare_mesh
 from onet_jax.prepare.runners import in_this_process
 from onet_jax.prepare.splits import invariants
 
+pytestmark = pytest.mark.usefixtures('frozen_heap')
 SETTINGS = {'num_points': 2100, 'num_views': 0, 'seed': 0, 'val_fraction': 0.25, 'test_fraction': 0.25}
 
 

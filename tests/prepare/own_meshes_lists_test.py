@@ -5,6 +5,8 @@ import trimesh
 from onet_jax.prepare.own_meshes import prepare_meshes
 from onet_jax.prepare.runners import in_this_process
 
+pytestmark = pytest.mark.usefixtures('frozen_heap')
+
 
 def test_lists_name_meshes_and_what_they_lack_is_reported(tmp_path, capsys):
     """Names of meshes or of their folders; a name without a mesh is rejected, copies in two splits are reported."""

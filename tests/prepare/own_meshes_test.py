@@ -13,6 +13,7 @@ from onet_jax.prepare import own_meshes, procedural
 from onet_jax.prepare.own_meshes import find_meshes, prepare_meshes
 from onet_jax.prepare.runners import in_this_process, processes
 
+pytestmark = pytest.mark.usefixtures('frozen_heap')
 SETTINGS = {'num_points': 2100, 'num_views': 0, 'seed': 0, 'val_fraction': 0.25, 'test_fraction': 0.25}
 
 
@@ -107,7 +108,7 @@ def test_shapes_are_normalised_and_know_the_way_back(root, made, name):
 def test_workers_and_interruptions_do_not_change_the_result(root, made, tmp_path):
     data_dir, index = made
     expected = read_all(data_dir)
-    assert prepare_meshes(root, tmp_path, **SETTINGS, run=processes(2)) == index
+    assert prepare_meshes(root, tmp_path, **SETTINGS, run=processes(1)) == index
     assert read_all(tmp_path) == expected
 
     cut, lost, *kept = sorted(tmp_path.rglob('*.npz'))

@@ -63,7 +63,7 @@ def die_at_once(category, name, i):
     os._exit(1)
 
 
-@pytest.mark.parametrize('run', [in_this_process, processes(1), processes(3)])
+@pytest.mark.parametrize('run', [in_this_process, processes(2)])
 def test_a_task_that_is_rejected_stops_no_other(run, capsys):
     assert run(divide, TASKS, 'dividing') == EXPECTED
     shown = capsys.readouterr().err
@@ -91,9 +91,8 @@ def test_any_other_error_stops_the_run(run):
         run(fill_the_disk, TASKS, 'filling')
 
 
-@pytest.mark.parametrize('num_workers', [1, 2])
-def test_a_process_that_dies_takes_its_task_with_it_and_no_other(tmp_path, num_workers):
-    outcome = processes(num_workers)(partial(die_at_times, tmp_path), TASKS, 'dying')
+def test_a_process_that_dies_takes_its_task_with_it_and_no_other(tmp_path):
+    outcome = processes(2)(partial(die_at_times, tmp_path), TASKS, 'dying')
     assert outcome.results == {f'{category}/{name}': i for category, name, i in TASKS if i != 6}
     assert outcome.rejected == {'lamp/006': 'the process that worked on it died, perhaps for want of memory'}
     runs = {i: len((tmp_path / name).read_text()) for _, name, i in TASKS}
@@ -199,6 +198,7 @@ def test_any_other_error_stops_a_pipeline(tmp_path, apache_beam):
     gc.collect()
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_stops_no_pipeline(tmp_path, apache_beam):
     (tmp_path / 'runs').mkdir()
     outcome = beam(tmp_path, [])(partial(die_at_times, tmp_path / 'runs'), TASKS, 'dying')
@@ -206,7 +206,26 @@ def test_a_process_that_dies_stops_no_pipeline(tmp_path, apache_beam):
     assert len(outcome.results) == 11
 
 
-def test_options_reach_the_pipeline(tmp_path, apache_beam):
+def test_options_reach_the_pipeline(tmp_path, apache_beam, monkeypatch):
+    reached = []
+
+    def make_pipeline(options):
+        reached.append(options.get_all_options(drop_default=True))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(apache_beam, 'Pipeline', make_pipeline)
+    for options in ([], ['--direct_num_workers=2'], ['--runner=FlinkRunner', '--direct_num_workers=3']):
+        with pytest.raises(KeyboardInterrupt):
+            beam(tmp_path, options)(divide, TASKS, 'dividing')
+    assert reached == [
+        {'runner': 'FnApiRunner'},
+        {'runner': 'FnApiRunner', 'direct_num_workers': 2},
+        {'runner': 'FlinkRunner', 'direct_num_workers': 3},
+    ]
+
+
+@pytest.mark.slow
+def test_processes_of_beam_may_execute_the_pipeline(tmp_path, apache_beam):
     run = beam(tmp_path, ['--direct_running_mode=multi_processing', '--direct_num_workers=2'])
     found = run(note_processes, TASKS, 'looking').results
     assert set(found) == {f'{category}/{name}' for category, name, _ in TASKS}

