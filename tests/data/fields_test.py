@@ -243,10 +243,37 @@ def test_the_inputs_of_a_config_are_read_from_a_file_and_shown(tmp_path, experim
     elif name == 'labels':
         assert array.shape == (fields.NUM_FITTED_POINTS, 4)
         assert np.abs(array[:, :3]).max() <= BOX / 2
+        corners = array[:, :3].min(axis=0), array[:, :3].max(axis=0)
+        np.testing.assert_allclose(corners, [[-BOX / 2] * 3, [BOX / 2] * 3], atol=1e-3)
         inside = (np.abs(array[:, :3]) < [0.5, 0.25, 0.125]).all(axis=1)
         np.testing.assert_array_equal(array[:, 3], inside)
         np.testing.assert_array_equal(shown, array[inside, :3])
         np.testing.assert_allclose(frame.to_user(np.array([[0.5, 0.25, 0.125]])), mesh.bounds[1:])
+
+
+def test_of_several_inputs_the_first_decides_the_frame(tmp_path):
+    write_files(tmp_path)
+    for names in (('cloud', 'scene'), ('scene', 'cloud')):
+        data = small_data(inputs=names, cell_size=0.025)
+        (source,) = fields.find_sources(data, tmp_path / 'a.npy')
+        inputs, frame = fields.read_inputs(data, source, seed=0)
+        _, expected = fields.FIELDS[names[0]].read(source, data, 0)
+        assert tuple(inputs) == names
+        assert frame.scale == expected.scale
+
+
+def test_a_cloud_of_as_many_points_as_are_drawn_gives_all_of_them():
+    cloud = np.random.default_rng(0).normal(size=(30, 3))
+    np.testing.assert_array_equal(np.sort(fields.subsample(cloud, 30, seed=0), axis=0), np.sort(cloud, axis=0))
+    assert len(np.unique(fields.subsample(cloud, 29, seed=0), axis=0)) == 29
+    assert fields.subsample(cloud, 31, seed=0).shape == (31, 3)
+
+
+def test_the_one_input_of_a_config_is_what_its_encoder_reads():
+    config = onet_points('tiny')
+    fields.check_inputs(config, reads='cloud')
+    with pytest.raises(InputError, match=r"config\.data\.inputs: expected \('image',\), .* found \('cloud',\)"):
+        fields.check_inputs(config, reads='image')
 
 
 def test_a_scan_is_read_in_cells_of_a_given_edge_or_of_the_density_of_training(tmp_path):

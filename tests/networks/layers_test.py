@@ -15,8 +15,9 @@ def test_linear_of_several_inputs_is_linear_of_their_concatenation():
     np.testing.assert_allclose(split, jax.jit(Linear(6).apply)(variables, joined), atol=1e-6)
 
 
-def test_linear_starts_uniform_within_the_inverse_root_of_the_fan_in():
-    params = jax.jit(Linear(400).init)(jax.random.key(0), np.zeros((1, 100), np.float32))['params']
+@pytest.mark.parametrize('layer, shape', [(Linear(400), (1, 100)), (Conv(400, 5), (1, 5, 5, 4))])
+def test_weights_start_uniform_within_the_inverse_root_of_the_fan_in(layer, shape):
+    params = jax.jit(layer.init)(jax.random.key(0), np.zeros(shape, np.float32))['params']
     for values in params.values():
         assert np.abs(values).max() <= 0.1
         assert np.std(values) == pytest.approx(0.2 / 12**0.5, rel=0.1)

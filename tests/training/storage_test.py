@@ -157,6 +157,29 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_ones(own):
     assert_holds(own, 4)
 
 
+def test_what_a_full_disk_refuses_is_named_and_a_bug_is_not_taken_for_it(own, monkeypatch):
+    def fail(*_):
+        raise error
+
+    error = OSError(28, 'No space left on device')
+    monkeypatch.setattr(storage, 'write_json', fail)
+    with (
+        storage.Checkpointer(own, writes=True) as checkpointer,
+        pytest.raises(OSError, match=r'own/6: .*No space left'),
+    ):
+        checkpointer.save(6, make_state(6))
+    error = ValueError('not a leaf')
+    monkeypatch.setattr(storage.ocp, 'save', fail)
+    with storage.Checkpointer(own, writes=True) as checkpointer, pytest.raises(ValueError, match=r'^not a leaf$'):
+        checkpointer.save(6, make_state(6))
+    assert_holds(own, 4)
+
+
+def test_every_process_that_reads_finds_the_checkpoints(own, monkeypatch):
+    monkeypatch.setattr(storage, 'is_first_process', lambda: False)
+    assert_holds(own, 4)
+
+
 def test_a_state_of_other_shapes_is_described(own):
     stored = storage.Checkpointer(own, writes=False).metadata(4).metadata
     assert storage.describe_differences(stored, make_state(4)) == []
