@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onet_jax.networks.fast_gradients import reverse_mode
-from onet_jax.networks.layers import BatchNorm, ConditionalBatchNorm, Conv, Linear, Normalisation, ResnetBlock
+from onet_jax.networks.layers import BatchNorm, ConditionalBatchNorm, Conv, Linear, Normalisation, ResnetBlock, cast
 
 
 def test_linear_of_several_inputs_is_linear_of_their_concatenation():
@@ -93,6 +93,12 @@ def test_convolution_against_a_loop():
         window = padded[0, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3, 2 * k : 2 * k + 3]
         expected = np.einsum('abci,abcio->o', window, variables['params']['kernel']) + variables['params']['bias']
         np.testing.assert_allclose(y[0, i, j, k], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_inputs_are_cast_to_a_precision_where_one_is_given():
+    x = jnp.ones(3, jnp.float16)
+    assert cast(x, None) is x
+    assert cast(x, jnp.bfloat16).dtype == jnp.bfloat16
 
 
 def test_products_of_bfloat16_keep_statistics_and_parameters_in_float32():
