@@ -1,17 +1,30 @@
 """Networks that nobody trained, for the tests of models, evaluation and inference."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from onet_jax import models
 from onet_jax.data.fields import example_batch
+from onet_jax.training import checkpoints
+from onet_jax.training.state import TrainState
 
 
 def untrained(config: ConfigDict, seed: int = 0) -> tuple[models.Method, dict]:
     """The method of a config, and random weights: initial ones, of which some are zero, would hide mistakes."""
     method = models.build(config)
     return method, draw_weights(jax.eval_shape(method.init, jax.random.key(0), example_batch(config.data)), seed)
+
+
+def untrained_workdir(config: ConfigDict, folder: Path, data_dir: Path) -> Path:
+    """A workdir as training on a dataset leaves it, but for the weights, which are those of `untrained`."""
+    _, variables = untrained(config)
+    checkpoints.claim_workdir(folder, config, data_dir)
+    with checkpoints.open_checkpoints(folder) as checkpointer:
+        checkpointer.save(1, jax.tree.map(jax.numpy.asarray, TrainState(1, variables, ())))
+    return folder
 
 
 def draw_weights(shapes: dict, seed: int = 0) -> dict:

@@ -119,7 +119,7 @@ def test_the_protocol_is_plain_values_without_paths_of_the_machine(dataset):
     assert found == json.loads(json.dumps(found))
     assert (found['split'], found['num_shapes'], found['num_volume_points'], found['seed']) == ('test', 3, 5000, 0)
     assert found['dataset_digest'] == records.digest(dataset)
-    assert found['model'] == 'onet, inputs cloud, encoder pointnet_resnet, decoder cbatchnorm'
+    assert found['model'] == 'onet, inputs cloud, encoder pointnet_simple, decoder shallow'
     assert 'view' not in found
     assert describe_protocol(onet_image('tiny'), stored, 'test')['view'] == '000'
     assert str(dataset) not in str(found)

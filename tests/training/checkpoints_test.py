@@ -1,4 +1,5 @@
 import pickle
+from functools import partial
 
 import jax
 import numpy as np
@@ -58,8 +59,9 @@ def official_file():
 def restored(workdir, config):
     """The state of step 1234, which the golden file was saved at."""
     method, tx = models.build(config), make_optimizer(config, 1)
-    example = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), example_batch(config.data))
-    like = create_state(jax.random.key(0), method, tx, example, config.optim.ema_decay)
+    make_state = partial(create_state, method=method, tx=tx, ema_decay=config.optim.ema_decay)
+    shapes = jax.eval_shape(make_state, jax.random.key(0), batch=example_batch(config.data))
+    like = jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype)), shapes)
     with checkpoints.read_checkpoints(workdir) as checkpointer:
         return checkpoints.restore(checkpointer, like, 1234)
 

@@ -54,40 +54,41 @@ def assert_same_tree(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.parametrize(
-    'backend, feed, build',
-    [
-        ('pmap', 'resident', models.build),
-        ('jit', 'tfds', lambda config: tiny_method(config)._replace(make_step=make_two_updates)),
-    ],
-    ids=['network', 'a step of its own'],
-)
-def test_an_interrupted_run_ends_bit_for_bit_as_one_that_was_not(
-    dataset, tmp_path, monkeypatch, fail_after, backend, feed, build
-):
-    """Six steps, and the same six with a failure after step 5, resumed from the checkpoint of step 4."""
-    if feed == 'tfds':
-        pytest.importorskip('tensorflow_datasets', reason='the extra `data` is not installed')
-    monkeypatch.setattr(models, 'build', build)
-    config = small_config(num_steps=6, backend=backend)
-    with config.unlocked():
-        config.data.feed = feed
-    whole = loop.train(config, tmp_path / 'whole', dataset)
-
-    fail_after(feed, 5)
+def run_and_resume(config, workdir, dataset, fail_after, *, last_step, saved):
+    """The last state of a run that fails after `last_step` and is resumed from the checkpoint of step `saved`."""
+    fail_after(config.data.feed, last_step)
     with pytest.raises(PowerFailureError):
-        loop.train(config, tmp_path / 'cut', dataset)
-    fail_after(feed, None)
-    with checkpoints.open_checkpoints(tmp_path / 'cut') as checkpointer:
-        assert checkpointer.latest.step == 4
-    resumed = loop.train(config, tmp_path / 'cut', dataset)
+        loop.train(config, workdir, dataset)
+    fail_after(config.data.feed, None)
+    with checkpoints.open_checkpoints(workdir) as checkpointer:
+        assert checkpointer.latest.step == saved
+    return loop.train(config, workdir, dataset)
 
-    assert int(whole.step) == 6
-    assert int(whole.variables.get('counter', {'steps': 12})['steps']) == 12, 'two updates in each step'
-    assert_same_tree(whole, resumed)
+
+def test_an_interrupted_run_ends_bit_for_bit_as_one_that_was_not(workdir, dataset, tmp_path, fail_after):
+    """The four steps of `workdir`, with a failure after step 3."""
+    resumed = run_and_resume(small_config(), tmp_path, dataset, fail_after, last_step=3, saved=2)
+    assert int(resumed.step) == 4
+    with checkpoints.read_checkpoints(workdir) as whole:
+        assert_same_tree(checkpoints.restore(whole, resumed, 4), resumed)
+    assert_same_tree(load_run(workdir).params, load_run(tmp_path).params)
     for name in ('train/loss', 'val/iou', 'val/score'):
-        assert read_log(tmp_path / 'whole', name) == read_log(tmp_path / 'cut', name)
-    assert [step for step, _ in read_log(tmp_path / 'cut', 'train/loss')] == [1, 2, 3, 4, 5, 6]
+        assert read_log(workdir, name) == read_log(tmp_path, name)
+    assert [step for step, _ in read_log(tmp_path, 'train/loss')] == [1, 2, 3, 4]
+
+
+def test_an_interrupted_run_of_a_step_of_its_own_ends_bit_for_bit_too(dataset, tmp_path, monkeypatch, fail_after):
+    """With the other backend and the other feed: six steps, and the same six with a failure after step 5."""
+    pytest.importorskip('tensorflow_datasets', reason='the extra `data` is not installed')
+    monkeypatch.setattr(models, 'build', lambda config: tiny_method(config)._replace(make_step=make_two_updates))
+    config = small_config(num_steps=6, backend='jit')
+    with config.unlocked():
+        config.data.feed = 'tfds'
+    whole = loop.train(config, tmp_path / 'whole', dataset)
+    resumed = run_and_resume(config, tmp_path / 'cut', dataset, fail_after, last_step=5, saved=4)
+    assert int(whole.variables['counter']['steps']) == 12, 'two updates in each step'
+    assert_same_tree(whole, resumed)
+    assert read_log(tmp_path / 'whole', 'train/loss') == read_log(tmp_path / 'cut', 'train/loss')
 
 
 @pytest.mark.slow
@@ -97,11 +98,7 @@ def test_all_options_of_the_optimiser_together_survive_an_interruption(dataset, 
     with config.unlocked():
         config.optim.update(ema_decay=0.5, accumulate_steps=2, clip_norm=0.1, schedule='exponential', warmup_steps=1)
     whole = loop.train(config, tmp_path / 'whole', dataset)
-    fail_after('resident', 4)
-    with pytest.raises(PowerFailureError):
-        loop.train(config, tmp_path / 'cut', dataset)
-    fail_after('resident', None)
-    resumed = loop.train(config, tmp_path / 'cut', dataset)
+    resumed = run_and_resume(config, tmp_path / 'cut', dataset, fail_after, last_step=4, saved=3)
     assert_same_tree(whole, resumed)
     assert read_log(tmp_path / 'whole', 'val/loss') == read_log(tmp_path / 'cut', 'val/loss')
     assert int(whole.opt_state.gradient_step) == 3

@@ -1,10 +1,12 @@
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from model_configs import make_two_updates, small_config, tiny_method
-from parity.settings import make_config
+from model_configs import make_two_updates, small_config, small_data, tiny_method
+from untrained import untrained
 
 from onet_jax import models
 from onet_jax.errors import InputError
@@ -32,6 +34,9 @@ def make_batch(rng, batch_size=8):
     }
 
 
+TINY = tiny_method(small_config())
+
+
 def run(method, backend, devices, ema_decay=0.0, make_step=make_train_step):
     """Three steps: the states after each of them, and the scalars."""
     tx, rng = optax.sgd(1e-3), np.random.default_rng(0)
@@ -47,26 +52,29 @@ def run(method, backend, devices, ema_decay=0.0, make_step=make_train_step):
     return states, scalars
 
 
+@pytest.fixture(scope='module')
+def on_one_device():
+    """(method, make_step) -> what `run` returns on one device, once for each of them."""
+    return cache(lambda method, make_step=make_train_step: run(method, 'jit', jax.devices()[:1], make_step=make_step))
+
+
+@pytest.fixture(scope='module')
 def latent_method():
     """A network with everything: batch normalisation, and a latent code that each row draws."""
     config = small_config()
     with config.unlocked():
         config.model.latent_size = 3
-    return models.build(config)
-
-
-@pytest.fixture(scope='module')
-def on_one_device():
-    return run(latent_method(), 'jit', jax.devices()[:1])
+    method, variables = untrained(config)
+    return method._replace(init=lambda key, batch: jax.tree.map(jnp.asarray, variables))
 
 
 @pytest.mark.parametrize('backend', ['pmap', 'jit'])
-def test_two_devices_equal_one_on_the_whole_batch(on_one_device, backend):
+def test_two_devices_equal_one_on_the_whole_batch(latent_method, on_one_device, backend):
     """Loss, its terms, parameters and running statistics: gradients are averaged once, the batch is normalised as a whole, and
     every row draws its own latent code."""
     assert len(jax.devices()) == 2
-    expected, expected_scalars = on_one_device
-    states, scalars = run(latent_method(), backend, jax.devices())
+    expected, expected_scalars = on_one_device(latent_method)
+    states, scalars = run(latent_method, backend, jax.devices())
     assert scalars[0].keys() == {'loss', 'reconstruction', 'kl'}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), scalars, expected_scalars)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), states, expected)
@@ -76,11 +84,10 @@ def test_two_devices_equal_one_on_the_whole_batch(on_one_device, backend):
 @pytest.mark.parametrize(
     'backend, make_step', [('pmap', make_train_step), ('jit', make_train_step), ('pmap', make_two_updates)]
 )
-def test_any_collections_go_through_a_step_of_any_method(backend, make_step):
+def test_any_collections_go_through_a_step_of_any_method(on_one_device, backend, make_step):
     """One that changes, one that does not, and a step that a method brings along; on two devices as on one."""
-    method = tiny_method(small_config())
-    expected, _ = run(method, 'jit', jax.devices()[:1], make_step=make_step)
-    states, scalars = run(method, backend, jax.devices(), make_step=make_step)
+    expected, _ = on_one_device(TINY, make_step)
+    states, scalars = run(TINY, backend, jax.devices(), make_step=make_step)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), states, expected)
     num_updates = 1 if make_step is make_train_step else 2
     assert [int(state.variables['counter']['steps']) for state in states] == [num_updates * n for n in (1, 2, 3)]
@@ -90,7 +97,7 @@ def test_any_collections_go_through_a_step_of_any_method(backend, make_step):
 
 def test_a_state_averages_all_its_collections_over_the_steps():
     """With a decay of 1/2 the last three steps count 1/4, 1/2 and 1; a count is the newest."""
-    states, _ = run(tiny_method(small_config()), 'pmap', jax.devices(), ema_decay=0.5)
+    states, _ = run(TINY, 'pmap', jax.devices(), ema_decay=0.5)
     seen, average = [state.variables for state in states], states[-1].average
     expected = jax.tree.map(lambda a, b, c: (0.25 * a + 0.5 * b + c) / 1.75, *seen) | {'counter': {'steps': 3}}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), average, expected)
@@ -101,42 +108,44 @@ def test_a_state_averages_all_its_collections_over_the_steps():
 
 
 def test_gradients_of_a_step_are_the_fast_ones():
-    modes, method = [], tiny_method(small_config())
+    modes, batch, tx = [], make_batch(np.random.default_rng(0)), optax.sgd(1e-3)
 
     def loss(*args):
         modes.append(reverse_mode.value)
-        return method.loss(*args)
+        return TINY.loss(*args)
 
-    run(method._replace(loss=loss), 'jit', jax.devices()[:1])
-    assert set(modes) == {True}
+    step = make_train_step(TINY._replace(loss=loss), tx, add_noise)
+    state = create_state(jax.random.key(0), TINY, tx, batch)
+    jax.eval_shape(step, state, batch, jax.random.key(1))
+    assert modes == [True]
     assert not reverse_mode.value
 
 
 @pytest.mark.parametrize(
     'encoder, field, shape',
     [
-        ('pointnet_resnet', 'cloud', (30, 3)),
+        ('pointnet_simple', 'cloud', (30, 3)),
         pytest.param('resnet18', 'image', (32, 32, 3), marks=pytest.mark.slow),
         pytest.param('voxel_simple', 'voxels', (32, 32, 32), marks=pytest.mark.slow),
     ],
 )
 def test_bfloat16_changes_the_products_and_not_what_is_learned(encoder, field, shape):
     """Loss and gradient stay close to those of float32, are not the same, and parameters and statistics stay float32."""
-    rng, sizes = np.random.default_rng(0), {'cond_size': 12, 'encoder_hidden_size': 8, 'decoder_hidden_size': 16}
-    config = make_config('onet', {'encoder': encoder, 'decoder': 'cbatchnorm'}, **sizes)
+    rng, config = np.random.default_rng(0), small_config()
+    with config.unlocked():
+        config.model.encoder, config.data = encoder, small_data(inputs=(field,), image_size=32)
     batch = {**make_batch(rng), 'inputs': {field: rng.uniform(0, 1, (8, *shape)).astype(np.float32)}}
     losses, gradients = [], []
     for dtype in ('float32', 'bfloat16'):
         with config.unlocked():
             config.train.dtype = dtype
-        method = models.build(config)
-        variables = method.init(jax.random.key(0), batch)
+        method, variables = untrained(config)
 
         def loss_of(params, method=method, others=variables):
             return method.loss({**others, 'params': params}, batch, jax.random.key(1), None)
 
         (loss, aux), grads = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(variables['params'])
-        assert {x.dtype for x in jax.tree.leaves((loss, grads, aux, variables))} == {np.dtype(np.float32)}
+        assert {x.dtype for x in jax.tree.leaves((loss, grads, aux))} == {np.dtype(np.float32)}
         losses.append(float(loss))
         gradients.append(np.concatenate([np.ravel(x) for x in jax.tree.leaves(grads)]))
     assert losses[0] != losses[1]
