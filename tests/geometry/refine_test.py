@@ -54,34 +54,42 @@ def slow_refine(vertices, faces, field, weights, threshold):
     return vertices, np.array(losses)
 
 
-# Each processor sums in its own order, which 30 steps of float32 amplify: losses were seen to differ by 1.5e-5.
+def read_refinement(golden, name):
+    """The golden file, its field, and the arguments of `refine_vertices` but the weights of the faces."""
+    data = golden(f'mesh/refine_{name}.npz')
+    weights = golden(str(data['meta/weights'])) if 'meta/weights' in data else data
+    field = decoder_field(weights, data['in/c'], data.get('in/z'))
+    return data, (data['in/vertices'], data['in/faces'], field), float(data['in/threshold_prob'])
+
+
+def test_official_gradient(golden):
+    data, arguments, threshold = read_refinement(golden, 'trained_torus')
+    _, gradient = padded_loss_and_gradient(*arguments, data['in/dirichlet'][0], threshold)
+    # The point of one face lies on a kink of a ReLU, where the gradient jumps: rounding decides its side.
+    deviation = np.abs(gradient - data['out/grad_step1']).max(axis=1)
+    assert (deviation > 2e-6).sum() <= 3
+    assert deviation.max() < 1e-3 * np.abs(gradient).max()
+
+
+# Each processor sums in its own order, which 30 steps of float32 amplify: losses were seen to differ by 1.5e-5. In float64
+# they agree as well as the official ones are known.
 @pytest.mark.parametrize(
     'name, atol, x64',
     [
         ('trained_torus', 3e-5, True),
-        ('random_cbn', 1e-6, False),
+        ('random_cbn', 1e-5, False),
         pytest.param('trained_torus', 3e-5, False, marks=pytest.mark.slow),
         pytest.param('random_cbn', 1e-6, True, marks=pytest.mark.slow),
     ],
 )
 def test_official_refinement(golden, name, atol, x64):
-    data = golden(f'mesh/refine_{name}.npz')
-    weights = golden(str(data['meta/weights'])) if 'meta/weights' in data else data
-    field = decoder_field(weights, data['in/c'], data.get('in/z'))
-    vertices, faces, points = data['in/vertices'], data['in/faces'], data['in/dirichlet']
-    threshold = float(data['in/threshold_prob'])
+    data, arguments, threshold = read_refinement(golden, name)
     with jax.enable_x64(x64):
-        _, gradient = padded_loss_and_gradient(vertices, faces, field, points[0], threshold)
-        last, losses = refine_vertices(vertices, faces, field, points, threshold)
+        last, losses = refine_vertices(*arguments, data['in/dirichlet'], threshold)
     assert last.dtype == losses.dtype == (np.float64 if x64 else np.float32)
-
     np.testing.assert_allclose(losses, data['out/loss'], rtol=1e-5 if x64 else 1e-4)
-    # The point of one face of the torus lies on a kink of a ReLU, where the gradient jumps: rounding decides its side.
-    deviation = np.abs(gradient - data['out/grad_step1']).max(axis=1)
-    assert (deviation > 2e-6).sum() <= 3
-    assert deviation.max() < 1e-3 * np.abs(gradient).max()
     np.testing.assert_allclose(last, data['out/vertices'], atol=atol)
-    assert np.abs(last - vertices).mean() > 3e-3
+    assert np.abs(last - data['in/vertices']).mean() > 3e-3
 
 
 def test_a_noisy_sphere_moves_to_the_surface():

@@ -49,7 +49,7 @@ def assert_bounded(field, centres, half_edge):
 
 
 # Bound, the decoders of the other kinds are the same functions of other numbers.
-@pytest.mark.parametrize('kind, leaky', [('cbatchnorm', False), ('cbatchnorm', True), ('cbatchnorm_noresnet', False)])
+@pytest.mark.parametrize('kind, leaky', [('cbatchnorm', True), ('cbatchnorm_noresnet', False)])
 def test_no_value_is_out_of_bounds(kind, leaky):
     field = random_field(kind, leaky)
     for half_edge in (0.5, 0.05, 0.005, 1e-4, 0.0):

@@ -53,7 +53,7 @@ def test_a_bound_decoder_is_the_decoder(kind, leaky):
             np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize('kind', DECODER_OPTIONS)
+@pytest.mark.parametrize('kind', ['cbatchnorm', 'simple'])
 def test_many_shapes_are_bound_at_once_and_without_latent_code(kind):
     decoder, variables = random_decoder(kind, latent_size=0)
     points, _, _ = inputs()

@@ -122,7 +122,7 @@ def test_no_points_are_multiplied_too():
         (_convolve_pixels, (1, 3, 4, 3, 60), 3, 1, 1),
         (_convolve_pixels, (2, 7, 8, 9, 3), 1, 3, 2),
         (_convolve_pixels, (1, 4, 5, 60), 3, 2, 0),
-        (_convolve_pixels, (1, 7, 8, 60), 7, 3, 2),
+        (_convolve_pixels, (1, 6, 7, 60), 5, 3, 2),
         (_convolve_pixels, (2, 9, 8, 3), 1, 2, 0),
     ],
 )
