@@ -50,6 +50,21 @@ def test_batches_are_normalised_with_the_biased_variance_and_the_unbiased_one_is
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_batch_that_is_spread_over_devices_has_the_statistics_of_the_whole():
+    x = jax.random.normal(jax.random.key(1), (3, 2, 5, 4)) * 2 + 1
+    layer, gamma, beta = Normalisation(), jnp.arange(4.0), jnp.ones(4)
+    variables = layer.init(jax.random.key(0), x, gamma, beta, train=False)
+
+    def normalise(x, axis_name=None):
+        return layer.apply(variables, x, gamma, beta, train=True, axis_name=axis_name, mutable=['batch_stats'])
+
+    y, updated = normalise(x)
+    parts, updated_parts = jax.vmap(lambda part: normalise(part, 'devices'), axis_name='devices')(x)
+    np.testing.assert_allclose(parts, y, atol=1e-5)
+    for found, expected in zip(jax.tree.leaves(updated_parts), jax.tree.leaves(updated), strict=True):
+        np.testing.assert_allclose(found, np.tile(expected, (3, 1)), rtol=1e-6)
+
+
 def test_the_fast_gradient_of_the_normalisation_is_exact():
     """Against finite differences in float64: it goes through mean and variance too."""
     rng = np.random.default_rng(0)
