@@ -166,7 +166,9 @@ def test_seeds_on_a_surface_that_is_found_anyway_cost_little():
 
 def test_seeds_outside_the_box_are_in_no_cell_and_bad_ones_are_named():
     arguments = {'resolution': 4, 'upsampling_steps': 2}
-    far = multiresolution_grid(sphere(0.3), seeds=np.array([[0.0, 3.0, 0.0]]), **arguments)
-    assert far.queried_per_round == multiresolution_grid(sphere(0.3), **arguments).queried_per_round
+    plain = multiresolution_grid(sphere(0.3), **arguments)
+    for y in (3.0, BOX / 2 + 0.01, -BOX / 2 - 0.01):
+        far = multiresolution_grid(sphere(0.3), seeds=np.array([[0.0, y, 0.0]]), **arguments)
+        assert far.queried_per_round == plain.queried_per_round
     with pytest.raises(ValueError, match=r'seeds: expected finite numbers, found 1 of 3 not finite'):
         multiresolution_grid(sphere(0.3), seeds=np.array([[0.0, np.nan, 0.0]]), **arguments)
