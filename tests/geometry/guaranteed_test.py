@@ -30,10 +30,10 @@ def random_network(seed, hidden=12):
     rng = np.random.default_rng(seed)
 
     def draw(*shape):
-        return jnp.asarray(rng.normal(size=shape) * (2 / shape[0]) ** 0.5, jnp.float32)
+        return (rng.normal(size=shape) * (2 / shape[0]) ** 0.5).astype(np.float32)
 
     def affine(num_in, num_out):
-        return Affine(draw(num_in, num_out), 0.3 * draw(num_out))
+        return Affine(draw(num_in, num_out), np.float32(0.3) * draw(num_out))
 
     blocks, layers = (), ()
     if seed % 2:
@@ -43,7 +43,7 @@ def random_network(seed, hidden=12):
             Block(1 + draw(hidden), draw(hidden), affine(hidden, hidden), affine(hidden, hidden)) for _ in range(2)
         )
     lift = affine(3, hidden)
-    lift = lift.replace(kernel=lift.kernel * rng.uniform(0.2, 1))
+    lift = lift.replace(kernel=lift.kernel * np.float32(rng.uniform(0.2, 1)))
     return BoundDecoder(lift, blocks, layers, 1 + draw(hidden), draw(hidden), affine(hidden, 1), leaky=False)
 
 
