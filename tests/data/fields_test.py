@@ -176,6 +176,12 @@ def test_points_that_an_input_contains_are_held_out_of_the_score():
     assert fields.held_out(batch['targets'], {'cloud': None}) is batch['targets']
 
 
+def test_evaluations_of_a_run_draw_from_a_key_of_their_own():
+    """Another key would change every published number."""
+    expected = jax.random.fold_in(jax.random.key(3), 2**31)
+    np.testing.assert_array_equal(*map(jax.random.key_data, (fields.evaluation_key(3), expected)))
+
+
 # --- Files of a user.
 
 
