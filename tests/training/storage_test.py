@@ -112,6 +112,8 @@ def test_what_an_interrupted_save_leaves_is_no_checkpoint_and_is_removed_by_the_
         shutil.copytree(own / '4', own / name)
     before = sorted(own.iterdir())
     assert_holds(own, 4)
+    with storage.Checkpointer(own, writes=False):
+        pass
     assert sorted(own.iterdir()) == before, 'a reader leaves it alone'
     with storage.Checkpointer(own, writes=True):
         assert sorted(path.name for path in own.iterdir()) == ['2', '4']
@@ -180,6 +182,13 @@ def test_every_process_that_reads_finds_the_checkpoints(own, monkeypatch):
     assert_holds(own, 4)
 
 
+def test_of_processes_that_write_the_first_finds_the_checkpoints_for_all(own, monkeypatch):
+    monkeypatch.setattr(storage, 'is_first_process', lambda: False)
+    monkeypatch.setattr(storage, 'from_first_process', lambda found: [*found, (2, {'score': 0.5})])
+    assert [c.step for c in storage.Checkpointer(own, writes=True).checkpoints] == [2]
+    assert [c.step for c in storage.Checkpointer(own, writes=False).checkpoints] == [2, 4]
+
+
 def test_a_state_of_other_shapes_is_described(own):
     stored = storage.Checkpointer(own, writes=False).metadata(4).metadata
     assert storage.describe_differences(stored, make_state(4)) == []
@@ -191,6 +200,7 @@ def test_a_state_of_other_shapes_is_described(own):
 
 
 def test_the_digests_cover_every_file(saved):
-    listed = set(json.loads((saved / '4' / storage.DIGEST).read_text()))
+    listed = json.loads((saved / '4' / storage.DIGEST).read_text())
+    assert storage.digest_files(saved / '4') == listed
     files = {str(p.relative_to(saved / '4')) for p in (saved / '4').rglob('*') if p.is_file()}
-    assert files - listed == {storage.DIGEST}
+    assert files - listed.keys() == {storage.DIGEST}
