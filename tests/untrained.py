@@ -18,9 +18,9 @@ def untrained(config: ConfigDict, seed: int = 0) -> tuple[models.Method, dict]:
     return method, draw_weights(jax.eval_shape(method.init, jax.random.key(0), example_batch(config.data)), seed)
 
 
-def untrained_workdir(config: ConfigDict, folder: Path, data_dir: Path) -> Path:
+def untrained_workdir(config: ConfigDict, folder: Path, data_dir: Path, seed: int = 0) -> Path:
     """A workdir as training on a dataset leaves it, but for the weights, which are those of `untrained`."""
-    _, variables = untrained(config)
+    _, variables = untrained(config, seed)
     checkpoints.claim_workdir(folder, config, data_dir)
     with checkpoints.open_checkpoints(folder) as checkpointer:
         checkpointer.save(1, jax.tree.map(jax.numpy.asarray, TrainState(1, variables, ())))

@@ -35,6 +35,7 @@ def network(config, seed):
         config.mesh.update(resolution=8, upsampling_steps=0)
         config.eval.threshold = 0.5
     method, params = untrained(config, seed)
+    params['params']['decoder']['fc_p']['kernel'] *= 10  # the field depends on the place
     return method.model, params, config
 
 
@@ -47,13 +48,13 @@ def vae():
     config = onet_unconditional('tiny')
     with config.unlocked():
         config.model.update(latent_size=3, decoder_hidden_size=8)
-    return network(config, seed=48)
+    return network(config, seed=7)
 
 
 @pytest.fixture(scope='module')
 def unsampled():
     """Of a network that sees a cloud."""
-    return network(small_config(), seed=2)
+    return network(small_config(), seed=10)
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_a_shape_of_a_dataset_has_the_mean_of_its_posterior(vae, dataset, tmp_pa
         config = small_config()
         with config.unlocked():
             config.model.latent_size = 3
-        model, params, config = network(config, seed=11)
+        model, params, config = network(config, seed=2)
     start = 'mug/000002'
     shape = records.read_shape(records.shape_path(dataset, *start.split('/')))
     code = infer_code(model, params, config, '--start', start, dataset)

@@ -197,7 +197,7 @@ def test_sample_and_interpolate(dataset, tmp_path):
         config.data.update(num_points_per_step=64, num_near_points=32)
         config.mesh.update(resolution=8, upsampling_steps=0)
         config.eval.threshold = 0.5
-    untrained_workdir(config, tmp_path / 'run', dataset)
+    untrained_workdir(config, tmp_path / 'run', dataset, seed=48)
     common = [f'--workdir={tmp_path}/run', '--seed=3', '--format=off']
     ends = ['--start=1', '--end=mug/000000', '--num_steps=3']
     for done in (
@@ -208,6 +208,8 @@ def test_sample_and_interpolate(dataset, tmp_path):
     names = sorted(path.name for path in (tmp_path / 'way').iterdir())
     assert names == ['000.off', '001.off', '002.off', 'strip.gif', 'strip.png']
     assert (tmp_path / 'way' / '000.off').read_bytes() == (tmp_path / 'samples' / 'sample_001.off').read_bytes()
+    first, last = ((tmp_path / 'way' / f'{name}.off').read_bytes() for name in ('000', '002'))
+    assert first != last
     assert (tmp_path / 'samples' / 'contact_sheet.png').exists()
 
 

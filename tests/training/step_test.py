@@ -68,7 +68,7 @@ def latent_method():
     return method._replace(init=lambda key, batch: jax.tree.map(jnp.asarray, variables))
 
 
-@pytest.mark.parametrize('backend', ['pmap', 'jit'])
+@pytest.mark.parametrize('backend', ['pmap', pytest.param('jit', marks=pytest.mark.slow)])
 def test_two_devices_equal_one_on_the_whole_batch(latent_method, on_one_device, backend):
     """Loss, its terms, parameters and running statistics: gradients are averaged once, the batch is normalised as a whole, and
     every row draws its own latent code."""

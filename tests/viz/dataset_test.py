@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import trimesh
 from PIL import Image
 
@@ -6,15 +7,38 @@ from onet_jax.data import records
 from onet_jax.prepare.embedded import embedded_solid
 from onet_jax.prepare.own_meshes import prepare_meshes
 from onet_jax.prepare.runners import in_this_process
+from onet_jax.viz import pictures
 from onet_jax.viz.dataset import dataset_sheet, find_originals
 
 
-def test_a_row_for_each_category(dataset, tmp_path):
+@pytest.fixture
+def sheets(monkeypatch):
+    """(items, titles) of the sheets that are drawn, of which the first row is."""
+    drawn = []
+
+    def contact_sheet(items, titles, path):
+        drawn.append((items, titles))
+        pictures.contact_sheet(items[:1], titles, path)
+
+    monkeypatch.setattr('onet_jax.viz.dataset.contact_sheet', contact_sheet)
+    return drawn
+
+
+def test_a_row_for_each_category(dataset, tmp_path, sheets):
     dataset_sheet(dataset, tmp_path / 'sheet.png')
+    ((items, titles),) = sheets
+    assert titles == ('mesh', 'points inside', 'surface samples', 'voxels', 'view 0', 'view 1')
+    assert [item.name.split()[0] for item in items] == ['chair', 'mug', 'table']
+    for item in items:
+        mesh, inside, surface, voxels, *views = item.shapes
+        for points in (inside, surface, voxels):
+            np.testing.assert_allclose([points.min(axis=0), points.max(axis=0)], mesh.bounds, atol=0.15)
+        assert len(views) == 2
+        assert all(view.ndim == 3 for view in views)
     with Image.open(tmp_path / 'sheet.png') as sheet:
         width, height = sheet.size
-        assert width > 6 * 224, 'mesh, three clouds, two views'
-        assert height > 3 * 224
+        assert width > 6 * 224
+        assert height > 224
         assert np.asarray(sheet).std() > 5
 
 
@@ -26,7 +50,7 @@ def test_embedded_rooms_are_at_hand_as_objects_are(dataset):
         np.testing.assert_array_equal(shown.vertices, embedded_solid(0, family, 1).mesh().vertices)
 
 
-def test_the_mesh_is_shown_in_object_coordinates(tmp_path):
+def test_the_mesh_is_shown_in_object_coordinates(tmp_path, monkeypatch):
     mesh = trimesh.creation.box((4, 2, 1))
     mesh.apply_translation((7, 8, 9))
     (tmp_path / 'in' / 'box').mkdir(parents=True)
@@ -38,7 +62,12 @@ def test_the_mesh_is_shown_in_object_coordinates(tmp_path):
     shape = records.read_shape(records.shape_path(tmp_path / 'out', 'box', 'a'), index)
     shown = find_originals(index, {('box', 'a')})(shape)
     np.testing.assert_allclose(shown.bounds, [[-0.5, -0.125, -0.25], [0.5, 0.125, 0.25]], atol=1e-9)
+    drawn = []
+    monkeypatch.setattr('onet_jax.viz.dataset.contact_sheet', lambda items, titles, path: drawn.extend(items))
     dataset_sheet(tmp_path / 'out', tmp_path / 'sheet.png')
     moved = index._replace(source={**index.source, 'root': str(tmp_path / 'gone')})
     assert find_originals(moved, {('box', 'a')}) is None
+    (item,) = drawn
+    assert item.shapes[0].bounds.shape == (2, 3)
+    np.testing.assert_allclose(item.shapes[0].extents.max(), 1)
     assert find_originals(index, {('box', 'renamed')}) is None
