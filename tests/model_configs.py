@@ -45,7 +45,7 @@ def tiny_method(config: ConfigDict) -> Method:
     """
 
     def init(key, batch):
-        params = {name: jax.random.normal(key, (100, config.model.cond_size)) for name in 'abcdefgh'}
+        params = {name: jax.random.normal(key, (100, config.model.cond_size)) for name in 'abcd'}
         return {'params': params, 'counter': {'steps': jnp.int32(0)}, 'constants': {'scale': jnp.float32(2)}}
 
     def values(variables, points):
@@ -70,7 +70,7 @@ def make_two_updates(method, tx, transform, axis_name=None, ema_decay=0.0):
     def step(state, raw, key):
         batch = transform(jax.random.fold_in(key, state.step), raw)
         variables, opt_state = state.variables, state.opt_state
-        for names in ('abcdefgh', 'abcd'):
+        for names in ('abcd', 'ab'):
             (loss, aux), grads = jax.value_and_grad(
                 lambda params, others=variables: method.loss({**others, 'params': params}, batch, key, axis_name),
                 has_aux=True,
