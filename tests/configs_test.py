@@ -140,6 +140,7 @@ def test_every_comment_beside_a_key_is_described(name):
 @pytest.mark.parametrize('name, variant', VARIANTS)
 def test_a_config_is_locked_and_has_all_groups_and_no_unknown_key(name, variant):
     config = get_config(name, variant)
+    models.build(config)
     assert config.is_locked
     assert set(config) == {'seed', 'model', 'data', 'optim', 'train', 'eval', 'mesh'}
     assert set(config.optim) == set(configs.optim())
@@ -168,8 +169,19 @@ def test_the_model_groups_have_exactly_the_keywords_of_make_model(paper):
     assert used == set(signature.parameters) - {'train_dtype'}
 
 
-# One variant of each network.
-@pytest.mark.parametrize('name, variant', {str(get_config(*v).model): v for v in reversed(VARIANTS)}.values())
+def parts(name, variant):
+    """The names of what a network is made of, whatever its sizes and maps."""
+    return {key: value for key, value in get_config(name, variant).model.items() if isinstance(value, str)}
+
+
+# One variant of each network is traced; of those that are made of the same, all but the first are slow.
+NETWORKS = {str(get_config(*v).model): v for v in reversed(VARIANTS)}.values()
+FAST = {str(parts(*v)): v for v in reversed(VARIANTS)}.values()
+
+
+@pytest.mark.parametrize(
+    'name, variant', [v if v in FAST else pytest.param(*v, marks=pytest.mark.slow) for v in NETWORKS]
+)
 def test_a_config_fits_together_at_full_size(name, variant):
     config = get_config(name, variant)
     method, tx = models.build(config), make_optimizer(config, config.train.num_steps)

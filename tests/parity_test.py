@@ -30,9 +30,21 @@ FILES += [name.replace('.pt', '.npz') for name in golden_names(f'checkpoints/*{O
 ABSENT = f'{SHARED / "golden"} not found (set ONET_JAX_SHARED): only the files of tests/golden are compared'
 
 
-def files(slow: tuple[str, ...]) -> list:
-    """All that are compared; those that start like one of `slow` compile for long."""
-    found = [pytest.param(name, marks=pytest.mark.slow) if name.startswith(slow) else name for name in FILES]
+# One of each kind of network and of comparison, the one that compiles fastest; the others are slow.
+FLOAT64 = (
+    'layers/', 'decoders/batchnorm_cz', 'decoders/cbatchnorm2_c.', 'decoders/cbatchnorm_cz.', 'decoders/cbatchnorm_legacy_c.',
+    'decoders/cbatchnorm_noresnet_c.', 'decoders/simple', 'encoders/encoder_latent', 'encoders/pointnet',
+    'encoders/conv_encoder', 'encoders/voxel_encoder', 'onet/unconditional', 'checkpoints/pointcloud_model.',
+    'checkpoints/pointcloud_legacydecoder', 'checkpoints/img', 'conv/conv_onet/unet_depth3.',
+    'conv/conv_onet/enc_3plane.', 'conv/conv_onet/enc_grid', 'conv/conv_onet/enc_voxel_k1', 'conv/conv_onet/dec_combined',
+    'conv/psgn/model_simple', 'conv/r2n2/enc_r2n2_simple', 'conv/r2n2/model',
+)  # fmt: skip
+FLOAT32 = ('layers/', 'encoders/encoder_latent', 'encoders/pointnet')
+
+
+def files(fast: tuple[str, ...]) -> list:
+    """All that are compared, slow but for those that start like one of `fast`."""
+    found = [name if name.startswith(fast) else pytest.param(name, marks=pytest.mark.slow) for name in FILES]
     if not (SHARED / 'golden').is_dir():
         found.append(pytest.param('others', marks=pytest.mark.skip(ABSENT)))
     return found
@@ -69,13 +81,13 @@ def check_float64(file: str, deviations: Deviations) -> None:
             assert deviation.absolute == 0
 
 
-@pytest.mark.parametrize('file', files(slow=('conv/conv_onet/model', 'conv/psgn/model_2branch')))
+@pytest.mark.parametrize('file', files(FLOAT64))
 def test_float64_equals_the_official_float64_run(file):
     """What the official code also gives in float64 agrees to 1e-9, what it gives in float32 to its rounding."""
     check_float64(file, deviations_of(file, np.float64))
 
 
-@pytest.mark.parametrize('file', files(slow=('conv/', 'onet/')))
+@pytest.mark.parametrize('file', files(FLOAT32))
 def test_float32_equals_the_official_float32_run(file):
     for kind, deviation in deviations_of(file, np.float32).items():
         # Sines of 512 pi times a coordinate: the official float32 is as far from its float64.
@@ -90,5 +102,7 @@ PLAIN = ('decoders/cbatchnorm_cz.npz', 'conv/conv_onet/unet_depth3.npz', 'conv/c
 
 
 @pytest.mark.parametrize('file', [name for name in PLAIN if name in FILES])
+@pytest.mark.slow
 def test_gradients_without_the_rules_for_speed_are_the_official_ones(file):
+    """The fast tests compare the rules with the official code above, and with plain JAX in networks/fast_gradients_test.py."""
     check_float64(file, deviations_of(file, np.float64, fast=False))

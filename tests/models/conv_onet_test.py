@@ -24,6 +24,14 @@ def tiny(variant='tiny'):
     return config
 
 
+def without_unets(variant='tiny'):
+    """They compile longest, and are compared with the official ones by tests/parity_test.py."""
+    config = tiny(variant)
+    if 'unet_depth' in config.model:
+        config.model.update(unet_depth=0, unet3d_levels=0)
+    return config
+
+
 def random_network(config, seed=0):
     """The network of a config, and weights of which none is an initial one, which may be zero: zeros would hide mistakes."""
     model, rng = models.build(config).model, np.random.default_rng(seed)
@@ -40,10 +48,12 @@ def clouds(seed=0):
 
 @pytest.mark.parametrize('variant', ['maps=all', 'pointconv'])
 def test_the_bound_field_is_the_network(variant):
-    config = tiny(f'tiny,{variant}')
+    """For any condition of the shapes that the encoder gives."""
+    config, rng = without_unets(f'tiny,{variant}'), np.random.default_rng(1)
     model, params = random_network(config)
-    cond = model.encode(params, clouds())
-    assert set(cond) == set(config.model.get('maps', ('points', 'features')))
+    shapes = jax.eval_shape(model.encode, params, clouds())
+    assert set(shapes) == set(config.model.get('maps', ('points', 'features')))
+    cond = jax.tree.map(lambda x: rng.normal(scale=0.3, size=x.shape).astype(np.float32), shapes)
     points = jax.random.uniform(jax.random.key(3), (2, 500, 3), minval=-0.6, maxval=0.6)
     logits = model.occupancy(params, points, cond)
     for b in range(2):
@@ -53,7 +63,7 @@ def test_the_bound_field_is_the_network(variant):
 
 
 def test_the_order_of_the_points_does_not_matter():
-    model, params = random_network(tiny())
+    model, params = random_network(without_unets())
     cond, shuffled = (model.encode(params, x) for x in (clouds(), clouds()[:, ::-1]))
     for name in cond:
         np.testing.assert_allclose(shuffled[name], cond[name], rtol=1e-4, atol=1e-5)
@@ -61,7 +71,7 @@ def test_the_order_of_the_points_does_not_matter():
 
 def test_the_method_meshes_what_the_network_says(monkeypatch):
     """Also where a batch of meshes stays on the device."""
-    config = tiny()
+    config = without_unets()
     model, params = random_network(config)
     logits = model.occupancy(params, clouds(), model.encode(params, clouds()))
     with config.unlocked():
@@ -108,7 +118,13 @@ def official_shapes(name):
     return table
 
 
-@pytest.mark.parametrize('name', RELEASED)
+# Those that have a map of each kind and an encoder of each kind; the others are other numbers of the same.
+FAST = ('room_combine', 'shapenet_pointconv', 'pointcloud_crop/room_grid64', 'voxel/shapenet_1plane')
+
+
+@pytest.mark.parametrize(
+    'name', [name if name.endswith(FAST) else pytest.param(name, marks=pytest.mark.slow) for name in RELEASED]
+)
 def test_the_networks_have_the_official_weights(name):
     file, variant, total = RELEASED[name]
     config = file(variant)
@@ -150,7 +166,7 @@ def test_wrong_settings_are_named():
 
 @pytest.mark.parametrize('name, value', [('pooling', 'mean'), ('interpolation', 'nearest'), ('align_corners', True)])
 def test_ablations_are_other_networks_of_the_same_weights(name, value):
-    config = tiny()
+    config = without_unets()
     model, params = random_network(config)
     config.model[name] = value
     other = models.build(config).model

@@ -96,10 +96,10 @@ def test_an_unknown_method_encoder_or_input_is_named():
 
 
 def test_validation_samples_the_prior_where_the_config_says_so():
-    """The same draws for the same rows, whatever the batch is."""
+    """The same draws for the same rows, wherever in a batch they are."""
     config = small_config()
     with config.unlocked():
-        config.model.latent_size = 3
+        config.model.update(decoder='simple', latent_size=3)
         config.eval.threshold = 0.5
     targets = {
         'points': jax.random.uniform(jax.random.key(0), (4, 50, 3), minval=-0.5, maxval=0.5),
@@ -114,18 +114,17 @@ def test_validation_samples_the_prior_where_the_config_says_so():
     for sample in (False, True):
         with config.unlocked():
             config.eval.sample = sample
-        metrics = models.build(config).metrics
+        metrics = jax.jit(models.build(config).metrics)
         values[sample] = metrics(params, batch)
-        part = metrics(params, jax.tree.map(lambda array: array[2:], batch))
-        for name, value in part.items():
-            np.testing.assert_allclose(value, values[sample][name][2:], rtol=1e-4, err_msg=name)
+        reversed_ = metrics(params, jax.tree.map(lambda array: array[::-1], batch))
+        for name, value in reversed_.items():
+            np.testing.assert_allclose(value, values[sample][name][::-1], rtol=1e-4, err_msg=name)
     assert set(values[True]) == {'iou', 'loss', 'reconstruction', 'kl'}
     np.testing.assert_allclose(values[True]['loss'], values[False]['loss'], rtol=1e-5, err_msg='of the posterior')
     assert np.abs(values[True]['iou'] - values[False]['iou']).max() > 0
 
 
-@pytest.mark.parametrize('latent_size', [0, 4])
-@pytest.mark.parametrize('seeded', [False, True])
+@pytest.mark.parametrize('latent_size, seeded', [(0, False), (4, True)])
 def test_a_batch_of_meshes_on_an_accelerator_is_that_of_the_host(monkeypatch, latent_size, seeded):
     """The level goes through the middle of the values: an untrained field has an inside nowhere else."""
     config = small_config()
@@ -149,11 +148,11 @@ def test_a_batch_of_meshes_on_an_accelerator_is_that_of_the_host(monkeypatch, la
 
 
 def test_free_bits_count_in_the_loss_only():
-    model = onet.make_model(cond_size=12, encoder_hidden_size=8, decoder_hidden_size=16, latent_size=3, free_bits=0.25)
+    sizes = {'cond_size': 12, 'encoder_hidden_size': 8, 'decoder_hidden_size': 16, 'latent_size': 3}
+    model = onet.make_model(decoder='simple', free_bits=0.25, **sizes)
     points, occ, clouds = jnp.zeros((2, 4, 3)), jnp.zeros((2, 4)), jnp.zeros((2, 30, 3))
-    params = model.init(jax.random.key(0), clouds)
-    params['params']['encoder_latent'] = jax.tree.map(jnp.zeros_like, params['params']['encoder_latent'])
-    _, aux = model.loss(params, points, occ, clouds, jax.random.key(1))
+    params = jax.tree.map(jnp.zeros_like, jax.eval_shape(model.init, jax.random.key(0), clouds))
+    _, aux = jax.jit(model.loss)(params, points, occ, clouds, jax.random.key(1))
     np.testing.assert_allclose(aux.scalars['kl'], 0.75, atol=1e-6, err_msg='the posterior is the prior')
     _, divergence = model.elbo_terms(params, points, occ, clouds, jnp.zeros((2, 3)))
     np.testing.assert_allclose(divergence, [0, 0], atol=1e-6)
@@ -163,20 +162,20 @@ def test_free_bits_count_in_the_loss_only():
 
 def test_own_training_loop():
     """Training outside of any config or file: arrays, the public functions of the model, and optax."""
-    model = onet.make_model(cond_size=32, encoder_hidden_size=16, decoder_hidden_size=32)
+    model = onet.make_model(cond_size=16, encoder_hidden_size=16, decoder_hidden_size=16)
     rng = np.random.default_rng(0)
 
-    def draw_batch(num_shapes=16):
+    def draw_batch(num_shapes=12):
         """Spheres of random radii: clouds on them, and points of the cube with their occupancies."""
         radii = rng.uniform(0.3, 0.5, (num_shapes, 1))
         directions = rng.normal(size=(num_shapes, 50, 3))
         clouds = radii[..., None] * directions / np.linalg.norm(directions, axis=-1, keepdims=True)
-        points = rng.uniform(-0.55, 0.55, (num_shapes, 256, 3))
+        points = rng.uniform(-0.55, 0.55, (num_shapes, 128, 3))
         occ = np.linalg.norm(points, axis=-1) < radii
         return [array.astype(np.float32) for array in (points, occ, clouds)]
 
     variables = model.init(jax.random.key(0), draw_batch()[2])
-    tx = optax.adam(optax.cosine_decay_schedule(2e-3, 150))
+    tx = optax.adam(optax.cosine_decay_schedule(3e-3, 100))
     opt_state = tx.init(variables['params'])
 
     @jax.jit
@@ -195,7 +194,7 @@ def test_own_training_loop():
         return metrics.iou(logits > 0, occ > 0.5).mean()
 
     before, values = iou(variables), []
-    for _ in range(150):
+    for _ in range(100):
         variables, opt_state, value = step(variables, opt_state, *draw_batch())
         values.append(value)
     assert np.mean(values[-20:]) < 0.3 * np.mean(values[:20])

@@ -86,14 +86,21 @@ def unpack(bits: np.ndarray) -> np.ndarray:
 
 def r2n2_outputs(method, params, inputs, data: dict, out: str) -> Deviations:
     """Codes, logits of voxels, and the IoUs of the official validation at both of its thresholds."""
-    cond = method.model.encode(params, *inputs.values())
-    logits, arrays = np.asarray(method.model.voxels(params, cond)), under(data, 'in/batch0/')
+    model, arrays = method.model, under(data, 'in/batch0/')
     points, occ = arrays['points_iou'], arrays['points_iou.occ'] >= 0.5
+
+    @jax.jit  # one program, with one decoder in it
+    def evaluate(params, points, inputs):
+        cond = model.encode(params, *inputs.values())
+        return cond, model.voxels(params, cond), model.occupancy(params, points, cond)
+
+    dtype = jax.tree.leaves(params)[0].dtype
+    cond, logits, looked_up = map(np.asarray, evaluate(params, jnp.asarray(points, dtype), inputs))
     ious = []
     for threshold in (0.4, 0.5):
         level = np.log(threshold) - np.log1p(-threshold)
         expected = under(data, f'{out}/eval_step_thr{threshold}/')
-        inside = np.asarray(method.model.occupancy(params, jnp.asarray(points, logits.dtype), cond)) >= level
+        inside = looked_up >= level
         np.testing.assert_array_equal(
             inside, [voxels_contain(g >= level, p) for g, p in zip(logits, points, strict=True)]
         )

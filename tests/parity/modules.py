@@ -79,7 +79,8 @@ def decoder_deviations(name: str, data: dict, dtype) -> Deviations:
         )
         return losses.occupancy_bce(logits, occ).sum(axis=1).mean(), (logits, updated)
 
-    deviations, gradients_of = {}, jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True), static_argnums=2)
+    # Operation by operation: the blocks of a decoder, and all decoders, share most of what that compiles.
+    deviations, gradients_of = {}, jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
     for mode in ('eval', 'train'):
         (value, (logits, updated)), (by_weights, by_inputs) = gradients_of(
             decoder.variables['params'], (points, cond, latent), mode == 'train'

@@ -62,11 +62,19 @@ def model_deviations(name: str, data: dict, dtype) -> Deviations:
     method, params = load_weights(state, config, dtype)
     model, layouts, (field,) = method.model, layouts_of(config, is_legacy(state)), config.data.inputs
     batch = model_batch(data, 'in/', field, dtype)
-    inputs, noise, targets = batch['inputs'][field], batch['row'], batch['targets']
-    points, occ = targets['points'], targets['occ']
-    cond = model.encode(params, inputs)
-    logits = model.occupancy(params, points, cond)
-    reconstruction, divergence = model.elbo_terms(params, points, occ, inputs, noise)
+    voxels = {'voxels': jnp.asarray(data['in/eval_step/voxels'], dtype)}
+
+    @jax.jit  # one program: its parts have most in common
+    def evaluate(params, batch):
+        inputs, noise, targets = batch['inputs'][field], batch['row'], batch['targets']
+        points, occ = targets['points'], targets['occ']
+        cond = model.encode(params, inputs)
+        logits = model.occupancy(params, points, cond)
+        terms = model.elbo_terms(params, points, occ, inputs, noise)
+        posterior = model.posterior(params, points, occ, cond) if model.latent_size else None
+        return cond, logits, terms, posterior, method.metrics(params, {**batch, 'targets': targets | voxels})
+
+    cond, logits, (reconstruction, divergence), posterior, values = evaluate(params, batch)
     deviations = {
         'logits, eval': compare(
             (logits, data[f'{out}/forward_eval/logits']), (jax.nn.sigmoid(logits), data[f'{out}/forward_eval/probs'])
@@ -79,16 +87,14 @@ def model_deviations(name: str, data: dict, dtype) -> Deviations:
         ),
     }
     if model.latent_size:
-        mean, log_std = model.posterior(params, points, occ, cond)
+        mean, log_std = posterior
         expected = under(data, f'{out}/infer_z_eval/')
         deviations['posterior'] = compare(
             (mean, expected['mean']),
             (jnp.exp(log_std), expected['std']),
-            (mean + jnp.exp(log_std) * noise, expected['z']),
+            (mean + jnp.exp(log_std) * batch['row'], expected['z']),
         )
 
-    voxels = {'voxels': jnp.asarray(data['in/eval_step/voxels'], dtype)}
-    values = jax.jit(method.metrics)(params, {**batch, 'targets': targets | voxels})
     names = {'loss': 'loss', 'reconstruction': 'rec_error', 'kl': 'kl', 'iou': 'iou', 'iou_voxels': 'iou_voxels'}
     expected = under(data, 'out/eval_step/')
     deviations['validation step'] = compare(*((v.mean(), expected[names[k]]) for k, v in values.items()))
