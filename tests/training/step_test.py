@@ -140,6 +140,8 @@ def test_bfloat16_changes_the_products_and_not_what_is_learned(encoder, field, s
         with config.unlocked():
             config.train.dtype = dtype
         method, variables = untrained(config)
+        if encoder == 'resnet18':  # in whose depth drawn weights let rounding grow
+            variables = method.init(jax.random.key(0), batch)
 
         def loss_of(params, method=method, others=variables):
             return method.loss({**others, 'params': params}, batch, jax.random.key(1), None)
