@@ -13,7 +13,7 @@ COND_SIZE = 6
 
 def random_decoder(kind, latent_size=4, hidden_size=16, leaky=False, dtype=np.float32):
     """A decoder and variables of which none is the initial one: zero kernels and unit variances would be no test."""
-    decoder = Decoder(hidden_size, latent_size, leaky=leaky, num_blocks=2, **DECODER_OPTIONS[kind])
+    decoder = Decoder(hidden_size, latent_size, leaky=leaky, **{'num_blocks': 2, **DECODER_OPTIONS[kind]})
     shapes = jax.eval_shape(decoder.init, jax.random.key(0), jnp.zeros((1, 2, 3)), jnp.zeros((1, COND_SIZE)))
     rng = np.random.default_rng(5)
 

@@ -37,7 +37,7 @@ def test_the_paper_decoder_has_eleven_conditional_batch_normalisations():
 
 @pytest.mark.parametrize('kind', DECODER_OPTIONS)
 def test_no_latent_code_is_the_mean_of_the_prior(kind):
-    decoder = Decoder(8, 4, num_blocks=1, **DECODER_OPTIONS[kind])
+    decoder = Decoder(8, 4, **{'num_blocks': 1, **DECODER_OPTIONS[kind]})
     points, cond = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32), np.ones((2, 6), np.float32)
     weights = draw_weights(jax.eval_shape(decoder.init, jax.random.key(1), points, cond))
 
