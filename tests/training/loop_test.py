@@ -136,7 +136,10 @@ def test_pictures_and_a_trace_change_no_number_of_a_run(workdir, dataset, tmp_pa
 def test_training_lowers_the_loss_and_both_backends_agree(dataset, tmp_path):
     losses = {}
     for backend in ('pmap', 'jit'):
-        loop.train(small_config(num_steps=30, backend=backend, eval_every_steps=30), tmp_path / backend, dataset)
+        config = small_config(num_steps=30, backend=backend, eval_every_steps=30)
+        with config.unlocked():
+            config.optim.learning_rate = 3e-3
+        loop.train(config, tmp_path / backend, dataset)
         losses[backend] = [value for _, value in read_log(tmp_path / backend, 'train/loss')]
     assert np.mean(losses['jit'][-5:]) < 0.8 * np.mean(losses['jit'][:5])
     np.testing.assert_allclose(losses['pmap'], losses['jit'], rtol=2e-3)
