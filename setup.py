@@ -11,12 +11,12 @@ CORE = [
     'numpy>=2,<3',
     'scipy>=1.14',
     'jax>=0.10',
-    'flax>=0.12',
+    'flax>=0.12.7',
     'optax>=0.2.8',
     'orbax-checkpoint>=0.12',
     'ml-collections>=1.1',
     'absl-py>=2.1',
-    'trimesh>=5.0',
+    'trimesh>=5.2',
     'embreex>=4.4',
     'manifold3d>=3.5',
     'scikit-image>=0.26',
@@ -27,7 +27,7 @@ CORE = [
 ]
 # TFDS imports importlib_resources without naming it among its requirements.
 DATA = ['tensorflow-cpu>=2.20', 'tensorflow-datasets>=4.9.9', 'importlib_resources>=6']
-BEAM = ['apache-beam>=2.65']
+BEAM = ['apache-beam>=2.77']
 TEST = ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.14', 'mypy>=2']
 
 setup(
