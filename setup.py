@@ -10,7 +10,7 @@ VERSION = re.search(r"__version__ = '(.*)'", (ROOT / 'onet_jax' / '__init__.py')
 CORE = [
     'numpy>=2,<3',
     'scipy>=1.14',
-    'jax>=0.10',
+    'jax>=0.10.2',
     'flax>=0.12.7',
     'optax>=0.2.8',
     'orbax-checkpoint>=0.12',

@@ -15,8 +15,18 @@ def test_the_public_names_are_listed_and_found():
     assert set(dir(onet_jax)) == {*onet_jax.__all__, '__version__'}
     for name in dir(onet_jax):
         assert getattr(onet_jax, name) is not None
-    with pytest.raises(AttributeError, match="'onet_jax' has no attribute 'lood'"):
-        onet_jax.lood  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    'module, name, message',
+    [
+        (onet_jax, 'lood', "'onet_jax' has no attribute 'lood'"),
+        (onet_jax.configs, 'onet_point', "no attribute 'onet_point'; its configs are conv_onet, "),
+    ],
+)
+def test_a_name_that_does_not_exist_is_an_error(module, name, message):
+    with pytest.raises(AttributeError, match=message):
+        getattr(module, name)
 
 
 def test_configs_are_functions_of_their_variants(tmp_path):
@@ -24,8 +34,6 @@ def test_configs_are_functions_of_their_variants(tmp_path):
     config = onet_jax.configs.onet_points('tiny,nocbn')
     assert isinstance(config, ConfigDict)
     assert config == onet_jax.configs.load_config('onet_points:tiny,nocbn')
-    with pytest.raises(AttributeError, match=r"no attribute 'onet_point'; its configs are conv_onet, "):
-        onet_jax.configs.onet_point  # noqa: B018
     mine = tmp_path / 'mine.py'
     mine.write_text(
         'from onet_jax.configs import experiment, optim\n'
