@@ -29,7 +29,7 @@ class Run(NamedTuple):
 
 
 def load(workdir: str | Path) -> tuple[Model, dict]:
-    """The trained network of a workdir: functions and weights are two values.
+    """The trained network of a workdir: its functions and its weights.
 
     Example: `model, params = onet_jax.load('runs/points')`. Raises FileNotFoundError and InputError as `load_run`.
     """

@@ -1,24 +1,6 @@
 """Method: the interface of a paper to training, evaluation and inference, the same functions for every paper.
 
-A new paper is a file `models/NAME.py` that exports `build` (`r2n2.py` is a short one), and a config with `model.name` NAME:
-
-    def build(config):
-        model = make_model(**keywords_of(config))  # the paper's own pure functions, in a NamedTuple
-
-        def init(key, batch):
-            return model.init(key, batch['inputs']['cloud'])
-
-        def loss(variables, batch, key, axis_name):
-            targets = batch['targets']  # of `config.data.targets`, such as 'points' [B, T, 3] and 'occ' [B, T]
-            return model.loss(variables, targets['points'], targets['occ'], batch['inputs']['cloud'], axis_name)
-
-        def metrics(variables, batch):
-            return {'iou': ...}  # [B], of the names in `scores.METRICS`; any others are logged only
-
-        def predict(variables, inputs, key, workspace=None):
-            return [...]  # B of the types that `scores.score` takes, such as trimesh.Trimesh or trimesh.PointCloud
-
-        return Method(init, loss, metrics, predict, model)
+CONTRIBUTING.md has a whole paper of 60 lines; `r2n2.py` is a real one.
 """
 
 import hashlib
@@ -40,7 +22,10 @@ class Aux(NamedTuple):
     scalars: dict[str, jax.Array]  # named terms of the loss, for the log
 
 
-# A paper's own public pure functions (encode, occupancy, bind, ...): a NamedTuple, of which kind depends on the paper.
+# A paper's own public pure functions: a NamedTuple, of which kind depends on the paper. Three names have a meaning elsewhere:
+# encode: (params, *inputs) -> cond, for the out-of-distribution score; occupancy: (params, points [B, T, 3], cond) ->
+# logits [B, T], for the calibration of the threshold; bind: (params, cond, latent=None) -> field [T, 3] -> logits [T], for
+# refinement, fitting and interpolation.
 Model = Any
 
 
@@ -53,7 +38,8 @@ class Method(NamedTuple):
 
     init: Callable  # (key, batch) -> variables
     loss: Callable  # (variables, batch, key, axis_name) -> (scalar, Aux), train mode
-    metrics: Callable  # (variables, batch) -> {name: [B]}, evaluation mode, one value for each example
+    # (variables, batch) -> {name: [B]}, evaluation mode, one value for each example; `config.eval.select_by` names one of them.
+    metrics: Callable
     # (variables, inputs, key, workspace=None) -> list of B predictions in object coordinates (see `scores.py`). workspace: a
     # folder in which a long prediction saves its progress, to resume from it.
     predict: Callable
