@@ -83,22 +83,11 @@ def prepare_procedural(
     reason. The result does not depend on the runner. Raises InputError for settings that make no dataset or differ from those
     that `data_dir` was begun with.
     """
-    data_dir = Path(data_dir)
-    families = _check_families(families)
+    families = list(_check_families(families))
+    settings = {key: value for key, value in locals().items() if key not in ('data_dir', 'run')}
+    data_dir, source = Path(data_dir), {'kind': 'procedural', **settings}
     check_options(sampling, num_views, depth)
     bounds = split_bounds(num_shapes_per_family, val_fraction, test_fraction)
-    source = {
-        'kind': 'procedural',
-        'families': list(families),
-        'num_shapes_per_family': num_shapes_per_family,
-        'num_points': num_points,
-        'num_views': num_views,
-        'depth': depth,
-        'sampling': sampling,
-        'seed': seed,
-        'val_fraction': val_fraction,
-        'test_fraction': test_fraction,
-    }
     claim_folder(data_dir, source)
     work = partial(prepare_shape, data_dir=data_dir, seed=seed, num_points=num_points, num_views=num_views, depth=depth)
     drawn = [sampling if i < bounds['train'][1] else 'uniform' for i in range(num_shapes_per_family)]
