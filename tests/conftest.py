@@ -6,9 +6,8 @@ from pathlib import Path
 
 from onet_jax.files import cache_folder
 
-# Small networks run for milliseconds and compile for seconds: most of that goes into making the code fast.
-# Level 1 rounds as the default does, level 0 does not.
-FLAGS = ' --xla_force_host_platform_device_count=2 --xla_backend_optimization_level=1'
+# Small networks run for milliseconds and compile for seconds, most of which would go into making the code fast.
+FLAGS = ' --xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0'
 os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + FLAGS
 # Each program is compiled once on a machine: what a later session compiles is what an edit has changed.
 os.environ |= {

@@ -72,7 +72,7 @@ def test_official_gradient(golden):
 
 
 # Each processor sums in its own order, which 30 steps of float32 amplify: losses were seen to differ by 1.5e-5. In float64
-# they agree as well as the official ones are known.
+# a point at a kink of a ReLU remains, of which rounding decides the side: one loss of 30 was seen to differ by 1.9e-5.
 @pytest.mark.parametrize(
     'name, atol, x64',
     [
@@ -87,7 +87,7 @@ def test_official_refinement(golden, name, atol, x64):
     with jax.enable_x64(x64):
         last, losses = refine_vertices(*arguments, data['in/dirichlet'], threshold)
     assert last.dtype == losses.dtype == (np.float64 if x64 else np.float32)
-    np.testing.assert_allclose(losses, data['out/loss'], rtol=1e-5 if x64 else 1e-4)
+    np.testing.assert_allclose(losses, data['out/loss'], rtol=5e-5 if x64 else 1e-4)
     np.testing.assert_allclose(last, data['out/vertices'], atol=atol)
     assert np.abs(last - data['in/vertices']).mean() > 3e-3
 
