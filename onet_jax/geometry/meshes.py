@@ -8,7 +8,15 @@ import numpy as np
 import trimesh
 
 from onet_jax.errors import InputError
-from onet_jax.files import write_atomically
+from onet_jax.files import write_atomically, write_json
+from onet_jax.geometry.mesh_writers import (
+    describe_offset,
+    encode_mesh,
+    find_decimals,
+    find_offset,
+    offset_file,
+    read_offset,
+)
 from onet_jax.geometry.sampling import sample_surface
 from onet_jax.geometry.voxels import Voxels, voxels_to_mesh
 
@@ -36,7 +44,8 @@ class Frame(NamedTuple):
 
 def normalise(points: np.ndarray) -> Frame:
     """The frame in which the longest edge of the bounding box of points [P, 3] is 1 and its centre 0."""
-    low, high = np.min(points, axis=0).astype(np.float64), np.max(points, axis=0).astype(np.float64)
+    # Column by column: ten times as fast as along an axis of length 3.
+    low, high = (np.array([bound(column) for column in points.T], np.float64) for bound in (np.min, np.max))
     return Frame((low + high) / 2, float((high - low).max()))
 
 
@@ -89,7 +98,8 @@ def load_geometry(path: str | Path) -> trimesh.Trimesh | trimesh.PointCloud:
     """
     geometry = _load(Path(path))
     if isinstance(geometry, trimesh.Trimesh) and len(geometry.faces):
-        geometry.merge_vertices(merge_tex=True, merge_norm=True)
+        decimals = find_decimals(np.asarray(geometry.vertices))
+        geometry.merge_vertices(merge_tex=True, merge_norm=True, digits_vertex=decimals)
     return geometry
 
 
@@ -98,6 +108,8 @@ def _load(path: Path) -> trimesh.Trimesh | trimesh.PointCloud:
     if not path.is_file():
         raise FileNotFoundError(f'{path}: expected a mesh or a point cloud, found no such file')
     geometry = _parse(path, lambda: trimesh.load(path, process=False))
+    if path.suffix.lower() == '.stl':
+        geometry.vertices = np.asarray(geometry.vertices, np.float64) + _parse(path, lambda: read_offset(path))
     if not isinstance(geometry, trimesh.Scene):
         return geometry
     # `to_mesh` would drop the nodes that are point clouds.
@@ -155,6 +167,10 @@ def check_format(kind: str) -> None:
 def save_mesh(geometry: trimesh.Trimesh | trimesh.PointCloud, path: str | Path) -> None:
     """Write a mesh (ply, obj, off, stl, glb) or a point cloud (ply, obj, glb, xyz), by the suffix.
 
+    Vertices keep their places to 1e-6 of the longest edge of the mesh, however far from the origin they are: where float32
+    would move them by more, a PLY holds doubles and a GLB a transform. An STL keeps them to 1e-4; where float32 would move them
+    by more it is written relative to an offset, with a message: NAME.stl.offset.json has the offset, which `load_mesh` adds.
+
     The file is written atomically. Raises InputError for a suffix of another format.
     """
     path = Path(path)
@@ -163,8 +179,18 @@ def save_mesh(geometry: trimesh.Trimesh | trimesh.PointCloud, path: str | Path) 
     if kind not in formats:
         what = type(geometry).__name__
         raise InputError(f'{path}: expected a format that holds a {what}, {"|".join(formats)}, found {kind!r}')
-    content = geometry.export(file_type=kind)
-    write_atomically(path, content.encode() if isinstance(content, str) else bytes(content))
+    offset = find_offset(np.asarray(geometry.vertices), kind)
+    content, beside = encode_mesh(geometry, kind, offset), offset_file(path)
+    if kind == 'stl' and offset.any():
+        write_json(beside, describe_offset(content, offset))
+        print(
+            f'{path}: so far from the origin stl (float32) would move the vertices: written relative to {offset.tolist()}, '
+            f'which {beside.name} holds; ply, obj, off and glb need no offset',
+            flush=True,
+        )
+    write_atomically(path, content)
+    if kind == 'stl' and not offset.any():
+        beside.unlink(missing_ok=True)
 
 
 class OpenSurface(trimesh.Trimesh):

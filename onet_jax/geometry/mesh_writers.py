@@ -1,0 +1,105 @@
+"""Encoders of mesh and point cloud files that keep the digits of coordinates far from the origin. Imports no JAX.
+
+A georeferenced chair is at 4,600,000 m, where neighbouring float32 numbers are half a metre apart. PLY takes doubles there, and
+OBJ, OFF and XYZ take decimals. GLB and STL hold float32 alone: their vertices are written relative to an offset, which in a GLB
+is the transform of the node, and for an STL is in a file beside it. N vertices, F faces.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import trimesh
+
+# How far float32 may move a vertex, in longest edges of the bounding box; 1e-6 is 1e-3 of a cell of which 1,000 are along it.
+# An STL tolerates more, for other programs do not know of its offset.
+MAX_MOVE, MAX_MOVE_STL = 1e-6, 1e-4
+
+
+def encode_mesh(geometry: Any, kind: str, offset: np.ndarray) -> bytes:
+    """The file of a Trimesh or a PointCloud in the format `kind`. offset: that of `find_offset`, which an STL lacks."""
+    if kind == 'ply':
+        return _encode_ply(geometry, '<f8' if offset.any() else '<f4')
+    if kind in ('glb', 'stl'):
+        moved = geometry.copy()
+        moved.vertices = np.asarray(geometry.vertices, np.float64) - offset
+        if kind == 'stl':
+            return moved.export(file_type='stl')
+        scene = trimesh.Scene()
+        scene.add_geometry(moved, transform=trimesh.transformations.translation_matrix(offset))
+        return scene.export(file_type='glb')
+    decimals = find_decimals(np.asarray(geometry.vertices))
+    if kind == 'xyz':
+        colours = geometry.colors if len(geometry.colors) else np.zeros((len(geometry.vertices), 0))
+        return trimesh.util.array_to_string(np.hstack([geometry.vertices, colours]), digits=decimals).encode()
+    return geometry.export(file_type=kind, digits=decimals).encode()
+
+
+def find_offset(vertices: np.ndarray, kind: str) -> np.ndarray:
+    """What vertices [N, 3] are written relative to, near their centre, where float32 would move them too far; else 0: [3]."""
+    if not len(vertices):
+        return np.zeros(3)
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    moved = np.abs([low, high]).max() * 2.0**-24
+    if moved <= (MAX_MOVE_STL if kind == 'stl' else MAX_MOVE) * (high - low).max():
+        return np.zeros(3)
+    return np.round((low + high) / 2, -_magnitude(vertices))  # a number that people can read
+
+
+def find_decimals(vertices: np.ndarray) -> int:
+    """How many decimals of vertices [N, 3] tell them apart: 1e-9 of the longest edge of their bounding box, or 1e-8."""
+    return max(8, 9 - _magnitude(vertices))
+
+
+def _magnitude(vertices: np.ndarray) -> int:
+    """The power of ten of the longest edge of the bounding box of vertices [N, 3]; that of 1 where it is 0."""
+    size = np.ptp(vertices, axis=0).max() if len(vertices) else 0
+    return int(np.floor(np.log10(size))) if size > 0 else 0
+
+
+def _encode_ply(geometry: Any, real: str) -> bytes:
+    """A binary PLY, with the colours of vertices or of faces where there are some. real: type of the coordinates."""
+    kind, colour = geometry.visual.kind, [('rgba', '<u1', 4)]
+    if kind == 'vertex' and not len(geometry.visual.vertex_colors):  # a cloud without colours
+        kind = None
+    vertices = np.zeros(len(geometry.vertices), [('place', real, 3), *colour[: kind == 'vertex']])
+    faces = np.zeros(
+        len(getattr(geometry, 'faces', ())), [('count', '<u1'), ('corners', '<i4', 3), *colour[: kind == 'face']]
+    )
+    vertices['place'] = geometry.vertices
+    if len(faces):
+        faces['count'], faces['corners'] = 3, geometry.faces
+    if kind == 'vertex':
+        vertices['rgba'] = geometry.visual.vertex_colors
+    elif kind == 'face':
+        faces['rgba'] = geometry.visual.face_colors
+    name = {'<f4': 'float', '<f8': 'double'}[real]
+    painted = [f'property uchar {channel}' for channel in ('red', 'green', 'blue', 'alpha')]
+    header = ['ply', 'format binary_little_endian 1.0', f'element vertex {len(vertices)}']
+    header += [*(f'property {name} {axis}' for axis in 'xyz'), *(painted if kind == 'vertex' else ())]
+    if isinstance(geometry, trimesh.Trimesh):
+        header += [f'element face {len(faces)}', 'property list uchar int vertex_indices']
+        header += painted if kind == 'face' else ()
+    return '\n'.join([*header, 'end_header\n']).encode() + vertices.tobytes() + faces.tobytes()
+
+
+def offset_file(path: Path) -> Path:
+    """The file beside an STL that holds its offset."""
+    return path.with_name(f'{path.name}.offset.json')
+
+
+def describe_offset(content: bytes, offset: np.ndarray) -> dict:
+    """What the file beside an STL of this content holds."""
+    return {'offset': offset.tolist(), 'sha256': hashlib.sha256(content).hexdigest()}
+
+
+def read_offset(path: Path) -> np.ndarray:
+    """The offset [3] of an STL; zeros where none is beside it, or that of another content."""
+    beside = offset_file(path)
+    if not beside.is_file():
+        return np.zeros(3)
+    stored, content = json.loads(beside.read_text()), path.read_bytes()
+    offset = np.array(stored['offset'], np.float64)
+    return offset if stored == describe_offset(content, offset) else np.zeros(3)
