@@ -10,7 +10,7 @@ from onet_jax.geometry.colours import colours_of
 def sample_surface(
     mesh: trimesh.Trimesh, num_points: int, seed: int | np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points uniform by area on a mesh, and the unit normals of their faces: [N, 3], [N, 3] float32, N = num_points.
+    """Points uniform by area on a mesh, and the unit normals of their faces: [N, 3] float64, [N, 3] float32, N = num_points.
 
     Raises InputError for a mesh without area.
     """
@@ -46,4 +46,9 @@ def _sample(
     uv = np.where(uv.sum(axis=1, keepdims=True) > 1, 1 - uv, uv)  # fold the square onto the triangle
     points = triangles[faces, 0] + (uv[:, :, None] * edges[faces]).sum(axis=1)
     normals = cross[faces] / double_areas[faces, None]
-    return points.astype(np.float32), normals.astype(np.float32), faces, uv
+    return (
+        points,
+        normals.astype(np.float32),
+        faces,
+        uv,
+    )  # points are in the frame of the mesh, which float32 may not hold

@@ -29,6 +29,7 @@ from onet_jax.geometry.tiled_marching_cubes import join, march_block
 SAMPLES_PER_CELL = 2  # values along its edge
 BAND = 2  # cells
 MIN_POINTS = 1024  # of a window, padded to a power of two of them: few programs are compiled
+MAX_VALUES = 2**62 / 3  # of the lattice of a scene
 FAR = -1e4  # cells: the coordinates of padding points, which lie in no window
 OUTSIDE_LOGIT = -1e4  # on the border of boxes that are outside
 ROOM_AREA = 3.0  # of a training room, in squares of its longest edge, estimated from the distances of its points
@@ -54,10 +55,10 @@ def extract_sliding_window(
 ) -> trimesh.Trimesh:
     """The surface value = level of a scene, in cells from its origin: closed, oriented outwards; empty where nothing is inside.
 
-    cells: points [P, 3] float32 in cells from the origin (see `find_origin`). infer: points [P, 3] float32 in cells from the
+    cells: points [P, 3] float64 in cells from the origin (see `find_origin`). infer: points [P, 3] float32 in cells from the
     centre of a window, at most `max_points`, padded to a power of two with points outside of every window -> logits [n, n, n]
     of its box and bands (see `Layout.num_values`). folder: of the values of windows, those of an earlier run among them (see
-    `claim`). Raises InputError for values that are not finite.
+    `claim`). Raises InputError for values that are not finite and for points too far apart.
     """
     folder, boxes, index = Path(folder), find_boxes(cells, layout), PointIndex(cells, layout)
     for box in tqdm(boxes, desc='windows', unit='window', mininterval=5, leave=False):
@@ -110,11 +111,20 @@ def find_origin(cloud: np.ndarray, layout: Layout, cell: float) -> np.ndarray:
 
 
 def find_boxes(cells: np.ndarray, layout: Layout) -> np.ndarray:
-    """The boxes with a point [P, 3], in cells, in them or within half a margin of them: [K, 3] int, sorted."""
+    """The boxes with a point [P, 3], in cells, in them or within half a margin of them: [K, 3] int, sorted.
+
+    Raises InputError for points so far apart that the lattice has more values than can be numbered.
+    """
+    num_values = np.prod(SAMPLES_PER_CELL * (np.ptp(cells, axis=0) + 2 * layout.window))
+    if num_values > MAX_VALUES:
+        raise InputError(
+            f'points: expected a scene of at most {MAX_VALUES:.1g} values, found one of {num_values:.1g}, '
+            f'{np.ptp(cells, axis=0).max():.3g} cells long; leave out the points that are far away, or take larger cells'
+        )
     grown = (layout.window - layout.step) / 4
     found = set()
     for sign in itertools.product((-1, 0, 1), repeat=3):
-        boxes = np.floor((cells + grown * np.array(sign, np.float32)) / layout.step).astype(int)
+        boxes = np.floor((cells + grown * np.array(sign)) / layout.step).astype(int)
         first, size = boxes.min(axis=0), np.ptp(boxes, axis=0) + 1
         # As single numbers they are sorted much faster than as rows.
         numbers = np.unique(np.ravel_multi_index((boxes - first).T, size))
@@ -143,7 +153,7 @@ class PointIndex:
         found = [
             self.points[self.slices[key]] for key in (tuple(box + np.array(n)) for n in near) if key in self.slices
         ]
-        points = np.concatenate([np.zeros((0, 3), np.float32), *found]) - (box + np.float32(0.5)) * self.layout.step
+        points = np.concatenate([np.zeros((0, 3)), *found]) - (box + 0.5) * self.layout.step
         return points[((points >= -half) & (points < half)).all(axis=1)].astype(np.float32)
 
 

@@ -43,8 +43,8 @@ def refine_file(
         if output.resolve() == path.resolve():
             raise InputError(f'{output}: expected a new file, found the input {path}; choose another --output')
     field, mesh = bind_input(model, params, config, inputs), load_mesh(mesh_path)
-    mesh.merge_vertices(merge_tex=True, merge_norm=True)
     mesh.vertices = frame.to_object(mesh.vertices)
+    mesh.merge_vertices(merge_tex=True, merge_norm=True)  # which takes lengths of the order of 1
     reach = np.abs(mesh.vertices).max()
     if not reach <= BOX / 2 + 1e-3:
         raise InputError(

@@ -263,7 +263,7 @@ def predict_scenes(
             )
             unit = module.encoder.unit
             low = find_origin(cloud, layout, unit)
-            cells = ((cloud - low) / unit).astype(np.float32)
+            cells = (cloud - low) / unit
             infer = partial(_infer_window, module, layout, params)
             mesh = extract_sliding_window(cells, infer, layout, folder, level, max_points)
             mesh.vertices = low + unit * mesh.vertices

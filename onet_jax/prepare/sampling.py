@@ -88,8 +88,10 @@ def sample_coloured_surface(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Surface samples, their normals and the colours of `solid.picture` there: [N, 3] float32, float32 and uint8 (sRGB)."""
     if solid.surface is solid.picture:
-        return sample_surface_with_colours(solid.surface, num_points, rng)
+        points, normals, colours = sample_surface_with_colours(solid.surface, num_points, rng)
+        return points.astype(np.float32), normals, colours
     points, normals = sample_surface(solid.surface, num_points, rng)
+    points = points.astype(np.float32)
     places, _, colours = sample_surface_with_colours(solid.picture, NUM_COLOURED, colours_rng)
     if (colours == colours[0]).all():  # most meshes have no colours
         return points, normals, np.tile(colours[0], (num_points, 1))
