@@ -8,6 +8,9 @@ shows inputs and meshes side by side, and says which inputs are out of distribut
 The sliding-window network (configs/conv_onet_crops.py) takes clouds of scenes of any size: --cell is the edge of its cells in
 their unit, by default such that a cell has as many points as in training. After an interruption the same
 command resumes.
+
+A few stray points of a cloud, such as invalid returns at (0, 0, 0), are left out where they would make its box three times as
+large or more, with a message; --keep_outliers keeps them.
 """
 
 from functools import partial
@@ -30,6 +33,7 @@ MAX_MEMORY_GB = flags.DEFINE_float(
     'max_memory_gb', None, 'What a mesh may take; by default the memory of the machine.', lower_bound=1e-3
 )
 CELL = flags.DEFINE_float('cell', None, 'Scenes: edge of a cell, in the unit of the input.', lower_bound=1e-9)
+KEEP_OUTLIERS = flags.DEFINE_bool('keep_outliers', False, 'Clouds: stray points belong to the object.')
 FORMAT = flags.DEFINE_string('format', 'ply', 'ply, obj, off, stl or glb.')
 
 
@@ -44,6 +48,8 @@ def main(_):
         run = at_threshold(run, THRESHOLD.value, 'the flag --threshold')
     if CELL.value is not None:
         run = change(run, 'data', scan_cell=CELL.value)
+    if KEEP_OUTLIERS.value:
+        run = change(run, 'data', keep_outliers=True)
     if RESOLUTION.value is not None:
         run = at_resolution(run, int(RESOLUTION.value))
     if 'resolution' in run.config.mesh:

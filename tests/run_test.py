@@ -110,3 +110,9 @@ def test_a_key_that_a_method_does_not_have_is_named(workdir):
     with pytest.raises(ValueError, match=r"config.data.scan_cell: expected a method that has it, found onet.*'inputs'"):
         change(run, 'data', scan_cell=1.0)
     assert 'scan_cell' not in run.config.data
+
+
+def test_an_option_of_reading_files_needs_no_key_in_the_workdir(workdir):
+    run = load_run(workdir)
+    assert 'keep_outliers' not in run.config.data
+    assert change(run, 'data', keep_outliers=True).config.data.keep_outliers

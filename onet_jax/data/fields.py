@@ -22,11 +22,12 @@ from ml_collections import ConfigDict
 from onet_jax.data import draws
 from onet_jax.data.images import load_image
 from onet_jax.data.records import CHUNK_POINTS, COLUMNS, DEPTH_STEPS, NUM_VOXELS, Need
+from onet_jax.data.scans import load_bulk, load_scan
 from onet_jax.data.sources import Source, find_files, find_photos
 from onet_jax.errors import InputError
+from onet_jax.geometry.clouds import measure_sampling
 from onet_jax.geometry.grid import BOX, voxel_centres
-from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_FORMATS, Frame, load_cloud, load_mesh, normalise
-from onet_jax.geometry.sliding_window import matching_cell
+from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_FORMATS, Frame, load_mesh, normalise
 from onet_jax.geometry.solid import make_solid
 from onet_jax.geometry.voxels import read_binvox
 
@@ -41,6 +42,7 @@ class Field(NamedTuple):
     draw: Callable  # (key, row, data) -> {name: array} in training; the row has whole chunks of stored samples
     draw_all: Callable | None = None  # the same in evaluation, where the row has all of a shape; None: as in training
     settings: tuple[str, ...] = ()  # keys of `config.data` that it reads
+    options: tuple[str, ...] = ()  # those that may be absent: False by default, and of files alone
     # How many distinct labelled points and surface samples a training row needs.
     num_points: Callable[[ConfigDict], int] = lambda data: 0
     num_samples: Callable[[ConfigDict], int] = lambda data: 0
@@ -48,6 +50,7 @@ class Field(NamedTuple):
     find: Callable[[str | Path], list[Source]] | None = None
     read: Callable | None = None
     show: Callable | None = None  # array -> points [N, 3] or pixels [H, W, 3] uint8; None: it is not displayed
+    measure: Callable | None = None  # array -> [K], statistics by which unusual inputs are recognised
     is_object: bool = False  # it is of one whole object, so that the codes of two inputs can be compared
     unseen: str = ''  # the field that replaces it for shapes outside the training split
 
@@ -65,22 +68,15 @@ def normalised_cloud(cloud: np.ndarray, num_points: int, seed: int) -> tuple[np.
 
 
 def _read_cloud(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
-    points, frame = normalised_cloud(load_cloud(source.path), data.num_input_points, seed)
+    points, frame = normalised_cloud(
+        load_bulk(source.path, data.get('keep_outliers', False)), data.num_input_points, seed
+    )
     return {'cloud': points}, frame
 
 
 def _read_scene(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
-    """All points of a scan, scaled so that a cell of the sliding-window network has the edge `cell_size`.
-
-    `scan_cell` is the edge of a cell in the unit of the scan; 0 chooses it so that a cell holds as many points as in training.
-    """
-    cloud = load_cloud(source.path)
-    cell = data.scan_cell or matching_cell(cloud, data.cell_size, data.num_input_points, seed)
-    if not cell > 0:
-        raise InputError(
-            f'{source.path}: expected points whose distances tell the edge of a cell, found {cell}: most are in the same '
-            'places; give it by --cell'
-        )
+    """The points of a scan, scaled so that a cell of the sliding-window network has the edge `cell_size`."""
+    cloud, cell = load_scan(source.path, data, seed)
     frame = Frame(np.min(cloud, axis=0), cell / data.cell_size)
     return {'scene': frame.to_object(cloud)}, frame
 
@@ -148,10 +144,12 @@ FIELDS = {
         ('surface',),
         _single('cloud', draws.draw_cloud),
         settings=('num_input_points', 'noise_std', 'partial'),
+        options=('keep_outliers',),
         num_samples=lambda data: data.num_input_points,
         find=find_clouds,
         read=_read_cloud,
         show=np.asarray,
+        measure=measure_sampling,
         is_object=True,
     ),
     # f32 [B, P, 3] in the unit in which a cell of the sliding-window network has the edge `cell_size`; of a scan all its points
@@ -159,6 +157,7 @@ FIELDS = {
         ('surface',),
         _single('scene', draws.draw_scene),
         settings=('num_input_points', 'noise_std', 'cell_size', 'scan_cell'),
+        options=('keep_outliers',),
         num_samples=lambda data: data.num_input_points,
         find=find_clouds,
         read=_read_scene,
@@ -354,6 +353,11 @@ def check_inputs(config: ConfigDict, reads: str) -> None:
 def input_names(data: ConfigDict) -> tuple[str, ...]:
     """The input fields, in the order in which the network takes them."""
     return tuple(data.inputs)
+
+
+def options_of(data: ConfigDict) -> tuple[str, ...]:
+    """The keys of `config.data` that its input fields read and that may be absent."""
+    return tuple(key for name in data.inputs for key in FIELDS[name].options)
 
 
 def has_input(data: ConfigDict) -> bool:

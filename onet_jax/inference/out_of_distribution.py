@@ -1,9 +1,11 @@
 """Out-of-distribution detection: does an input resemble those that a network was trained on?
 
 Deep nearest neighbours (Sun et al., ICML 2022): the score of an input is the distance of its code to the k-th nearest code of
-the training split, on the unit sphere, in units of a limit that `SHARE` of the validation inputs do not exceed.
+the training split, on the unit sphere, in units of a limit that `SHARE` of the validation inputs do not exceed. A network may
+give a familiar code to an unfamiliar input. Where the field of an input has statistics, as the extent, density and noise of a
+cloud, these have a score of the same kind, and the higher of the two counts.
 
-B inputs, R references, C condition.
+B inputs, R references, C condition, K statistics.
 """
 
 import io
@@ -16,9 +18,9 @@ from ml_collections import ConfigDict
 from scipy.spatial import KDTree
 from tqdm import tqdm
 
-from onet_jax.data.archives import read_arrays
+from onet_jax.data.archives import read_arrays, read_members
 from onet_jax.data.datasets import Shapes, open_dataset
-from onet_jax.data.fields import sees_views, shows_objects
+from onet_jax.data.fields import FIELDS, sees_views, shows_objects
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
 from onet_jax.models.method import Model, digest_arrays
@@ -34,19 +36,28 @@ class Domain(NamedTuple):
 
     codes: np.ndarray  # float32 [R, C], of unit length: the references, codes of training inputs
     limit: float  # distance to the k-th nearest reference that `SHARE` of the validation inputs do not exceed
+    statistics: np.ndarray = np.zeros((0, 0))  # [R, K] of the references
+    units: np.ndarray = np.zeros(0)  # [K], in which the limit of their distances is 1
 
-    def score(self, codes: np.ndarray) -> np.ndarray:
-        """Out-of-distribution scores [B] of codes [B, C]: distance to the k-th nearest reference / `limit`; out above 1."""
-        distances, _ = KDTree(self.codes).query(_unit(codes), k=[min(NEIGHBOURS, len(self.codes))])
-        return distances[:, 0] / self.limit
+    def score(self, codes: np.ndarray, statistics: np.ndarray | None = None) -> np.ndarray:
+        """Out-of-distribution scores [B] of inputs with these codes [B, C] and statistics [B, K]; out above 1."""
+        scores = _distances(self.codes, _unit(codes)) / self.limit
+        if statistics is None or not self.statistics.size:
+            return scores
+        return np.maximum(scores, _distances(self.statistics / self.units, statistics / self.units))
 
 
 def learn_domain(model: Model, params: dict, config: ConfigDict, dataset: Shapes) -> Domain:
     """The domain of a network that encodes its inputs, from the dataset that it was trained on."""
-    references = Domain(_unit(_encode_split(model, params, config, dataset, 'train')), 1.0)
-    distances = references.score(_encode_split(model, params, config, dataset, config.eval.split))
-    # At least the rounding error of a unit vector: all codes may be equal.
-    return references._replace(limit=max(float(np.quantile(distances, SHARE)), 1e-6))
+    codes, statistics = _describe_split(model, params, config, dataset, 'train')
+    units = np.maximum(statistics.std(axis=0), 1e-6)
+    seen_codes, seen_statistics = _describe_split(model, params, config, dataset, config.eval.split)
+    limit = _find_limit(_distances(_unit(codes), _unit(seen_codes)))
+    if statistics.size:
+        units *= _find_limit(_distances(statistics / units, seen_statistics / units))
+    domain = Domain(_unit(codes), limit, statistics, units)
+    both = _find_limit(domain.score(seen_codes, seen_statistics))  # of two scores more than 1 - SHARE may exceed 1
+    return domain._replace(limit=both * limit, units=both * units)
 
 
 def workdir_domain(
@@ -60,16 +71,16 @@ def workdir_domain(
         return None
     path, weights = Path(workdir) / 'domain.npz', np.frombuffer(bytes.fromhex(digest_arrays(params)), np.uint8)
     try:
-        if path.exists():
-            stored = read_arrays(
-                path, {'weights': ('u', weights.shape), 'codes': ('f', (None, None)), 'limit': ('f', ())}
-            )
-            if (stored['weights'] == weights).all():
-                return Domain(stored['codes'], float(stored['limit']))
+        if path.exists() and 'statistics' in read_members(path):  # older ones have none
+            expected = {'codes': ('f', (None, None)), 'limit': ('f', ())}
+            expected |= {'statistics': ('f', (None, None)), 'units': ('f', (None,))}
+            stored = read_arrays(path, {'weights': ('u', weights.shape), **expected})
+            if (stored.pop('weights') == weights).all():
+                return Domain(stored['codes'], float(stored['limit']), stored['statistics'], stored['units'])
         if data_dir is None or not data_dir.is_dir():
             raise FileNotFoundError(f'its dataset ({data_dir}) is not here')
         domain, stream = learn_domain(model, params, config, open_dataset(data_dir)), io.BytesIO()
-        np.savez(stream, weights=weights, codes=domain.codes, limit=domain.limit)
+        np.savez(stream, weights=weights, **domain._asdict())
     except (InputError, OSError) as error:
         print(f'{workdir}: unknown which inputs are unlike those of the training: {error}', flush=True)
         return None
@@ -80,24 +91,47 @@ def workdir_domain(
     return domain
 
 
-def _encode_split(model: Model, params: dict, config: ConfigDict, dataset: Shapes, split: str) -> np.ndarray:
-    """Codes [K, C] of at most `MAX_SHAPES` shapes of a split, evenly spaced in it, and of `NUM_VIEWS` views of each."""
+def _describe_split(
+    model: Model, params: dict, config: ConfigDict, dataset: Shapes, split: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes and statistics of at most `MAX_SHAPES` shapes of a split, evenly spaced, and of `NUM_VIEWS` views of each."""
     every = -(-len(dataset.names(split)) // MAX_SHAPES)
     num_stored = dataset.index.num_views
     num_views = min(NUM_VIEWS, num_stored) if sees_views(config.data) else 1
-    codes = []
+    found = []
     for number in tqdm(range(num_views), desc=f'codes of the {split} split', unit='view'):
         view = number * num_stored // num_views
         for batch, _ in dataset.evaluation_batches(config, split, targets=('none',), every=every, view=view):
-            code = summarise(model.encode(params, *batch['inputs'].values()))
-            codes.append(code[np.asarray(batch['mask'])])
-    return np.concatenate(codes)
+            inputs, mask = batch['inputs'], np.asarray(batch['mask'])
+            found.append((summarise(model.encode(params, *inputs.values()))[mask], measure(inputs)[mask]))
+    codes, statistics = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return codes, statistics
+
+
+def measure(inputs: dict[str, Any]) -> np.ndarray:
+    """The statistics [B, K] of a batch of inputs {field: [B, ...]}; K is 0 where no field has any."""
+    rows = [
+        np.stack([look(row) for row in np.asarray(array, np.float64)])
+        for name, array in inputs.items()
+        if (look := FIELDS[name].measure)
+    ]
+    return np.concatenate([np.zeros((len(next(iter(inputs.values()))), 0)), *rows], axis=1)
 
 
 def summarise(cond: Any) -> np.ndarray:
     """Codes [B, C'] of a condition: [B, C], or feature maps [B, ..., C], which are averaged over space and concatenated."""
     arrays = (np.asarray(array) for array in jax.tree.leaves(cond))
     return np.concatenate([array.reshape(len(array), -1, array.shape[-1]).mean(axis=1) for array in arrays], axis=1)
+
+
+def _distances(references: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The distances [B] of points [B, D] to the k-th nearest of the references [R, D]."""
+    return KDTree(references).query(points, k=[min(NEIGHBOURS, len(references))])[0][:, 0]
+
+
+def _find_limit(distances: np.ndarray) -> float:
+    # At least the rounding error of a unit vector: all codes may be equal.
+    return max(float(np.quantile(distances, SHARE)), 1e-6)
 
 
 def _unit(codes: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from onet_jax.errors import InputError
 from onet_jax.files import write_json
 from onet_jax.geometry.meshes import as_geometry, check_format, load_geometry, normalise, save_mesh
 from onet_jax.geometry.mise import dense_grid
-from onet_jax.inference.out_of_distribution import SHARE, Domain, summarise
+from onet_jax.inference.out_of_distribution import SHARE, Domain, measure, summarise
 from onet_jax.models.method import Method, Model, digest_arrays
 from onet_jax.viz.page import write_page
 from onet_jax.viz.pictures import SIZE, Item
@@ -123,7 +123,8 @@ def _reconstruct_batch(
         return {**results, **{source: Reconstruction(reason=f'{source.path}: {error}') for source in read}}
     scores = [None] * len(read)
     if domain is not None:
-        scores = domain.score(summarise(method.model.encode(params, *inputs.values()))).tolist()
+        codes = summarise(method.model.encode(params, *inputs.values()))
+        scores = domain.score(codes, measure(inputs)).tolist()
     for (source, (seen, frame)), prediction, score in zip(read.items(), predictions, scores, strict=True):
         geometry = as_geometry(prediction)
         if not len(geometry.vertices):
@@ -234,9 +235,9 @@ def _lead(config: ConfigDict, domain: Domain | None, num_outside: int, num_input
     if domain is None:
         return f'{known} Whether the inputs resemble those of the training was not measured.'
     return (
-        f'{known} {num_outside} of {num_inputs} inputs are out of distribution: their codes are farther from those of '
-        f'training inputs than {SHARE:.0%} of the validation inputs are. A network of this kind answers such inputs with a '
-        'shape that it knows, not with the one that is there.'
+        f'{known} {num_outside} of {num_inputs} inputs are out of distribution: their codes, or extent, density and noise of '
+        f'their points, are farther from those of training inputs than {SHARE:.0%} of the validation inputs are. A network of '
+        'this kind answers such inputs with a shape that it knows, not with the one that is there.'
     )
 
 

@@ -7,7 +7,14 @@ from model_configs import small_config
 
 from onet_jax.configs import conv_onet_crops, onet_embedding, onet_unconditional
 from onet_jax.data.datasets import open_dataset
-from onet_jax.inference.out_of_distribution import NEIGHBOURS, Domain, learn_domain, summarise, workdir_domain
+from onet_jax.inference.out_of_distribution import (
+    NEIGHBOURS,
+    Domain,
+    learn_domain,
+    measure,
+    summarise,
+    workdir_domain,
+)
 from onet_jax.models import build
 from onet_jax.run import load_run
 
@@ -29,6 +36,36 @@ def test_the_score_is_the_distance_to_the_fifth_neighbour_in_limits():
     assert Domain(codes[:2], 1.0).score(codes[:1])[0] == pytest.approx(np.linalg.norm(codes[0] - codes[1]))
 
 
+def test_the_higher_of_the_scores_of_code_and_statistics_counts():
+    codes, statistics = np.eye(4)[:3], np.array([[0.0, 1], [0, 2], [0, 3]])
+    domain = Domain(codes, 2.0, statistics, np.array([1.0, 0.5]))
+    far_code, far_statistics = np.eye(4)[[3]], np.array([[0.0, 31]])
+    assert domain.score(codes[:1], statistics[1:2])[0] == pytest.approx(2), 'to the third of three'
+    assert domain.score(far_code, statistics[1:2])[0] == pytest.approx(2)
+    assert domain.score(codes[:1], far_statistics)[0] == pytest.approx(60)
+    assert domain.score(codes[:1])[0] == pytest.approx(2**0.5 / 2)
+
+
+def test_extent_density_and_noise_of_a_cloud_are_seen_by_any_network(dataset):
+    """The code says nothing here."""
+    domain = learn_domain(
+        SimpleNamespace(encode=lambda params, cloud: np.ones((len(cloud), 2))),
+        {},
+        small_config(),
+        open_dataset(dataset),
+    )
+    assert domain.statistics.shape == (9, 7)
+    rng, codes = np.random.default_rng(0), np.ones((1, 2))
+    assert domain.score(codes, domain.statistics.mean(axis=0)[None])[0] <= 1
+    for cloud in (
+        np.repeat(rng.uniform(-0.5, 0.5, (10, 3)), 3, axis=0),
+        0.02 * rng.uniform(-0.5, 0.5, (30, 3)),  # a lump
+        rng.uniform(-0.5, 0.5, (30, 3)) * (1, 0, 0),
+    ):
+        assert domain.score(codes, measure({'cloud': cloud[None]}))[0] > 1
+    assert measure({'image': np.zeros((2, 8, 8, 3))}).shape == (2, 0)
+
+
 def test_the_domain_of_a_run_is_learned_once_for_its_weights(arguments, tmp_path, capsys):
     model, params, config, data_dir = arguments
     domain = workdir_domain(tmp_path, *arguments)
@@ -40,6 +77,8 @@ def test_the_domain_of_a_run_is_learned_once_for_its_weights(arguments, tmp_path
     assert workdir_domain(tmp_path, model, params, config, None).limit == 123, 'known without the dataset'
     other = jax.tree.map(lambda array: array + 0.1, params)
     assert workdir_domain(tmp_path, model, other, config, data_dir).limit != 123
+    np.savez(tmp_path / 'domain.npz', weights=stored['weights'], codes=stored['codes'], limit=123.0)
+    assert workdir_domain(tmp_path, *arguments).limit == domain.limit, 'one without statistics is learned again'
     (tmp_path / 'domain.npz').write_bytes(b'PK damaged')
     assert workdir_domain(tmp_path, *arguments) is None
     assert 'domain.npz: expected an archive' in capsys.readouterr().out

@@ -15,6 +15,7 @@ from onet_jax.data import fields
 from onet_jax.data.datasets import open_dataset
 from onet_jax.data.sources import Source
 from onet_jax.evaluation.evaluate import evaluate
+from onet_jax.geometry.meshes import load_mesh
 from onet_jax.geometry.sliding_window import Layout
 from onet_jax.inference.reconstruct import reconstruct_files
 from onet_jax.inference.refine import refine_file
@@ -73,6 +74,31 @@ def test_a_scan_is_one_closed_mesh_in_its_own_frame(whole, scan):
     assert (mesh.bounds[1] < cloud.max(axis=0) + 100).all()
     assert sorted(path.name for path in folder.iterdir()) == ['index.html', 'manifest.json', 'scan.ply']
     assert json.loads((folder / 'manifest.json').read_text())['items']['scan']['faces'] == len(mesh.faces)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda cloud: np.concatenate([cloud, [[-1e6, -2e6, -3e6]]]),
+        lambda cloud: np.concatenate([cloud, [[1e6, 2e6, 3e6]]]),
+        lambda cloud: np.tile(cloud, (2, 1)),
+    ],
+    ids=['stray_low', 'stray_high', 'repeated'],
+)
+def test_stray_and_repeated_points_change_nothing(network, whole, scan, tmp_path, change):
+    np.save(tmp_path / 'scan.npy', change(np.load(scan)))
+    (path,) = reconstruct_files(*network, tmp_path / 'scan.npy', tmp_path / 'out', 'ply')
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_a_scan_far_from_the_origin_has_the_same_mesh(network, whole, scan, tmp_path):
+    """A georeferenced one, in centimetres; cells are 10 of them."""
+    offset = np.array([5e7, 4.6e8, 1e4])
+    np.save(tmp_path / 'scan.npy', np.load(scan) + offset)
+    (path,) = reconstruct_files(*network, tmp_path / 'scan.npy', tmp_path / 'out', 'glb')
+    found, expected = load_mesh(path), load_mesh(whole)
+    np.testing.assert_array_equal(found.faces, expected.faces)
+    np.testing.assert_allclose(found.vertices - offset, expected.vertices, rtol=0, atol=1e-3 * 10)
 
 
 @pytest.fixture

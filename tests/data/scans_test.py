@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+from model_configs import small_data
+
+from onet_jax.data import fields
+from onet_jax.data.scans import load_bulk, load_scan
+from onet_jax.data.sources import Source
+from onet_jax.errors import InputError
+from onet_jax.geometry.meshes import normalise
+
+
+@pytest.fixture
+def cloud():
+    return np.random.default_rng(0).uniform((-0.5, 0, -0.5), (0.5, 1.5, 0.5), (500, 3))
+
+
+def write(folder, name, points):
+    np.save(folder / f'{name}.npy', points)
+    return Source(name, folder / f'{name}.npy')
+
+
+def test_one_stray_point_does_not_move_the_object(tmp_path, capsys, cloud):
+    """A georeferenced cloud with an invalid return."""
+    data, there = small_data(), cloud + np.array([5e5, 4.6e6, 100])
+    clean, stray = write(tmp_path, 'clean', there), write(tmp_path, 'stray', np.concatenate([there, [[0, 0, 0]]]))
+    (expected, frame), (found, frame_found) = (fields.read_inputs(data, source, 0) for source in (clean, stray))
+    np.testing.assert_array_equal(found['cloud'], expected['cloud'])
+    assert frame_found.scale == frame.scale == normalise(there).scale
+    said = capsys.readouterr().out
+    assert said.count('\n') == 1
+    assert said.startswith(f'{stray.path}: 1 of 501 points, which make the box 3.')
+    assert said.endswith('as large as the others do: at (0, 0, 0): left out; --keep_outliers keeps them\n')
+    with data.unlocked():
+        data.keep_outliers = True
+    assert fields.read_inputs(data, stray, 0)[1].scale == normalise(np.append(there, [[0, 0, 0]], axis=0)).scale
+    assert 'kept as --keep_outliers asks' in capsys.readouterr().out
+    load_bulk(stray.path, True)
+    load_bulk(clean.path, False)
+    assert capsys.readouterr().out == '', 'what was said is not said again'
+
+
+def test_the_cell_is_that_of_the_distinct_points(tmp_path, cloud):
+    data = small_data(inputs=('scene',), cell_size=0.025)
+    once, thrice = write(tmp_path, 'once', cloud), write(tmp_path, 'thrice', np.repeat(cloud, 10, axis=0))
+    (points, cell), (expected, expected_cell) = (load_scan(source.path, data, 0) for source in (thrice, once))
+    np.testing.assert_array_equal(points, expected)
+    assert cell == expected_cell > 0
+    same = write(tmp_path, 'same', np.repeat(cloud[:8], 100, axis=0))
+    with pytest.raises(
+        InputError, match=r'same.npy: expected more than 8 points in .* found 800 points in 8 places; .*--cell'
+    ):
+        load_scan(same.path, data, 0)
+    with data.unlocked():
+        data.scan_cell = 0.5
+    assert load_scan(same.path, data, 0)[1] == 0.5
