@@ -32,6 +32,7 @@ from onet_jax.geometry.solid import make_solid
 from onet_jax.geometry.voxels import read_binvox
 
 OBJECT_FRAME = Frame(np.zeros(3), 1.0)
+CLOUD_STEP = 2.0**-16  # longest edges: far below the noise of any cloud, and exact in float32
 NUM_FITTED_POINTS = 16_384  # labelled points that are drawn from a mesh, to fit a code to
 
 
@@ -62,9 +63,13 @@ def subsample(cloud: np.ndarray, num_points: int, seed: int) -> np.ndarray:
 
 
 def normalised_cloud(cloud: np.ndarray, num_points: int, seed: int) -> tuple[np.ndarray, Frame]:
-    """A cloud [P, 3] in any frame -> num_points of its points in object coordinates, float32, and the frame."""
+    """A cloud [P, 3] in any frame -> num_points of its points in object coordinates, float32, and the frame.
+
+    They are rounded to `CLOUD_STEP`: a network sees the same bits of an object far from the origin, where doubles are coarser.
+    """
     frame = normalise(cloud)
-    return frame.to_object(subsample(cloud, num_points, seed)).astype(np.float32), frame
+    points = frame.to_object(subsample(cloud, num_points, seed))
+    return (np.round(points / CLOUD_STEP) * CLOUD_STEP).astype(np.float32), frame
 
 
 def _read_cloud(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
