@@ -18,6 +18,13 @@ SURROUNDINGS, NUM_PROBES = (
 )  # nearest neighbours of a point, and of how many points, where the sampling is measured
 
 
+def bounding_box(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest corner of the box of points [P, 3], float64."""
+    # Column by column: ten times as fast as along an axis of length 3.
+    low, high = (np.array([bound(column) for column in points.T], np.float64) for bound in (np.min, np.max))
+    return low, high
+
+
 def find_strays(points: np.ndarray) -> np.ndarray:
     """Which points [P, 3] are stray, such as the invalid returns of a scanner: [P] bool.
 
@@ -32,6 +39,9 @@ def find_strays(points: np.ndarray) -> np.ndarray:
     most = max(1, MAX_SHARE * len(points) * len(distinct) / len(sample))
     trimmed = int(np.ceil(TRIMMED * len(distinct)))
     low, high = np.sort(distinct, axis=0)[[trimmed, -1 - trimmed]].astype(np.float64)  # of the bulk, which grows
+    first, last = bounding_box(points)
+    if np.maximum(low - first, last - high).max() <= GAP * (high - low).max():
+        return stray
     rest = np.arange(len(points))
     while True:
         gaps = np.max([np.maximum(a - x, x - b) for a, b, x in zip(low, high, points[rest].T, strict=True)], axis=0)
@@ -40,7 +50,7 @@ def find_strays(points: np.ndarray) -> np.ndarray:
             if len(rest) <= most or len(np.unique(points[rest], axis=0)) <= most:
                 break
             near = gaps <= gaps.min()
-        first, last = (np.array([bound(column) for column in points[rest[near]].T]) for bound in (np.min, np.max))
+        first, last = bounding_box(points[rest[near]])
         low, high = np.minimum(low, first), np.maximum(high, last)
         rest = rest[~near]
     stray[rest] = True
@@ -85,5 +95,4 @@ def measure_sampling(points: np.ndarray) -> np.ndarray:
 
 
 def _size(points: np.ndarray) -> float:
-    """The longest edge of the bounding box; column by column, which is ten times as fast."""
-    return max(float(np.ptp(column)) for column in points.T)
+    return float(np.subtract(*bounding_box(points)[::-1]).max())

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import trimesh
 
+from onet_jax.geometry.clouds import bounding_box
+
 # How far float32 may move a vertex, in longest edges of the bounding box; 1e-6 is 1e-3 of a cell of which 1,000 are along it.
 # An STL tolerates more, for other programs do not know of its offset.
 MAX_MOVE, MAX_MOVE_STL = 1e-6, 1e-4
@@ -23,13 +25,15 @@ def encode_mesh(geometry: Any, kind: str, offset: np.ndarray) -> bytes:
     if kind == 'ply':
         return _encode_ply(geometry, '<f8' if offset.any() else '<f4')
     if kind in ('glb', 'stl'):
+        if not offset.any():
+            return geometry.export(file_type=kind)
         moved = geometry.copy()
         moved.vertices = np.asarray(geometry.vertices, np.float64) - offset
         if kind == 'stl':
-            return moved.export(file_type='stl')
+            return moved.export(file_type=kind)
         scene = trimesh.Scene()
         scene.add_geometry(moved, transform=trimesh.transformations.translation_matrix(offset))
-        return scene.export(file_type='glb')
+        return scene.export(file_type=kind)
     decimals = find_decimals(np.asarray(geometry.vertices))
     if kind == 'xyz':
         colours = geometry.colors if len(geometry.colors) else np.zeros((len(geometry.vertices), 0))
@@ -41,7 +45,7 @@ def find_offset(vertices: np.ndarray, kind: str) -> np.ndarray:
     """What vertices [N, 3] are written relative to, near their centre, where float32 would move them too far; else 0: [3]."""
     if not len(vertices):
         return np.zeros(3)
-    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    low, high = bounding_box(vertices)
     moved = np.abs([low, high]).max() * 2.0**-24
     if moved <= (MAX_MOVE_STL if kind == 'stl' else MAX_MOVE) * (high - low).max():
         return np.zeros(3)
@@ -55,7 +59,7 @@ def find_decimals(vertices: np.ndarray) -> int:
 
 def _magnitude(vertices: np.ndarray) -> int:
     """The power of ten of the longest edge of the bounding box of vertices [N, 3]; that of 1 where it is 0."""
-    size = np.ptp(vertices, axis=0).max() if len(vertices) else 0
+    size = np.subtract(*bounding_box(vertices)[::-1]).max() if len(vertices) else 0
     return int(np.floor(np.log10(size))) if size > 0 else 0
 
 

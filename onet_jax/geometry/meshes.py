@@ -9,6 +9,7 @@ import trimesh
 
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically, write_json
+from onet_jax.geometry.clouds import bounding_box
 from onet_jax.geometry.mesh_writers import (
     describe_offset,
     encode_mesh,
@@ -44,8 +45,7 @@ class Frame(NamedTuple):
 
 def normalise(points: np.ndarray) -> Frame:
     """The frame in which the longest edge of the bounding box of points [P, 3] is 1 and its centre 0."""
-    # Column by column: ten times as fast as along an axis of length 3.
-    low, high = (np.array([bound(column) for column in points.T], np.float64) for bound in (np.min, np.max))
+    low, high = bounding_box(points)
     return Frame((low + high) / 2, float((high - low).max()))
 
 
