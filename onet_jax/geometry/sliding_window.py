@@ -118,7 +118,7 @@ def find_boxes(cells: np.ndarray, layout: Layout) -> np.ndarray:
     num_values = np.prod(SAMPLES_PER_CELL * (np.ptp(cells, axis=0) + 2 * layout.window))
     if num_values > MAX_VALUES:
         raise InputError(
-            f'points: expected a scene of at most {MAX_VALUES:.1g} values, found one of {num_values:.1g}, '
+            f'points: expected a scene of at most {MAX_VALUES:.2g} values, found one of {num_values:.2g}, '
             f'{np.ptp(cells, axis=0).max():.3g} cells long; leave out the points that are far away, or take larger cells'
         )
     grown = (layout.window - layout.step) / 4

@@ -39,6 +39,17 @@ def test_one_stray_point_does_not_move_the_object(tmp_path, capsys, cloud):
     assert capsys.readouterr().out == '', 'what was said is not said again'
 
 
+def test_an_object_far_from_the_origin_gives_the_same_bits(tmp_path, cloud):
+    offset, data = np.array([500123.4, 4600321.7, 312.1]), small_data()
+    near, far = write(tmp_path, 'near', cloud), write(tmp_path, 'far', cloud + offset)
+    (expected, frame), (found, frame_found) = (fields.read_inputs(data, source, 0) for source in (near, far))
+    np.testing.assert_array_equal(found['cloud'], expected['cloud'])
+    np.testing.assert_allclose(frame_found.loc - offset, frame.loc, rtol=0, atol=3e-9)
+    np.testing.assert_allclose(
+        expected['cloud'], frame.to_object(fields.subsample(cloud, 30, 0)), rtol=0, atol=2.0**-17
+    )
+
+
 def test_the_cell_is_that_of_the_distinct_points(tmp_path, cloud):
     data = small_data(inputs=('scene',), cell_size=0.025)
     once, thrice = write(tmp_path, 'once', cloud), write(tmp_path, 'thrice', np.repeat(cloud, 10, axis=0))

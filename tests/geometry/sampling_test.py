@@ -30,3 +30,11 @@ def test_same_seed_same_points_and_no_area_is_refused():
     assert (sample_surface(mesh, 9, 3)[0] != sample_surface(mesh, 9, 4)[0]).any()
     with pytest.raises(ValueError, match='1 faces of area zero'):
         sample_surface(trimesh.Trimesh([[0, 0, 0]] * 3, [[0, 1, 2]], process=False), 5, 0)
+
+
+def test_a_mesh_far_from_the_origin_is_sampled_in_its_place():
+    ball, offset = trimesh.creation.icosphere(), np.array([5e5, 4.6e6, 100.3])
+    far = trimesh.Trimesh(ball.vertices + offset, ball.faces, process=False)
+    (points, normals), (expected, expected_normals) = (sample_surface(mesh, 1000, 0) for mesh in (far, ball))
+    np.testing.assert_allclose(points - offset, expected, rtol=0, atol=3e-9)
+    np.testing.assert_allclose(normals, expected_normals, atol=1e-6)

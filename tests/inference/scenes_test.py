@@ -101,6 +101,15 @@ def test_a_scan_far_from_the_origin_has_the_same_mesh(network, whole, scan, tmp_
     np.testing.assert_allclose(found.vertices - offset, expected.vertices, rtol=0, atol=1e-3 * 10)
 
 
+def test_a_scan_that_is_too_long_is_refused(network, scan, tmp_path):
+    np.save(tmp_path / 'scan.npy', np.concatenate([np.load(scan), [[1e9, 1e9, 1e9]]]))
+    with pytest.raises(
+        ValueError,
+        match=r'scan.npy: points: expected a scene of at most 1.5e\+18 values, found one of 8e\+24, 1e\+08 cells long',
+    ):
+        reconstruct_files(*at(network, 'data', keep_outliers=True), tmp_path / 'scan.npy', tmp_path / 'out', 'ply')
+
+
 @pytest.fixture
 def asked(monkeypatch):
     """The number of windows that the network was asked for, and at which of them it is interrupted."""
