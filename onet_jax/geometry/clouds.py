@@ -9,7 +9,9 @@ from scipy.spatial import KDTree
 NUM_SEEN = 4096  # points from which the bulk of a cloud is found
 TRIMMED = 0.03  # share of them beyond each side of the bulk
 MIN_POINTS = 20  # distinct ones among them; fewer have no bulk
-GAP = 2.0  # longest edges of the bounding box: stray points make it three times as large, or more
+# Longest edges of the bounding box between it and stray points: they make it at least three times as large, or twice where they
+# are at (0, 0, 0), the place of invalid returns.
+GAP, GAP_OF_ZEROS = 2.0, 1.0
 MAX_SHARE = 0.01  # of the distinct points: a larger part of a cloud is no stray
 REPEATED = 0.01  # share of the points: from so many on, repeated points are dropped
 SURROUNDINGS, NUM_PROBES = (
@@ -29,7 +31,8 @@ def find_strays(points: np.ndarray) -> np.ndarray:
     """Which points [P, 3] are stray, such as the invalid returns of a scanner: [P] bool.
 
     They are at most `MAX_SHARE` of the points, or one, and the gap between them and the bounding box of the others is wider
-    than `GAP` of its longest edge. What is joined to the others by a chain of points, such as an antenna, is not stray.
+    than `GAP` longest edges of that, or `GAP_OF_ZEROS`. What is joined to the others by a chain of points, such as an antenna,
+    is not stray.
     """
     stray = np.zeros(len(points), bool)
     sample = points[np.random.default_rng(0).integers(len(points), size=NUM_SEEN)] if len(points) > NUM_SEEN else points
@@ -40,12 +43,12 @@ def find_strays(points: np.ndarray) -> np.ndarray:
     trimmed = int(np.ceil(TRIMMED * len(distinct)))
     low, high = np.sort(distinct, axis=0)[[trimmed, -1 - trimmed]].astype(np.float64)  # of the bulk, which grows
     first, last = bounding_box(points)
-    if np.maximum(low - first, last - high).max() <= GAP * (high - low).max():
+    if np.maximum(low - first, last - high).max() <= GAP_OF_ZEROS * (high - low).max():
         return stray
-    rest = np.arange(len(points))
+    rest, allowed = np.arange(len(points)), np.where((points == 0).all(axis=1), GAP_OF_ZEROS, GAP)
     while True:
         gaps = np.max([np.maximum(a - x, x - b) for a, b, x in zip(low, high, points[rest].T, strict=True)], axis=0)
-        near = gaps <= GAP * (high - low).max()
+        near = gaps <= allowed[rest] * (high - low).max()
         if not near.any():
             if len(rest) <= most or len(np.unique(points[rest], axis=0)) <= most:
                 break

@@ -35,6 +35,14 @@ def test_a_stray_point_of_few_points_is_found():
     assert describe_strays(points, find_strays(points)).endswith('as large as the others do: at (40, 0, 0)')
 
 
+def test_an_invalid_return_is_found_nearer_than_another_point():
+    scan = ball() + np.array([0, 0, 1.9])  # in the frame of the camera
+    points = np.concatenate([[[0, 0, 0]], scan])
+    np.testing.assert_array_equal(np.flatnonzero(find_strays(points)), [0])
+    assert not find_strays(points + 1e-3).any()
+    assert not find_strays(points - (0, 0, 0.6)).any()
+
+
 def rng():
     return np.random.default_rng(2)
 
