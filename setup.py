@@ -19,6 +19,7 @@ CORE = [
     'trimesh>=5.2',
     'embreex>=4.4',
     'manifold3d>=3.5',
+    'mapbox-earcut>=1.0.3',
     'scikit-image>=0.26',
     'fast-simplification>=0.2',
     'pillow>=11',

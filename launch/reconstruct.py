@@ -1,9 +1,9 @@
 """Meshes from your own files: onet reconstruct --workdir=W --input=cloud.ply --output=DIR.
 
---input is a file or a folder, of what the model was trained on: point clouds (ply, obj, off, stl, glb, xyz, txt, npy, npz;
-y up), pictures (jpg, png, ...; also KITTI and Online Products folders) or 32^3 voxels (binvox). The meshes come back in the
-frame of the input; those of pictures and voxels in object coordinates, longest edge about 1 and centre 0. DIR/index.html
-shows inputs and meshes side by side, and says which inputs are out of distribution.
+--input is a file or a folder, of what the model was trained on: point clouds (ply, obj, off, stl, glb, gltf, pcd, xyz, txt,
+csv, pts, npy, npz; y up), pictures (jpg, png, ...; also KITTI and Online Products folders) or 32^3 voxels (binvox). The
+meshes come back in the frame of the input; those of pictures and voxels in object coordinates, longest edge about 1 and
+centre 0. DIR/index.html shows inputs and meshes side by side, and says which inputs are out of distribution.
 
 The sliding-window network (configs/conv_onet_crops.py) takes clouds of scenes of any size: --cell is the edge of its cells in
 their unit, by default such that a cell has as many points as in training. After an interruption the same

@@ -1,11 +1,9 @@
 """Safe reading of untrusted `.npz` archives: numeric arrays only, never unpickled, at most `MAX_BYTES` in memory.
 
 `np.load` allocates whatever size an array's header claims, and may unpickle. Here a header that does not describe exactly the
-bytes that the archive holds is an error. Nothing is extracted to disk.
+bytes that the archive holds is an error (`arrays.py`). Nothing is extracted to disk.
 """
 
-import io
-import math
 import struct
 import zipfile
 import zlib
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onet_jax.arrays import read_array, read_header
 from onet_jax.errors import InputError
 
 MAX_BYTES = 1 << 28  # of all arrays of an archive, uncompressed
@@ -69,27 +68,23 @@ def parse_array(path: str | Path, key: str, members: dict[str, bytes], kinds: st
     if key not in members:
         reject(path, key, 'an array of this name', f'only {sorted(members)}')
     content = members[key]
-    stream = io.BytesIO(content)
     try:
-        version = np.lib.format.read_magic(stream)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran_order, dtype = read_header[version](stream)
-    except Exception as error:  # the header is a Python expression and fails in as many ways
-        raise InputError(f"{path}, key '{key}': expected the header of an array, found another ({error!r})") from error
-
-    fits = len(shape) == len(dims) and all(d in (None, n) for d, n in zip(dims, shape, strict=True))
-    if dtype.kind not in kinds or not fits:
-        shown = ', '.join('any' if d is None else str(d) for d in dims)
-        found = 'pickled objects' if dtype.hasobject else dtype
-        reject(path, key, f'{" or ".join(KINDS[kind] for kind in kinds)} [{shown}]', f'{found} {list(shape)}')
-    num_bytes, num_found = math.prod(shape) * dtype.itemsize, len(content) - stream.tell()
-    if num_bytes != num_found:
-        reject(path, key, f'{num_bytes} bytes for {dtype} {list(shape)}', str(num_found))
-    array = np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape, order='F' if fortran_order else 'C')
+        header = read_header(content)
+        shape, dtype = header.shape, header.dtype
+        fits = len(shape) == len(dims) and all(d in (None, n) for d, n in zip(dims, shape, strict=True))
+        if dtype.kind not in kinds or not fits:
+            shown = ', '.join('any' if d is None else str(d) for d in dims)
+            found = 'pickled objects' if dtype.hasobject else dtype
+            raise InputError(
+                f'expected {" or ".join(KINDS[kind] for kind in kinds)} [{shown}], found {found} {list(shape)}'
+            )
+        array = read_array(content, header)
+    except InputError as error:
+        raise InputError(f"{path}, key '{key}': {error}") from error
     finite = np.isfinite(array)
     if not finite.all():
         reject(path, key, 'finite numbers', f'NaN or infinity in {array.size - finite.sum()} of {array.size}')
-    return np.array(array, dtype.newbyteorder('='), order='C')
+    return np.array(array, array.dtype.newbyteorder('='), order='C')
 
 
 def reject(path: str | Path, key: str, expected: str, found: str) -> None:

@@ -9,6 +9,7 @@ from onet_jax.errors import InputError
 
 IMAGE_FORMATS = ('jpg', 'jpeg', 'png', 'webp', 'bmp')
 CODECS = ('JPEG', 'PNG', 'WEBP', 'BMP')  # no others are opened: Pillow hands PostScript to a program that runs it
+MAX_EDGE = 10_000  # px: an image and its square on white take 1.5 GB at most
 WHITE = (255, 255, 255)
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in px
@@ -28,11 +29,17 @@ def load_image(path: str | Path, size: int, box: Box | None = None) -> np.ndarra
         raise FileNotFoundError(f'{path}: expected a picture ({"|".join(IMAGE_FORMATS)}), found no such file')
     try:
         with Image.open(path, formats=CODECS) as file:
+            if max(file.size) > MAX_EDGE:
+                raise InputError(
+                    f'{path}: expected at most {MAX_EDGE} px on a side, found {file.width} x {file.height}; make it smaller'
+                )
             image = ImageOps.exif_transpose(file)  # a camera that was turned says so beside the pixels
             if image.mode.startswith('I'):  # 16 bits of grey, which conversion would clip
                 image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
             layer = image.convert('RGBA')
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # a damaged picture makes Pillow raise whatever it likes
         raise InputError(
             f'{path}: expected a readable picture, found one that is damaged, too large or of another kind ({error}); '
             'export it again as jpg or png'

@@ -1,8 +1,7 @@
 """Mesh and point cloud files, and normalisation to object coordinates. P points of a cloud, N vertices. Imports no JAX."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import trimesh
@@ -10,20 +9,32 @@ import trimesh
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically, write_json
 from onet_jax.geometry.clouds import bounding_box
-from onet_jax.geometry.mesh_writers import (
-    describe_offset,
-    encode_mesh,
-    find_decimals,
-    find_offset,
-    offset_file,
-    read_offset,
-)
+from onet_jax.geometry.mesh_files.gltf import read_gltf
+from onet_jax.geometry.mesh_files.obj import read_obj
+from onet_jax.geometry.mesh_files.off import read_off
+from onet_jax.geometry.mesh_files.pcd import read_pcd
+from onet_jax.geometry.mesh_files.ply import read_ply
+from onet_jax.geometry.mesh_files.point_tables import read_npy, read_npz, read_text
+from onet_jax.geometry.mesh_files.polygons import to_geometry
+from onet_jax.geometry.mesh_files.stl import describe_offset, offset_file, read_stl
+from onet_jax.geometry.mesh_files.writers import encode_mesh, find_decimals, find_offset
 from onet_jax.geometry.sampling import sample_surface
 from onet_jax.geometry.voxels import Voxels, voxels_to_mesh
 
 MESH_FORMATS = ('ply', 'obj', 'off', 'stl', 'glb')
-TEXT_FORMATS = ('xyz', 'txt')
-CLOUD_FORMATS = (*MESH_FORMATS, *TEXT_FORMATS, 'npy', 'npz')  # from which a cloud is read
+READERS = {
+    'ply': read_ply,
+    'obj': read_obj,
+    'off': read_off,
+    'stl': read_stl,
+    'glb': read_gltf,
+    'gltf': read_gltf,
+    **dict.fromkeys(('xyz', 'txt', 'csv', 'pts'), read_text),
+    'pcd': read_pcd,
+    'npy': read_npy,
+    'npz': read_npz,
+}
+CLOUD_FORMATS = tuple(READERS)  # from which a cloud is read
 POINT_FORMATS = ('ply', 'obj', 'glb', 'xyz')  # to which a cloud is written
 NUM_SAMPLES = 100_000  # drawn from the surface of a file that has faces
 
@@ -52,41 +63,31 @@ def normalise(points: np.ndarray) -> Frame:
 def load_cloud(path: str | Path) -> np.ndarray:
     """The points of a file, [P, 3] float64 in the user's frame; of a mesh 100,000 samples of its surface.
 
-    Formats: ply, obj, off, stl, glb, xyz or txt (one point a line), npy, npz (array 'points'). Raises FileNotFoundError or
-    InputError, naming the file, for one that is missing, damaged, without two distinct points or not finite.
+    Formats: those of CLOUD_FORMATS. Points that are NaN or infinity are dropped; a printed line says how many. Raises
+    FileNotFoundError or InputError, naming the file, for one that is missing, damaged or without two distinct points.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: expected a point cloud ({"|".join(CLOUD_FORMATS)}), found no such file')
-    kind = path.suffix.lower()[1:]
-    if kind not in CLOUD_FORMATS:
-        raise InputError(
-            f'{path}: expected one of the formats {"|".join(CLOUD_FORMATS)}, found {kind or "no suffix"!r}'
-        )
-    if kind in MESH_FORMATS:
-        geometry = _load(path)
-        points = np.asarray(geometry.vertices, np.float64)
-        _check_points(path, points)
-        if isinstance(geometry, trimesh.Trimesh) and len(geometry.faces):
-            points = sample_surface(geometry, NUM_SAMPLES, 0)[0].astype(np.float64)
+    geometry = _load(path)
+    points = np.asarray(geometry.vertices, np.float64)
+    if len(points) < 2 or ((points[1] == points[0]).all() and (points == points[0]).all()):
+        raise InputError(f'{path}: expected at least 2 distinct points, found {min(len(points), 1)} in {len(points)}')
+    if isinstance(geometry, trimesh.PointCloud):
         return points
-    if kind in TEXT_FORMATS:
-        lines = _parse(path, lambda: [line for line in path.read_text().splitlines() if line.split('#')[0].strip()])
-        points = _parse(path, lambda: np.loadtxt(lines, ndmin=2)[:, :3]) if lines else np.zeros((0, 3))
-    else:
-        points = _parse(path, lambda: _read_numpy(path))
-    _check_points(path, points)
-    return points.astype(np.float64)
+    try:
+        return sample_surface(geometry, NUM_SAMPLES, 0)[0]
+    except InputError as error:
+        raise InputError(f'{path}: {error}') from error
 
 
 def load_mesh(path: str | Path) -> trimesh.Trimesh:
     """The triangles of a file (off, obj, ply, stl, glb, gltf) in its own frame, with their colours; vertices are not merged.
 
-    All meshes of a scene become one, with the transforms of the scene. Raises FileNotFoundError, or InputError that names the
-    file, for one that is missing, damaged or without triangles.
+    Vertices are float64, as the file has them. All meshes of a scene become one, with the transforms of the scene; polygons
+    are cut into triangles. Raises FileNotFoundError, or InputError that names the file, for one that is missing, damaged or
+    without triangles.
     """
     geometry = _load(Path(path))
-    if not isinstance(geometry, trimesh.Trimesh) or not len(geometry.faces):
+    if not isinstance(geometry, trimesh.Trimesh):
         raise InputError(f'{path}: expected triangles, found none')
     return geometry
 
@@ -97,7 +98,7 @@ def load_geometry(path: str | Path) -> trimesh.Trimesh | trimesh.PointCloud:
     Raises FileNotFoundError, or InputError that names the file, for one that is missing or damaged.
     """
     geometry = _load(Path(path))
-    if isinstance(geometry, trimesh.Trimesh) and len(geometry.faces):
+    if isinstance(geometry, trimesh.Trimesh):
         decimals = find_decimals(np.asarray(geometry.vertices))
         geometry.merge_vertices(merge_tex=True, merge_norm=True, digits_vertex=decimals)
     return geometry
@@ -106,56 +107,19 @@ def load_geometry(path: str | Path) -> trimesh.Trimesh | trimesh.PointCloud:
 def _load(path: Path) -> trimesh.Trimesh | trimesh.PointCloud:
     """All meshes of a file as one, with the transforms of its scene; a point cloud where it has no mesh."""
     if not path.is_file():
-        raise FileNotFoundError(f'{path}: expected a mesh or a point cloud, found no such file')
-    geometry = _parse(path, lambda: trimesh.load(path, process=False))
-    if path.suffix.lower() == '.stl':
-        geometry.vertices = np.asarray(geometry.vertices, np.float64) + _parse(path, lambda: read_offset(path))
-    if not isinstance(geometry, trimesh.Scene):
-        return geometry
-    # `to_mesh` would drop the nodes that are point clouds.
-    parts = _parse(path, geometry.dump)
-    meshes = [part for part in parts if len(getattr(part, 'faces', ()))]
-    if meshes:
-        return trimesh.util.concatenate(meshes)  # type: ignore[return-value]  # of meshes it is a mesh
-    return (
-        parts[0] if len(parts) == 1 else trimesh.PointCloud(np.vstack([np.zeros((0, 3)), *(p.vertices for p in parts)]))
-    )
-
-
-def _read_numpy(path: Path) -> np.ndarray:
-    with path.open('rb') as file:
-        content = np.load(file, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        if 'points' not in content.files:
-            raise InputError(f"expected an array named 'points', found {sorted(content.files)}")
-        return content['points']
-
-
-def _parse(path: Path, read: Callable[[], Any]) -> Any:
-    """read(), with any exception turned into an InputError that names the file."""
+        raise FileNotFoundError(f'{path}: expected a mesh or a point cloud ({"|".join(READERS)}), found no such file')
+    kind = path.suffix.lower()[1:]
+    if kind not in READERS:
+        raise InputError(f'{path}: expected one of the formats {"|".join(READERS)}, found {kind or "no suffix"!r}')
     try:
-        return read()
-    except Exception as error:
+        return to_geometry(path, READERS[kind](path))
+    except InputError as error:
+        raise InputError(f'{path}: {error}') from error
+    except Exception as error:  # of a damaged file anything may be missing
         raise InputError(
             f'{path}: expected a readable {path.suffix} file, found one that is damaged or of another kind '
             f'({type(error).__name__}: {error}); export it again'
         ) from error
-
-
-def _check_points(path: Path, points: np.ndarray) -> None:
-    if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in 'fiu':
-        raise InputError(
-            f'{path}: expected points [N, 3], found an array of shape {list(points.shape)} and type {points.dtype}'
-        )
-    bad = ~np.isfinite(points).all(axis=1)
-    if bad.any():
-        raise InputError(
-            f'{path}: expected finite coordinates, found NaN or infinity in {bad.sum()} of {len(points)} points, first in '
-            f'point {int(np.argmax(bad))}; remove these points'
-        )
-    if len(points) < 2 or (points == points[0]).all():
-        raise InputError(f'{path}: expected at least 2 distinct points, found {min(len(points), 1)} in {len(points)}')
 
 
 def check_format(kind: str) -> None:

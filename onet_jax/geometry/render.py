@@ -17,9 +17,9 @@ import trimesh
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 
-from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import IMAGE_SIZE, Camera, object_camera, project, rays
 from onet_jax.geometry.colours import GAMMA, colours_of
+from onet_jax.geometry.mesh_files.polygons import check_mesh
 from onet_jax.geometry.ragged import ragged_range
 
 LAMP = (0.37, 0.92, 0.12)  # direction towards the light, in the axes of the mesh: y is up
@@ -73,7 +73,8 @@ def render_views(
     colour: sRGB in [0, 1]; by default the mesh's own colours (see `colours.py`). An empty mesh gives white images. Raises
     InputError for vertices that are not finite and for faces of vertices that do not exist.
     """
-    vertices, faces = _checked(mesh)
+    vertices, faces = np.asarray(mesh.vertices, np.float64).reshape(-1, 3), np.asarray(mesh.faces).reshape(-1, 3)
+    check_mesh(vertices, faces)  # Embree reads whatever memory a wrong index points to
     num_views = len(cameras.world_mat)
     views = View(
         np.full((num_views, size, size, 3), 255, np.uint8),
@@ -171,19 +172,6 @@ def _number_places(vertices: np.ndarray) -> np.ndarray:
     numbers = np.empty(len(vertices), np.int64)
     numbers[order] = np.concatenate([[0], np.cumsum(moves)])
     return numbers
-
-
-def _checked(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
-    """vertices [N, 3] float64, faces [F, 3]. Validated, for Embree reads whatever memory a wrong index points to."""
-    vertices, faces = np.asarray(mesh.vertices, np.float64).reshape(-1, 3), np.asarray(mesh.faces).reshape(-1, 3)
-    if not np.isfinite(vertices).all():
-        raise InputError('render: expected finite vertices, found NaN or infinity; repair or drop the mesh')
-    if len(faces) and not (faces.min() >= 0 and faces.max() < len(vertices)):
-        raise InputError(
-            f'render: expected faces of vertices 0 to {len(vertices) - 1}, found {faces.min()} to {faces.max()}; '
-            'repair or drop the mesh'
-        )
-    return vertices, faces
 
 
 def _window(camera: Camera, vertices: np.ndarray, size: int) -> tuple[int, int, int, int]:

@@ -26,6 +26,7 @@ from trimesh.ray.ray_pyembree import RayMeshIntersector
 
 from onet_jax.errors import InputError
 from onet_jax.geometry import grid, ray_stabbing, solidify
+from onet_jax.geometry.mesh_files.polygons import check_mesh
 from onet_jax.geometry.ragged import ragged_range
 
 RESOLUTION = 192  # cells of the lattice along an axis of the padded cube
@@ -134,16 +135,10 @@ def _check(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
         )
     if len(faces) > MAX_FACES:
         raise InputError(f'faces: expected at most {MAX_FACES:,}, found {len(faces):,}; simplify the mesh')
-    if faces.min() < 0 or faces.max() >= len(vertices):
-        raise InputError(
-            f'faces: expected indices of {len(vertices)} vertices, found {faces.min()} to {faces.max()}; the file is damaged'
-        )
+    vertices = np.asarray(vertices, np.float64)
+    check_mesh(vertices, faces)
     used = np.zeros(len(vertices), bool)
     used[faces] = True
-    vertices = np.asarray(vertices, np.float64)
-    bad = used & ~np.isfinite(vertices).all(axis=1)
-    if bad.any():
-        raise InputError(f'vertices: expected finite numbers, found NaN or infinity in {bad.sum()} of {len(vertices)}')
     low, high = vertices[used].min(axis=0), vertices[used].max(axis=0)
     if not (np.abs([low, high]).max() <= 0.5 + 1e-3 and (high - low).max() >= 0.5):
         raise InputError(

@@ -189,17 +189,9 @@ def _recipe(path: str, **settings: object) -> bytes:
 def _read(path: str) -> trimesh.Trimesh:
     """Load a mesh, without unreferenced vertices. Raises InputError for one that is damaged or has too many faces."""
     mesh = load_mesh(path)
-    faces, num_vertices = np.asarray(mesh.faces), len(mesh.vertices)
-    if len(faces) > MAX_FACES:
-        raise InputError(f'{path}: expected at most {MAX_FACES:,} faces, found {len(faces):,}; simplify the mesh')
-    if faces.min() < 0 or faces.max() >= num_vertices:
-        raise InputError(
-            f'{path}: expected faces of the vertices 0 to {num_vertices - 1}, found {faces.min()} to {faces.max()}; the file '
-            'is damaged'
-        )
+    if len(mesh.faces) > MAX_FACES:
+        raise InputError(f'{path}: expected at most {MAX_FACES:,} faces, found {len(mesh.faces):,}; simplify the mesh')
     mesh.remove_unreferenced_vertices()
-    if not np.isfinite(np.asarray(mesh.vertices)).all():
-        raise InputError(f'{path}: expected finite vertices, found NaN or infinity')
     return mesh
 
 

@@ -1,3 +1,5 @@
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -70,3 +72,18 @@ def test_a_box_that_is_no_number_is_named_and_one_without_end_is_the_picture(tmp
     np.testing.assert_array_equal(everything, load_image(tmp_path / 'a.png', 8))
     with pytest.raises(InputError, match=r'a\.png: expected a box in the picture of 256 x 256 px, found \(nan'):
         load_image(tmp_path / 'a.png', 8, (np.nan, 0.0, 8.0, 8.0))
+
+
+def test_memory_is_bounded_before_a_picture_is_decoded(tmp_path):
+    """Its square would take 14 GB; and a few bytes that claim a picture of 400 megapixels."""
+    Image.new('L', (60_000, 60)).save(tmp_path / 'a.png')
+    with pytest.raises(
+        InputError, match=r'a\.png: expected at most 10000 px on a side, found 60000 x 60; make it smaller'
+    ):
+        load_image(tmp_path / 'a.png', 8)
+    content = bytearray((tmp_path / 'a.png').read_bytes())
+    content[16:24] = (20_000).to_bytes(4, 'big') * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, 'big')
+    (tmp_path / 'a.png').write_bytes(content)
+    with pytest.raises(InputError, match=r'a\.png: expected a readable picture, found one that is .*too large'):
+        load_image(tmp_path / 'a.png', 8)

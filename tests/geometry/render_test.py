@@ -254,7 +254,7 @@ def test_what_cannot_be_drawn_is_named():
         render_view(broken, CAMERA)
     for wrong in ([[0, 1, 3]], [[0, 1, -1]]):
         mesh = trimesh.Trimesh(np.eye(3), wrong, process=False, validate=False)
-        with pytest.raises(ValueError, match='expected faces of vertices 0 to 2, found'):
+        with pytest.raises(ValueError, match='expected faces of the vertices 0 to 2, found'):
             render_view(mesh, CAMERA)
     far = trimesh.Trimesh(np.vstack([BALL.vertices, [[1e300, 0, 0]]]), BALL.faces, process=False)
     np.testing.assert_array_equal(render_view(far, CAMERA).rgb, render_view(BALL, CAMERA).rgb)

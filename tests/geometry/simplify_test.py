@@ -23,3 +23,11 @@ def test_small_meshes_stay_and_no_mesh_has_fewer_faces_than_a_tetrahedron():
     assert copy is not box
     with pytest.raises(ValueError, match=r'num_faces: expected at least 4, a closed mesh, found 3'):
         simplify_mesh(box, 3)
+
+
+@pytest.mark.parametrize('wrong', [-1, 8, 1 << 40])
+def test_a_vertex_that_does_not_exist_is_named_and_ends_no_process(wrong):
+    box = trimesh.creation.box()
+    box.faces[5, 1] = wrong
+    with pytest.raises(ValueError, match=f'expected faces of the vertices 0 to 7, found .*{wrong}'):
+        simplify_mesh(trimesh.Trimesh(box.vertices, box.faces, process=False, validate=False), 6)

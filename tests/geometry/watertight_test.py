@@ -281,7 +281,7 @@ TILT = trimesh.transformations.rotation_matrix(0.7, (1, 2, 3))[:3, :3]
 HOSTILE = {
     'NaN': (lambda: spoiled(vertices=np.nan), 'NaN or infinity in 1 of 642'),
     'infinity': (lambda: spoiled(vertices=-np.inf), 'NaN or infinity'),
-    'index too large': (lambda: spoiled(faces=642), 'indices of 642 vertices, found 0 to 642'),
+    'index too large': (lambda: spoiled(faces=642), 'vertices 0 to 641, found 0 to 642'),
     'negative index': (lambda: spoiled(faces=-1), 'found -1 to'),
     'no faces': (lambda: mesh_of(ball().vertices, np.zeros((0, 3), int)), r'found arrays of shape \[642, 3\]'),
     'nothing': (lambda: trimesh.Trimesh(), 'found arrays of shape'),

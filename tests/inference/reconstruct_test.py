@@ -122,12 +122,12 @@ def test_one_bad_input_stops_no_other_and_what_is_done_is_not_done_again(cloud, 
         np.save(inputs / f'{name}.npy', cloud)
     (inputs / 'b.npy').write_bytes(b'no array')
     with pytest.raises(
-        ValueError, match=r'b.npy: expected a readable .npy file.* \(1 of 4 inputs failed, see .*manifest.json'
+        ValueError, match=r'b.npy: expected the header of an array.* \(1 of 4 inputs failed, see .*manifest.json'
     ):
         reconstruct_files(hull_method(seen), {}, config, inputs, output, 'ply')
     items = json.loads((output / 'manifest.json').read_text())['items']
     assert {name: item['status'] for name, item in items.items()} == dict(a='done', b='failed', c='done', d='done')
-    assert 'expected a readable' in items['b']['reason']
+    assert 'expected the header of an array' in items['b']['reason']
     assert items['c']['faces'] == len(trimesh.load(output / 'c.ply').faces)
     assert sum(map(len, seen)) == 3
 
@@ -170,7 +170,7 @@ def test_nothing_of_another_run_passes_for_a_result(cloud, tmp_path):
 
     for name in 'ab':
         (tmp_path / f'{name}.npy').write_bytes(b'damaged')
-    with pytest.raises(ValueError, match=r'a.npy: expected a readable'):
+    with pytest.raises(ValueError, match=r'a.npy: expected the header of an array'):
         reconstruct_files(hull_method(), {}, *arguments)
     assert [path.name for path in output.iterdir()] == ['manifest.json']
 

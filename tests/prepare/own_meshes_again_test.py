@@ -45,7 +45,7 @@ def test_what_is_known_is_not_read_again(prepare, tmp_path, monkeypatch):
     monkeypatch.setattr(solid, 'close', reject_one)
     index = prepare()
     assert index.rejected['case/1'] == 'it is not to our taste'
-    assert 'broken.off: expected a readable' in index.rejected['case/broken']
+    assert 'broken.off: expected OFF and the numbers of vertices' in index.rejected['case/broken']
     monkeypatch.setattr(own_meshes, 'load_mesh', None)
     (tmp_path / 'data/dataset.json').unlink()
     assert prepare() == index

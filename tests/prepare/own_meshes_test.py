@@ -66,8 +66,8 @@ def test_every_mesh_is_a_shape_or_rejected_with_the_reason(root, made):
     )
     assert len(read_all(data_dir)) == len(shapes)
     assert list(index.rejected) == ['seat/cut', 'seat/empty', 'seat/flat']
-    assert f'{root}/seat/cut.ply: expected a readable .ply file' in index.rejected['seat/cut']
-    assert f'{root}/seat/empty.off: expected a readable .off file' in index.rejected['seat/empty']
+    assert f'{root}/seat/cut.ply: expected 154 rows of the element' in index.rejected['seat/cut']
+    assert f'{root}/seat/empty.off: expected OFF and the numbers of vertices' in index.rejected['seat/empty']
     assert 'expected a solid, found a flat one' in index.rejected['seat/flat']
     assert (index.num_points, index.num_surface_points, index.num_views) == (2100, 2100, 0)
     assert index.columns == tuple(name for name, column in records.COLUMNS.items() if column.per != 'view')

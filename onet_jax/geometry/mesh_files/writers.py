@@ -5,9 +5,6 @@ OBJ, OFF and XYZ take decimals. GLB and STL hold float32 alone: their vertices a
 is the transform of the node, and for an STL is in a file beside it. N vertices, F faces.
 """
 
-import hashlib
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,23 +84,3 @@ def _encode_ply(geometry: Any, real: str) -> bytes:
         header += [f'element face {len(faces)}', 'property list uchar int vertex_indices']
         header += painted if kind == 'face' else ()
     return '\n'.join([*header, 'end_header\n']).encode() + vertices.tobytes() + faces.tobytes()
-
-
-def offset_file(path: Path) -> Path:
-    """The file beside an STL that holds its offset."""
-    return path.with_name(f'{path.name}.offset.json')
-
-
-def describe_offset(content: bytes, offset: np.ndarray) -> dict:
-    """What the file beside an STL of this content holds."""
-    return {'offset': offset.tolist(), 'sha256': hashlib.sha256(content).hexdigest()}
-
-
-def read_offset(path: Path) -> np.ndarray:
-    """The offset [3] of an STL; zeros where none is beside it, or that of another content."""
-    beside = offset_file(path)
-    if not beside.is_file():
-        return np.zeros(3)
-    stored, content = json.loads(beside.read_text()), path.read_bytes()
-    offset = np.array(stored['offset'], np.float64)
-    return offset if stored == describe_offset(content, offset) else np.zeros(3)

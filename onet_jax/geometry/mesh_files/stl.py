@@ -1,0 +1,74 @@
+"""STL, binary and ASCII: triangles that share no vertices. Which of the two a file is, its size says, not its first word."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+from onet_jax.errors import InputError
+from onet_jax.geometry.mesh_files.polygons import Polygons, triangles
+from onet_jax.geometry.mesh_files.text import Lines, decode, parse_rows
+
+HEADER = 84  # bytes, the last four of them the number of triangles
+TRIANGLE = np.dtype([('normal', '<f4', 3), ('corners', '<f4', (3, 3)), ('attribute', '<u2')])
+UNKNOWN = (0, (1 << 32) - 1)  # counts of programs that write the header before they know
+
+
+def read_stl(path: Path) -> list[Polygons]:
+    """The triangles of a file, moved by the offset that `save_mesh` leaves beside one far from the origin."""
+    content = path.read_bytes()
+    part = _read(content)
+    return [part._replace(vertices=part.vertices + read_offset(path, content))]
+
+
+def _read(content: bytes) -> Polygons:
+    num_found, rest = divmod(max(len(content) - HEADER, 0), TRIANGLE.itemsize)
+    num = int.from_bytes(content[HEADER - 4 : HEADER], 'little')
+    if num != num_found or rest or len(content) < HEADER:
+        is_text = re.match(rb'\s*solid\b', content) and b'\0' not in content
+        if is_text or re.search(rb'(?i)\bouter\s+loop\s+vertex\s', content):
+            return _read_text(decode(content).lower())
+        if num in UNKNOWN and num_found and not rest:
+            num = num_found
+    if len(content) < HEADER:
+        raise InputError(f'expected at least {HEADER} bytes, found {len(content)}; export it again')
+    if num > num_found:
+        raise InputError(f'expected the {num} triangles of the header, found bytes for {num_found}; export it again')
+    corners = np.frombuffer(content, TRIANGLE, num, HEADER)['corners'].reshape(-1, 3)
+    return triangles(corners.astype(np.float64), np.arange(3 * num).reshape(-1, 3))
+
+
+def _read_text(text: bytes) -> Polygons:
+    lines = Lines(text)
+    if not lines.begin_with(b'vertex').any():  # line breaks are white space like any other
+        lines = Lines(re.sub(rb'\b(vertex|endloop)\s', rb'\n\1 ', text))
+    numbers = lines.after(b'vertex', lines.begin_with(b'vertex'))
+    if b'.' not in numbers:
+        numbers = numbers.replace(b',', b'.')  # decimal commas: nothing else of the format is a comma
+    vertices = parse_rows(numbers).columns(3, 'vertex')
+    num = len(vertices)
+    if num % 3:
+        raise InputError(f'expected three vertices of each facet, found {num} vertices in all; export it again')
+    return triangles(vertices, np.arange(num).reshape(-1, 3))
+
+
+def offset_file(path: Path) -> Path:
+    """The file beside an STL that holds its offset."""
+    return path.with_name(f'{path.name}.offset.json')
+
+
+def describe_offset(content: bytes, offset: np.ndarray) -> dict:
+    """What the file beside an STL of this content holds."""
+    return {'offset': offset.tolist(), 'sha256': hashlib.sha256(content).hexdigest()}
+
+
+def read_offset(path: Path, content: bytes) -> np.ndarray:
+    """The offset [3] of an STL of this content; zeros where none is beside it, or that of another content."""
+    beside = offset_file(path)
+    if not beside.is_file():
+        return np.zeros(3)
+    stored = json.loads(beside.read_text())
+    offset = np.array(stored['offset'], np.float64)
+    return offset if stored == describe_offset(content, offset) else np.zeros(3)

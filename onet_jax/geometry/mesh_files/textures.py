@@ -1,0 +1,69 @@
+"""Textures of meshes: pictures beside or inside a mesh file, and the vertices at the seams of their coordinates."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from onet_jax.errors import InputError
+from onet_jax.geometry.mesh_files.polygons import Polygons, check_mesh
+
+CODECS = (
+    'PNG',
+    'JPEG',
+    'WEBP',
+    'BMP',
+    'TGA',
+)  # no others are opened: Pillow hands PostScript to a program that runs it
+MAX_PIXELS = 1 << 27  # of all textures of a file: 400 MB
+
+
+def file_beside(path: Path, name: str) -> Path | None:
+    """The file that a mesh file names: in its folder, or below. None where there is none."""
+    file = Path(os.path.normpath(path.parent / name))
+    return file if file.is_file() and file.is_relative_to(os.path.normpath(path.parent)) else None
+
+
+class Textures:
+    """The textures of one file, which share a bound on their pixels."""
+
+    def __init__(self) -> None:
+        self.num_pixels = 0
+
+    def open(self, source: Path | bytes | None, name: object) -> Image.Image | None:
+        """A texture, decoded. None where there is none; also, with a printed line, where it is damaged or too large.
+
+        A mesh is used without such a texture.
+        """
+        if source is None:
+            return None
+        try:
+            with Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=CODECS) as image:
+                if self.num_pixels + image.width * image.height > MAX_PIXELS:
+                    raise InputError(f'{image.width} x {image.height} px, more than {MAX_PIXELS} in all')
+                image.load()
+        except Exception as error:  # a damaged picture makes Pillow raise whatever it likes
+            tqdm.write(f'{name}: a texture is not used ({error})')
+            return None
+        self.num_pixels += image.width * image.height
+        return image
+
+
+def split_at_seams(mesh: Polygons, uv: np.ndarray, numbers: np.ndarray) -> Polygons:
+    """A mesh whose vertices have one texture coordinate each: `uv` [K, 2], and which of them each corner has, [C].
+
+    Raises InputError for indices that are out of range.
+    """
+    check_mesh(mesh.vertices, mesh.corners)
+    check_mesh(np.zeros((len(uv), 3)), numbers)
+    used, corners = np.unique(mesh.corners * len(uv) + numbers, return_inverse=True)
+    vertices, colours = used // len(uv), mesh.vertex_colours
+    return mesh._replace(
+        vertices=mesh.vertices[vertices],
+        corners=corners.reshape(-1),
+        vertex_colours=None if colours is None else colours[vertices],
+        uv=uv[used % len(uv)],
+    )
