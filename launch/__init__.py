@@ -1,10 +1,15 @@
 """Entry points: flags in, one function called. `onet NAME`, or `python -m launch.NAME` in the root of the repository."""
 
 import ctypes
+import io
+import os
 import platform
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 
@@ -16,6 +21,7 @@ if platform.libc_ver()[0] == 'glibc':
         ctypes.CDLL(None).mallopt(option, value)
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict
 
 from onet_jax.configs import FILES, describe, find_file, list_configs, load_config
 from onet_jax.errors import InputError
@@ -24,18 +30,62 @@ TRACEBACK = flags.DEFINE_bool('traceback', False, 'Show the full traceback of an
 
 # What wrong input raises; anything else, such as a ValueError of JAX, is a bug and keeps its traceback.
 INPUT_ERRORS = (InputError, OSError, FloatingPointError, ModuleNotFoundError)
+EXIT_INTERRUPTED = 128 + signal.SIGINT  # as of a program that the signal ends
+STOPPED = b'\nstopped by control-C; what was finished is kept\n'
+PATIENCE = 1.0  # s, after which it is said that the program works on what cannot be interrupted
 
 
 def run_command(main: Callable[[list[str]], None], takes_arguments: bool = False) -> None:
     """app.run, with errors of the input reported as one message and exit code 1. takes_arguments: beside the flags."""
     logging.set_verbosity(logging.WARNING)  # libraries report every backend that they did not find
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
     try:
-        app.run(main, flags_parser=partial(_parse_flags, takes_arguments))
+        with _ending_at_the_second_interrupt():
+            app.run(main, flags_parser=partial(_parse_flags, takes_arguments))
     except INPUT_ERRORS as error:
         if flags.FLAGS.is_parsed() and TRACEBACK.value:
             raise
         print(f'error: {error}', file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(EXIT_INTERRUPTED))  # another one, while the program ends
+        os.write(2, STOPPED)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+@contextmanager
+def _ending_at_the_second_interrupt() -> Iterator[None]:
+    """End the process at the second control-C. Python acts upon none while XLA compiles, which may take a minute."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    previous = signal.set_wakeup_fd(
+        writer, warn_on_full_buffer=False
+    )  # gets a signal at once, whatever this thread does
+    threading.Thread(target=_watch, args=(reader,), daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        os.close(writer)
+
+
+def _watch(reader: int) -> None:
+    """Count the interrupts among the signals in a pipe, until it is closed."""
+    with open(reader, 'rb', buffering=0) as pipe:
+        numbers = iter(lambda: pipe.read(1), b'')
+        interrupts = (number for number in numbers if number[0] == signal.SIGINT)
+        for _ in interrupts:
+            hint = threading.Timer(
+                PATIENCE, os.write, (2, b'\nstopping as soon as possible; control-C again ends at once\n')
+            )
+            hint.daemon = True
+            hint.start()
+            break
+        for _ in interrupts:
+            os.write(2, STOPPED)
+            os._exit(EXIT_INTERRUPTED)  # worker processes end with this one, and files are written atomically
 
 
 def _parse_flags(takes_arguments: bool, argv: list[str]) -> list[str]:
@@ -48,6 +98,7 @@ def _parse_flags(takes_arguments: bool, argv: list[str]) -> list[str]:
         rest = flags.FLAGS(list(_name_files(argv)))
         if 'config' in flags.FLAGS:
             flags.FLAGS.config.lock()  # a config that failed to load raises only when it is touched
+            _split_names(flags.FLAGS.config)
     except OSError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f'--config: expected one of {", ".join(FILES)}, or a file of your own; {reason}') from error
@@ -68,6 +119,15 @@ def _parse_flags(takes_arguments: bool, argv: list[str]) -> list[str]:
             'several files are given as their folder, and a flag that is true or false as --name or --noname'
         )
     return rest
+
+
+def _split_names(config: ConfigDict) -> None:
+    """Make two names of 'chair,mug', which ml_collections takes for one."""
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            _split_names(value)
+        elif isinstance(value, tuple) and any(isinstance(name, str) and ',' in name for name in value):
+            config[key] = tuple(part.strip() for name in value for part in name.split(',') if part.strip())
 
 
 def _name_files(argv: list[str]) -> Iterator[str]:

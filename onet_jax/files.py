@@ -1,11 +1,20 @@
-"""Files and memory of this machine: the cache folder, atomic writes, file locks."""
+"""Files and memory of this machine: the cache folder, atomic writes, the state of a file, file locks."""
 
+import errno
 import fcntl
+import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import platform
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
+
+from onet_jax.errors import InputError
+
+TEMPORARY = '.{}.{}.unfinished'  # digest of the name that the file will have, process
 
 
 def cache_folder() -> Path:
@@ -25,12 +34,15 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    # The name itself may be as long as the file system allows.
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    temporary = path.with_name(TEMPORARY.format(digest, os.getpid()))
     try:
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # the error of a full disk names no file
+        # The error of a full disk names no file, others name the temporary one.
+        error.filename, error.filename2 = str(path), None
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -41,11 +53,95 @@ def write_json(path: str | Path, content: dict) -> None:
     write_atomically(path, (json.dumps(content, indent=1) + '\n').encode())
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of `write_atomically` in a folder whose processes were killed.
+
+    Call it when a run begins: a file of this process is of an earlier one of the same number, as in a container.
+    """
+    for path in folder.glob('.*.unfinished'):
+        match = re.fullmatch(re.escape(TEMPORARY).replace(r'\{\}', r'(\w+)'), path.name)
+        if match and (int(match[2]) == os.getpid() or not _is_alive(int(match[2]))):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # of another user
+        pass
+    return True
+
+
+def file_state(path: str | Path) -> list[int] | None:
+    """Size in bytes and time of modification in ns; None where there is no such file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
+def refuse_replacing(inputs: Iterable[Path], targets: Iterable[Path]) -> None:
+    """Raises InputError where a target is an input, under whatever name: a link, or in other case where case is ignored."""
+    known = {_identity(path): path for path in inputs}
+    for target in targets:
+        if (found := known.get(_identity(target))) is not None:
+            raise InputError(f'{target}: expected a new file, found the input {found}; choose another --output')
+
+
+def ignores_case(path: Path) -> bool:
+    """Whether the file system finds the existing file `path` under its name in other case, too."""
+    return _identity(path.with_name(path.name.swapcase())) == _identity(path)
+
+
+def _identity(path: Path) -> object:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return os.path.realpath(path)
+    return found.st_dev, found.st_ino
+
+
 @contextmanager
-def one_at_a_time(path: str | Path) -> Iterator[None]:
-    """Hold a file lock: of the processes that share a file system one at a time is in the block. Makes the file `path`."""
+def one_at_a_time(path: str | Path, busy: str = '') -> Iterator[None]:
+    """Hold a file lock: of the processes that share a file system one at a time is in the block.
+
+    The file `path`, and its folder where that stays empty, are there meanwhile; the system releases the lock however the
+    process ends. Waits for another process or, with `busy`, raises InputError that names `path` and the process and ends with
+    this text. Raises OSError where nothing can be written.
+    """
     path = Path(path)
+    is_new = not path.parent.exists()
+    while (file := _lock(path, busy)) is None:
+        pass
+    with file:
+        try:
+            file.truncate(0)
+            file.write(f'process {os.getpid()} on {platform.node()}'.encode())
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            if is_new:
+                with suppress(OSError):  # it is not empty
+                    path.parent.rmdir()
+
+
+def _lock(path: Path, busy: str) -> FileIO | None:
+    """The locked file; None where whoever held it has removed it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('w') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed, also by a process that is killed
-        yield
+    file = path.open('a+b', buffering=0)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        found = os.fstat(file.fileno())
+        if _identity(path) == (found.st_dev, found.st_ino):
+            return file
+    except OSError as error:
+        with file:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise OSError(f'{path}: expected a file that can be locked, found: {error.strerror}') from error
+            file.seek(0)
+            raise InputError(f'{path}: {busy.format(file.read().decode())}') from None
+    file.close()
+    return None

@@ -13,8 +13,9 @@ FLOORS = {
     'networks': 2, 'data': 2, 'prepare': 2, 'losses': 2, 'metrics': 2, 'scores': 2,
     'models': 3, 'convert': 4, 'viz': 4, 'inference': 5, 'evaluation': 5, 'training': 6, 'run': 7, 'reproduce': 8,
 }  # fmt: skip
-# What prepares a dataset writes what `data` reads; a score is made of metrics; an array that is damaged is wrong input.
-NEIGHBOURS = {('prepare', 'data'), ('scores', 'metrics'), ('arrays', 'errors')}
+# What prepares a dataset writes what `data` reads; a score is made of metrics; damaged arrays, and files that must not be
+# replaced, are wrong input.
+NEIGHBOURS = {('prepare', 'data'), ('scores', 'metrics'), ('arrays', 'errors'), ('files', 'errors')}
 # What a room never sees, although it is below.
 UNSEEN = {'data': {'networks', 'models'}, 'prepare': {'networks', 'models'}, 'viz': {'networks', 'models'}}
 # Packages that live in some files only; nobody needs torch.

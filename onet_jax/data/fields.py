@@ -23,7 +23,7 @@ from onet_jax.data import draws
 from onet_jax.data.images import load_image
 from onet_jax.data.records import CHUNK_POINTS, COLUMNS, DEPTH_STEPS, NUM_VOXELS, Need
 from onet_jax.data.scans import load_bulk, load_scan
-from onet_jax.data.sources import Source, find_files, find_photos
+from onet_jax.data.sources import Source, check_file, find_files, find_photos
 from onet_jax.errors import InputError
 from onet_jax.geometry.clouds import measure_sampling
 from onet_jax.geometry.grid import BOX, voxel_centres
@@ -323,6 +323,7 @@ def read_inputs(data: ConfigDict, source: Source, seed: int) -> tuple[dict, Fram
 
     Raises OSError or InputError, naming the file, where it cannot be read.
     """
+    check_file(source.path)
     read = [read_field(source, data, seed) for _, read_field in _readable(data)]
     return {name: array for arrays, _ in read for name, array in arrays.items()}, read[0][1]
 

@@ -29,14 +29,24 @@ class Source(NamedTuple):
 
 
 def find_files(path: str | Path, formats: tuple[str, ...]) -> list[Source]:
-    """The file itself, or all files of a folder in one of the formats, sorted. Raises FileNotFoundError where none is."""
+    """The file itself, or all of a folder that are called like one of the formats, sorted: broken links and pipes too.
+
+    Raises FileNotFoundError where none is.
+    """
     path = Path(path)
-    if path.is_file():
+    if os.path.isfile(path):
         return [Source(path.stem, path)]
-    found = sorted(p for p in path.glob('*') if _has_format(p, formats)) if path.is_dir() else []
+    found = sorted(p for p in path.glob('*') if _is_called(p, formats) and not p.is_dir()) if path.is_dir() else []
     if not found:
         raise FileNotFoundError(f'{path}: expected a file or a folder with {"|".join(formats)} files, found none')
     return [Source(p.stem, p) for p in found]
+
+
+def check_file(path: Path) -> None:
+    """Raises InputError for what is there but no file: to read from a pipe would take for ever."""
+    if os.path.lexists(path) and not os.path.isfile(path):
+        kind = 'a folder' if os.path.isdir(path) else 'a pipe or the like' if os.path.exists(path) else 'a broken link'
+        raise InputError(f'{path}: expected a file, found {kind}')
 
 
 def find_photos(path: str | Path, types: Sequence[str] = ('Car',), max_products: int = 1000) -> list[Source]:
@@ -80,7 +90,7 @@ def _find_labelled(root: Path, types: Sequence[str]) -> Iterator[Source]:
         if labels.stem not in pictures:
             tqdm.write(f'{labels}: expected the picture {root / "image_2" / labels.stem}.png, found none')
             continue
-        for number, line in _read_lines(labels):
+        for number, line in read_lines(labels):
             if not line:
                 continue
             try:
@@ -110,7 +120,7 @@ def _parse_label(line: str) -> tuple[str, Box]:
 
 def _find_products(file: Path) -> Iterator[Source]:
     folder, seen = file.with_suffix(''), set()
-    for number, name in _read_lines(file):
+    for number, name in read_lines(file):
         where, path = f'{file}, line {number}', folder / name
         if not name:
             tqdm.write(f'{where}: expected a picture, found a blank line')
@@ -126,12 +136,16 @@ def _find_products(file: Path) -> Iterator[Source]:
             yield Source(f'{category}/{"-".join(Path(name).with_suffix("").parts)}', path)
 
 
+def _is_called(path: Path, formats: tuple[str, ...]) -> bool:
+    return path.suffix.lower()[1:] in formats and not path.name.startswith('._')  # ._NAME is of macOS
+
+
 def _has_format(path: Path, formats: tuple[str, ...]) -> bool:
-    # os.path.isfile: False for a name that is too long for the file system, where pathlib raises. ._NAME is of macOS.
-    return path.suffix.lower()[1:] in formats and os.path.isfile(path) and not path.name.startswith('._')
+    # os.path.isfile: False for a name that is too long for the file system, where pathlib raises.
+    return _is_called(path, formats) and os.path.isfile(path)
 
 
-def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(number from 1, text without surrounding whitespace) of each line. Raises InputError for a file that is not UTF-8."""
     try:
         text = path.read_text(encoding='utf-8-sig')

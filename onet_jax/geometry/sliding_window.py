@@ -11,7 +11,6 @@ by box. Memory is that of one window and of the mesh. P points of a cloud or a w
 
 import itertools
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from scipy.spatial import KDTree
 from tqdm import tqdm
 
 from onet_jax.errors import InputError
-from onet_jax.files import write_atomically, write_json
+from onet_jax.files import remove_leftovers, write_atomically, write_json
 from onet_jax.geometry.field import bucket_size, check_finite
 from onet_jax.geometry.tiled_marching_cubes import join, march_block
 
@@ -83,8 +82,13 @@ def claim(folder: str | Path, settings: dict) -> None:
     path, settings = folder / 'scene.json', json.loads(json.dumps(settings))  # as it is read again
     if folder.exists() and any(folder.iterdir()) and not path.exists():
         raise InputError(f'{folder}: expected an empty folder, or the windows of a scene, found something else')
-    if path.exists() and json.loads(path.read_text()) != settings:
-        shutil.rmtree(folder)
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):  # none, or a damaged one
+        found = None
+    remove_leftovers(folder)
+    for window in folder.glob('window_*.f16') if found != settings else ():
+        window.unlink()
     write_json(path, settings)
 
 

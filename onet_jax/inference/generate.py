@@ -3,6 +3,7 @@
 C condition, Z latent code; all arrays have a batch of 1. Meshes are in object coordinates.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from onet_jax.data.datasets import open_dataset
 from onet_jax.data.fields import has_input, input_names, read_inputs, shows_objects
 from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
+from onet_jax.files import refuse_replacing
 from onet_jax.geometry.extract import extract_mesh
 from onet_jax.geometry.meshes import check_format, save_mesh
 from onet_jax.models.method import Model
@@ -134,19 +136,18 @@ def interpolate_files(
     backwards in a loop. An empty level set is reported; it has a tile, but no file.
 
     Raises, before anything is written, InputError or OSError for ends that cannot be read, fewer than 2 steps, and an
-    end that would be overwritten.
+    end, or a file beside it, that would be overwritten.
     """
     if num_steps < 2:
         raise InputError(f'--num_steps: expected at least 2, the start and the end, found {num_steps}')
     targets = _mesh_files(output, '', num_steps, file_format)
     strip, morph = Path(output) / 'strip.png', Path(output) / 'strip.gif'
-    written = {path.resolve() for path in (*targets, strip, morph)}
     named = (('--start', start), ('--end', end))
-    for flag, name in named:
-        if Path(name).resolve() in written:
-            raise InputError(
-                f'{flag}: expected a file that stays, found {name}, which would be overwritten; choose another --output'
-            )
+    files, written = [Path(name) for _, name in named if os.path.isfile(name)], [*targets, strip, morph]
+    refuse_replacing(files, written)
+    for file in files:  # beside it, names like 000.ply are of the user
+        if file.parent.resolve() == Path(output).resolve() and (found := next(filter(os.path.lexists, written), None)):
+            raise InputError(f'{found}: expected a new file beside {file}, found one; choose another --output')
     first, last = (_find_code(model, params, config, flag, name, seed, data_dir) for flag, name in named)
     meshes = _decode_files(model, params, config, interpolate(first, last, num_steps), targets)
     pictures = [render(mesh) for mesh in meshes.values()]

@@ -1,8 +1,11 @@
 """Reconstruction of a user's files to meshes in the user's frame: resumable, with the status of each file and an HTML page."""
 
-import json
+import os
 import shutil
+import traceback
+import unicodedata
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +17,17 @@ from ml_collections import ConfigDict
 from onet_jax.data.fields import find_sources, read_inputs, show, shows_objects
 from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
-from onet_jax.files import write_json
+from onet_jax.files import file_state, ignores_case, one_at_a_time, refuse_replacing, remove_leftovers
 from onet_jax.geometry.meshes import as_geometry, check_format, load_geometry, normalise, save_mesh
 from onet_jax.geometry.mise import dense_grid
+from onet_jax.inference.manifest import Manifest
 from onet_jax.inference.out_of_distribution import SHARE, Domain, measure, summarise
 from onet_jax.models.method import Method, Model, digest_arrays
 from onet_jax.viz.page import write_page
 from onet_jax.viz.pictures import SIZE, Item
 
 MAX_SHOWN = 100  # items of a page
+BUSY = 'expected a folder that no other reconstruction writes to, found {}; wait for it, or choose another --output'
 
 
 def reconstruct_files(
@@ -37,40 +42,63 @@ def reconstruct_files(
     """Reconstruct a file, or all files of a folder, to OUTPUT/<name of the source>.<format>; returns the files written.
 
     OUTPUT/manifest.json has the status of every input, 'done' or 'failed' with the reason: one bad input never stops the
-    others, and another run makes what is not done yet. It makes all meshes again for other weights or settings, and that of an
-    input that has changed. OUTPUT/index.html shows the first `MAX_SHOWN` inputs beside their meshes, and which are out of
-    distribution. find_domain: gives the training distribution, or None where it is not known; it is called after all
-    arguments have been checked.
+    others, whatever it raises, and another run makes what is not done yet. It makes all meshes again for other weights or
+    settings, and that of an input that has changed. OUTPUT/index.html shows the first `MAX_SHOWN` inputs beside their meshes,
+    and which are out of distribution. find_domain: gives the training distribution, or None where it is not known; it is
+    called after all arguments have been checked.
 
-    Raises InputError, before anything is written, when two inputs share a name or a mesh would replace an input; after all is
-    done, when any input failed.
+    Raises InputError, before anything is written, when two inputs share a name, for files in OUTPUT that no reconstruction has
+    written and a mesh would replace, and while another run writes there; after all is done, when any input failed.
     """
     check_format(file_format)
-    sources = find_sources(config.data, inputs)
+    found, output = find_sources(config.data, inputs), Path(output)
     # One at a time where the position in the batch matters, as of sampled latent codes: it depends on what was done before.
     together = shows_objects(config.data) and not config.eval.get('sample', False)
     batch_size = config.eval.batch_size if together else 1
-    output = Path(output)
-    targets = {source: output / f'{source.name}.{file_format}' for source in sources}
-    _check_targets(targets)
-    domain = find_domain()
-    manifest = _open_manifest(output, _describe_settings(params, config, domain))
-    items = manifest['items']
-    waiting = [s for s, target in targets.items() if not _is_done(items.get(s.name), _identify(s), output, target)]
-    if len(waiting) < len(targets):
-        print(f'{len(targets) - len(waiting)} of {len(targets)} inputs are done already', flush=True)
-    for source in waiting:
-        items.pop(source.name, None)
-    write_json(output / 'manifest.json', manifest)  # first: it must not call done what is replaced next
-    for some in (waiting[i : i + batch_size] for i in range(0, len(waiting), batch_size)):
-        workspace = output / f'{some[0].name}.unfinished' if batch_size == 1 else None
-        results = _reconstruct_batch(some, method, params, config, domain, workspace)
-        for source, result in results.items():
-            items[source.name] = {**_identify(source), **_write(result, targets[source], output)}
-            print(_report(source, targets[source], items[source.name]), flush=True)
-        write_json(output / 'manifest.json', manifest)
-        if workspace is not None and workspace.is_dir() and items[some[0].name]['status'] == 'done':
-            shutil.rmtree(workspace)
+    with one_at_a_time(output / '.lock', BUSY):
+        manifest = Manifest(output)
+        own = {os.path.abspath(output / name) for name in manifest.written}
+        sources = [source for source in found if os.path.abspath(source.path) not in own] or found
+        targets = {source: output / f'{source.name}.{file_format}' for source in sources}
+        _check_targets(targets, ignores_case=ignores_case(output / '.lock'))
+        workspaces = (
+            {s: t.with_name(f'{t.stem[:60]}.unfinished') for s, t in targets.items()} if batch_size == 1 else {}
+        )
+        written = [path.relative_to(output).as_posix() for path in (*targets.values(), *workspaces.values())]
+        written.append('index.html')
+        for name in written:
+            if os.path.lexists(output / name) and name not in manifest.written:
+                raise InputError(
+                    f'{output / name}: expected a new file, found one that no reconstruction has written; choose another '
+                    '--output or move it'
+                )
+        domain = find_domain()
+        for folder in {target.parent for target in targets.values()}:
+            remove_leftovers(folder)
+        manifest.adopt(_describe_settings(params, config, domain))
+        waiting = [s for s, target in targets.items() if not _is_done(manifest.items.get(s.name), s, output, target)]
+        manifest.begin([source.name for source in waiting], written)
+        if len(waiting) < len(targets):
+            print(f'{len(targets) - len(waiting)} of {len(targets)} inputs are done already', flush=True)
+        try:
+            for some in (waiting[i : i + batch_size] for i in range(0, len(waiting), batch_size)):
+                states = {source: _identify(source) for source in some}
+                workspace = workspaces.get(some[0])
+                for source, result in _reconstruct_batch(some, method, params, config, domain, workspace).items():
+                    item = states[source] | _write(source, states[source], result, targets[source], output)
+                    manifest.add(source.name, item)
+                    _say(_report(source, targets[source], item))
+                    if workspace is not None and workspace.is_dir() and item['status'] == 'done':
+                        shutil.rmtree(workspace)
+        finally:
+            manifest.end()
+        return _finish(output, targets, manifest.items, config, domain)
+
+
+def _finish(
+    output: Path, targets: dict[Source, Path], items: dict[str, dict], config: ConfigDict, domain: Domain | None
+) -> list[Path]:
+    """Write the page; returns the meshes. Raises InputError when any input failed."""
     failed = {s: items[s.name] for s in targets if items[s.name]['status'] == 'failed'}
     done = {source: target for source, target in targets.items() if source not in failed}
     if done:
@@ -78,7 +106,7 @@ def reconstruct_files(
     else:
         (output / 'index.html').unlink(missing_ok=True)
     if failed:
-        source, item = next(iter(failed.items()))
+        item = next(iter(failed.values()))
         others = (
             f' ({len(failed)} of {len(targets)} inputs failed, see {output / "manifest.json"})'
             if len(targets) > 1
@@ -108,41 +136,61 @@ def _reconstruct_batch(
     for source in sources:
         try:
             read[source] = read_inputs(config.data, source, config.seed)
-        except (InputError, OSError) as error:
-            results[source] = Reconstruction(reason=str(error))
+        except Exception as error:
+            results[source] = Reconstruction(reason=_explain(source, error))
     if not read:
         return results
-    inputs = {name: np.stack([seen[name] for seen, _ in read.values()]) for name in next(iter(read.values()))[0]}
+    predictions, scores = None, [None] * len(read)
     try:
+        inputs = {name: np.stack([seen[name] for seen, _ in read.values()]) for name in next(iter(read.values()))[0]}
+        if domain is not None:
+            codes = summarise(method.model.encode(params, *inputs.values()))
+            scores = domain.score(codes, measure(inputs)).tolist()
         predictions = method.predict(params, inputs, jax.random.key(config.seed), workspace)
-    except InputError as error:  # the field of an input is not finite
-        if len(read) > 1:
-            for source in read:
-                results |= _reconstruct_batch([source], method, params, config, domain, workspace)
-            return results
-        return {**results, **{source: Reconstruction(reason=f'{source.path}: {error}') for source in read}}
-    scores = [None] * len(read)
-    if domain is not None:
-        codes = summarise(method.model.encode(params, *inputs.values()))
-        scores = domain.score(codes, measure(inputs)).tolist()
+    except Exception as error:  # such as InputError, where the field of an input is not finite
+        if len(read) == 1:
+            return results | {source: Reconstruction(reason=_explain(source, error)) for source in read}
+    if predictions is None:
+        for source in read:
+            results |= _reconstruct_batch([source], method, params, config, domain, workspace)
+        return results
     for (source, (seen, frame)), prediction, score in zip(read.items(), predictions, scores, strict=True):
-        geometry = as_geometry(prediction)
-        if not len(geometry.vertices):
-            results[source] = Reconstruction(
-                reason=f'{source.path}: {_explain_empty(method.model, params, config, seen)}'
-            )
-            continue
-        geometry.vertices = frame.to_user(geometry.vertices)
-        results[source] = Reconstruction(geometry, score)
+        try:
+            geometry = as_geometry(prediction)
+            if not len(geometry.vertices):
+                raise InputError(_explain_empty(method.model, params, config, seen))
+            geometry.vertices = frame.to_user(geometry.vertices)
+            results[source] = Reconstruction(geometry, score)
+        except Exception as error:
+            results[source] = Reconstruction(reason=_explain(source, error))
     return results
 
 
-def _write(result: Reconstruction, target: Path, output: Path) -> dict:
+def _explain(source: Source, error: Exception) -> str:
+    """Why an input failed. Of a defect of the program, which is no bad input, the traceback is printed too."""
+    reason = str(error)
+    if not isinstance(error, (InputError, OSError, MemoryError)):
+        traceback.print_exception(error)
+        reason = f'{type(error).__name__}: {error}'
+    elif isinstance(error, MemoryError):
+        reason = f'expected to find enough memory ({error})'
+    return reason if str(source.path) in reason else f'{source.path}: {reason}'
+
+
+def _write(source: Source, state: dict, result: Reconstruction, target: Path, output: Path) -> dict:
     """Write the mesh, or delete that of an earlier run where this one failed; returns the entry of the manifest."""
-    if result.geometry is None:
-        target.unlink(missing_ok=True)
-        return {'status': 'failed', 'reason': result.reason}
-    save_mesh(result.geometry, target)
+    try:
+        if result.geometry is None:
+            raise InputError(result.reason)
+        if _identify(source) != state:
+            raise InputError(
+                f'{source.path}: expected a file that stays, found that it has changed meanwhile; run again'
+            )
+        save_mesh(result.geometry, target)
+    except Exception as error:
+        with suppress(OSError):
+            target.unlink(missing_ok=True)
+        return {'status': 'failed', 'reason': _explain(source, error)}
     item: dict[str, Any] = {'status': 'done', 'mesh': target.relative_to(output).as_posix()}
     item |= {'vertices': len(result.geometry.vertices), 'faces': len(getattr(result.geometry, 'faces', ()))}
     return item if result.score is None else {**item, 'out_of_distribution_score': result.score}
@@ -210,8 +258,12 @@ def _write_page(
         with data.unlocked():
             data.image_size = SIZE
     for source in list(done)[:MAX_SHOWN]:
-        inputs, frame = read_inputs(data, source, config.seed)
-        geometry = load_geometry(done[source])
+        try:
+            inputs, frame = read_inputs(data, source, config.seed)
+            geometry = load_geometry(done[source])
+        except (InputError, OSError) as error:  # it was there a moment ago
+            _say(f'{path}: not shown: {error}')
+            continue
         seen = show(inputs)
         if seen is not None and not shows_objects(data):  # a scene is shown normalised, as an object
             network, frame = frame, normalise(geometry.vertices)
@@ -245,53 +297,41 @@ def _describe_settings(params: dict, config: ConfigDict, domain: Domain | None) 
     """All that the meshes of a run, and the text about them, depend on."""
     groups = {name: config[name].to_dict() for name in ('model', 'data', 'eval', 'mesh')}
     limit = None if domain is None else domain.limit
-    settings = {'weights': digest_arrays(params), 'limit': limit, 'seed': config.seed, **groups}
-    return json.loads(json.dumps(settings))  # as it is read again
-
-
-def _open_manifest(output: Path, settings: dict) -> dict:
-    """The manifest of an earlier run with the same settings, or a new one. Raises InputError for another file."""
-    path, new = output / 'manifest.json', {'settings': settings, 'items': {}}
-    if not path.exists():
-        return new
-    try:
-        old = json.loads(path.read_text())
-        whole = all(item['status'] == 'failed' or item['mesh'] for item in old['items'].values())
-        return old if whole and old['settings'] == settings else new
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f'{path}: expected the manifest of a reconstruction, found another file ({error!r}); choose another --output'
-        ) from error
+    return {'weights': digest_arrays(params), 'limit': limit, 'seed': config.seed, **groups}
 
 
 def _identify(source: Source) -> dict:
     """The identity of an input in the manifest: path, box, size and time of modification."""
-    stat = source.path.stat() if source.path.exists() else None
-    state = [stat.st_size, stat.st_mtime_ns] if stat else None
-    return {'input': str(source.path.absolute()), 'box': source.box and list(source.box), 'state': state}
+    return {
+        'input': os.path.abspath(source.path),
+        'box': source.box and list(source.box),
+        'state': file_state(source.path),
+    }
 
 
-def _is_done(item: dict | None, identity: dict, output: Path, target: Path) -> bool:
+def _is_done(item: dict | None, source: Source, output: Path, target: Path) -> bool:
     return bool(
         item
         and item['status'] == 'done'
         and output / item['mesh'] == target
-        and all(item[key] == value for key, value in identity.items())
+        and all(item.get(key) == value for key, value in _identify(source).items())
         and target.is_file()
     )
 
 
-def _check_targets(targets: dict[Source, Path]) -> None:
+def _check_targets(targets: dict[Source, Path], ignores_case: bool) -> None:
     """Raises InputError where a mesh would replace another one or an input."""
-    inputs = {source.path.resolve(): source.path for source in targets}
-    owners: dict[Path, Path] = {}
-    for (_, path, _), target in targets.items():
-        if target.resolve() in inputs:
+    refuse_replacing([source.path for source in targets], targets.values())
+    owners: dict[str, Path] = {}
+    for source, target in targets.items():
+        name = unicodedata.normalize('NFC', str(target).casefold()) if ignores_case else str(target)
+        if name in owners:
             raise InputError(
-                f'{target}: expected a new file, found the input {inputs[target.resolve()]}; choose another --output'
+                f'{target}: expected one input of this name, found {owners[name]} and {source.path}; rename one of them'
             )
-        if target in owners:
-            raise InputError(
-                f'{target}: expected one input of this name, found {owners[target]} and {path}; rename one of them'
-            )
-        owners[target] = path
+        owners[name] = source.path
+
+
+def _say(text: str) -> None:
+    """Print a line that may have names of files that are not UTF-8."""
+    print(text.encode(errors='backslashreplace').decode(), flush=True)

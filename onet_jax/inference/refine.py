@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from onet_jax.data.fields import find_sources, read_inputs
 from onet_jax.errors import InputError
+from onet_jax.files import refuse_replacing
 from onet_jax.geometry.grid import BOX
 from onet_jax.geometry.meshes import check_format, load_mesh, save_mesh
 from onet_jax.geometry.refine import refine_mesh, refinement_loss
@@ -38,10 +39,8 @@ def refine_file(
     sources = find_sources(config.data, input_path)
     if len(sources) != 1:
         raise InputError(f'--input: expected one input, that of the mesh, found {len(sources)} in {input_path}')
+    refuse_replacing([mesh_path, sources[0].path], [output])
     inputs, frame = read_inputs(config.data, sources[0], config.seed)
-    for path in (mesh_path, sources[0].path):
-        if output.resolve() == path.resolve():
-            raise InputError(f'{output}: expected a new file, found the input {path}; choose another --output')
     field, mesh = bind_input(model, params, config, inputs), load_mesh(mesh_path)
     mesh.vertices = frame.to_object(mesh.vertices)
     mesh.merge_vertices(merge_tex=True, merge_norm=True)  # which takes lengths of the order of 1

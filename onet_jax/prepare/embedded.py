@@ -112,7 +112,7 @@ def prepare_shape(
         return sample_solid(Solid(mesh, made.contains, picture=mesh), family, name, seed=seed, **sizes)
 
     code = ROOM_CODE if family in rooms.FAMILIES else CODE
-    return store(data_dir, family, name, recipe({'family': family, 'name': name, 'seed': seed, **sizes}, *code), make)
+    return store(data_dir, family, name, {'family': family, 'name': name, 'seed': seed, **sizes}, code, make)
 
 
 def shape_name(index: int) -> str:

@@ -17,14 +17,16 @@ import trimesh
 from tqdm import tqdm
 
 from onet_jax.data.records import SPLITS, Index, Shape
+from onet_jax.data.sources import check_file
 from onet_jax.errors import InputError
+from onet_jax.geometry.companions import find_companions
 from onet_jax.geometry.meshes import load_mesh
 from onet_jax.geometry.solid import UPS, make_solid
 from onet_jax.geometry.watertight import MAX_FACES
 from onet_jax.prepare.runners import Outcome, Runner, processes
 from onet_jax.prepare.sampling import check_options, sample_solid
 from onet_jax.prepare.splits import draw_splits, invariants, read_lists, report_copies, sanitise
-from onet_jax.prepare.store import claim_folder, finish, read_note, recipe, store, write_note
+from onet_jax.prepare.store import claim_folder, finish, read_note, recipe_of, store, write_note
 
 MESH_SUFFIXES = ('.off', '.obj', '.ply', '.stl', '.glb', '.gltf')
 MAX_NAME = 200  # bytes, of a shape
@@ -133,14 +135,14 @@ def find_meshes(root: Path) -> dict[tuple[str, str], Path]:
 
 
 def _walk(folder: Path, around: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """All files below a folder but ._NAME and __MACOSX of archives by macOS; symbolic links are followed, but into no cycle."""
+    """All but folders below a folder, without ._NAME and __MACOSX of macOS; links are followed, but into no cycle."""
     around |= {folder.resolve()}
     for path in folder.iterdir():
         if path.name.startswith('._') or path.name == '__MACOSX':
             continue
-        if path.is_file():
+        if not path.is_dir():
             yield path
-        elif path.is_dir() and path.resolve() not in around:
+        elif path.resolve() not in around:
             yield from _walk(path, around)
 
 
@@ -150,16 +152,19 @@ def describe_mesh(category: str, name: str, path: str, *, data_dir: Path) -> lis
         raise InputError(
             f'{path}: expected a name of at most {MAX_NAME} bytes below its category, found {name!r}; shorten it'
         )
-    note, made_from = data_dir / 'notes' / 'surfaces' / category / f'{name}.json', _recipe(path)
-    found: dict | None = read_note(note, made_from)
-    if found is None:
-        try:
-            with _rejecting(path):
-                mesh = _read(path)
-                numbers = invariants(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces))
-            found = {'invariants': numbers.tolist()}
-        except InputError as error:
-            found = {'reason': str(error)}
+    note = data_dir / 'notes' / 'surfaces' / category / f'{name}.json'
+    with recipe_of(*_made_from(path)) as made_from:
+        known = read_note(note, made_from)
+        found: dict = known or {}
+        if known is None:
+            try:
+                with _rejecting(path):
+                    mesh = _read(path)
+                    numbers = invariants(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces))
+                found = {'invariants': numbers.tolist()}
+            except InputError as error:
+                found = {'reason': str(error)}
+    if known is None:
         write_note(note, made_from, found)
     if 'reason' in found:
         raise InputError(found['reason'])
@@ -177,13 +182,16 @@ def _rejecting(path: str) -> Iterator[None]:
         raise InputError(f'{path}: {type(error).__name__}: {error}') from error
 
 
-def _recipe(path: str, **settings: object) -> bytes:
-    """The recipe (`store.recipe`) of a mesh file and of the .mtl and .bin files beside it, of the same name."""
-    beside = (Path(path).with_suffix(suffix) for suffix in ('.mtl', '.bin'))
+def _made_from(path: str, **settings: object) -> tuple[Any, ...]:
+    """What the recipe of a mesh is of (see `store.recipe_of`): settings, the file and those beside it that it names.
+
+    Raises InputError for one that cannot be read.
+    """
+    check_file(Path(path))
     try:
-        return recipe({'file': Path(path).name, **settings}, Path(path), *(file for file in beside if file.is_file()))
+        return {'file': Path(path).name, **settings}, Path(path), *find_companions(Path(path))
     except OSError as error:
-        raise InputError(f'{path}: expected a file that can be read ({error})') from error
+        raise InputError(f'{path}: expected a file that can be read ({error.strerror})') from error
 
 
 def _read(path: str) -> trimesh.Trimesh:
@@ -219,6 +227,7 @@ def prepare_mesh(
         with _rejecting(path):
             return sample_solid(make_solid(_read(path), up), category, name, seed=seed, **sizes)
 
-    stored = store(data_dir, category, name, _recipe(path, **settings, **sizes), make)
+    made_from, *files = _made_from(path, **settings, **sizes)
+    stored = store(data_dir, category, name, made_from, files, make)
     gc.collect()  # a Trimesh is in a reference cycle: without this the memory of a worker process grows
     return stored

@@ -69,13 +69,18 @@ def processes(num_workers: int | None = None) -> Runner:
 
 
 def _run_in_processes(num_workers: int, work: Callable, tasks: Sequence[tuple], description: str) -> Outcome:
-    outcome = Outcome({}, {})
-    with ThreadPoolExecutor(num_workers) as threads:
+    outcome, stopping = Outcome({}, {}), threading.Event()
+    with ThreadPoolExecutor(num_workers, initializer=_begin, initargs=(stopping,)) as threads:
         try:
             task_of = {threads.submit(_do_apart, work, task): task for task in tasks}
             finished = as_completed(task_of)
             for future in tqdm(finished, total=len(tasks), desc=description, unit='shape', mininterval=1):
                 _note(outcome, task_of[future], future.result)
+        except KeyboardInterrupt:
+            stopping.set()  # at once: a task may take minutes, and what it has written is whole
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
         finally:
             threads.shutdown(cancel_futures=True)
     return outcome
@@ -84,22 +89,32 @@ def _run_in_processes(num_workers: int, work: Callable, tasks: Sequence[tuple], 
 _own = threading.local()  # of each thread: its worker, which ends with it
 
 
+def _begin(stopping: threading.Event) -> None:
+    """Prepare a thread. Its process inherits what it blocks: control-C is for the parent alone, also while others start."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    _own.worker = Worker(stopping)
+
+
 def _do_apart(work: Callable, task: tuple) -> object:
     """work(*task) in the worker process of this thread."""
-    if not hasattr(_own, 'worker'):
-        _own.worker = Worker()
+    if not hasattr(_own, 'worker'):  # in a thread of Beam
+        _own.worker = Worker(threading.Event())
     return _own.worker.do(work, task)
 
 
 class Worker:
     """A process for tasks that may crash, hang or run out of memory; it is started on demand and ends with its owner."""
 
-    def __init__(self) -> None:
+    def __init__(self, stopping: threading.Event) -> None:
+        """stopping: once it is set, no process is started any more."""
         self._process: ProcessPoolExecutor | None = None
+        self._stopping = stopping
 
     def do(self, work: Callable, task: tuple) -> object:
         """work(*task). Raises what it raises, or InputError when the process dies twice or takes too long."""
         for _ in range(2):  # large meshes at the same time may run out of memory where one alone does not
+            if self._stopping.is_set():
+                raise InputError('expected to be done, found that the run was stopped')
             if self._process is None:
                 self._process = _start()
             start = time.monotonic()
@@ -138,7 +153,7 @@ def refuse_second_reading() -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent is killed. Ctrl-C is left to the parent, which lets running tasks finish."""
+    """End this process when its parent is killed. Control-C is left to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     parent = multiprocessing.parent_process()

@@ -30,7 +30,7 @@ from onet_jax.prepare.shapenet_files import (
     write_room,
     write_shapenet_model,
 )
-from onet_jax.prepare.store import claim_folder, finish, recipe, store
+from onet_jax.prepare.store import claim_folder, finish, store
 
 MAX_COORDINATE = 1.01  # of points and normals; larger ones are not object coordinates
 
@@ -102,11 +102,7 @@ def import_model(root: Path, data_dir: Path, category: str, name: str, sampling:
         'seed': seed,
         'files': [path.relative_to(folder).as_posix() for path in files],
     }
-    try:
-        made_from = recipe(settings, *files)
-    except OSError as error:
-        raise InputError(f'{folder}: expected files that can be read ({error})') from error
-    return store(data_dir, category, name, made_from, make)
+    return store(data_dir, category, name, settings, files, make)
 
 
 def to_shape(model: Model, category: str, name: str, sampling: str = 'uniform') -> Shape:

@@ -14,6 +14,7 @@ from scipy.spatial import KDTree
 from tqdm import tqdm
 
 from onet_jax.data.records import SPLITS
+from onet_jax.data.sources import read_lines
 from onet_jax.errors import InputError
 from onet_jax.geometry.watertight import weld
 
@@ -103,7 +104,7 @@ def read_lists(
     """Splits from <category>/{train,val,test}.lst, and {'category/name': reason} of listed names without a mesh.
 
     A name is that of a mesh, or of the folder that holds its file. Raises FileNotFoundError for a missing list, InputError for
-    a name that is listed twice.
+    a list that is not text and a name that is listed twice.
     """
     lists, missing = Path(lists), {}
     splits: dict[str, list[tuple[str, str]]] = {split: [] for split in SPLITS}
@@ -115,7 +116,7 @@ def read_lists(
             path = lists / category / f'{split}.lst'
             if not path.is_file():
                 raise FileNotFoundError(f'{path}: expected a list of names, one a line, found no such file')
-            for name in filter(None, map(str.strip, path.read_text(encoding='utf-8-sig').splitlines())):
+            for name in filter(None, (line for _, line in read_lines(path))):
                 key = keys.get((category, sanitise(name)))
                 if key is None:
                     missing[f'{category}/{name}'] = f'{path}: expected the name of a mesh, found none of this name'

@@ -6,7 +6,8 @@ recipe of a shape is a hash of all that it is made from: a stored shape with the
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,22 @@ from tqdm import tqdm
 from onet_jax.data import records
 from onet_jax.data.records import COLUMNS, Index, Shape
 from onet_jax.errors import InputError
-from onet_jax.files import write_json
+from onet_jax.files import file_state, one_at_a_time, remove_leftovers, write_json
 from onet_jax.prepare.runners import Outcome
 
 
 def claim_folder(data_dir: Path, source: dict) -> None:
     """Write the settings into the folder before the first shape, so that two datasets are never mixed.
 
-    Raises InputError where the folder was begun with other settings.
+    What killed runs have left half written is removed. Raises InputError where the folder was begun with other settings.
     """
+    with one_at_a_time(data_dir / '.lock'):
+        _claim(data_dir, source)
+    for folder in data_dir.glob('**/'):
+        remove_leftovers(folder)
+
+
+def _claim(data_dir: Path, source: dict) -> None:
     path, found = data_dir / 'source.json', source
     if (data_dir / 'dataset.json').exists():
         found = records.read_index(data_dir).source
@@ -48,33 +56,54 @@ def recipe(settings: dict, *files: Path) -> bytes:
     return digest.digest()
 
 
-def store(data_dir: Path, category: str, name: str, made_from: bytes, make: Callable[[], Shape]) -> dict:
-    """Make and write a shape, unless DATA_DIR has a readable one with the recipe `made_from`.
+@contextmanager
+def recipe_of(settings: dict, *files: Path) -> Iterator[bytes]:
+    """The recipe of what is made from files in the block.
+
+    Raises InputError for a file that cannot be read, and at the end for one that has changed meanwhile: what was made is of
+    neither the old nor the new one, and must not be cached.
+    """
+    states = [file_state(path) for path in files]
+    try:
+        made_from = recipe(settings, *files)
+    except OSError as error:
+        raise InputError(f'{error.filename}: expected a file that can be read ({error.strerror})') from error
+    yield made_from
+    for path, state in zip(files, states, strict=True):
+        if file_state(path) != state:
+            raise InputError(f'{path}: expected a file that stays, found that it has changed meanwhile; prepare again')
+
+
+def store(
+    data_dir: Path, category: str, name: str, settings: dict, files: Sequence[Path], make: Callable[[], Shape]
+) -> dict:
+    """Make and write a shape, unless DATA_DIR has a readable one of the same recipe, that of `settings` and `files`.
 
     Returns what `finish` needs, for JSON: 'recipe', 'columns' and 'counts' of points, samples and views. Raises the InputError
-    with which `make` rejects the shape, or rejected it in an earlier run.
+    with which `make` rejects the shape, or rejected it in an earlier run, and those of `recipe_of`.
     """
     path = records.shape_path(data_dir, category, name)
-    if path.exists():
-        try:
-            shape = records.read_shape(path)
-        except InputError:
-            shape = None  # damaged: made again
-        if shape and shape.recipe.tobytes() == made_from:
-            return _describe(shape)
-
     note = data_dir / 'notes' / 'rejected' / category / f'{name}.json'
-    found = read_note(note, made_from)
-    if found is None:
+    with recipe_of(settings, *files) as made_from:
+        if path.exists():
+            try:
+                shape = records.read_shape(path)
+            except InputError:
+                shape = None  # damaged: made again
+            if shape and shape.recipe.tobytes() == made_from:
+                return _describe(shape)
+        found = read_note(note, made_from)
+        if found is not None:
+            raise InputError(found['reason'])
         try:
-            shape = make()._replace(recipe=np.frombuffer(made_from, np.uint8))
+            shape, reason = make()._replace(recipe=np.frombuffer(made_from, np.uint8)), ''
         except InputError as error:
-            found = {'reason': str(error)}
-            write_note(note, made_from, found)
-        else:
-            records.write_shape(path, shape)
-            return _describe(shape)
-    raise InputError(found['reason'])
+            shape, reason = None, str(error)
+    if shape is None:
+        write_note(note, made_from, {'reason': reason})
+        raise InputError(reason)
+    records.write_shape(path, shape)
+    return _describe(shape)
 
 
 def _describe(shape: Shape) -> dict:

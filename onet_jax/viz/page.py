@@ -63,7 +63,7 @@ def write_page(
         shapes=json.dumps([embed(shape) for shape in solids]),
         reach=REACH,
     )
-    write_atomically(Path(path), content.encode())
+    write_atomically(Path(path), content.encode(errors='backslashreplace'))  # names of files need not be UTF-8
 
 
 def embed(shape: Any) -> dict:

@@ -192,6 +192,10 @@ def test_no_input_is_overwritten(unsampled, clouds, tmp_path):
     mine = trimesh.creation.box()
     mine.export(tmp_path / '002.off')
     before = (tmp_path / '002.off').read_bytes()
-    with pytest.raises(ValueError, match=r'--end: expected a file that stays, found .*002.off'):
+    with pytest.raises(ValueError, match=r'002.off: expected a new file, found the input .*002.off'):
         interpolate_files(*unsampled, str(clouds[0]), f'{tmp_path}/002.off', output=tmp_path, **DEFAULTS)
+    beside = tmp_path / 'cloud.npy'
+    beside.write_bytes(clouds[0].read_bytes())
+    with pytest.raises(ValueError, match=r'002.off: expected a new file beside .*cloud.npy, found one'):
+        interpolate_files(*unsampled, str(beside), str(clouds[0]), output=tmp_path, **DEFAULTS)
     assert (tmp_path / '002.off').read_bytes() == before

@@ -1,4 +1,7 @@
 import json
+import os
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from onet_jax.inference.reconstruct import bind_input, reconstruct_files
 from onet_jax.models import occupancy
 from onet_jax.models.method import Method
 from onet_jax.networks.bound_decoder import BoundDecoder
+from onet_jax.prepare.runners import SPAWN
 from onet_jax.run import load_run
 
 
@@ -175,7 +179,7 @@ def test_nothing_of_another_run_passes_for_a_result(cloud, tmp_path):
     assert [path.name for path in output.iterdir()] == ['manifest.json']
 
 
-def test_a_field_that_is_not_finite_stops_no_other_of_its_batch(cloud, tmp_path):
+def test_a_field_that_is_not_finite_stops_no_other_of_its_batch(cloud, tmp_path, capsys):
     for name, size in (('a', 1), ('b', 2), ('c', 3)):
         np.save(tmp_path / f'{name}.npy', cloud[: 10 * size])
     config = small_config()
@@ -193,8 +197,10 @@ def test_a_field_that_is_not_finite_stops_no_other_of_its_batch(cloud, tmp_path)
     with pytest.raises(ValueError, match=r'b.npy: field: expected finite values \(1 of 3 inputs failed'):
         reconstruct_files(*failing(InputError('field: expected finite values')))
     assert sorted(path.name for path in (tmp_path / 'out').glob('*.off')) == ['a.off', 'c.off']
-    with pytest.raises(ValueError, match=r'^shapes do not fit$'):  # a defect of the program is no bad input
-        reconstruct_files(*failing(ValueError('shapes do not fit')))
+    capsys.readouterr()
+    with pytest.raises(InputError, match=r'b.npy: IndexError: shapes do not fit \(1 of 3'):  # a defect of the program
+        reconstruct_files(*failing(IndexError('shapes do not fit')))
+    assert capsys.readouterr().err.count('Traceback') == 1
 
 
 def test_what_is_reconstructed_alone_has_a_folder_for_what_it_has_done(cloud, tmp_path):
@@ -239,18 +245,141 @@ def test_many_shapes_are_meshed_by_one_compilation_of_each_function(workdir, clo
     assert all(n - m <= 1 for n, m in zip(after, before, strict=True)), 'earlier tests may have compiled them already'
 
 
-def test_no_input_is_overwritten_and_no_mesh_by_another(cloud, tmp_path):
+def test_no_file_of_the_user_is_overwritten_and_no_mesh_by_another(cloud, tmp_path, monkeypatch):
+    """Under whatever name: that of an input, a link to it, or of another scan beside it. Nothing is written."""
+    scans, out = tmp_path / 'scans', tmp_path / 'out'
+    scans.mkdir()
+    trimesh.PointCloud(cloud).export(scans / 'a.ply')
+    np.save(scans / 'b.npy', cloud)
+    before = {path.name: path.read_bytes() for path in scans.iterdir()}
+
+    def refuses(inputs, output, message):
+        with pytest.raises(InputError, match=message):
+            reconstruct_files(predicting(None), {}, one_by_one(), inputs, output, 'ply')
+        assert {path.name: path.read_bytes() for path in scans.iterdir()} == before
+
+    refuses(scans, scans, r'a.ply: expected a new file, found the input .*a.ply; choose another --output')
+    refuses(scans / 'a.ply', scans / '../scans', r'a.ply: expected a new file, found the input')
+    for name, link in (('hard', 'hardlink_to'), ('soft', 'symlink_to')):
+        (tmp_path / name).mkdir()
+        getattr(tmp_path / name / 'a.ply', link)(scans / 'a.ply')
+        refuses(scans / 'a.ply', tmp_path / name, r'a.ply: expected a new file, found the input')
+    (tmp_path / 'mine').mkdir()
+    for mine in ('mine/b.ply', 'mine/b.unfinished', 'mine/index.html'):
+        (tmp_path / mine).write_text('of the user')
+        refuses(scans, tmp_path / 'mine', rf'{mine}: expected a new file, found one that no reconstruction has written')
+        (tmp_path / mine).unlink()
+    np.save(scans / 'a.npy', cloud)
+    before['a.npy'] = (scans / 'a.npy').read_bytes()
+    refuses(scans, out, r'expected one input of this name, found .*a.npy and .*a.ply; rename one')
+    (scans / 'a.npy').rename(scans / 'B.npy')
+    before['B.npy'] = before.pop('a.npy')
+    monkeypatch.setattr(reconstruct, 'ignores_case', lambda path: path.exists())
+    refuses(scans, out, r'expected one input of this name, found .*B.npy and .*b.npy; rename one')
+    assert not out.exists()
+    assert [path.name for path in (tmp_path / 'mine').iterdir()] == []
+
+
+def test_beside_its_inputs_a_run_knows_its_own_meshes(cloud, tmp_path):
     np.save(tmp_path / 'a.npy', cloud)
-    trimesh.PointCloud(cloud).export(tmp_path / 'a.ply')
-    before = (tmp_path / 'a.ply').read_bytes()
-    with pytest.raises(
-        ValueError, match=r'a.ply: expected a new file, found the input .*a.ply; choose another --output'
-    ):
-        reconstruct_files(hull_method(), {}, small_config(), tmp_path, tmp_path, 'ply')
-    with pytest.raises(ValueError, match=r'expected one input of this name, found .*a.npy and .*a.ply; rename one'):
-        reconstruct_files(hull_method(), {}, small_config(), tmp_path, tmp_path / 'out', 'ply')
-    assert (tmp_path / 'a.ply').read_bytes() == before
-    assert not (tmp_path / 'out').exists()
+    seen, arguments = [], ({}, small_config(), tmp_path, tmp_path, 'ply')
+    for count in (1, 1):
+        assert reconstruct_files(hull_method(seen), *arguments) == [tmp_path / 'a.ply']
+        assert len(seen) == count
+    np.save(tmp_path / 'b.npy', cloud)
+    assert reconstruct_files(hull_method(seen), *arguments) == [tmp_path / 'a.ply', tmp_path / 'b.ply']
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize('batch_size', [1, 8])
+def test_whatever_is_in_a_folder_stops_no_other(cloud, tmp_path, capsys, batch_size):
+    inputs, output, config = tmp_path / 'in', tmp_path / 'out', small_config()
+    with config.unlocked():
+        config.eval.batch_size = batch_size
+    inputs.mkdir()
+    good = ['n' * 245, 'b', 'c\udcff']  # the last is not UTF-8
+    for name in good:
+        np.savetxt(inputs / f'{name}.xyz', cloud)
+    (inputs / 'broken.npy').symlink_to('nowhere')
+    os.mkfifo(inputs / 'pipe.xyz')
+    (inputs / 'folder.ply').mkdir()  # is no input
+    with pytest.raises(InputError, match=r'broken.npy: expected a file, found a broken link \(2 of 5 inputs failed'):
+        reconstruct_files(hull_method(), {}, config, inputs, output, 'ply')
+    items = json.loads((output / 'manifest.json').read_text())['items']
+    assert {name for name, item in items.items() if item['status'] == 'done'} == set(good)
+    assert all((output / f'{name}.ply').is_file() for name in good)
+    assert items['pipe']['reason'] == f'{inputs}/pipe.xyz: expected a file, found a pipe or the like'
+    assert 'c\\udcff.ply: 8 vertices' in capsys.readouterr().out
+    assert len(list(output.iterdir())) == 5
+
+
+def test_an_input_that_changes_meanwhile_is_not_done(cloud, tmp_path):
+    np.save(tmp_path / 'a.npy', cloud)
+
+    def replace(inputs):
+        np.save(tmp_path / 'a.npy', cloud[:20])
+        return hull_method().predict(None, inputs, None)
+
+    arguments = {}, small_config(), tmp_path / 'a.npy', tmp_path / 'out', 'ply'
+    with pytest.raises(InputError, match=r'a.npy: expected a file that stays, found that it has changed meanwhile'):
+        reconstruct_files(predicting(replace), *arguments)
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['manifest.json']
+    seen = []
+    reconstruct_files(hull_method(seen), *arguments)
+    assert len(seen) == 1
+
+
+def one_by_one():
+    config = small_config()
+    with config.unlocked():
+        config.eval.batch_size = 1
+    return config
+
+
+def test_a_folder_belongs_to_one_run_at_a_time(cloud, tmp_path):
+    """Else two of other weights would mix their meshes, and the manifest of one vouch for them."""
+    np.save(tmp_path / 'a.npy', cloud)
+    arguments = small_config(), tmp_path / 'a.npy', tmp_path / 'out', 'ply'
+
+    def meanwhile(inputs):
+        with pytest.raises(
+            InputError, match=rf'out/.lock: expected a folder that no other .* found process {os.getpid()}'
+        ):
+            reconstruct_files(hull_method(), {'weight': np.ones(1)}, *arguments)
+        return hull_method().predict(None, inputs, None)
+
+    reconstruct_files(predicting(meanwhile), {}, *arguments)
+    reconstruct_files(hull_method(), {'weight': np.ones(1)}, *arguments)
+
+
+def reconstruct_and_die(folder):
+    """Of the tests' module, so that another process can import it: killed while it writes the third mesh."""
+    seen = []
+
+    def predict(inputs):
+        seen.append(inputs)
+        if len(seen) == 3:
+            Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        return hull_method().predict(None, inputs, None)
+
+    reconstruct_files(predicting(predict), {}, one_by_one(), folder, folder / 'out', 'off')
+
+
+def test_a_run_that_is_killed_loses_nothing_and_leaves_nothing(cloud, tmp_path):
+    for name in 'abcde':
+        np.save(tmp_path / f'{name}.npy', cloud)
+    run = SPAWN.Process(target=reconstruct_and_die, args=(tmp_path,))
+    run.start()
+    run.join()
+    assert run.exitcode == -signal.SIGKILL
+    left = [path.name for path in (tmp_path / 'out').glob('*') if path.suffix in ('.unfinished', '.log')]
+    assert len(left) == 2
+    (tmp_path / 'out/.0123456789abcdef.mine').touch()
+    seen = []
+    reconstruct_files(hull_method(seen), {}, one_by_one(), tmp_path, tmp_path / 'out', 'off')
+    assert len(seen) == 3
+    names = {path.name for path in (tmp_path / 'out').iterdir()}
+    assert names == {*(f'{name}.off' for name in 'abcde'), 'manifest.json', 'index.html', '.0123456789abcdef.mine'}
 
 
 def test_voxels_are_reconstructed(tmp_path):

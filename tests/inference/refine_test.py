@@ -71,3 +71,6 @@ def test_what_cannot_be_refined_is_named(case, tmp_path):
     assert not (tmp_path / 'out.ply').exists()
     with pytest.raises(ValueError, match=r'ball.ply: expected a new file, found the input .*ball.ply; choose another'):
         refine_file(*arguments, ball, cloud, ball)
+    (tmp_path / 'link.ply').hardlink_to(ball)
+    with pytest.raises(ValueError, match=r'link.ply: expected a new file, found the input .*ball.ply; choose another'):
+        refine_file(*arguments, ball, cloud, tmp_path / 'link.ply')

@@ -16,7 +16,7 @@ from onet_jax.data.datasets import open_dataset
 from onet_jax.data.sources import Source
 from onet_jax.evaluation.evaluate import evaluate
 from onet_jax.geometry.meshes import load_mesh
-from onet_jax.geometry.sliding_window import Layout
+from onet_jax.geometry.sliding_window import Layout, claim
 from onet_jax.inference.reconstruct import reconstruct_files
 from onet_jax.inference.refine import refine_file
 from onet_jax.models import build, conv_onet
@@ -165,12 +165,33 @@ def test_where_nothing_is_inside_another_threshold_needs_no_new_windows(network,
 
 
 def test_what_is_not_of_a_scene_is_left_alone(network, scan, tmp_path):
-    folder = tmp_path / 'out/scan.unfinished'
-    folder.mkdir(parents=True)
-    (folder / 'mine.txt').write_text('x')
-    with pytest.raises(ValueError, match=r'scan.npy: .*expected an empty folder, or the windows of a scene'):
-        reconstruct_files(*network, scan, tmp_path / 'out', 'ply')
-    assert (folder / 'mine.txt').read_text() == 'x'
+    (tmp_path / 'mine.txt').write_text('x')
+    with pytest.raises(ValueError, match=r'expected an empty folder, or the windows of a scene'):
+        claim(tmp_path, {})
+    assert (tmp_path / 'mine.txt').read_text() == 'x'
+
+
+def test_a_scan_is_never_overwritten_and_a_bad_one_stops_no_other(network, scan, whole, tmp_path, asked):
+    """By the path of all reconstructions, one by one."""
+    scans = tmp_path / 'scans'
+    scans.mkdir()
+    trimesh.PointCloud(np.load(scan)).export(scans / 'room.ply')
+    before = (scans / 'room.ply').read_bytes()
+    for inputs in (scans, scans / 'room.ply'):
+        with pytest.raises(ValueError, match=r'scans/room.ply: expected a new file, found the input .*scans/room.ply'):
+            reconstruct_files(*network, inputs, scans, 'ply')
+    (scans / 'a_broken.ply').write_bytes(before[: len(before) // 3])
+    (scans / 'room.ply').unlink()
+    (scans / 'b_room.npy').write_bytes(scan.read_bytes())
+    np.savetxt(scans / 'b_room.xyz', np.load(scan))
+    with pytest.raises(ValueError, match=r'expected one input of this name, found .*b_room.npy and .*b_room.xyz'):
+        reconstruct_files(*network, scans, tmp_path / 'out', 'ply')
+    assert not asked.windows
+    assert not (tmp_path / 'out').exists()
+    (scans / 'b_room.xyz').unlink()
+    with pytest.raises(ValueError, match=r'a_broken.ply: .* \(1 of 2 inputs failed'):
+        reconstruct_files(*network, scans, tmp_path / 'out', 'ply')
+    assert (tmp_path / 'out/b_room.ply').read_bytes() == whole.read_bytes()
 
 
 def test_a_scan_has_no_field_to_refine_by(network, whole, scan, tmp_path):

@@ -1,5 +1,8 @@
 """A folder of meshes that is prepared again: after an interruption, or when meshes, lists or their faults have changed."""
 
+import os
+import struct
+
 import numpy as np
 import pytest
 import trimesh
@@ -11,6 +14,7 @@ from onet_jax.geometry import solid
 from onet_jax.prepare import own_meshes
 from onet_jax.prepare.own_meshes import prepare_meshes
 from onet_jax.prepare.runners import in_this_process
+from onet_jax.prepare.store import recipe
 
 pytestmark = pytest.mark.usefixtures('frozen_heap')
 SETTINGS = {'num_points': 2100, 'num_views': 0, 'seed': 0, 'val_fraction': 0.25, 'test_fraction': 0.25}
@@ -104,13 +108,45 @@ def test_shapes_that_change_their_split_change_their_sampling(prepare, tmp_path)
     assert [share_inside(name) == 0.5 for name in '0123'] == [True, False, False, True]
 
 
-def test_colours_beside_a_mesh_belong_to_it(tmp_path):
-    save(plate(0), tmp_path / 'a.obj')
-    first = own_meshes._recipe(str(tmp_path / 'a.obj'))
-    (tmp_path / 'a.mtl').write_text('newmtl red')
-    second = own_meshes._recipe(str(tmp_path / 'a.obj'))
-    assert first != second
-    assert own_meshes._recipe(str(tmp_path / 'a.obj'), seed=1) != second
-    assert own_meshes._recipe(str(tmp_path / 'a.obj')) == second
-    with pytest.raises(InputError, match=r'b\.obj: expected a file that can be read'):
-        own_meshes._recipe(str(tmp_path / 'b.obj'))
+def test_what_a_mesh_file_names_belongs_to_it(tmp_path):
+    """Materials, their textures and buffers, whatever they are called: a change makes the shape anew."""
+    (tmp_path / 'parts').mkdir()
+    (tmp_path / 'a.obj').write_text('mtllib parts/my colours.mtl\nv 0 0 0\n')
+    buffers, images = '"buffers": [{"uri": "parts/b%20data.bin"}]', '"images": [{"uri": "parts/picture.png"}]'
+    (tmp_path / 'b.gltf').write_text(f'{{{buffers}, {images}}}')
+    content = f'{{{images}}}'.encode()
+    header = struct.pack('<4sIIII', b'glTF', 2, 20 + len(content), len(content), 0x4E4F534A)
+    (tmp_path / 'c.glb').write_bytes(header + content)
+    (tmp_path / 'd.ply').write_text(
+        'ply\nformat ascii 1.0\ncomment TextureFile texture.png\nelement vertex 0\nend_header\n'
+    )
+    (tmp_path / 'e.gltf').write_text('{"buffers": [[')
+
+    meshes = sorted(tmp_path.glob('?.*'))
+
+    def recipes():
+        return {mesh.name: recipe(*own_meshes._made_from(str(mesh))) for mesh in meshes}
+
+    before = recipes()
+    assert recipes() == before
+    for name, content, changed in (
+        ('parts/my colours.mtl', 'map_Kd -s 1 1 1 wood.png', {'a.obj'}),
+        ('parts/wood.png', 'brown', {'a.obj'}),
+        ('parts/wood.png', 'black', {'a.obj'}),
+        ('a.mtl', 'newmtl red', {'a.obj'}),
+        ('parts/b data.bin', '0', {'b.gltf'}),
+        ('parts/picture.png', '0', {'b.gltf', 'c.glb'}),
+        ('texture.png', '0', {'d.ply'}),
+        ('other.png', '0', set()),
+    ):
+        (tmp_path / name).write_text(content)
+        after = recipes()
+        assert {mesh for mesh in after if after[mesh] != before[mesh]} == changed, name
+        before = after
+    (tmp_path / 'broken.obj').symlink_to('nowhere')
+    os.mkfifo(tmp_path / 'pipe.obj')
+    for name, found in (('broken', 'a broken link'), ('pipe', 'a pipe or the like')):
+        with pytest.raises(InputError, match=rf'{name}\.obj: expected a file, found {found}'):
+            own_meshes._made_from(f'{tmp_path}/{name}.obj')
+    with pytest.raises(InputError, match=r'none\.obj: expected a file that can be read'):
+        own_meshes._made_from(f'{tmp_path}/none.obj')

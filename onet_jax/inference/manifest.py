@@ -1,0 +1,105 @@
+"""The manifest of a reconstruction: the status of every input, kept so that nothing is lost when the process is killed.
+
+OUTPUT/manifest.json   {'settings': ..., 'items': {name: {'status': 'done' or 'failed', ...}}, 'written': paths in OUTPUT}
+OUTPUT/manifest.log    while a run works, and after one that was killed: a digest of the settings, then one item a line
+
+Writing the whole manifest after each of n items would take n^2 time; a line is appended instead. The caller holds the lock of
+the folder.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from onet_jax.errors import InputError
+from onet_jax.files import write_json
+
+KINDS: dict[str, Any] = {
+    'status': str,
+    'reason': str,
+    'mesh': str,
+    'vertices': int,
+    'faces': int,
+    'out_of_distribution_score': (float, int),
+}  # of the values of an item
+
+
+class Manifest:
+    """The items of a folder, by name, and `written`: the files that reconstructions have made there, or were about to."""
+
+    def __init__(self, output: Path):
+        """Read what earlier runs have left. Raises InputError for files that are no manifest and no log of one."""
+        self._path, self._log = output / 'manifest.json', output / 'manifest.log'
+        self.items: dict[str, dict] = {}
+        self.written: set[str] = set()
+        self._settings: object = None
+        for path, read in ((self._path, self._read), (self._log, self._read_log)):
+            try:
+                read(path.read_bytes())
+            except FileNotFoundError:
+                pass
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                raise InputError(
+                    f'{path}: expected the manifest of a reconstruction, found another file ({error!r}); choose another '
+                    '--output'
+                ) from error
+
+    def _read(self, content: bytes) -> None:
+        found = json.loads(content)
+        self._settings, self.items = found['settings'], found['items']
+        for item in self.items.values():
+            _check(item)
+        meshes = [item['mesh'] for item in self.items.values() if 'mesh' in item]
+        self.written = {str(name) for name in found.get('written', [*meshes, 'index.html'])}
+
+    def _read_log(self, content: bytes) -> None:
+        whole, _, _ = content.rpartition(b'\n')  # the last line may be half written
+        digest, *lines = whole.split(b'\n')
+        if whole and not re.fullmatch(rb'[0-9a-f]{64}', digest):
+            raise InputError('no log')
+        for line in lines if digest == _digest(self._settings) else ():
+            name, item = json.loads(line)
+            _check(item)
+            self.items[name] = item
+
+    def adopt(self, settings: dict) -> None:
+        """Forget the items of other settings."""
+        settings = json.loads(json.dumps(settings))  # as they are read again
+        if settings != self._settings:
+            self._settings, self.items = settings, {}
+
+    def begin(self, replaced: Iterable[str], written: Iterable[str]) -> None:
+        """Note the items and the files that will be replaced: after a kill they must not be called done, or of the user."""
+        for name in replaced:
+            self.items.pop(name, None)
+        self.written |= set(written)
+        self._save()
+        self._log.write_bytes(_digest(self._settings) + b'\n')
+
+    def add(self, name: str, item: dict) -> None:
+        """Note the outcome of an input."""
+        self.items[name] = item
+        with self._log.open('a') as file:
+            file.write(json.dumps([name, item]) + '\n')
+
+    def end(self) -> None:
+        """Write the manifest in place of the log."""
+        self._save()
+        self._log.unlink()
+
+    def _save(self) -> None:
+        write_json(self._path, {'settings': self._settings, 'items': self.items, 'written': sorted(self.written)})
+
+
+def _check(item: dict) -> None:
+    needed = {'done': {'mesh', 'vertices', 'faces'}, 'failed': {'reason'}}[item['status']]
+    wrong = [key for key in KINDS if (key in item or key in needed) and not isinstance(item.get(key), KINDS[key])]
+    if wrong:
+        raise InputError(f'an item with other {wrong}')
+
+
+def _digest(settings: object) -> bytes:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest().encode()
