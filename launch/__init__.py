@@ -1,6 +1,7 @@
 """Entry points: flags in, one function called. `onet NAME`, or `python -m launch.NAME` in the root of the repository."""
 
 import ctypes
+import gc
 import io
 import os
 import platform
@@ -9,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import pairwise
 
@@ -32,7 +33,8 @@ TRACEBACK = flags.DEFINE_bool('traceback', False, 'Show the full traceback of an
 INPUT_ERRORS = (InputError, OSError, FloatingPointError, ModuleNotFoundError)
 EXIT_INTERRUPTED = 128 + signal.SIGINT  # as of a program that the signal ends
 STOPPED = b'\nstopped by control-C; what was finished is kept\n'
-PATIENCE = 1.0  # s, after which it is said that the program works on what cannot be interrupted
+HINT = b'the program stops as soon as it can; control-C again ends it at once\n'
+PATIENCE = 3.0  # s
 
 
 def run_command(main: Callable[[list[str]], None], takes_arguments: bool = False) -> None:
@@ -42,7 +44,7 @@ def run_command(main: Callable[[list[str]], None], takes_arguments: bool = False
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='backslashreplace')
     try:
-        with _ending_at_the_second_interrupt():
+        with _watching_interrupts():
             app.run(main, flags_parser=partial(_parse_flags, takes_arguments))
     except INPUT_ERRORS as error:
         if flags.FLAGS.is_parsed() and TRACEBACK.value:
@@ -50,14 +52,16 @@ def run_command(main: Callable[[list[str]], None], takes_arguments: bool = False
         print(f'error: {error}', file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(EXIT_INTERRUPTED))  # another one, while the program ends
-        os.write(2, STOPPED)
-        sys.exit(EXIT_INTERRUPTED)
+        pass
+    gc.collect()  # removes the semaphores of worker processes
+    with suppress(OSError):  # of a reader that has gone
+        sys.stdout.flush()
+    _leave()  # not by the usual way out, where threads of XLA may crash
 
 
 @contextmanager
-def _ending_at_the_second_interrupt() -> Iterator[None]:
-    """End the process at the second control-C. Python acts upon none while XLA compiles, which may take a minute."""
+def _watching_interrupts() -> Iterator[None]:
+    """Let control-C end the process, also where Python acts upon none: while XLA compiles, or in imports that catch it."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     previous = signal.set_wakeup_fd(
@@ -72,20 +76,25 @@ def _ending_at_the_second_interrupt() -> Iterator[None]:
 
 
 def _watch(reader: int) -> None:
-    """Count the interrupts among the signals in a pipe, until it is closed."""
+    """Wait for interrupts among the signals in a pipe, until it is closed: the second one ends the process.
+
+    So does the first one after a while, unless it is handled by a function that stops the work in its own time.
+    """
     with open(reader, 'rb', buffering=0) as pipe:
-        numbers = iter(lambda: pipe.read(1), b'')
-        interrupts = (number for number in numbers if number[0] == signal.SIGINT)
-        for _ in interrupts:
-            hint = threading.Timer(
-                PATIENCE, os.write, (2, b'\nstopping as soon as possible; control-C again ends at once\n')
-            )
-            hint.daemon = True
-            hint.start()
-            break
-        for _ in interrupts:
-            os.write(2, STOPPED)
-            os._exit(EXIT_INTERRUPTED)  # worker processes end with this one, and files are written atomically
+        interrupts = (number for number in iter(lambda: pipe.read(1), b'') if number[0] == signal.SIGINT)
+        for count, _ in enumerate(interrupts, start=1):
+            handled = signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+            if count == 2:
+                _leave()
+            timer = threading.Timer(PATIENCE, os.write if handled else _leave, (2, HINT) if handled else ())
+            timer.daemon = True
+            timer.start()
+
+
+def _leave() -> None:
+    """End the process at once: its worker processes end with it, and files are written atomically."""
+    os.write(2, STOPPED)
+    os._exit(EXIT_INTERRUPTED)
 
 
 def _parse_flags(takes_arguments: bool, argv: list[str]) -> list[str]:

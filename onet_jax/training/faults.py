@@ -86,8 +86,10 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
         return
 
     def notice(number: int, _: FrameType | None) -> None:
+        if number in received:
+            signal.signal(number, previous[number])
+            signal.raise_signal(number)
         received.append(number)
-        signal.signal(number, previous[number])
         os.write(2, f'{signal.Signals(number).name}: the run saves after this step and stops\n'.encode())
 
     previous: dict[int, Any] = {number: signal.signal(number, notice) for number in (signal.SIGTERM, signal.SIGINT)}

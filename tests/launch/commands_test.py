@@ -72,6 +72,7 @@ def test_training_reports_bad_data(broken_dataset, tmp_path):
         ([TINY, '--config.model=onet'], ['model', 'onet']),
         ([TINY, '--config.trian.num_steps=1'], ['trian']),
         ([TINY, '--max_bad_examples=many'], ['max_bad_examples', 'many']),
+        ([TINY, '--accept_changes', 'False'], ["found 'False' beside them", '--noname']),
         ([TINY, '--wrokdir=w'], ['wrokdir', 'workdir']),
         ([], ['config']),
     ],
@@ -132,6 +133,7 @@ def test_reconstruction_reports_bad_clouds(workdir, tmp_path, points, message):
         (['--resolution=100'], 'resolution'),
         (['--resolution=512', '--max_memory_gb=0.1'], '--resolution: expected a grid of at most 0.1 GB, found 3.0 GB'),
         (['--format=usd'], 'expected one of the formats ply'),
+        (['b.xyz'], "expected flags, as in --name=value, found 'b.xyz' beside them"),
     ],
 )
 def test_reconstruction_reports_bad_flags(workdir, tmp_path, flags, message):
@@ -321,6 +323,11 @@ def test_the_doctor_describes_this_machine():
         (['train', '--helpfull', '--config=psgn'], 0, '    learning_rate: '),
         (['train', '--config=list'], 0, 'onet_voxels\n    Voxel super-resolution'),
         (['train', '--config', 'onet_points:tiny,nocbn', '--print_config'], 0, "decoder: 'batchnorm'"),
+        (
+            ['train', '--config=onet_points', '--config.data.families=chair, mug', '--print_config'],
+            0,
+            "('chair', 'mug')",
+        ),
         (['train', '--config=onet_pionts'], 1, "found 'onet_pionts'; did you mean 'onet_points'?"),
         (['train', '--config=onet_points:tini'], 1, "found 'tini'; did you mean 'tiny'?"),
     ],

@@ -1,8 +1,10 @@
 import ctypes
 import gc
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -125,6 +127,23 @@ def test_workers_do_not_outlive_a_run_that_is_killed(tmp_path):
         run.kill()
     workers = [int(path.name) for path in (tmp_path / 'pids').iterdir()]
     assert comes_true(lambda: not any(map(is_alive, workers)))
+
+
+def test_control_c_ends_the_tasks_at_once(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+
+    def interrupt():
+        if comes_true(lambda: len(list(tmp_path.iterdir())) == 2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        processes(2)(partial(sleep_long, tmp_path), TASKS, 'sleeping')
+    thread.join()
+    signal.signal(signal.SIGINT, before)
+    assert comes_true(lambda: not any(is_alive(int(path.name)) for path in tmp_path.iterdir()))
+    assert len(list(tmp_path.iterdir())) == 2, 'no task is begun any more'
 
 
 @pytest.mark.parametrize('of_standard_input', [False, True])
