@@ -7,9 +7,9 @@ workdir. --print_config shows all values of the config with their comments.
 All devices of this machine take part. Over several processes or hosts (docs/tpu_pod.md) the same command runs in each of
 them, on a TPU slice, under SLURM, Open MPI or Kubernetes with --distributed, elsewhere with the three other flags.
 
-Exit codes: 0 when the last step is done; 75 when SIGTERM or control-C stopped the run, which first saves a checkpoint; 1 with a
-message for anything that is wrong with input, workdir or loss. The same command resumes from the last checkpoint, after a crash
-or kill -9 too.
+Exit codes: 0 when the last step is done; 75 when SIGTERM or control-C stopped the run, which first saves a checkpoint; 130
+when a second control-C ended it at once, such as in a long compilation; 1 with a message for anything that is wrong with input,
+workdir or loss. The same command resumes from the last checkpoint, after a crash or kill -9 too.
 """
 
 from absl import flags

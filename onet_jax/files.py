@@ -59,8 +59,8 @@ def remove_leftovers(folder: Path) -> None:
     Call it when a run begins: a file of this process is of an earlier one of the same number, as in a container.
     """
     for path in folder.glob('.*.unfinished'):
-        match = re.fullmatch(re.escape(TEMPORARY).replace(r'\{\}', r'(\w+)'), path.name)
-        if match and (int(match[2]) == os.getpid() or not _is_alive(int(match[2]))):
+        match = re.fullmatch(TEMPORARY.format('[0-9a-f]{16}', r'(\d+)').replace('.', r'\.'), path.name)
+        if match and (int(match[1]) == os.getpid() or not _is_alive(int(match[1]))):
             path.unlink(missing_ok=True)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from onet_jax.evaluation.evaluate import Result
 from onet_jax.evaluation.published import CLASSES, Published
-from onet_jax.files import write_atomically, write_json
+from onet_jax.files import remove_leftovers, write_atomically, write_json
 from onet_jax.scores import COLUMNS, METRICS
 
 Table = tuple[list[str], list[list[str]]]  # header and rows
@@ -155,6 +155,7 @@ def write_results(
         notes = describe_comparison(results, published, str(protocol['split']))
     lines = [*notes, *(f'{key.replace("_", " ")}: {value}' for key, value in protocol.items())]
     tables = [to_markdown(*each) for each in (table, *compared)]
+    remove_leftovers(folder)
     write_atomically(folder / 'rows.csv', rows.encode())
     write_atomically(folder / 'table.csv', to_csv(*wide).encode())
     write_atomically(folder / 'table.md', '\n'.join([*tables, ''.join(f'* {line}\n' for line in lines)]).encode())

@@ -18,7 +18,7 @@ import numpy as np
 from onet_jax.data.datasets import Shapes
 from onet_jax.data.records import Feed
 from onet_jax.errors import InputError
-from onet_jax.files import write_atomically
+from onet_jax.files import remove_leftovers, write_atomically
 from onet_jax.parallel import gather_rows, is_first_process, make_vote, wait_for_all
 from onet_jax.training.state import TrainState
 from onet_jax.training.storage import Checkpointer
@@ -29,7 +29,7 @@ NUM_NAMED = 8  # examples of a batch that a message names
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Hold the file lock WORKDIR/lock, which the system releases however the process ends. Makes the workdir.
+    """Hold the file lock WORKDIR/lock, which the system releases however the process ends. Makes the workdir, and tidies it.
 
     Process 0 holds it for all, and the others wait until it does. Raises InputError where another run holds it, with its
     process; OSError where nothing can be written; FileNotFoundError where the processes do not share the workdir.
@@ -43,6 +43,9 @@ def locked(workdir: Path) -> Iterator[None]:
                 f'{path}: expected what process 0 has just made, found nothing in process {jax.process_index()}; '
                 'give a --workdir on a file system that all hosts share'
             )
+        if is_first_process():
+            for folder in workdir.glob('**/'):
+                remove_leftovers(folder)
         yield
 
 
