@@ -23,7 +23,7 @@ import trimesh
 
 from onet_jax.errors import InputError
 from onet_jax.geometry.extract import threshold_to_logit
-from onet_jax.geometry.field import bucket_size, checked_call
+from onet_jax.geometry.field import bucket_size, check_finite, checked_call
 from onet_jax.geometry.grid import CORNERS, any_of_eight, finest_cells, lattice_to_world, world_to_lattice
 from onet_jax.geometry.marching_cubes_cases import BITS, FACES, MIN_SHARE, NUM_FACES
 
@@ -66,6 +66,12 @@ def extract_meshes(
     counts of the first ask for. Raises InputError for a threshold outside of (0, 1) and for values that are not finite.
     """
     level = threshold_to_logit(threshold)
+    if finest_cells(resolution, upsampling_steps) < 2:
+        raise InputError(f'resolution: expected at least 2, found {resolution}')
+    if seeds is not None:
+        if np.ndim(seeds) != 3 or len(seeds) != num_shapes or np.shape(seeds)[2] != 3:
+            raise InputError(f'seeds: expected an array [{num_shapes}, N, 3], found the shape {list(np.shape(seeds))}')
+        check_finite(np.asarray(seeds), 'seeds')
     if upsampling_steps == 0:
         resolution -= 1
     grids = multiresolution_grids(

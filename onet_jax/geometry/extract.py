@@ -3,6 +3,7 @@
 R finest cells along an axis, T query points, N samples of the surface.
 """
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,7 @@ from skimage.measure import marching_cubes as lewiner_marching_cubes
 from onet_jax.errors import InputError
 from onet_jax.files import machine_memory
 from onet_jax.geometry.field import check_finite
-from onet_jax.geometry.grid import any_of_eight, lattice_to_world
+from onet_jax.geometry.grid import any_of_eight, finest_cells, lattice_to_world
 from onet_jax.geometry.guaranteed import guaranteed_grid
 from onet_jax.geometry.mise import dense_grid, multiresolution_grid
 
@@ -46,6 +47,8 @@ def extract_mesh(
     a field without `keeps_sign`.
     """
     level = threshold_to_logit(threshold)
+    if finest_cells(resolution, upsampling_steps) < 2:
+        raise InputError(f'resolution: expected at least 2, found {resolution}')
     if upsampling_steps == 0:
         return marching_cubes(dense_grid(field, num_points=resolution), level)
     if guaranteed:
@@ -81,10 +84,13 @@ def marching_cubes(values: np.ndarray, level: float) -> trimesh.Trimesh:
 
     Lewiner's variant, by scikit-image, which resolves ambiguous cells by their values. Closed, also where the inside reaches
     the box, and oriented outwards; object coordinates. Only the values at the corners of cells that the surface crosses have
-    an influence. Empty when no value exceeds the level. Raises InputError for values that are not finite.
+    an influence. Empty when no value exceeds the level. Warns of values that look like probabilities. Raises InputError for
+    values that are not finite.
     """
     check_finite(values, 'values')
     inside = values > np.float64(level)  # float64: a Python float would be rounded to the precision of the values
+    if inside.all() or not inside.any():
+        _check_probabilities(values, level)
     if not inside.any():
         return trimesh.Trimesh()
     # The bounding box of the surface, padded by a layer of points outside, where needed beyond the box.
@@ -107,6 +113,17 @@ def marching_cubes(values: np.ndarray, level: float) -> trimesh.Trimesh:
     first = [window.start - 1 for window in part]
     vertices = lattice_to_world(vertices.astype(np.float64) + first, len(values) - 1)
     return trimesh.Trimesh(vertices, faces, process=False)
+
+
+def _check_probabilities(values: np.ndarray, level: float) -> None:
+    """Warns of values, all on one side of the level, that are in [0, 1] and on both sides of its probability."""
+    low, high, threshold = values.min(), values.max(), np.exp(-np.logaddexp(0, -level))
+    if 0 <= low < threshold < high <= 1:
+        warnings.warn(
+            f'field: expected logits, found values from {low:.3g} to {high:.3g}, all on one side of {level:.3g}, the logit of '
+            f'the threshold {threshold:.3g}; of a field of probabilities p give log(p / (1 - p))',
+            stacklevel=4,
+        )
 
 
 def _bounds(marked: np.ndarray) -> tuple[slice, ...]:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from onet_jax.conventions import Array
 from onet_jax.errors import InputError
 
 # Points at a time. On a CPU the activations of a chunk stay in the cache: with 256 features 4,096 points are the fastest,
@@ -38,12 +39,19 @@ def check_finite(values: np.ndarray, name: str) -> None:
         raise InputError(f'{name}: expected finite numbers, found {bad} of {values.size} not finite')
 
 
+def check_points(points: Array, name: str = 'points') -> None:
+    """Raises InputError unless points are [T, 3]."""
+    if jnp.ndim(points) != 2 or points.shape[1] != 3:
+        raise InputError(f'{name}: expected an array [T, 3], found the shape {list(jnp.shape(points))}')
+
+
 def evaluate(field: Callable, points: np.ndarray, *, chunk_size: int | None = None) -> np.ndarray:
     """points [T, 3] -> values [T] in the dtype that the field returns (float64 where T is 0); [T, ...] if it returns that.
 
     The field is only called with [chunk_size, 3], the last chunk being padded: one compilation serves any T. The default size
     is QUERY_CHUNK on a CPU, ACCELERATOR_QUERY_CHUNK elsewhere. All chunks are dispatched before the first result is awaited.
-    Where the device runs out of memory, the evaluation is repeated with chunks of half the size.
+    Where the device runs out of memory, the evaluation is repeated with chunks of half the size. Raises InputError for another
+    number of values than points.
     """
     if not len(points):
         return np.zeros(0)
@@ -52,11 +60,16 @@ def evaluate(field: Callable, points: np.ndarray, *, chunk_size: int | None = No
     chunks[-1] = np.resize(chunks[-1], (chunk_size, 3))
     try:
         pieces = [field(chunk) for chunk in chunks]
-        return np.concatenate([np.asarray(piece) for piece in pieces])[: len(points)]
+        values = [np.asarray(piece) for piece in pieces]
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error) or chunk_size == 1:
             raise
-    return evaluate(field, points, chunk_size=chunk_size // 2)
+        return evaluate(field, points, chunk_size=chunk_size // 2)
+    if any(value.shape[:1] != (chunk_size,) for value in values):
+        raise InputError(
+            f'field: expected {chunk_size} values for as many points, found the shape {list(values[0].shape)}'
+        )
+    return np.concatenate(values)[: len(points)]
 
 
 def field_normals(field: Callable, points: np.ndarray) -> np.ndarray:
@@ -76,8 +89,11 @@ def as_argument(field: Callable) -> Callable:
 
 
 def checked_call(field: Callable, points: jax.Array) -> jax.Array:
-    """points [T, 3] -> values [T]. Raises InputError for values of another shape."""
-    values = field(points)
+    """points [T, 3] -> values [T]. Raises InputError for values of another shape, and for a field that is not of JAX."""
+    try:
+        values = field(points)
+    except jax.errors.TracerArrayConversionError as error:
+        raise InputError('field: expected a function of JAX, to differentiate it, found one of numpy') from error
     if values.shape != points.shape[:1]:
         raise InputError(f'field: expected values of shape {points.shape[:1]}, found {values.shape}')
     return values

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from onet_jax.geometry.field import check_finite, evaluate
+from onet_jax.errors import InputError
+from onet_jax.geometry.field import check_finite, check_points, evaluate
 from onet_jax.geometry.grid import CORNERS, any_of_eight, finest_cells, lattice_to_world, world_to_lattice
 
 BLOCK = 1 << 20  # points whose coordinates are in memory at a time
@@ -79,7 +80,7 @@ def dense_grid(field: Callable, *, num_points: int) -> np.ndarray:
 def evaluate_lattice(field: Callable, points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The values [T] of the field at points of a lattice of this shape, given by their flat indices [T].
 
-    Raises InputError for values that are not finite.
+    Raises InputError for values that are not finite, and for other than one for each point.
     """
     world = lattice_to_world(np.arange(shape[0]), shape[0] - 1)
     pieces = []
@@ -87,6 +88,8 @@ def evaluate_lattice(field: Callable, points: np.ndarray, shape: tuple[int, ...]
         lattice = np.unravel_index(points[start : start + BLOCK], shape)
         pieces.append(evaluate(field, np.stack([world[axis] for axis in lattice], axis=1)))
     found = np.concatenate(pieces)
+    if found.ndim != 1:
+        raise InputError(f'field: expected one value for each point, [T], found the shape {list(found.shape)}')
     check_finite(found, 'field')
     return found
 
@@ -110,6 +113,7 @@ def _mark_touched(cells: np.ndarray, points: np.ndarray, shape: tuple[int, ...])
 
 def _find_cells(points: np.ndarray, resolution: int, upsampling_steps: int) -> list[np.ndarray]:
     """The cells of every level but the finest that hold a point [N, 3]: indices [K, 3] each. Points outside are ignored."""
+    check_points(points, 'seeds')
     check_finite(points, 'seeds')
     finest = resolution << upsampling_steps
     cells = np.floor(world_to_lattice(points, finest)).astype(int)

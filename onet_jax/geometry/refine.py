@@ -56,19 +56,22 @@ def refine_mesh(
         marching cubes, 32 cells                        24       7                                17
         marching cubes, 128 cells, to 5,000 faces       2.1      3.1                4.6           1.5
 
-    Raises InputError for steps < 0, a learning rate that is not positive, a threshold outside of (0, 1) and vertices that are
-    not finite.
+    Raises InputError for steps < 0, a learning rate that is not positive, a threshold outside of (0, 1), another key, vertices
+    that are not finite and a field that moves them to where they are not.
     """
     if steps < 0:
         raise InputError(f'steps: expected a number >= 0, found {steps}')
     threshold_to_logit(threshold)  # raises InputError outside of (0, 1)
-    if not learning_rate > 0:
+    if not 0 < learning_rate < np.inf:
         raise InputError(f'learning_rate: expected a number > 0, found {learning_rate}')
+    if isinstance(key, int):
+        raise InputError(f'key: expected a key of JAX, such as jax.random.key({key}), found {key}')
     vertices, faces = np.array(mesh.vertices), np.array(mesh.faces)
     check_finite(vertices, 'mesh.vertices')
     if steps and len(faces):
         weights = np.asarray(face_weights(key, steps, bucket_size(len(faces), FACE_CHUNK)))[:, : len(faces)]
         vertices, _ = refine_vertices(vertices, faces, field, weights, threshold, learning_rate)
+        check_finite(vertices, 'vertices moved by the values and the gradients of the field')
     return trimesh.Trimesh(vertices, faces, process=False)
 
 

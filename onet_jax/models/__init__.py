@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from onet_jax.data.fields import find_fields
 from onet_jax.errors import InputError
 from onet_jax.models.method import Aux, Method
 
@@ -21,6 +22,7 @@ def build(config: ConfigDict) -> Method:
     """The method of the paper `config.model.name`. Raises InputError for an unknown one, or values that do not go together."""
     if config.model.name not in PAPERS:
         raise InputError(f'config.model.name: expected one of {PAPERS}, found {config.model.name!r}')
+    find_fields(config.data)
     return import_module(f'onet_jax.models.{config.model.name}').build(config)
 
 

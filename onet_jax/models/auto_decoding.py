@@ -12,9 +12,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from onet_jax import losses
+from onet_jax.errors import InputError
+from onet_jax.geometry.field import check_finite
 from onet_jax.models.occupancy import OccupancyNetwork
 
 NUM_STEPS, LEARNING_RATE = 400, 0.05
@@ -26,8 +29,11 @@ def fit_codes(key: jax.Array, model: OccupancyNetwork, params: dict, labelled: j
 
     The encoder of the model is an embedding. Each code starts from the training code with the lowest cross-entropy on
     `POINTS_TO_CHOOSE` of the points, then takes `NUM_STEPS` steps of Adam on `POINTS_PER_STEP` random points each, which the
-    key draws. The shapes are fitted one by one.
+    key draws. The shapes are fitted one by one. Raises InputError for an array of another shape or values that are not finite.
     """
+    if jnp.ndim(labelled) != 3 or labelled.shape[1] < 1 or labelled.shape[2] != 4:
+        raise InputError(f'labelled: expected an array [B, T, 4], found the shape {list(jnp.shape(labelled))}')
+    check_finite(np.asarray(labelled), 'labelled')
     keys = jax.random.split(key, len(labelled))
     num_shapes = len(params['params']['encoder']['embedding'])
     learned = model.encode(params, jnp.arange(num_shapes))  # [S, C]

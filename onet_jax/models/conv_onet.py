@@ -179,13 +179,13 @@ def make_model(**keywords: Any) -> OccupancyNetwork:
 
 def build(config: ConfigDict) -> Method:
     """The method of a config. The sliding-window network predicts the meshes of clouds of any size, window by window."""
-    keywords = keywords_of(config)
+    keywords = {**(make_modules.__kwdefaults__ or {}), **keywords_of(config, make_modules)}
     method = occupancy.method(config, make_model(**keywords), ENCODERS[config.model.encoder].reads)
     if config.model.encoder != WINDOWED:
         return method
     _, window = make_modules(**{**keywords, 'train_dtype': None})
     level, num_points = threshold_to_logit(config.eval.threshold), config.data.num_input_points
-    return method._replace(predict=partial(predict_scenes, window, config.model.query_cells, num_points, level))
+    return method._replace(predict=partial(predict_scenes, window, keywords['query_cells'], num_points, level))
 
 
 # --- The sliding-window network: trained on random windows, it predicts a scene from overlapping windows.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
-from onet_jax.models.method import Aux
+from onet_jax.models.method import Aux, apply, compiled, encode
 
 
 class EncoderDecoder(nn.Module):
@@ -41,17 +41,15 @@ class Functions(NamedTuple):
 
 def functions_of(module: EncoderDecoder) -> Functions:
     """The functions of a network."""
-    return Functions(partial(_init, module), partial(_apply, module, 'encode'), partial(_apply, module, 'decode'))
+    return Functions(partial(compiled, _init, module), partial(encode, module), partial(compiled, _decode, module))
 
 
-@partial(jax.jit, static_argnums=0)
 def _init(module, key, inputs):
     return module.init(key, inputs)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _apply(module, function, params, x):
-    return module.apply(params, x, method=function)
+def _decode(module, params, cond):
+    return apply(module, params, cond, method='decode')
 
 
 def loss_of(

@@ -4,15 +4,20 @@ CONTRIBUTING.md has a whole paper of 60 lines; `r2n2.py` is a real one.
 """
 
 import hashlib
+import inspect
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import FlaxError
 from ml_collections import ConfigDict
 
 from onet_jax.errors import InputError
+from onet_jax.geometry.field import check_finite
 
 
 class Aux(NamedTuple):
@@ -58,11 +63,18 @@ class Encoder(NamedTuple):
 TRAIN_DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}  # of the features in a training step (mixed precision)
 
 
-def keywords_of(config: ConfigDict) -> dict[str, Any]:
+def keywords_of(config: ConfigDict, make_model: Callable) -> dict[str, Any]:
     """The keywords of a paper's `make_model`: the group `model` without its name, and the precision of the training step.
 
-    Raises InputError for an unknown precision.
+    Raises InputError for an unknown precision, a key that `make_model` does not take, and without encoder or decoder that it
+    takes.
     """
+    known = set(inspect.signature(make_model).parameters) - {'train_dtype'}
+    given, needed = set(config.model.keys()) - {'name'}, known & {'encoder', 'decoder'}
+    if not needed <= given <= known:
+        raise InputError(
+            f'config.model: expected the keys {sorted(needed)} and others of {sorted(known)}, found {sorted(given)}'
+        )
     if config.train.dtype not in TRAIN_DTYPES:
         raise InputError(f'config.train.dtype: expected one of {tuple(TRAIN_DTYPES)}, found {config.train.dtype!r}')
     keywords = {key: value for key, value in config.model.items() if key != 'name'}
@@ -74,6 +86,38 @@ def check_names(keywords: dict[str, Any], **known: Collection[str]) -> None:
     for key, names in known.items():
         if keywords[key] not in names:
             raise InputError(f'config.model.{key}: expected one of {sorted(names)}, found {keywords[key]!r}')
+
+
+def compiled(function: Callable, module: Any, *arrays: Any, **named_arrays: Any) -> Any:
+    """function(module, *arrays), jitted: compiled once for all models of a configuration, as modules are frozen and hashable.
+
+    `partial(compiled, function, module)` can be pickled, a jitted function cannot.
+    """
+    return _jit(function)(module, *arrays, **named_arrays)
+
+
+@lru_cache
+def _jit(function):
+    return jax.jit(function, static_argnums=0)
+
+
+def apply(module: nn.Module, params: dict, *arrays: Any, **options: Any) -> Any:
+    """`module.apply`. Raises InputError for parameters of another network, and for inputs of a shape that it cannot read."""
+    try:
+        return module.apply(params, *arrays, **options)
+    except FlaxError as error:
+        raise InputError(f'params, inputs: expected those of this network, found others: {error}') from error
+
+
+def encode(module: nn.Module, params: dict, inputs: jax.Array) -> Any:
+    """inputs [B, ...] -> cond. Raises InputError where they are not finite, unless a transformation of JAX is tracing them."""
+    if not isinstance(inputs, jax.core.Tracer):
+        check_finite(np.asarray(inputs), 'inputs')
+    return compiled(_encode, module, params, inputs)
+
+
+def _encode(module, params, inputs):
+    return apply(module, params, inputs, method='encode')
 
 
 def digest_arrays(arrays: Any) -> str:

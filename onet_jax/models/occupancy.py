@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import trimesh
+from flax.errors import FlaxError
 from ml_collections import ConfigDict
 
 from onet_jax import losses, metrics
@@ -24,7 +25,7 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.batched_extraction import extract_meshes
 from onet_jax.geometry.extract import extract_mesh
 from onet_jax.geometry.grid import voxel_centres
-from onet_jax.models.method import Aux, Method
+from onet_jax.models.method import Aux, Method, apply, compiled, encode
 
 # Queries are decoded in chunks of this many points: the activations of one chunk stay in the cache, and the memory that a query
 # takes does not grow with the number of points.
@@ -102,23 +103,15 @@ class OccupancyModule(nn.Module):
         return self.encoder_latent(points, occ, cond)
 
 
-# The module is frozen and hashable, so it is a static argument of one jit that all models share: two models of the
-# same configuration share their compilation.
-@partial(jax.jit, static_argnums=0)
 def _init(module, key, inputs):
     points = jnp.zeros((len(inputs), 2, 3), jnp.promote_types(inputs.dtype, jnp.float32))
     noise = jnp.zeros((len(points), module.decoder.latent_size), points.dtype)
     return module.init(key, points, points[..., 0], inputs, noise)
 
 
-@partial(jax.jit, static_argnums=0)
-def _encode(module, params, inputs):
-    return module.apply(params, inputs, method='encode')
-
-
 def check_shapes(points: jax.Array, occ: jax.Array | None = None, **others: Any) -> None:
     """Raises InputError unless points are [B, T, 3], occ is [B, T], and the other arrays, or trees of them, are [B, ...]."""
-    shape = jnp.shape(points)
+    shape: tuple = getattr(points, 'shape', ())
     if len(shape) != 3 or shape[-1] != 3:
         raise InputError(f'points: expected an array [B, T, 3], found the shape {list(shape)}')
     if occ is not None and jnp.shape(occ) != shape[:2]:
@@ -131,10 +124,9 @@ def check_shapes(points: jax.Array, occ: jax.Array | None = None, **others: Any)
             raise InputError(f'{name}: expected B = {shape[0]} rows, as points have, found arrays of {sorted(found)}')
 
 
-@partial(jax.jit, static_argnums=0)
 def _occupancy(module, params, points, cond, latent=None):
     check_shapes(points, cond=cond, latent=latent)
-    return in_chunks(lambda chunk: module.apply(params, chunk, cond, latent, method='decode'), points)
+    return in_chunks(lambda chunk: apply(module, params, chunk, cond, latent, method='decode'), points)
 
 
 def in_chunks(decode: Callable, points: jax.Array) -> jax.Array:
@@ -149,23 +141,33 @@ def in_chunks(decode: Callable, points: jax.Array) -> jax.Array:
 
 
 @partial(jax.jit, static_argnums=(0, 4))
-def _bind(module, params, cond, latent=None, dtype=jnp.float32):
+def _bind_shape(module, params, cond, latent, dtype):
+    found = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves((cond, latent))}
+    if not found <= {(1,)}:
+        raise InputError(
+            f'cond, latent: expected one shape, arrays [1, ...], found arrays of {sorted(found)}; bind one by one'
+        )
     variables = {collection: tree.get('decoder', {}) for collection, tree in params.items()}
     cond, latent = jax.tree.map(lambda array: array[0], (cond, latent))
-    return module.decoder.bind_shape(variables, cond, latent, dtype)
+    try:
+        return module.decoder.bind_shape(variables, cond, latent, dtype)
+    except FlaxError as error:
+        raise InputError(f'params: expected those of this network, found others: {error}') from error
+
+
+def _bind(module, params, cond, latent=None, dtype=jnp.float32):
+    return _bind_shape(module, params, cond, latent, dtype)
 
 
 def _prior(latent_size, key, rows):
     return jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), (latent_size,)))(rows)
 
 
-@partial(jax.jit, static_argnums=0)
 def _posterior(module, params, points, occ, cond):
     check_shapes(points, occ, cond=cond)
     return module.apply(params, points, occ, cond, method='posterior')
 
 
-@partial(jax.jit, static_argnums=0)
 def _elbo_terms(module, params, points, occ, inputs, noise):
     check_shapes(points, occ, inputs=inputs, noise=noise)
     reconstruction, divergence = module.apply(params, points, occ, inputs, noise)
@@ -212,13 +214,13 @@ def occupancy_network(
     """The functions of a network. trained: the module of the loss, which may differ in its precision; `module` by default."""
     latent_size = module.decoder.latent_size
     return OccupancyNetwork(
-        init=partial(_init, module),
-        encode=partial(_encode, module),
-        occupancy=partial(_occupancy, module),
+        init=partial(compiled, _init, module),
+        encode=partial(encode, module),
+        occupancy=partial(compiled, _occupancy, module),
         bind=partial(_bind, module),
         prior=partial(_prior, latent_size),
-        posterior=partial(_posterior, module),
-        elbo_terms=partial(_elbo_terms, module),
+        posterior=partial(compiled, _posterior, module),
+        elbo_terms=partial(compiled, _elbo_terms, module),
         loss=partial(negative_elbo, trained or module, free_bits),
         latent_size=latent_size,
     )
@@ -260,11 +262,10 @@ def decode_meshes(
 
 def mesh_settings(config: ConfigDict) -> dict:
     """The settings of `decode_meshes`, from the groups `mesh` and `eval`. Raises InputError unless 0 < threshold < 1."""
-    if not 0 < config.eval.threshold < 1:
-        raise InputError(
-            f'config.eval.threshold: expected a probability between 0 and 1, found {config.eval.threshold}'
-        )
-    return {**config.mesh, 'threshold': config.eval.threshold}
+    threshold = config.eval.get('threshold')
+    if threshold is None or not 0 < threshold < 1:
+        raise InputError(f'config.eval.threshold: expected a probability between 0 and 1, found {threshold}')
+    return {**config.mesh, 'threshold': threshold}
 
 
 def method(config: ConfigDict, model: OccupancyNetwork, reads: str) -> Method:
@@ -281,7 +282,7 @@ def method(config: ConfigDict, model: OccupancyNetwork, reads: str) -> Method:
 
     def latent_codes(key, rows):
         """Latent codes [B, Z] for meshes: samples of the prior, or None, which is its mean."""
-        return model.prior(key, rows) if config.eval.sample else None
+        return model.prior(key, rows) if config.eval.get('sample') else None
 
     def predict(params, inputs, key, workspace=None):
         """key: of the latent codes, where they are sampled.

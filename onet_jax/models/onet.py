@@ -80,7 +80,7 @@ def make_model(
 
 def build(config: ConfigDict) -> Method:
     """The method of a config."""
-    model = make_model(**keywords_of(config))
+    model = make_model(**keywords_of(config, make_model))
     if config.model.encoder == 'idx':
         model = model._replace(encode=partial(encode_or_fit, model))
     return occupancy.method(config, model, ENCODERS[config.model.encoder].reads)

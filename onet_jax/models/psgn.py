@@ -78,7 +78,7 @@ def make_model(
 
 def build(config: ConfigDict) -> Method:
     """The method of a config. Predictions are point clouds."""
-    model = make_model(**keywords_of(config))
+    model = make_model(**keywords_of(config, make_model))
     check_inputs(config, ENCODERS[config.model.encoder].reads)
 
     def init(key, batch):

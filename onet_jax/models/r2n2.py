@@ -21,7 +21,8 @@ from onet_jax.geometry.extract import threshold_to_logit
 from onet_jax.geometry.voxels import Voxels
 from onet_jax.models import onet
 from onet_jax.models.encoder_decoder import EncoderDecoder, functions_of, loss_of
-from onet_jax.models.method import Encoder, Method, check_names, keywords_of
+from onet_jax.models.method import Encoder, Method, check_names, compiled, keywords_of
+from onet_jax.models.occupancy import mesh_settings
 from onet_jax.networks.r2n2 import NUM_VOXELS, R2N2Encoder, VoxelDecoder
 
 ENCODERS = onet.ENCODERS | {
@@ -41,7 +42,6 @@ class VoxelNetwork(NamedTuple):
     loss: Callable  # (params, voxels [B, 32, 32, 32] in {0, 1}, inputs [B, ...], axis_name=None) -> (scalar, Aux)
 
 
-@partial(jax.jit, static_argnums=0)
 def occupancy_at(decode: Callable, params: dict, points: jax.Array, cond: jax.Array) -> jax.Array:
     """The logit of the voxel that holds each point: see `VoxelNetwork`."""
     logits = decode(params, cond)
@@ -75,14 +75,16 @@ def make_model(
         for k in (SimpleNamespace(**keywords, dtype=dtype) for dtype in (None, train_dtype))
     )
     init, encode, decode = functions_of(module)
-    return VoxelNetwork(init, encode, decode, partial(occupancy_at, decode), partial(loss_of, trained, cross_entropy))
+    return VoxelNetwork(
+        init, encode, decode, partial(compiled, occupancy_at, decode), partial(loss_of, trained, cross_entropy)
+    )
 
 
 def build(config: ConfigDict) -> Method:
     """The method of a config. Predictions are voxels at the threshold of `config.eval`."""
-    model = make_model(**keywords_of(config))
+    model = make_model(**keywords_of(config, make_model))
     check_inputs(config, ENCODERS[config.model.encoder].reads)
-    level = threshold_to_logit(config.eval.threshold)
+    level = threshold_to_logit(mesh_settings(config)['threshold'])
 
     def init(key, batch):
         return model.init(key, *batch['inputs'].values())

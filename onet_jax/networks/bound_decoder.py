@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from onet_jax.geometry.field import check_points
 from onet_jax.networks.affine_arithmetic import find_range
 
 
@@ -42,7 +43,7 @@ class Block(flax.struct.PyTreeNode):
     outer: Affine
 
 
-class BoundDecoder(flax.struct.PyTreeNode):
+class BoundDecoder(flax.struct.PyTreeNode, eq=False):
     """The field of one shape, points [T, 3] in object coordinates -> logits [T]; jitted, and one compilation for all shapes.
 
     `lift` maps points to features. Then come ResNet `blocks` or, in a decoder without them, `layers`, each after a ReLU; then
@@ -59,7 +60,8 @@ class BoundDecoder(flax.struct.PyTreeNode):
 
     @jax.jit
     def __call__(self, points: jax.Array) -> jax.Array:
-        """points [T, 3] in object coordinates -> logits [T]."""
+        """points [T, 3] in object coordinates -> logits [T]. Raises InputError for points of another shape."""
+        check_points(points)
         x = self.lift(points)
         for block in self.blocks:
             x = x + block.outer(jax.nn.relu(block.inner(jax.nn.relu(block.scale * x + block.shift))))

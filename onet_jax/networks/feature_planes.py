@@ -22,6 +22,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from onet_jax.geometry.field import check_points
 from onet_jax.geometry.grid import PADDING
 from onet_jax.networks.layers import Conv, Linear, ResnetBlock, cast
 from onet_jax.networks.scatter import POOLINGS, scatter_mean
@@ -249,7 +250,7 @@ class LocalDecoder(nn.Module):
         return BoundLocalDecoder(self, variables, cond)
 
 
-class BoundLocalDecoder(flax.struct.PyTreeNode):
+class BoundLocalDecoder(flax.struct.PyTreeNode, eq=False):
     """The field of one shape: points [T, 3] in object coordinates -> logits [T], jitted."""
 
     decoder: LocalDecoder = flax.struct.field(pytree_node=False)
@@ -258,5 +259,6 @@ class BoundLocalDecoder(flax.struct.PyTreeNode):
 
     @jax.jit
     def __call__(self, points: jax.Array) -> jax.Array:
+        check_points(points)
         cond = jax.tree.map(lambda array: array[None], self.cond)
         return self.decoder.apply(self.variables, points[None], cond)[0]

@@ -5,6 +5,7 @@ from lattices import corner_points
 from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes as lewiner_marching_cubes
 
+from onet_jax.errors import InputError
 from onet_jax.geometry.extract import (
     MIN_SCALED_VALUE,
     SCALED_OUTSIDE,
@@ -166,3 +167,34 @@ def test_a_grid_that_does_not_fit_is_refused():
         check_memory(512, max_memory_gb=2)
     with pytest.raises(ValueError, match=r'--resolution: .* for 8192 cells'):
         check_memory(8192)
+
+
+@pytest.mark.parametrize('steps', [0, 1])
+def test_a_field_that_does_not_give_a_value_for_each_point_is_named(steps):
+    for field, message in [
+        (
+            lambda points: sphere(points)[:, None],
+            r'field: expected one value for each point, \[T\], found .* \[\d+, 1\]',
+        ),
+        (lambda points: sphere(points)[1:], r'field: expected (\d+) values for as many points, found the shape'),
+        (lambda points: 1.0, r'field: expected (\d+) values for as many points, found the shape \[\]'),
+    ]:
+        with pytest.raises(InputError, match=message):
+            extract_mesh(field, resolution=8, upsampling_steps=steps)
+    with pytest.raises(InputError, match='resolution: expected at least 2, found 1'):
+        extract_mesh(sphere, resolution=1, upsampling_steps=0)
+    with pytest.raises(InputError, match=r'expected resolution >= 1 .* found 8.0 .*; both are whole'):
+        extract_mesh(sphere, resolution=8.0, upsampling_steps=steps)
+
+
+@pytest.mark.parametrize('threshold, is_empty', [(0.2, False), (0.9, True)])
+def test_a_field_of_probabilities_is_told_from_one_of_logits(threshold, is_empty):
+    def probability(points):
+        return 1 / (1 + np.exp(-sphere(points)))
+
+    with pytest.warns(UserWarning, match=r'field: expected logits, found values from .* to 0.97.*log\(p / \(1 - p\)\)'):
+        mesh = extract_mesh(probability, resolution=8, upsampling_steps=1, threshold=threshold)
+    assert mesh.is_empty == is_empty
+    assert not extract_mesh(lambda points: np.ones(len(points)), resolution=8, upsampling_steps=0).is_empty, (
+        'no warning'
+    )

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,7 @@ import trimesh
 from geometry.field_test import decoder_field
 from jax.tree_util import Partial
 
+from onet_jax.errors import InputError
 from onet_jax.geometry.refine import FACE_CHUNK, face_weights, loss_and_gradient, pad, refine_mesh, refine_vertices
 
 
@@ -245,3 +248,23 @@ def test_bad_arguments():
     vertices[3, 1] = np.inf
     with pytest.raises(ValueError, match=r'mesh\.vertices: expected finite numbers, found 1 of 36 not finite'):
         refine_mesh(trimesh.Trimesh(vertices, mesh.faces, process=False), field, key)
+
+
+def test_a_field_that_is_not_finite_or_not_of_jax_is_named():
+    mesh, key = noisy_sphere(1), jax.random.key(0)
+    for field, message in [
+        (
+            lambda points: jnp.where(points[:, 0] > 0.3, jnp.nan, sphere(0.3, points)),
+            'vertices moved by the values',
+        ),
+        (
+            lambda points: 10 * (0.3 - np.linalg.norm(points, axis=-1)),
+            'field: expected a function of JAX, to differentiate it',
+        ),
+    ]:
+        with pytest.raises(InputError, match=message):
+            refine_mesh(mesh, field, key, steps=2)
+    with pytest.raises(InputError, match=r'key: expected a key of JAX, such as jax.random.key\(0\), found 0'):
+        refine_mesh(mesh, partial(sphere, 0.3), 0)
+    with pytest.raises(InputError, match='learning_rate: expected a number > 0, found inf'):
+        refine_mesh(mesh, partial(sphere, 0.3), key, learning_rate=np.inf)
