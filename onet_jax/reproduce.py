@@ -242,7 +242,7 @@ def generation(page: Page, output: Path, runs: Path, data_dir: Path | None) -> P
 
 
 def _describe_dataset(data_dir: Path) -> str:
-    return f'{data_dir.name}, {open_dataset(data_dir).index.source["kind"]}'
+    return f'{data_dir.name}, {open_dataset(data_dir).index.source.get("kind")}'
 
 
 def _write_page(page: Page, output: Path, run: Run, parts: Sequence[str]) -> Path:

@@ -1,11 +1,8 @@
 """A trained workdir, and what evaluation and inference need of it: `load`, `load_run`."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from onet_jax import models
@@ -14,8 +11,14 @@ from onet_jax.data.fields import options_of
 from onet_jax.errors import InputError
 from onet_jax.evaluation.calibrate import Calibration, calibrate
 from onet_jax.files import write_json
+from onet_jax.json_files import COUNT, NUMBER, PROBABILITY, TEXT, read_json
 from onet_jax.models.method import Model
-from onet_jax.training.checkpoints import best_step, read_checkpoints, read_config
+from onet_jax.training.checkpoints import load_best, read_config, read_run
+
+CALIBRATION = {
+    **{'threshold': PROBABILITY, 'iou': NUMBER, 'default_threshold': PROBABILITY, 'default_iou': NUMBER},
+    **{'split': TEXT, 'num_shapes': COUNT, 'dataset': TEXT, 'step': COUNT},
+}
 
 
 class Run(NamedTuple):
@@ -41,22 +44,16 @@ def load(workdir: str | Path) -> tuple[Model, dict]:
 def load_run(workdir: str | Path) -> Run:
     """Everything that evaluation and inference need, at the calibrated threshold of the checkpoint where there is one.
 
-    Raises FileNotFoundError without config or checkpoint, InputError for a damaged calibration and where every checkpoint is
-    damaged.
+    A run that saves there meanwhile is no hindrance. Raises FileNotFoundError without config or checkpoint, InputError for
+    damaged files and where every checkpoint is damaged.
     """
     workdir = Path(workdir)
     config = read_config(workdir)
-    with read_checkpoints(workdir) as checkpointer:
-        step = best_step(checkpointer)
-        # On the first device, whatever devices it was saved from.
-        place = SingleDeviceSharding(jax.devices()[0])
-        stored = checkpointer.metadata(step).metadata
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), stored)
-        state = checkpointer.load(step, abstract)
-        params = state.get('average', state['variables'])  # as `state.chosen_variables`
-    path = workdir / 'run.json'
-    data_dir = json.loads(path.read_text())['data_dir'] if path.exists() else None
-    run = Run(config, models.build(config), params, step, data_dir and Path(data_dir))
+    method = models.build(config)
+    data_dir = Path(read_run(workdir)['data_dir']) if (workdir / 'run.json').exists() else None
+    step, state = load_best(workdir)
+    params = state.get('average', state['variables'])  # as `state.chosen_variables`
+    run = Run(config, method, params, step, data_dir)
 
     calibration = read_calibration(workdir)
     if calibration is None:
@@ -100,12 +97,12 @@ def calibrate_run(workdir: str | Path, run: Run, data_dir: str | Path) -> Run:
     """Calibrate: choose the threshold on `config.eval.split` of a dataset, write it to the workdir, return the run at it."""
     path = Path(workdir) / 'calibration.json'
     calibration = calibrate(run.method.model, run.params, read_config(workdir), open_dataset(data_dir), run.step)
-    write_json(path, calibration._asdict())
     print(
         f'{path}: threshold {calibration.threshold} with IoU {calibration.iou:.4f} of the network on {calibration.split}; '
         f'at {calibration.default_threshold} of the config it is {calibration.default_iou:.4f}',
         flush=True,
     )
+    write_json(path, calibration._asdict())
     return at_threshold(run, calibration.threshold, f'calibration on {calibration.split}')
 
 
@@ -114,10 +111,5 @@ def read_calibration(workdir: str | Path) -> Calibration | None:
     path = Path(workdir) / 'calibration.json'
     if not path.exists():
         return None
-    try:
-        return Calibration(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise InputError(
-            f'{path}: expected what `onet evaluate --calibrate` writes, found another file ({error}); delete it '
-            'and calibrate again'
-        ) from error
+    content = read_json(path, CALIBRATION, 'delete it and calibrate again by `onet evaluate --calibrate`')
+    return Calibration(*(content[key] for key in Calibration._fields))

@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 import shutil
 
 import jax
@@ -7,9 +9,11 @@ import pytest
 from model_configs import small_config
 
 import onet_jax
+from onet_jax.errors import InputError
 from onet_jax.files import write_json
 from onet_jax.run import at_resolution, at_threshold, calibrate_run, change, load_run
-from onet_jax.training.checkpoints import read_config
+from onet_jax.training.checkpoints import NUM_TRIES, read_config
+from onet_jax.training.storage import Checkpointer
 
 CLOUD = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 30, 3)).astype(np.float32)
 
@@ -78,7 +82,7 @@ def test_a_calibrated_threshold_belongs_to_its_checkpoint(own_workdir, dataset, 
     assert 'calibration.json: chosen for the checkpoint of step 2, not for step 4: ignored' in line
     for content in ('{', '[1]', '{"step": 4}'):
         (own_workdir / 'calibration.json').write_text(content)
-        with pytest.raises(ValueError, match=r'calibration.json: expected what .*--calibrate` writes'):
+        with pytest.raises(ValueError, match=r'calibration.json: .*expected .* found .*; delete it .*--calibrate`'):
             load_run(own_workdir)
 
 
@@ -116,3 +120,63 @@ def test_an_option_of_reading_files_needs_no_key_in_the_workdir(workdir):
     run = load_run(workdir)
     assert 'keep_outliers' not in run.config.data
     assert change(run, 'data', keep_outliers=True).config.data.keep_outliers
+
+
+@pytest.mark.parametrize('times', [1, 99])
+def test_a_checkpoint_that_a_run_removes_meanwhile_is_looked_for_again(own_workdir, monkeypatch, times):
+    """The run saves step 6 and removes the best one, 4; 99: whenever it is read."""
+    load, removed = Checkpointer.load, []
+
+    def load_late(self, step, abstract):
+        if len(removed) < times:
+            removed.append(step)
+            (self.directory / str(step)).rename(self.directory / f'{step + 2}')
+        return load(self, step, abstract)
+
+    expected = load_run(own_workdir)
+    monkeypatch.setattr(Checkpointer, 'load', load_late)
+    if times == 1:
+        run = load_run(own_workdir)
+        assert (removed, run.step) == ([4], 6)
+        jax.tree.map(np.testing.assert_array_equal, run.params, expected.params)
+    else:
+        with pytest.raises((OSError, ValueError)):
+            load_run(own_workdir)
+        assert len(removed) == NUM_TRIES
+
+
+def test_models_and_fields_are_copied_and_pickled(workdir):
+    model, params = onet_jax.load(workdir)
+    points = np.random.default_rng(1).uniform(-0.5, 0.5, (5, 3)).astype(np.float32)
+    cond = model.encode(params, CLOUD)
+    field = model.bind(params, cond)
+    expected = field(points)
+    np.testing.assert_array_equal(jax.jit(field)(points), expected)
+    for copied in (copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))):
+        np.testing.assert_array_equal(copied(field)(points), expected)
+        other = copied(model)
+        np.testing.assert_array_equal(other.bind(params, other.encode(params, CLOUD))(points), expected)
+        np.testing.assert_allclose(other.occupancy(params, points[None], cond)[0], expected, atol=1e-5)
+        assert other.init(jax.random.key(0), CLOUD).keys() == params.keys()
+
+
+def test_wrong_shapes_and_values_are_named(workdir):
+    model, params = onet_jax.load(workdir)
+    cond = model.encode(params, CLOUD)
+    points = np.zeros((1, 5, 3), np.float32)
+    for call, message in [
+        (lambda: model.encode(params, CLOUD * np.nan), 'inputs: expected finite numbers, found 90 of 90 not finite'),
+        (
+            lambda: model.encode(params, np.concatenate([CLOUD, CLOUD], axis=2)),
+            'params, inputs: expected those of',
+        ),
+        (
+            lambda: model.bind(params, np.concatenate([cond, cond])),
+            r'cond, latent: expected one shape, arrays \[1, ...\]',
+        ),
+        (lambda: model.bind(params, cond)(points), r'points: expected an array \[T, 3\], found the shape \[1, 5, 3\]'),
+        (lambda: model.occupancy(params, points[0], cond), r'points: expected an array \[B, T, 3\]'),
+        (lambda: model.occupancy(params, points.tolist(), cond), r'points: expected an array \[B, T, 3\]'),
+    ]:
+        with pytest.raises(InputError, match=message):
+            call()

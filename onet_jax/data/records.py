@@ -17,7 +17,6 @@ cube). Occupancies were computed at the rounded points, so that the labels are e
 
 import hashlib
 import io
-import json
 from collections import namedtuple
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import pairwise
@@ -30,6 +29,7 @@ from PIL import Image
 from onet_jax.data.archives import parse_array, read_members, reject
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically, write_json
+from onet_jax.json_files import COUNT, FILE_NAME, PATH, TEXT, Value, one_of, read_json, whole
 
 VERSION = 5  # of the format; raised when the same meshes and settings give other files
 CHUNK_POINTS = 2048  # labelled points or surface samples in a chunk
@@ -102,6 +102,28 @@ class Index(NamedTuple):
     def counts(self) -> dict[str, int]:
         """Rows of a column, by what it is `per`."""
         return {'shape': 1, 'point': self.num_points, 'sample': self.num_surface_points, 'view': self.num_views}
+
+
+# The schema of `dataset.json`: names of categories and shapes become those of files; of a source, what is read by its kind.
+KEY = Value(
+    '[category, name], both names of files',
+    lambda shape: isinstance(shape, list) and len(shape) == 2 and all(map(FILE_NAME.fits, shape)),
+)
+SOURCES = {'procedural': {'seed': whole(0, 2**63 - 1)}, 'meshes': {'root': PATH, 'up': one_of('y', 'z')}}
+INDEX = {
+    'layout?': TEXT,
+    'version': Value(str(VERSION), lambda value: value == VERSION),
+    'categories': [FILE_NAME],
+    'splits': {**{f'{split}?': [KEY] for split in SPLITS}, '': Value(f'no split but {SPLITS}', lambda value: False)},
+    'columns': [one_of(*COLUMNS)],
+    **dict.fromkeys(('num_points', 'num_surface_points', 'num_views'), COUNT),
+    'rejected': {'': TEXT},
+    'source': lambda source: {
+        **{'kind?': TEXT, 'sampling?': TEXT, 'names?': {'': TEXT}},
+        **SOURCES.get(str(source.get('kind')) if isinstance(source, dict) else '', {}),
+    },
+    'content': TEXT,
+}
 
 
 class Need(NamedTuple):
@@ -252,46 +274,28 @@ def digest(data_dir: str | Path) -> str:
 
 def read_index(data_dir: str | Path) -> Index:
     """Read DATA_DIR/dataset.json. Raises FileNotFoundError without it, InputError for a damaged one or another version."""
-    content = read_index_file(data_dir)
-    path, how = Path(data_dir) / 'dataset.json', _how_to_make(data_dir)
-    if content.get('version') != VERSION:
-        raise InputError(
-            f'{path}: expected version {VERSION}, found {content.get("version")!r}; {how} in another folder'
-        )
-    missing = [key for key in Index._fields if key not in content]
+    content = read_index_file(data_dir, INDEX)
+    missing = [name for name, column in COLUMNS.items() if column.required and name not in content['columns']]
     if missing:
-        raise InputError(f'{path}: expected the keys {list(Index._fields)}, found none of {missing}; {how}')
-    unknown = set(content['columns']) - set(COLUMNS)
-    if unknown:
-        raise InputError(f'{path}: expected some of the columns {list(COLUMNS)}, found {sorted(unknown)}; {how}')
+        found = f'{missing} too, found {content["columns"]}'
+        raise InputError(f'{Path(data_dir) / "dataset.json"}: columns: expected {found}; {_how_to_make(data_dir)}')
     return Index(
         tuple(content['categories']),
         {split: tuple((category, name) for category, name in shapes) for split, shapes in content['splits'].items()},
         tuple(content['columns']),
-        int(content['num_points']),
-        int(content['num_surface_points']),
-        int(content['num_views']),
-        content['rejected'],
-        content['source'],
-        content['content'],
+        *(content[key] for key in Index._fields[3:]),
     )
 
 
-def read_index_file(data_dir: str | Path) -> dict:
-    """Parse DATA_DIR/dataset.json of any layout. Raises FileNotFoundError without it, InputError for a damaged one."""
+def read_index_file(data_dir: str | Path, schema: Any = None) -> dict:
+    """Parse DATA_DIR/dataset.json, by default of any layout. Raises FileNotFoundError without it, InputError for another."""
     data_dir, how = Path(data_dir), _how_to_make(data_dir)
     path = data_dir / 'dataset.json'
     if not data_dir.is_dir():
         raise FileNotFoundError(f'{data_dir}: expected the folder of a dataset, found none; {how}')
     if not path.is_file():
         raise FileNotFoundError(f'{path}: expected the index of a dataset, found none; {how}')
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f'{path}: expected JSON, found a damaged file ({error}); {how}') from error
-    if not isinstance(content, dict):
-        raise InputError(f'{path}: expected the index of a dataset, found {type(content).__name__}; {how}')
-    return content
+    return read_json(path, schema or {'layout?': TEXT}, f'{how} in another folder')
 
 
 def _how_to_make(data_dir: str | Path) -> str:
@@ -305,9 +309,10 @@ def split_shapes(data_dir: str | Path, index: Index, split: str) -> tuple[tuple[
             f'{Path(data_dir) / "dataset.json"}: expected a split of {sorted(index.splits)}, found {split!r}'
         )
     if not index.splits[split]:
+        known = ', '.join(f'{name!r} has {len(shapes)}' for name, shapes in index.splits.items())
         raise InputError(
-            f'{Path(data_dir) / "dataset.json"}: expected shapes in the split {split!r}, found none; '
-            f'prepare a dataset with more shapes or a larger fraction for {split!r}'
+            f'{Path(data_dir) / "dataset.json"}: expected shapes in the split {split!r}, found none, {known}; '
+            'a dataset of one shape is validated on it by --config.eval.split=train, and evaluated by --split=train'
         )
     return index.splits[split]
 

@@ -181,7 +181,7 @@ def find_published(inputs: Sequence[str], index: Index) -> Published | None:
     A dataset is taken for ShapeNet when it was imported from the official layout and one of the 13 synsets is a category: the
     layout alone does not tell, `onet export` writes it too.
     """
-    is_shapenet = index.source['kind'] == 'shapenet' and not CLASSES.keys().isdisjoint(index.categories)
+    is_shapenet = index.source.get('kind') == 'shapenet' and not CLASSES.keys().isdisjoint(index.categories)
     return _find_table(inputs) if is_shapenet else None
 
 

@@ -44,9 +44,10 @@ def voxel_centre(points: np.ndarray, resolution: int) -> np.ndarray:
 def solids(index: Index) -> Callable[[str, str], Callable[[np.ndarray], np.ndarray]]:
     """(category, name) -> the inside test of a shape, points [T, 3] -> [T] bool, from the source of the dataset."""
     source = index.source
-    if source['kind'] == 'procedural':
+    kind = source.get('kind')
+    if kind == 'procedural':
         return lambda category, name: embedded_solid(source['seed'], category, int(name)).contains
-    if source['kind'] == 'meshes':
+    if kind == 'meshes':
         files = find_meshes(Path(source['root']))
         return lambda category, name: make_solid(load_mesh(files[category, name]), source['up']).contains
-    raise InputError(f'dataset: expected one of procedural solids or of meshes, found one of {source["kind"]!r}')
+    raise InputError(f'dataset: expected one of procedural solids or of meshes, found one of {kind!r}')

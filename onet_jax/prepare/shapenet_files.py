@@ -37,6 +37,7 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import Camera, object_camera
 from onet_jax.geometry.grid import voxel_centres
 from onet_jax.geometry.voxels import Voxels, read_binvox, write_binvox
+from onet_jax.json_files import is_file_name
 
 FRAME = {'loc': ('f', (3,)), 'scale': ('f', ())}
 POINTS = {'points': ('f', (None, 3)), 'occupancies': ('buif', (None,)), **FRAME}
@@ -88,7 +89,9 @@ def find_models(root: str | Path) -> Collection:
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f'{root}: expected the root of the ShapeNet layout, found no such folder')
-    categories = tuple(sorted({path.parent.name for path in root.glob('*/*.lst')}))
+    categories = tuple(
+        sorted(name for name in {path.parent.name for path in root.glob('*/*.lst')} if is_file_name(name))
+    )
     if not categories:
         raise InputError(f'{root}: expected folders of categories with lists (train.lst ...), found none')
 
@@ -105,7 +108,7 @@ def find_models(root: str | Path) -> Collection:
                 model, where = (path.parent.name, name), f'{path}, line {number}'
                 if not name:
                     notes.append(f'{where}: expected a model, found a blank line')
-                elif not _is_plain(name):
+                elif not is_file_name(name):
                     missing['/'.join(model)] = f'{where}: expected the name of a folder, found {name!r}'
                 elif model in found:
                     notes.append(f'{where}: expected each model once, found {name} again')
@@ -117,11 +120,6 @@ def find_models(root: str | Path) -> Collection:
                     listed[model], found[model] = path.name, None
         splits[split] = tuple(found)
     return Collection({category: names.get(category, 'n/a') for category in categories}, splits, missing, tuple(notes))
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a name is a single path component: no path traversal."""
-    return name not in ('', '.', '..') and not set('/\\\0') & set(name)
 
 
 def _read_lines(path: Path) -> list[str]:

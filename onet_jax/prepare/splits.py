@@ -3,6 +3,8 @@
 The key of a shape is (category, name). S shapes, F faces. Imports no JAX.
 """
 
+import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from onet_jax.data.records import SPLITS
 from onet_jax.data.sources import read_lines
 from onet_jax.errors import InputError
 from onet_jax.geometry.watertight import weld
+from onet_jax.json_files import MAX_NAME, is_file_name
 
 # Two meshes are duplicates when all their invariants agree to this: those of copies agree to 1e-6, while a hole that is a tenth
 # wider changes one of them by 1e-3.
@@ -130,7 +133,11 @@ def read_lists(
 
 def sanitise(part: str) -> str:
     """A component of a path as a file name that every file system accepts."""
-    return re.sub(r'[^\w.+-]', '_', part).lstrip('.') or '_'
+    name = re.sub(r'[^\w.+-]', '_', part).lstrip('.') or '_'
+    if len(name.encode()) > MAX_NAME:
+        digest = hashlib.sha256(os.fsencode(part)).hexdigest()[:16]  # two names may begin alike
+        name = f'{name.encode()[: MAX_NAME - 20].decode(errors="ignore")}_{digest}'
+    return name if is_file_name(name) else f'_{name}'
 
 
 def report_copies(splits: dict[str, list[tuple[str, str]]], shapes: dict[tuple[str, str], np.ndarray]) -> None:

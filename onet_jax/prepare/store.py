@@ -17,6 +17,7 @@ from onet_jax.data import records
 from onet_jax.data.records import COLUMNS, Index, Shape
 from onet_jax.errors import InputError
 from onet_jax.files import file_state, one_at_a_time, remove_leftovers, write_json
+from onet_jax.json_files import read_json
 from onet_jax.prepare.runners import Outcome
 
 
@@ -36,7 +37,7 @@ def _claim(data_dir: Path, source: dict) -> None:
     if (data_dir / 'dataset.json').exists():
         found = records.read_index(data_dir).source
     elif path.exists():
-        found = json.loads(path.read_text())
+        found = read_json(path, {})
     differing = sorted(key for key in source.keys() | found.keys() if source.get(key) != found.get(key))
     if differing:
         raise InputError(

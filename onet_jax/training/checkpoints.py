@@ -8,13 +8,13 @@ WORKDIR/domain.npz          the reference of out-of-distribution scores (see `in
 WORKDIR/images/STEP.png     reconstructions during training; WORKDIR/profile, a trace; both where they were asked for
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from onet_jax import models
@@ -23,11 +23,50 @@ from onet_jax.convert.torch_file import read_torch_file
 from onet_jax.data import records
 from onet_jax.errors import InputError
 from onet_jax.files import write_json
+from onet_jax.json_files import COUNT, FLAG, PATH, PROBABILITY, TEXT, number, read_json, whole
 from onet_jax.parallel import from_first_process, is_first_process, tell
 from onet_jax.scores import METRICS
 from onet_jax.training import storage
 from onet_jax.training.optim import ENDING_SCHEDULES, make_optimizer
 from onet_jax.training.state import TrainState, begin_average
+
+_ADVICE = 'restore the file from a copy, or train anew in another --workdir'
+WIDTH, DEPTH, RATE, LENGTH = whole(0, 2**16), whole(1, 16), number(0), number(1e-9)
+# The schema of `config.json`: of the keys that any paper has. Which of them a paper needs, it says itself.
+CONFIG = {
+    'seed': whole(0, 2**63 - 1),
+    'model': {
+        'name': TEXT,
+        **dict.fromkeys(('encoder?', 'decoder?', 'pooling?', 'interpolation?'), TEXT),
+        **dict.fromkeys(('cond_size?', 'encoder_hidden_size?', 'decoder_hidden_size?', 'latent_size?'), WIDTH),
+        **dict.fromkeys(('plane_resolution?', 'grid_resolution?', 'unet_size?', 'unet3d_size?', 'query_cells?'), WIDTH),
+        **dict.fromkeys(('unet_depth?', 'unet3d_levels?'), DEPTH),
+        **dict.fromkeys(('num_shapes?', 'num_queries?'), COUNT),
+        **{'free_bits?': RATE, 'code_std?': RATE, 'unit_size?': LENGTH},
+        **dict.fromkeys(('leaky?', 'align_corners?', 'cell_coordinates?', 'sin_cos?'), FLAG),
+        **{'maps?': [TEXT], 'num_centres?': [WIDTH]},
+    },
+    'data': {
+        **{'feed?': TEXT, 'inputs': [TEXT], 'targets': [TEXT], 'families?': [TEXT], 'sampling?': TEXT},
+        **dict.fromkeys(('num_input_points?', 'num_points_per_step?', 'num_near_points?', 'num_target_points?'), COUNT),
+        **{'image_size?': WIDTH, 'noise_std?': RATE, 'cell_size?': LENGTH, 'scan_cell?': RATE},
+        **{'partial?': FLAG, 'augment?': FLAG},
+    },
+    'optim': {
+        **{'name?': TEXT, 'schedule?': TEXT},
+        **dict.fromkeys(('learning_rate?', 'clip_norm?', 'ema_decay?', 'decay_factor?'), RATE),
+        **dict.fromkeys(('warmup_steps?', 'accumulate_steps?', 'decay_steps?'), COUNT),
+    },
+    'train': {
+        **{'dtype': TEXT, 'backend?': TEXT, 'encoder_init?': TEXT, 'num_steps?': COUNT, 'batch_size?': COUNT},
+        **dict.fromkeys(('log_every_steps?', 'eval_every_steps?', 'checkpoint_every_steps?'), COUNT),
+    },
+    'eval': {
+        **{'batch_size': whole(1, 2**16), 'split': TEXT, 'targets': [TEXT], 'threshold?': PROBABILITY},
+        **{'sample?': FLAG, 'select_by?': TEXT, 'render_every_steps?': COUNT},
+    },
+    'mesh': {'resolution?': whole(1, 2**12), 'upsampling_steps?': whole(0, 16)},
+}
 
 
 def open_checkpoints(workdir: str | Path) -> storage.Checkpointer:
@@ -46,6 +85,7 @@ def score(config: ConfigDict, means: dict[str, float]) -> float:
     return value if METRICS[config.eval.select_by].higher_is_better else -value
 
 
+NUM_TRIES = 5  # to load a checkpoint of a run that is saving
 # Keys of a config that do not change what a run computes: they may differ when it is resumed.
 FREE_KEYS = ('eval.render_every_steps',)
 
@@ -85,11 +125,26 @@ def restore(checkpointer: storage.Checkpointer, like: TrainState, step: int) -> 
     return checkpointer.load(step, abstract)
 
 
-def best_step(checkpointer: storage.Checkpointer) -> int:
-    """The step of the best checkpoint in validation; the latest where none was validated."""
-    if checkpointer.best is None:
-        raise FileNotFoundError(f'{checkpointer.directory}: expected a checkpoint, found none')
-    return checkpointer.best.step
+def load_best(workdir: str | Path) -> tuple[int, dict]:
+    """Step and state of the best checkpoint in validation, of the latest where none was validated; on the first device.
+
+    It is looked for again where a run that saves has removed it meanwhile. Raises as `read_checkpoints`.
+    """
+    place = SingleDeviceSharding(jax.devices()[0])  # whatever devices it was saved from
+    tries_left = NUM_TRIES
+    while True:
+        tries_left -= 1
+        checkpointer = read_checkpoints(workdir)
+        best = checkpointer.best
+        try:
+            if best is None:
+                raise FileNotFoundError(f'{checkpointer.directory}: expected a checkpoint, found none')
+            stored = checkpointer.metadata(best.step).metadata
+            abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), stored)
+            return best.step, checkpointer.load(best.step, abstract)
+        except Exception:  # orbax raises many types
+            if not tries_left or (best and best.path.exists()):
+                raise
 
 
 def check_workdir(workdir: Path, config: ConfigDict, *, accept_changes: bool = False) -> None:
@@ -132,7 +187,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path, left_out: I
     if not is_first_process():
         return
     if path.exists() and has_checkpoints(workdir):
-        old = json.loads(path.read_text())
+        old = read_run(workdir)
         if old['dataset'] != dataset:
             raise InputError(
                 f'{path}: this run was trained on another dataset, {old["data_dir"]}; found {data_dir}. '
@@ -145,13 +200,23 @@ def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path, left_out: I
 
 
 def read_config(workdir: str | Path) -> ConfigDict:
-    """The config that a workdir was trained with. Raises FileNotFoundError where there is none."""
+    """The config of a workdir. Raises FileNotFoundError where there is none, InputError for a damaged one."""
     path = Path(workdir) / 'config.json'
     if not path.exists():
         raise FileNotFoundError(
             f'{path}: expected a workdir written by `onet train --workdir={workdir}`, found no config.json'
         )
-    return ConfigDict(_tuples(json.loads(path.read_text())))
+    content = read_json(path, CONFIG, _ADVICE)
+    try:
+        return ConfigDict(_tuples(content))
+    except ValueError as error:  # names with a dot
+        raise InputError(f'{path}: expected the config of a run, found another: {error}; {_ADVICE}') from error
+
+
+def read_run(workdir: str | Path) -> dict:
+    """The content of WORKDIR/run.json. Raises FileNotFoundError where there is none, as in a workdir that was converted."""
+    schema = {'data_dir': PATH, 'dataset': TEXT, 'left_out': [TEXT]}
+    return read_json(Path(workdir) / 'run.json', schema, _ADVICE)
 
 
 def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path, *, optimizer: bool = True) -> int:

@@ -12,8 +12,11 @@ error.
 """
 
 import hashlib
-import json
+import re
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +25,7 @@ from orbax.checkpoint import v1 as ocp
 
 from onet_jax.errors import InputError
 from onet_jax.files import write_json
+from onet_jax.json_files import NUMBER, TEXT, read_json
 from onet_jax.parallel import from_first_process, is_first_process, tell, wait_for_all
 
 NUM_LATEST = 2  # that are kept: the last but one is used when the latest is damaged
@@ -60,7 +64,7 @@ class Checkpointer:
             damage = find_damage(path)
             if damage is None:
                 sound.append((step, _read_metrics(path)))
-            elif path.exists():  # a run that is writing may just have removed it
+            elif path.exists():  # else a run that is writing has just removed it
                 damages.append(damage)
         if damages and not sound:
             raise InputError(
@@ -91,14 +95,18 @@ class Checkpointer:
         return max(validated, key=lambda c: (c.metrics['score'], c.step)) if validated else self.latest
 
     def save(self, step: int, state: Any, *, metrics: dict | None = None) -> None:
-        """Write a checkpoint, then remove all but it, the one before and the best one.
+        """Write a checkpoint and read its index again, then remove all but it, the one before and the best one.
 
         A damaged checkpoint of the same step is replaced. Raises OSError where it cannot be written; the others stay.
         """
         path, unfinished = self.directory / str(step), self.directory / f'{step}{UNFINISHED}'
         try:
-            ocp.save(unfinished, state)
-            wait_for_all(f'the arrays of step {step} are written')
+            with _plain_name(self.directory) as directory:
+                ocp.save(directory / unfinished.name, state)
+                wait_for_all(f'the arrays of step {step} are written')
+                stored = ocp.metadata(directory / unfinished.name).metadata if is_first_process() else state
+            if stored is None or describe_differences(stored, state):
+                raise OSError('arrays are missing when they are read again')
             if is_first_process():
                 write_json(unfinished / 'metrics' / 'metrics', metrics or {})
                 write_json(unfinished / DIGEST, digest_files(unfinished))
@@ -123,11 +131,13 @@ class Checkpointer:
 
     def metadata(self, step: int) -> Any:
         """The metadata of orbax: its `.metadata` is the tree of shapes and dtypes, of plain dicts and lists."""
-        return ocp.metadata(self.directory / str(step))
+        with _plain_name(self.directory) as directory:
+            return ocp.metadata(directory / str(step))
 
     def load(self, step: int, abstract: Any) -> Any:
         """The arrays of a checkpoint with the structure, types and placement of `abstract`."""
-        return ocp.load(self.directory / str(step), abstract)
+        with _plain_name(self.directory) as directory:
+            return ocp.load(directory / str(step), abstract)
 
     def _tidy(self, *, ignore_errors: bool = False) -> None:
         """Remove what interrupted saves and removals have left on the disk."""
@@ -135,6 +145,21 @@ class Checkpointer:
             for pattern in (f'[0-9]*{UNFINISHED}*', f'[0-9]*{DELETED}'):
                 for path in self.directory.glob(pattern):
                     shutil.rmtree(path, ignore_errors=ignore_errors)
+
+
+@contextmanager
+def _plain_name(directory: Path) -> Iterator[Path]:
+    """A path of the folder that orbax and tensorstore take as it is: of names that are not plain, a symbolic link.
+
+    They take brackets for a pattern, a backslash for a separator, and no names that are not UTF-8.
+    """
+    if re.fullmatch(r'[\w/. +=,@~-]+', str(directory), re.ASCII):
+        yield directory
+        return
+    with tempfile.TemporaryDirectory(prefix='onet_jax-') as folder:
+        link = Path(folder) / 'checkpoints'
+        link.symlink_to(directory)
+        yield link
 
 
 def find_steps(directory: Path) -> list[int]:
@@ -152,17 +177,17 @@ def find_damage(path: Path) -> str | None:
     """A message, beginning with the file, on what is wrong with a checkpoint; None for a sound one."""
     listing = path / DIGEST
     try:
-        items = list(json.loads(listing.read_text()).items())
-    except (OSError, ValueError, AttributeError):
-        return (
-            f'{listing}: expected the digests of a checkpoint, found {"a damaged file" if listing.exists() else "none"}'
-        )
-    for name, digest in items:
-        file = path / name
-        if not file.is_file():
-            return f'{file}: expected a file of a checkpoint, found none'
-        if _digest(file) != digest:
-            return f'{file}: expected the content that was saved, found another ({file.stat().st_size} bytes)'
+        digests, found = read_json(listing, {'': TEXT}), digest_files(path)
+    except InputError:
+        return f'{listing}: expected the digests of a checkpoint, found a damaged file'
+    except OSError as error:
+        what = 'the digests of a checkpoint' if error.filename == str(listing) else 'a file of a checkpoint'
+        return f'{error.filename}: expected {what}, found none that can be read ({error.strerror})'
+    for name, digest in digests.items():
+        if name not in found:
+            return f'{path / name}: expected a file of a checkpoint, found none'
+        if found[name] != digest:
+            return f'{path / name}: expected the content that was saved, found another'
     return None
 
 
@@ -187,7 +212,7 @@ def _shapes(tree: Any) -> dict[str, list[int]]:
 
 def _read_metrics(path: Path) -> dict:
     file = path / 'metrics' / 'metrics'
-    return json.loads(file.read_text()) if file.exists() else {}
+    return read_json(file, lambda means: {'score' if means else 'score?': NUMBER, '': NUMBER}) if file.exists() else {}
 
 
 def _delete(path: Path) -> None:

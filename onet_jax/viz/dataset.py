@@ -45,9 +45,9 @@ def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
 def find_originals(index: Index, wanted: set[tuple[str, str]]) -> Callable[[Shape], trimesh.Trimesh] | None:
     """shape -> the mesh it was made from, in object coordinates; None where that of a wanted shape does not exist any more."""
     source = index.source
-    if source['kind'] == 'procedural':
+    if source.get('kind') == 'procedural':
         return lambda shape: embedded_solid(source['seed'], shape.category, int(shape.name)).mesh()
-    if source['kind'] != 'meshes' or not Path(source['root']).is_dir():
+    if source.get('kind') != 'meshes' or not Path(source['root']).is_dir():
         return None
     files = find_meshes(Path(source['root']))
     if not wanted <= set(files):

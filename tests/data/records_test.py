@@ -7,6 +7,7 @@ import pytest
 from onet_jax.data import records
 from onet_jax.data.records import Need
 from onet_jax.errors import InputError
+from onet_jax.prepare.shapenet import export_shapenet
 
 
 def first_shape(dataset):
@@ -129,14 +130,14 @@ def test_a_missing_dataset_says_how_to_make_one(tmp_path):
     with pytest.raises(InputError, match='expected JSON, found a damaged file'):
         records.read_index(tmp_path)
     (tmp_path / 'dataset.json').write_text(json.dumps({'version': 99}))
-    with pytest.raises(InputError, match='expected version 5, found 99'):
+    with pytest.raises(InputError, match='version: expected 5, found 99'):
         records.read_index(tmp_path)
 
 
 def test_columns_that_nobody_knows_are_named(dataset, tmp_path):
     index = records.read_index(dataset)
     records.write_index(tmp_path, index._replace(columns=(*index.columns, 'smell')))
-    with pytest.raises(InputError, match=r"dataset\.json: expected some of the columns .* found \['smell'\]; make"):
+    with pytest.raises(InputError, match=r"dataset\.json: columns\[\d+\]: expected one of .* found 'smell'; make"):
         records.read_index(tmp_path)
 
 
@@ -251,3 +252,23 @@ def test_evaluation_stops_at_a_damaged_shape(dataset, tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match=f'{path.name}: expected an archive'):
         list(records.evaluation_batches(copy, 'test', 2, ['points']))
+
+
+@pytest.mark.parametrize('name', ['../evil', '/evil', 'a/b', 'a\\b', '..', 'con', 'x\n'])
+def test_names_that_are_no_names_of_files_are_refused_where_they_are_read(dataset, tmp_path, name):
+    index = records.read_index(dataset)
+    for changes, where in [
+        ({'categories': (name,)}, r'categories\[0\]'),
+        ({'splits': {'val': ((name, '0001'),)}}, r'splits.val\[0\]'),
+        ({'splits': {'val': (('mug', '0001'), ('mug', name))}}, r'splits.val\[1\]'),
+    ]:
+        records.write_index(tmp_path, index._replace(**changes))
+        with pytest.raises(InputError, match=rf'dataset.json: {where}: expected .*name'):
+            export_shapenet(tmp_path, tmp_path / 'out' / 'root')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_dataset_of_one_shape_says_how_it_is_used(dataset):
+    index = records.read_index(dataset)._replace(splits={'train': (('mug', '0001'),), 'val': ()})
+    with pytest.raises(InputError, match=r"'train' has 1, 'val' has 0; .*--config.eval.split=train"):
+        records.split_shapes(dataset, index, 'val')

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from model_configs import make_two_updates, small_config, tiny_method
 
-from onet_jax import models, run
+from onet_jax import models
 from onet_jax.configs import onet_image
 from onet_jax.convert import official
 from onet_jax.data import records
@@ -16,6 +16,7 @@ from onet_jax.evaluation.validate import validate
 from onet_jax.run import load_run
 from onet_jax.training import checkpoints, loop
 from onet_jax.training.log import read_log
+from onet_jax.training.storage import Checkpointer
 
 
 class PowerFailureError(Exception):
@@ -104,7 +105,7 @@ def test_all_options_of_the_optimiser_together_survive_an_interruption(dataset, 
     assert int(whole.opt_state.gradient_step) == 3
 
     assert load_run(tmp_path / 'cut').step in (3, 6)
-    monkeypatch.setattr(run, 'best_step', lambda _: 6)
+    monkeypatch.setattr(Checkpointer, 'best', Checkpointer.latest)
     loaded = load_run(tmp_path / 'cut')
     assert_same_tree(loaded.params, jax.device_get(whole.average))
 
@@ -227,7 +228,7 @@ def test_checkpoints_are_selected_by_any_metric_of_validation_in_its_direction(
     loop.train(config, tmp_path, dataset)
     with checkpoints.open_checkpoints(tmp_path) as checkpointer:
         assert [checkpoint.step for checkpoint in checkpointer.checkpoints] == kept
-        assert checkpoints.best_step(checkpointer) == best
+        assert checkpointer.best.step == best
     loaded = load_run(tmp_path)
     assert (loaded.step, loaded.data_dir) == (best, dataset)
     values, sign = read_log(tmp_path, f'val/{select_by}'), 1 if select_by == 'iou' else -1

@@ -1,6 +1,8 @@
 import json
+import os
 import resource
 import shutil
+from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
@@ -204,3 +206,26 @@ def test_the_digests_cover_every_file(saved):
     assert storage.digest_files(saved / '4') == listed
     files = {str(p.relative_to(saved / '4')) for p in (saved / '4').rglob('*') if p.is_file()}
     assert files - listed.keys() == {storage.DIGEST}
+
+
+@pytest.mark.parametrize(
+    'name', ['a[b]c', 'back\\slash', os.fsdecode(b'\xff'), 'gs:', '*?', '!"#$%&\'()+,-.:;<=>@^_`{|}~ \n\u00fc']
+)
+def test_a_checkpoint_is_read_again_whatever_the_name_of_its_folder(tmp_path, name):
+    folder = tmp_path / name / 'checkpoints'
+    folder.mkdir(parents=True)
+    with storage.Checkpointer(folder, writes=True) as checkpointer:
+        checkpointer.save(2, make_state(2))
+    assert_holds(folder, 2)
+
+
+def test_a_checkpoint_that_cannot_be_read_again_does_not_count_as_saved(tmp_path, monkeypatch):
+    """Orbax takes brackets for a pattern: it leaves the files of its processes unmerged, and says nothing."""
+    folder = tmp_path / 'a[b]c'
+    folder.mkdir()
+    monkeypatch.setattr(storage, '_plain_name', nullcontext)
+    with storage.Checkpointer(folder, writes=True) as checkpointer:
+        with pytest.raises(OSError, match=r'2: expected to write a checkpoint, found: arrays are missing'):
+            checkpointer.save(2, make_state(2))
+        assert checkpointer.latest is None
+    assert storage.find_steps(folder) == []
