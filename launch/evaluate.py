@@ -57,7 +57,6 @@ def main(_):
     results = list(tqdm(evaluate(run.method, run.params, run.config, dataset, SPLIT.value), unit='shape'))
     folder = Path(WORKDIR.value) / 'evaluation' / (f'{SPLIT.value}_inputs' if INPUTS.value else SPLIT.value)
     write_results(folder, results, protocol, find_published(input_names(run.config.data), dataset.index))
-    print((folder / 'table.md').read_text())
     print(f'written to {folder}')
 
 

@@ -6,8 +6,10 @@ A metric that is not defined, as the IoU of a point cloud, is NaN: it is left ou
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -110,7 +112,8 @@ def append_published(table: Table, published: Published) -> Table:
 
 
 def to_markdown(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table with aligned columns, the first to the left."""
+    """A Markdown table with aligned columns, the first to the left. Names in it are text, not markup."""
+    header, *rows = ([escape_markdown(cell) for cell in row] for row in [header, *rows])
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = []
     for first, *others in [header, ['-' * w for w in widths], *rows]:
@@ -119,20 +122,30 @@ def to_markdown(header: list[str], rows: list[list[str]]) -> str:
     return ''.join(lines)
 
 
+def escape_markdown(text: str) -> str:
+    """Text without markup, on one line."""
+    return re.sub(r'([\\`|<>\[\]])', r'\\\1', ' '.join(text.split()))
+
+
 def to_csv(header: Sequence, rows: Iterable[Sequence]) -> str:
-    """A comma-separated table; NaN, None and '-' are empty cells."""
+    """A comma-separated table; NaN, None and '-' are empty cells. A text is no formula: an apostrophe is put before it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(header)
-    # Only NaN differs from itself.
-    writer.writerows([None if cell == '-' or cell != cell else cell for cell in row] for row in rows)
+    writer.writerows(map(_csv_cell, row) for row in [header, *rows])
     return text.getvalue()
+
+
+def _csv_cell(cell: Any) -> Any:
+    if cell == '-' or cell != cell:  # only NaN differs from itself
+        return None
+    is_formula = isinstance(cell, str) and re.match(r'[=+\-@\t\r]', cell) and not re.fullmatch(r'[+-]?[\d.]+', cell)
+    return f"'{cell}" if is_formula else cell
 
 
 def write_results(
     folder: Path, results: list[Result], protocol: dict[str, str | int | float], published: Published | None = None
 ) -> None:
-    """Write FOLDER/rows.csv, table.csv, table.md and protocol.json.
+    """Print table.md, then write FOLDER/rows.csv, table.csv, table.md and protocol.json.
 
     rows.csv has a row for each shape, in the units of the table (squared distances are not scaled); table.csv and table.md have
     the means, with the published ones beside them. protocol: as of `describe_protocol`, printed below the table of table.md;
@@ -153,12 +166,14 @@ def write_results(
         wide = append_published(table, published)
         compared = compare(results, published, f'our {protocol["evaluated"]}')
         notes = describe_comparison(results, published, str(protocol['split']))
-    lines = [*notes, *(f'{key.replace("_", " ")}: {value}' for key, value in protocol.items())]
+    lines = [*notes, *(escape_markdown(f'{key.replace("_", " ")}: {value}') for key, value in protocol.items())]
     tables = [to_markdown(*each) for each in (table, *compared)]
+    markdown = '\n'.join([*tables, ''.join(f'* {line}\n' for line in lines)])
+    print(markdown, flush=True)  # first: the folder may not be writable
     remove_leftovers(folder)
     write_atomically(folder / 'rows.csv', rows.encode())
     write_atomically(folder / 'table.csv', to_csv(*wide).encode())
-    write_atomically(folder / 'table.md', '\n'.join([*tables, ''.join(f'* {line}\n' for line in lines)]).encode())
+    write_atomically(folder / 'table.md', markdown.encode())
     write_json(folder / 'protocol.json', protocol | ({'notes': notes} if notes else {}))
 
 

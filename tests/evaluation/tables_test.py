@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -151,3 +152,23 @@ def test_what_does_not_compare_is_said(shapenet_results):
     ]
     (_, rows), *_ = tables.compare(some, TABLES['image'], 'ours')
     assert rows[1] == ['02773838', *['-'] * 6, '0.500']
+
+
+def test_names_are_neither_formulas_nor_markup(results, tmp_path):
+    mesh = results[0].prediction
+    names = ['=1+1', '+1', '-2', '@x', '-x', '1', '=cmd|x!A1', 'a|b<c>`d`[e](f)', 'two\nlines']
+    tables.write_results(tmp_path, [make_result(name, name, -0.5, 0.01, mesh) for name in names], PROTOCOL)
+    found = [row['category'] for row in read_csv(tmp_path / 'rows.csv')]
+    assert found == ["'=1+1", '+1', '-2', "'@x", "'-x", '1', "'=cmd|x!A1", 'a|b<c>`d`[e](f)', 'two\nlines']
+    assert {row['iou'] for row in read_csv(tmp_path / 'rows.csv')} == {'-0.5'}, 'a number stays one'
+    lines = (tmp_path / 'table.md').read_text().splitlines()
+    assert {len(re.findall(r'(?<!\\)\|', line)) for line in lines if line.startswith('|')} == {10}
+    assert any(r'a\|b\<c\>\`d\`\[e\](f)' in line for line in lines)
+    assert any('| two lines ' in line for line in lines)
+
+
+def test_the_table_is_printed_where_it_cannot_be_written(results, tmp_path, capsys):
+    (tmp_path / 'file').touch()
+    with pytest.raises(OSError, match='file'):
+        tables.write_results(tmp_path / 'file' / 'evaluation', results, PROTOCOL)
+    assert '| chair ' in capsys.readouterr().out
