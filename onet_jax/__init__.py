@@ -42,11 +42,12 @@ _HOME = {
 }
 __all__ = ['InputError', 'Method', 'configs', 'extract_mesh', 'load', 'refine_mesh', 'train']
 
-# JAX reads the variable when it is imported.
-if 'jax' not in sys.modules:
-    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache_folder() / 'compiled'))
-elif sys.modules['jax'].config.jax_compilation_cache_dir is None:
-    sys.modules['jax'].config.update('jax_compilation_cache_dir', str(cache_folder() / 'compiled'))
+# JAX reads the variable when it is imported. It takes no path that is not UTF-8, which is not printable.
+_COMPILED = str(cache_folder() / 'compiled')
+if 'jax' not in sys.modules and _COMPILED.isprintable():
+    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', _COMPILED)
+elif 'jax' in sys.modules and sys.modules['jax'].config.jax_compilation_cache_dir is None and _COMPILED.isprintable():
+    sys.modules['jax'].config.update('jax_compilation_cache_dir', _COMPILED)
 
 
 def __getattr__(name: str):

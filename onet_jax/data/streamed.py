@@ -112,7 +112,7 @@ def tfds_feed(
                 raise
             raise InputError(
                 f'{", ".join(damaged)}: expected the records that were written, found a damaged file; delete '
-                f'{Path(data_dir) / "tfds"}: the same command makes it again, with the same records in the same order'
+                f'{Path(damaged[0]).parent}: the same command makes it again, with the same records in the same order'
             ) from error
 
     def is_sound(file: str, length: int) -> bool:

@@ -5,6 +5,8 @@ points of a row are distinct. Arrays are stored as raw bytes, so that float16 an
 records by a hash of their keys: each shard, of 64 to 128 MiB, is a mixture of all shapes. Imports TensorFlow.
 """
 
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -26,7 +28,8 @@ from onet_jax.data.records import (
     read_shape,
     shape_path,
 )
-from onet_jax.files import one_at_a_time
+from onet_jax.errors import InputError
+from onet_jax.files import cache_folder, one_at_a_time
 
 
 def describe(need: Need) -> str:
@@ -35,19 +38,19 @@ def describe(need: Need) -> str:
 
 
 class OccupancyShapes(tfds.core.GeneratorBasedBuilder):
-    """Training records of a dataset, in DATA_DIR/tfds/<need> (see `describe`)."""
+    """Training records of a dataset, in FOLDER/<need> (see `describe`)."""
 
     VERSION = tfds.core.Version('2.0.0')
 
-    def __init__(self, *, source: str, need: Need, bad_examples: BadExamples | None = None):
-        """source: DATA_DIR (see `records.py`); bad_examples: how many may be left out, by default none.
+    def __init__(self, *, source: str, need: Need, folder: Path, bad_examples: BadExamples | None = None):
+        """source: DATA_DIR (see `records.py`); folder: of the records; bad_examples: how many may be left out, by default none.
 
         Raises FileNotFoundError or InputError for a dataset that cannot be read or does not have what `need` asks for.
         """
         self._source, self._need, self._bad_examples = Path(source), need, bad_examples or BadExamples()
         self._index = read_index(self._source)
         check_need(self._source, self._index, need)
-        super().__init__(data_dir=str(self._source / 'tfds' / describe(need)))
+        super().__init__(data_dir=str(folder / describe(need)))
 
     def _info(self) -> tfds.core.DatasetInfo:
         bytes_of = partial(tfds.features.Tensor, shape=(None,), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES)
@@ -95,26 +98,44 @@ def cut_records(shape: Shape, need: Need) -> Iterator[dict[str, bytes]]:
 
 
 def prepare_tfds(data_dir: str | Path, need: Need, bad_examples: BadExamples | None = None) -> OccupancyShapes:
-    """The TFDS builder of DATA_DIR with its records in DATA_DIR/tfds.
+    """The TFDS builder of DATA_DIR with its records in DATA_DIR/tfds, or in the cache folder where that cannot be written to.
 
     The records are made on first use, by one process while the others wait, and again when `dataset.json` has changed or a
-    shape that was left out has become readable. Raises InputError for a dataset that does not have what `need` asks for, and
-    for more unreadable shapes than `bad_examples` allows.
+    shape that was left out has become readable. Raises InputError for a dataset that does not have what `need` asks for, for
+    more unreadable shapes than `bad_examples` allows, and where no folder can be written to.
     """
     bad_examples = bad_examples or BadExamples()
+    data_dir, own, cached = Path(data_dir), Path(data_dir) / 'tfds', cache_folder() / 'tfds' / digest(data_dir)
     make = partial(OccupancyShapes, source=str(data_dir), need=need, bad_examples=bad_examples)
-    builder = make()
-    if not _is_up_to_date(builder, Path(data_dir)):
-        with one_at_a_time(Path(data_dir) / 'tfds' / '.lock'):
-            builder = make()
-            if builder.is_prepared() and not _is_up_to_date(builder, Path(data_dir)):
+    for folder in (own, cached):
+        if _is_plain(folder) and (_is_writable(folder) or _is_up_to_date(make(folder=folder), data_dir)):
+            break
+    else:
+        raise InputError(
+            f'{own}, {cached}: expected one that can be written to, with a path in UTF-8 without * and ?, found none; use '
+            '--config.data.feed=resident, which makes no records, or set $ONET_JAX_CACHE to another cache folder'
+        )
+    builder = make(folder=folder)
+    if not _is_up_to_date(builder, data_dir):
+        with one_at_a_time(folder / '.lock'):
+            builder = make(folder=folder)
+            if builder.is_prepared() and not _is_up_to_date(builder, data_dir):
                 shutil.rmtree(builder.data_path)
-                builder = make()
+                builder = make(folder=folder)
             if not builder.is_prepared():
                 builder.download_and_prepare(file_format='tfrecord')
     for name, reason in _left_out(builder).items():
         bad_examples.add(name, reason)
     return builder
+
+
+def _is_plain(folder: Path) -> bool:
+    """Whether TFDS takes the path of a folder as it is, not for a pattern."""
+    return not re.search(r'[*?\ud800-\udfff]', str(folder))  # surrogates stand for bytes that are not UTF-8
+
+
+def _is_writable(folder: Path) -> bool:
+    return os.access(next(path for path in (folder, *folder.absolute().parents) if path.exists()), os.W_OK)
 
 
 def _is_up_to_date(builder: OccupancyShapes, data_dir: Path) -> bool:

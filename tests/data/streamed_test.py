@@ -17,6 +17,7 @@ pytest.importorskip('tensorflow_datasets', reason='the extra `data` is not insta
 
 import tensorflow as tf
 
+from onet_jax.data import tfds_builder
 from onet_jax.data.bad_examples import BadExamples
 from onet_jax.data.streamed import tfds_feed
 from onet_jax.data.tfds_builder import describe, prepare_tfds
@@ -145,3 +146,21 @@ def test_a_damaged_shard_is_named_and_comes_back_when_it_is_deleted(numbered, tm
     shutil.rmtree(copy / 'tfds')
     again = list(islice(tfds_feed(copy, NEED, batch_size=9, seed=0)(0), 3))
     jax.tree.map(np.testing.assert_array_equal, expected, again)
+
+
+def test_records_of_a_dataset_that_cannot_be_written_to_go_to_the_cache(tmp_path, monkeypatch):
+    data_dir = write_numbered_shapes(tmp_path / 'star *')
+    monkeypatch.setattr(tfds_builder, 'cache_folder', lambda: tmp_path / 'cache')
+    prepare_tfds(data_dir, NEED)
+    assert not (data_dir / 'tfds').exists(), 'TFDS takes a star for a pattern'
+    data_dir = write_numbered_shapes(tmp_path / 'read only')
+    monkeypatch.setattr(tfds_builder, '_is_writable', lambda folder: 'cache' in str(folder))
+    records_of = prepare_tfds(data_dir, NEED)
+    assert records_of.info.splits['train'].num_examples == 10 * len(SPLITS['train'])
+    assert not (data_dir / 'tfds').exists()
+    files = list((tmp_path / 'cache').rglob('*-train.tfrecord*'))
+    assert len(files) == 1, 'the two datasets have the same index'
+    monkeypatch.setattr(tfds_builder, '_is_writable', lambda folder: False)
+    prepare_tfds(data_dir, NEED)
+    with pytest.raises(InputError, match='expected one that can be written to'):
+        prepare_tfds(data_dir, OTHER)
