@@ -71,18 +71,22 @@ FILE_NAME = Value('the name of a file, without folders', lambda value: isinstanc
 
 
 def read_json(path: str | Path, schema: Any, advice: str = 'restore the file from a copy') -> Any:
-    """Parse a file, in UTF-8 with or without byte order mark, and check it against a schema.
+    """The content of a file, checked against a schema. Raises OSError where it cannot be read, and as `parse_json`."""
+    return parse_json(Path(path).read_bytes(), schema, str(path), advice)
 
-    Raises OSError where it cannot be read, InputError with the file, the key, what was expected, what was found, and advice.
+
+def parse_json(content: bytes, schema: Any, where: str, advice: str) -> Any:
+    """Parse JSON, in UTF-8 with or without byte order mark, and check it against a schema.
+
+    Raises InputError that says where it is from, the key, what was expected, what was found, and advice.
     """
-    content = Path(path).read_bytes()
     try:
         value = json.loads(content.decode('utf-8-sig'), object_pairs_hook=_distinct)
         check_json(value, schema)
     except InputError as error:
-        raise InputError(f'{path}: {error}; {advice}') from error
+        raise InputError(f'{where}: {error}; {advice}') from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f'{path}: expected JSON, found a damaged file ({error}); {advice}') from error
+        raise InputError(f'{where}: expected JSON, found a damaged file ({error}); {advice}') from error
     return value
 
 

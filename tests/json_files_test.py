@@ -18,6 +18,7 @@ from onet_jax.files import write_json
 from onet_jax.json_files import FLAG, TEXT, is_file_name, read_json, whole
 from onet_jax.prepare.store import claim_folder
 from onet_jax.training import checkpoints, storage
+from onet_jax.training.log import read_log
 
 # Values that take the place of each one of a file, as JSON.
 VALUES = (
@@ -218,3 +219,13 @@ def test_names_of_files(name):
 )
 def test_names_that_are_a_path_a_device_or_nothing(name):
     assert not is_file_name(name)
+
+
+def test_a_damaged_log_is_named_with_its_line(tmp_path):
+    path = tmp_path / 'log.jsonl'
+    path.write_bytes(b'{"step": 1, "train/loss": NaN}\n{"step": 2, "train/loss": 0.5}\n{"st')
+    assert read_log(tmp_path, 'train/loss')[1:] == [(2, 0.5)], 'a run that was killed leaves half a line'
+    for line in (b'{', b'[1]', b'{"step": -1}', b'{"step": 1, "train/loss": "x"}', b'\xff', b''):
+        path.write_bytes(b'{"step": 1}\n' + line + b'\n')
+        with pytest.raises(InputError, match=r'log.jsonl, line 2: .*expected .*found'):
+            read_log(tmp_path, 'train/loss')

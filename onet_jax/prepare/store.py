@@ -115,8 +115,8 @@ def _describe(shape: Shape) -> dict:
 def read_note(path: Path, made_from: bytes) -> dict | None:
     """The cached result of an earlier run, or None where there is none of this recipe."""
     try:
-        note = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):  # none, or a damaged one
+        note = read_json(path, {})
+    except (FileNotFoundError, InputError):  # none, or a damaged one
         return None
     return note if note.pop('recipe', None) == made_from.hex() else None
 

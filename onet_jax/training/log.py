@@ -15,6 +15,7 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 
 from onet_jax import __version__
+from onet_jax.json_files import COUNT, NUMBER, parse_json
 from onet_jax.training.machine import describe_precision, gpu_present
 
 
@@ -121,11 +122,14 @@ class NoLog:
 
 
 def read_log(workdir: Path, name: str) -> list[tuple[int, float]]:
-    """All (step, value) of one scalar, such as 'train/loss'; of a step that a resumed run repeated, the newest value."""
-    found = {}
-    whole_lines, _, _ = (workdir / 'log.jsonl').read_text().rpartition('\n')
-    for line in whole_lines.splitlines():
-        record = json.loads(line)
+    """All (step, value) of one scalar, such as 'train/loss'; of a step that a resumed run repeated, the newest value.
+
+    Raises FileNotFoundError without a log, InputError for a damaged one.
+    """
+    found, path = {}, workdir / 'log.jsonl'
+    *whole_lines, _ = path.read_bytes().split(b'\n')
+    for number, line in enumerate(whole_lines, start=1):
+        record = parse_json(line, {'step': COUNT, '': NUMBER}, f'{path}, line {number}', 'delete the line')
         if name in record:
             found[record['step']] = record[name]
     return sorted(found.items())
