@@ -238,7 +238,8 @@ def test_many_shapes_are_meshed_by_one_compilation_of_each_function(workdir, clo
     with config.unlocked():
         config.eval.batch_size, config.eval.threshold = 4, 0.02
     method = models.build(config)
-    functions = occupancy._encode, occupancy._bind, BoundDecoder.__call__
+    encode = models.method._jit(models.method._encode)
+    functions = encode, occupancy._bind_shape, BoundDecoder.__call__
     before = [function._cache_size() for function in functions]
     reconstruct_files(method, run.params, config, inputs, tmp_path / 'out', 'off')
     after = [function._cache_size() for function in functions]
