@@ -15,7 +15,9 @@ FLOORS = {
 }  # fmt: skip
 # What prepares a dataset writes what `data` reads; a score is made of metrics; damaged arrays, what is not JSON, and files that
 # must not be replaced, are wrong input.
-NEIGHBOURS = {('prepare', 'data'), ('scores', 'metrics')} | {(name, 'errors') for name in ('arrays', 'files', 'json_files')}
+NEIGHBOURS = {('prepare', 'data'), ('scores', 'metrics')} | {
+    (name, 'errors') for name in ('arrays', 'files', 'json_files')
+}
 # What a room never sees, although it is below.
 UNSEEN = {'data': {'networks', 'models'}, 'prepare': {'networks', 'models'}, 'viz': {'networks', 'models'}}
 # Packages that live in some files only; nobody needs torch.
