@@ -58,10 +58,8 @@ def _names(pattern: re.Pattern, content: bytes) -> Iterator[str]:
 
 
 def _of_glb(path: Path) -> Iterator[str]:
-    with path.open('rb') as file:
-        header = file.read(20)
-        content = file.read(struct.unpack_from('<I', header, 12)[0]) if len(header) == 20 else b''
-    yield from _of_json(content)
+    content = path.read_bytes()
+    yield from _of_json(content[20 : 20 + struct.unpack_from('<I', content, 12)[0]] if len(content) >= 20 else b'')
 
 
 def _of_gltf(path: Path) -> Iterator[str]:

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from scipy.spatial import KDTree
 from tqdm import tqdm
 
-from onet_jax.data.archives import read_arrays, read_members
+from onet_jax.data.archives import read_arrays
 from onet_jax.data.datasets import Shapes, open_dataset
 from onet_jax.data.fields import FIELDS, sees_views, shows_objects
 from onet_jax.errors import InputError
@@ -71,7 +71,7 @@ def workdir_domain(
         return None
     path, weights = Path(workdir) / 'domain.npz', np.frombuffer(bytes.fromhex(digest_arrays(params)), np.uint8)
     try:
-        if path.exists() and 'statistics' in read_members(path):  # older ones have none
+        if path.exists():
             expected = {'codes': ('f', (None, None)), 'limit': ('f', ())}
             expected |= {'statistics': ('f', (None, None)), 'units': ('f', (None,))}
             stored = read_arrays(path, {'weights': ('u', weights.shape), **expected})

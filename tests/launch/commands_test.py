@@ -112,7 +112,7 @@ def test_what_is_no_error_of_the_input_keeps_its_traceback(tmp_path, dataset, mo
 @pytest.mark.parametrize(
     'points, message',
     [
-        (np.array([[0, 0, 0], [1, np.nan, 0], [1, 1, 1]]), 'found NaN or infinity in 1 of 3 points'),
+        (np.array([[0, 0, 0], [1, np.nan, 0], [np.inf, 1, 1]]), 'expected at least 2 distinct points, found 1 in 1'),
         (np.ones((5, 3)), 'expected at least 2 distinct points, found 1 in 5'),
         (np.zeros((0, 3)), 'expected at least 2 distinct points, found 0 in 0'),
         (np.ones((5, 2)), 'expected points [N, 3], found an array of shape [5, 2]'),

@@ -60,8 +60,11 @@ def encoder(data: dict, dtype, out: str) -> Deviations:
     """enc_*: feature maps."""
     cfg = ast.literal_eval(str(data['meta/cfg']))
     inputs = jnp.asarray(data['in/inputs'], dtype)
-    config = make_config('conv_onet', {'encoder': cfg['encoder'], 'c_dim': cfg['c_dim'], 'encoder_kwargs': cfg})
-    module = make_modules(**keywords_of(config))[0].encoder
+    config = make_config(
+        'conv_onet',
+        {'encoder': cfg['encoder'], 'decoder': 'simple_local', 'c_dim': cfg['c_dim'], 'encoder_kwargs': cfg},
+    )
+    module = make_modules(**keywords_of(config, make_modules))[0].encoder
     module = module.clone(kernel_size=cfg['kernel_size']) if 'kernel_size' in cfg else module
     found, _ = load_bare(module, LOCAL, under(data, 'param/'), dtype, inputs).run(inputs)
     expected = under(data, f'{out}/feature/')
@@ -143,7 +146,7 @@ def crop_model(data: dict, dtype, out: str) -> Deviations:
     cfg, state = ast.literal_eval(str(data['meta/cfg'])), under(data, 'param/')
     config = make_config('conv_onet', {**cfg['data'], **cfg['model']})
     _, params = load_weights(state, config, dtype)
-    _, module = make_modules(**keywords_of(config))
+    _, module = make_modules(**keywords_of(config, make_modules))
     unit, num_cells, layouts = config.model.unit_size, module.encoder.num_cells, layouts_of(config, False)
     raw = read_golden('conv/conv_onet/crop_inputs.npz')
 

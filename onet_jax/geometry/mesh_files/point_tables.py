@@ -128,6 +128,6 @@ def _points(array: np.ndarray) -> np.ndarray:
     if array.ndim < 2 or array.shape[-1] < 3 or array.dtype.kind not in 'fiu':
         raise InputError(f'expected points [N, 3], found an array of shape {list(array.shape)} and type {array.dtype}')
     points = array.reshape(-1, array.shape[-1])
-    if len(points) < points.shape[1]:
+    if 0 < len(points) < points.shape[1]:
         raise InputError(f'expected points [N, 3], found an array of shape {list(array.shape)}; transpose it')
     return points[:, :3].astype(np.float64)
