@@ -112,6 +112,17 @@ def _(cloud: trimesh.PointCloud, target: Target, seed: int = 0) -> dict[str, flo
     return {'iou': np.nan, **metrics.surface_metrics(points, unknown, target.surface, target.normals)}
 
 
+@singledispatch
+def as_geometry(prediction: Any) -> trimesh.Trimesh | trimesh.PointCloud:
+    """What is written and drawn of a prediction: the blocky surface of voxels; meshes and clouds as they are."""
+    return prediction
+
+
+@as_geometry.register
+def _(voxels: Voxels) -> trimesh.Trimesh:
+    return voxels_to_mesh(voxels.values)
+
+
 def _surface_scores(mesh: trimesh.Trimesh, iou: float, target: Target, seed: int) -> dict[str, float]:
     predicted, normals = sample_surface(mesh, len(target.surface), seed)
     return {'iou': iou, **metrics.surface_metrics(predicted, normals, target.surface, target.normals)}

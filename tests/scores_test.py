@@ -8,7 +8,7 @@ from onet_jax.geometry.inside import contains
 from onet_jax.geometry.meshes import OpenSurface
 from onet_jax.geometry.sampling import sample_surface
 from onet_jax.geometry.voxels import Voxels, voxels_to_mesh
-from onet_jax.scores import EMPTY, METRICS, Target, floor, headline, score
+from onet_jax.scores import EMPTY, METRICS, Target, as_geometry, floor, headline, score
 
 OFFICIAL_WORST = {
     'iou': 0.0,
@@ -116,3 +116,13 @@ def test_the_headline_is_the_first_metric_that_all_predictions_have():
     assert headline(closed, {'iou': 0.908}) == 'IoU 0.93 and 0.91'
     assert headline(cloud) == 'Chamfer-L1 (x10) 0.20'
     assert headline(closed, cloud) == 'Chamfer-L1 (x10) 0.12 and 0.20'
+
+
+def test_predictions_as_geometry():
+    """Voxels become the surface of their blocks."""
+    surface, cloud = OpenSurface(np.eye(3), [[0, 1, 2]]), trimesh.PointCloud(np.eye(3))
+    assert as_geometry(surface) is surface
+    assert as_geometry(cloud) is cloud
+    mesh = as_geometry(Voxels(np.ones((2, 2, 2), bool), np.zeros(3), 1.0))
+    assert mesh.is_watertight
+    assert mesh.volume == pytest.approx(1)

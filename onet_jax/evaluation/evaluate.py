@@ -18,10 +18,9 @@ from onet_jax.data.datasets import Shapes, examples_of
 from onet_jax.data.fields import evaluation_key, held_out, input_names, sees_views
 from onet_jax.data.records import digest
 from onet_jax.errors import InputError
-from onet_jax.geometry.meshes import as_geometry
 from onet_jax.geometry.voxels import voxels_to_mesh
 from onet_jax.models.method import Method
-from onet_jax.scores import floor, score, target_of
+from onet_jax.scores import as_geometry, floor, score, target_of
 
 SCORED_FIELDS = ('volume_points', 'surface_samples')  # the ground truth
 

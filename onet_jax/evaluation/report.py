@@ -9,8 +9,8 @@ from onet_jax.data.fields import show
 from onet_jax.errors import InputError
 from onet_jax.evaluation.evaluate import Result
 from onet_jax.evaluation.tables import class_means, make_table
-from onet_jax.geometry.meshes import as_geometry, save_mesh
-from onet_jax.scores import METRICS, headline
+from onet_jax.geometry.meshes import save_mesh
+from onet_jax.scores import METRICS, as_geometry, headline
 from onet_jax.viz.page import write_page
 from onet_jax.viz.pictures import Item, Shape, contact_sheet
 

@@ -19,7 +19,6 @@ from onet_jax.geometry.mesh_files.polygons import to_geometry
 from onet_jax.geometry.mesh_files.stl import describe_offset, offset_file, read_stl
 from onet_jax.geometry.mesh_files.writers import encode_mesh, find_decimals, find_offset
 from onet_jax.geometry.sampling import sample_surface
-from onet_jax.geometry.voxels import Voxels, voxels_to_mesh
 
 MESH_FORMATS = ('ply', 'obj', 'off', 'stl', 'glb')
 READERS = {
@@ -159,8 +158,3 @@ def save_mesh(geometry: trimesh.Trimesh | trimesh.PointCloud, path: str | Path) 
 
 class OpenSurface(trimesh.Trimesh):
     """A surface that does not enclose a volume, such as the patches of AtlasNet: it has no inside."""
-
-
-def as_geometry(prediction: trimesh.Trimesh | trimesh.PointCloud | Voxels) -> trimesh.Trimesh | trimesh.PointCloud:
-    """What `save_mesh` writes of a prediction: the blocky surface of voxels, anything else unchanged."""
-    return voxels_to_mesh(prediction.values) if isinstance(prediction, Voxels) else prediction

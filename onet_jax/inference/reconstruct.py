@@ -18,11 +18,12 @@ from onet_jax.data.fields import find_sources, read_inputs, show, shows_objects
 from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
 from onet_jax.files import file_state, ignores_case, one_at_a_time, refuse_replacing, remove_leftovers
-from onet_jax.geometry.meshes import as_geometry, check_format, load_geometry, normalise, save_mesh
+from onet_jax.geometry.meshes import check_format, load_geometry, normalise, save_mesh
 from onet_jax.geometry.mise import dense_grid
 from onet_jax.inference.manifest import Manifest
 from onet_jax.inference.out_of_distribution import SHARE, Domain, measure, summarise
 from onet_jax.models.method import Method, Model, digest_arrays
+from onet_jax.scores import as_geometry
 from onet_jax.viz.page import write_page
 from onet_jax.viz.pictures import SIZE, Item
 

@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
-from onet_jax.geometry.meshes import as_geometry
 from onet_jax.geometry.render import prepare, trace, unit
+from onet_jax.scores import as_geometry
 
 SIZE = 224  # px
 AZIMUTH, ELEVATION = 30.0, 20.0  # degrees

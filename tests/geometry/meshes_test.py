@@ -6,8 +6,6 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import (
     MESH_FORMATS,
     POINT_FORMATS,
-    OpenSurface,
-    as_geometry,
     check_format,
     load_cloud,
     load_geometry,
@@ -15,7 +13,6 @@ from onet_jax.geometry.meshes import (
     normalise,
     save_mesh,
 )
-from onet_jax.geometry.voxels import Voxels
 
 
 def test_frames_there_and_back():
@@ -114,16 +111,6 @@ def test_a_format_that_cannot_hold_it_is_refused_before_writing(tmp_path):
     check_format('glb')
     with pytest.raises(InputError, match=r"one of the formats ply\|obj\|off\|stl\|glb to write meshes in, found 'usd'"):
         check_format('usd')
-
-
-def test_predictions_as_geometry():
-    """Voxels become the surface of their blocks."""
-    surface, cloud = OpenSurface(np.eye(3), [[0, 1, 2]]), trimesh.PointCloud(np.eye(3))
-    assert as_geometry(surface) is surface
-    assert as_geometry(cloud) is cloud
-    mesh = as_geometry(Voxels(np.ones((2, 2, 2), bool), np.zeros(3), 1.0))
-    assert mesh.is_watertight
-    assert mesh.volume == pytest.approx(1)
 
 
 def test_a_scene_of_point_clouds_is_read_in_its_own_frame(tmp_path):
