@@ -76,6 +76,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'targets': ('volume_points',),
             'num_input_points': None if voxels else POINTS.get(points, 300 if tiny else 3000),
             'noise_std': None if voxels else 0.005,  # of the input points (Gaussian), in units of the longest edge
+            'keep_outliers': None if voxels else False,  # of a user's cloud: its stray points belong to the shape
             'partial': None if voxels else bool(partial),  # clouds lack up to 30 % of the shape along an axis
             'num_points_per_step': 1024 if voxels else 2048 if not tiny else 256 if pointconv else 512,
             'num_near_points': 0 if not tiny else 208 if pointconv else 416,  # nearest to the surface; 0: as drawn

@@ -43,6 +43,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'targets': ('volume_points',),
             'num_input_points': 10_000,
             'noise_std': 0.005,  # of the input points (Gaussian), in units of the longest edge
+            'keep_outliers': False,  # of a user's cloud: its stray points belong to the shape
             'cell_size': cell_size,  # edge to which the cell of a scan is scaled: that of the network
             'scan_cell': 0.0,  # edge of a cell in the unit of a scan; 0 chooses it by the density of the scan
             'num_points_per_step': 16_384 if tiny else 98_304,  # of a room, from which a window is cut

@@ -75,6 +75,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'targets': ('volume_points',),
             'num_input_points': 10_000,
             'noise_std': 0.005,  # of the input points (Gaussian), in units of the longest edge
+            'keep_outliers': False,  # of a user's cloud: its stray points belong to the shape
             'partial': False,  # clouds lack up to 30 % of the room along an axis
             'num_points_per_step': 2048 if not tiny else 256 if pointconv else 512,
             'num_near_points': 0 if not tiny else 208 if pointconv else 416,  # nearest to the surface; 0: as drawn

@@ -46,6 +46,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'targets': ('volume_points',),
             'num_input_points': POINTS.get(points, 300),
             'noise_std': 0.005,  # of the input points (Gaussian), in units of the longest edge
+            'keep_outliers': False,  # of a user's cloud: its stray points belong to the shape
             'partial': False,  # clouds lack up to 30 % of the shape along an axis
             'num_points_per_step': 64 if sampling == 'sampling=uniform64' else 256 if tiny else 2048,
             'num_near_points': 208 if tiny and not sampling else 0,  # nearest to the surface; 0: as drawn

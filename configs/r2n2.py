@@ -42,6 +42,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'targets': ('voxels',),
             'num_input_points': 300 if points else None,
             'noise_std': 0.005 if points else None,  # of the input points (Gaussian), in units of the longest edge
+            'keep_outliers': False if points else None,  # of a user's cloud: its stray points belong to the shape
             'partial': False if points else None,  # clouds lack up to 30 % of the shape along an axis
             'image_size': None if points else 127 if own else 64 if tiny else 224,  # px
             'augment': None if points else False,  # train on random square crops of 75 to 100 % of the area of a view

@@ -7,7 +7,6 @@ from ml_collections import ConfigDict
 
 from onet_jax import models
 from onet_jax.data.datasets import open_dataset
-from onet_jax.data.fields import options_of
 from onet_jax.errors import InputError
 from onet_jax.evaluation.calibrate import Calibration, calibrate
 from onet_jax.files import write_json
@@ -71,8 +70,7 @@ def load_run(workdir: str | Path) -> Run:
 def change(run: Run, group: str, **values: object) -> Run:
     """The run with other values in a group of its config. Raises InputError for a key that is not in the group."""
     config = run.config.copy_and_resolve_references()
-    known = {*config[group], *(options_of(config.data) if group == 'data' else ())}
-    unknown = [key for key in values if key not in known]
+    unknown = [key for key in values if key not in config[group]]
     if unknown:
         raise InputError(
             f'config.{group}.{unknown[0]}: expected a method that has it, found {config.model.name} without it '

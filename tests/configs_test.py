@@ -61,7 +61,7 @@ VOXELS = {
     **dict.fromkeys(['model.encoder_hidden_size', 'model.pooling', 'model.cell_coordinates']),
     'data.inputs': ('voxels',),
     'data.num_points_per_step': 1024,
-    **dict.fromkeys(['data.num_input_points', 'data.noise_std', 'data.partial']),
+    **dict.fromkeys([f'data.{key}' for key in ('num_input_points', 'noise_std', 'partial', 'keep_outliers')]),
 }
 GRID64 = {'model.maps': ('grid',), 'model.grid_resolution': 64, 'model.unet3d_levels': 4}
 CHANGES = {

@@ -33,7 +33,9 @@ def small_data(**changes) -> ConfigDict:
     data = onet_points('tiny').data
     with data.unlocked():
         data.update(num_input_points=30, num_points_per_step=64, num_near_points=32, noise_std=0.0)
-        data.update(num_target_points=50, image_size=24, augment=False, cell_size=0.1, scan_cell=0.0)
+        data.update(
+            num_target_points=50, image_size=24, augment=False, cell_size=0.1, scan_cell=0.0, keep_outliers=False
+        )
         data.update(changes)
     return data
 

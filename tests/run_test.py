@@ -116,12 +116,6 @@ def test_a_key_that_a_method_does_not_have_is_named(workdir):
     assert 'scan_cell' not in run.config.data
 
 
-def test_an_option_of_reading_files_needs_no_key_in_the_workdir(workdir):
-    run = load_run(workdir)
-    assert 'keep_outliers' not in run.config.data
-    assert change(run, 'data', keep_outliers=True).config.data.keep_outliers
-
-
 @pytest.mark.parametrize('times', [1, 99])
 def test_a_checkpoint_that_a_run_removes_meanwhile_is_looked_for_again(own_workdir, monkeypatch, times):
     """The run saves step 6 and removes the best one, 4; 99: whenever it is read."""

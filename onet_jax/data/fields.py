@@ -43,7 +43,6 @@ class Field(NamedTuple):
     draw: Callable  # (key, row, data) -> {name: array} in training; the row has whole chunks of stored samples
     draw_all: Callable | None = None  # the same in evaluation, where the row has all of a shape; None: as in training
     settings: tuple[str, ...] = ()  # keys of `config.data` that it reads
-    options: tuple[str, ...] = ()  # those that may be absent: False by default, and of files alone
     # How many distinct labelled points and surface samples a training row needs.
     num_points: Callable[[ConfigDict], int] = lambda data: 0
     num_samples: Callable[[ConfigDict], int] = lambda data: 0
@@ -73,9 +72,7 @@ def normalised_cloud(cloud: np.ndarray, num_points: int, seed: int) -> tuple[np.
 
 
 def _read_cloud(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
-    points, frame = normalised_cloud(
-        load_bulk(source.path, data.get('keep_outliers', False)), data.num_input_points, seed
-    )
+    points, frame = normalised_cloud(load_bulk(source.path, data.keep_outliers), data.num_input_points, seed)
     return {'cloud': points}, frame
 
 
@@ -148,8 +145,7 @@ FIELDS = {
     'cloud': Field(
         ('surface',),
         _single('cloud', draws.draw_cloud),
-        settings=('num_input_points', 'noise_std', 'partial'),
-        options=('keep_outliers',),
+        settings=('num_input_points', 'noise_std', 'partial', 'keep_outliers'),
         num_samples=lambda data: data.num_input_points,
         find=find_clouds,
         read=_read_cloud,
@@ -161,8 +157,7 @@ FIELDS = {
     'scene': Field(
         ('surface',),
         _single('scene', draws.draw_scene),
-        settings=('num_input_points', 'noise_std', 'cell_size', 'scan_cell'),
-        options=('keep_outliers',),
+        settings=('num_input_points', 'noise_std', 'cell_size', 'scan_cell', 'keep_outliers'),
         num_samples=lambda data: data.num_input_points,
         find=find_clouds,
         read=_read_scene,
@@ -359,11 +354,6 @@ def check_inputs(config: ConfigDict, reads: str) -> None:
 def input_names(data: ConfigDict) -> tuple[str, ...]:
     """The input fields, in the order in which the network takes them."""
     return tuple(data.inputs)
-
-
-def options_of(data: ConfigDict) -> tuple[str, ...]:
-    """The keys of `config.data` that its input fields read and that may be absent."""
-    return tuple(key for name in data.inputs for key in FIELDS[name].options)
 
 
 def has_input(data: ConfigDict) -> bool:

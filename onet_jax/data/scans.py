@@ -38,7 +38,7 @@ def load_scan(path: str | Path, data: ConfigDict, seed: int) -> tuple[np.ndarray
     The edge is `scan_cell` of the config, or where that is 0 such that a cell holds as many points as in training. Raises
     InputError, naming the file, for points that do not tell it; others as of `load_bulk`.
     """
-    bulk = load_bulk(path, data.get('keep_outliers', False))
+    bulk = load_bulk(path, data.keep_outliers)
     cloud = drop_repeated(bulk)
     if data.scan_cell:
         return cloud, data.scan_cell
