@@ -128,7 +128,8 @@ def test_a_config_without_the_keys_of_a_field_is_refused():
     data = onet_voxels('tiny').data
     with data.unlocked():
         data.inputs = ('voxels', 'cloud')
-    message = r"config\.data: expected the keys \['num_input_points', 'noise_std', 'partial', 'keep_outliers'\], which the field 'cloud'"
+    keys = r"\['num_input_points', 'noise_std', 'partial', 'keep_outliers'\]"
+    message = rf"config\.data: expected the keys {keys}, which the field 'cloud' reads"
     for use in (make_transform, fields.find_need):
         with pytest.raises(InputError, match=message):
             use(data)
