@@ -118,8 +118,12 @@ def one_at_a_time(path: str | Path, busy: str = '') -> Iterator[None]:
         pass
     with file:
         try:
-            file.truncate(0)
-            file.write(f'process {os.getpid()} on {platform.node()}'.encode())
+            try:
+                file.truncate(0)
+                file.write(f'process {os.getpid()} on {platform.node()}'.encode())
+            except OSError as error:
+                error.filename = str(path)
+                raise
             yield
         finally:
             path.unlink(missing_ok=True)
@@ -129,9 +133,12 @@ def one_at_a_time(path: str | Path, busy: str = '') -> Iterator[None]:
 
 
 def _lock(path: Path, busy: str) -> FileIO | None:
-    """The locked file; None where whoever held it has removed it."""
+    """The locked file; None where whoever held it has removed it, or its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open('a+b', buffering=0)
+    try:
+        file = path.open('a+b', buffering=0)
+    except FileNotFoundError:
+        return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         found = os.fstat(file.fileno())

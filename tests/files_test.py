@@ -1,6 +1,8 @@
+import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -52,8 +54,16 @@ def test_an_input_is_known_under_every_name(tmp_path):
     assert ignores_case(scan) == (tmp_path / 'A.PLY').exists()
 
 
-def test_a_lock_leaves_nothing_behind(tmp_path):
-    path = tmp_path / 'folder' / '.lock'
+def test_a_lock_leaves_nothing_behind(tmp_path, monkeypatch):
+    path, opened = tmp_path / 'folder' / '.lock', Path.open
+    found = [path.parent]
+
+    def lose(path, *arguments, **options):  # another process leaves between `mkdir` and `open`
+        if found:
+            found.pop().rmdir()
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, 'open', lose)
     with one_at_a_time(path):
         message = rf'\.lock: expected nobody, found process {os.getpid()} on .*; wait'
         with pytest.raises(InputError, match=message), one_at_a_time(path, 'expected nobody, found {}; wait'):
@@ -64,3 +74,7 @@ def test_a_lock_leaves_nothing_behind(tmp_path):
     with one_at_a_time(path, 'no'):
         pass
     assert list(path.parent.iterdir()) == []
+    path.symlink_to('/dev/full')
+    with pytest.raises(OSError, match=r'\.lock') as error, one_at_a_time(path):
+        pass
+    assert error.value.errno in (errno.EINVAL, errno.ENOSPC)

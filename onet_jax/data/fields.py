@@ -27,7 +27,7 @@ from onet_jax.data.sources import Source, check_file, find_files, find_photos
 from onet_jax.errors import InputError
 from onet_jax.geometry.clouds import measure_sampling
 from onet_jax.geometry.grid import BOX, voxel_centres
-from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_FORMATS, Frame, load_mesh, normalise
+from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_INPUTS, Frame, load_mesh, normalise
 from onet_jax.geometry.solid import make_solid
 from onet_jax.geometry.voxels import read_binvox
 
@@ -123,7 +123,7 @@ def _single(name: str, draw: Callable) -> Callable:
 
 
 find_clouds = partial(find_files, formats=CLOUD_FORMATS)
-find_meshes = partial(find_files, formats=MESH_FORMATS)
+find_meshes = partial(find_files, formats=MESH_INPUTS)
 FIELDS = {
     # 'points' f32 [B, T, 3], 'occ' f32 [B, T] in {0, 1}; in evaluation all of them, and 'subset' int32 (see `draws.all_points`)
     'volume_points': Field(

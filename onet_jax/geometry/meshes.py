@@ -33,6 +33,7 @@ READERS = {
     'npy': read_npy,
     'npz': read_npz,
 }
+MESH_INPUTS = (*MESH_FORMATS, 'gltf')  # from which a mesh is read
 CLOUD_FORMATS = tuple(READERS)  # from which a cloud is read
 POINT_FORMATS = ('ply', 'obj', 'glb', 'xyz')  # to which a cloud is written
 NUM_SAMPLES = 100_000  # drawn from the surface of a file that has faces

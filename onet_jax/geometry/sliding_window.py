@@ -24,6 +24,7 @@ from onet_jax.errors import InputError
 from onet_jax.files import remove_leftovers, write_atomically, write_json
 from onet_jax.geometry.field import bucket_size, check_finite
 from onet_jax.geometry.tiled_marching_cubes import join, march_block
+from onet_jax.json_files import read_json
 
 SAMPLES_PER_CELL = 2  # values along its edge
 BAND = 2  # cells
@@ -80,13 +81,13 @@ def claim(folder: str | Path, settings: dict) -> None:
     """
     folder = Path(folder)
     path, settings = folder / 'scene.json', json.loads(json.dumps(settings))  # as it is read again
+    remove_leftovers(folder)
     if folder.exists() and any(folder.iterdir()) and not path.exists():
         raise InputError(f'{folder}: expected an empty folder, or the windows of a scene, found something else')
     try:
-        found = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):  # none, or a damaged one
+        found = read_json(path, {})
+    except (FileNotFoundError, InputError):  # none, or a damaged one
         found = None
-    remove_leftovers(folder)
     for window in folder.glob('window_*.f16') if found != settings else ():
         window.unlink()
     write_json(path, settings)
@@ -99,7 +100,7 @@ def matching_cell(cloud: np.ndarray, unit_size: float, num_input_points: int, se
     """
     probes = cloud[np.random.default_rng(seed).permutation(len(cloud))[:NUM_PROBES]]
     tree = KDTree(cloud, balanced_tree=False, compact_nodes=False)
-    distance, _ = tree.query(probes, k=[min(NEIGHBOURS + 1, len(cloud))])
+    distance, _ = tree.query(probes, k=[NEIGHBOURS + 1])
     trained = np.sqrt(NEIGHBOURS * ROOM_AREA / (np.pi * num_input_points))
     return float(unit_size * np.median(distance) / trained)
 

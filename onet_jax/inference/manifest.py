@@ -1,7 +1,7 @@
 """The manifest of a reconstruction: the status of every input, kept so that nothing is lost when the process is killed.
 
 OUTPUT/manifest.json   {'settings': ..., 'items': {name: {'status': 'done' or 'failed', ...}}, 'written': paths in OUTPUT}
-OUTPUT/manifest.log    while a run works, and after one that was killed: a digest of the settings, then one item a line
+OUTPUT/manifest.log    while a run works, and after one that was killed: a digest of the settings, then {name: item} a line
 
 Writing the whole manifest after each of n items would take n^2 time; a line is appended instead. The caller holds the lock of
 the folder.
@@ -11,20 +11,18 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from onet_jax.errors import InputError
 from onet_jax.files import write_json
+from onet_jax.json_files import COUNT, NUMBER, PATH, TEXT, one_of, parse_json, read_json
 
-KINDS: dict[str, Any] = {
-    'status': str,
-    'reason': str,
-    'mesh': str,
-    'vertices': int,
-    'faces': int,
-    'out_of_distribution_score': (float, int),
-}  # of the values of an item
+ADVICE = 'it is not of a reconstruction, or damaged: choose another --output, or delete it to make all meshes again'
+DONE = {'status': TEXT, 'mesh': PATH, 'vertices': COUNT, 'faces': COUNT, 'out_of_distribution_score?': NUMBER}
+FAILED = {'status': one_of('failed'), 'reason': TEXT}
+ITEMS = {'': lambda item: DONE if isinstance(item, dict) and item.get('status') == 'done' else FAILED}
+MANIFEST = {'settings': {}, 'items': ITEMS, 'written': [PATH]}
 
 
 class Manifest:
@@ -36,34 +34,19 @@ class Manifest:
         self.items: dict[str, dict] = {}
         self.written: set[str] = set()
         self._settings: object = None
-        for path, read in ((self._path, self._read), (self._log, self._read_log)):
-            try:
-                read(path.read_bytes())
-            except FileNotFoundError:
-                pass
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                raise InputError(
-                    f'{path}: expected the manifest of a reconstruction, found another file ({error!r}); choose another '
-                    '--output'
-                ) from error
-
-    def _read(self, content: bytes) -> None:
-        found = json.loads(content)
-        self._settings, self.items = found['settings'], found['items']
-        for item in self.items.values():
-            _check(item)
-        meshes = [item['mesh'] for item in self.items.values() if 'mesh' in item]
-        self.written = {str(name) for name in found.get('written', [*meshes, 'index.html'])}
+        with suppress(FileNotFoundError):
+            found = read_json(self._path, MANIFEST, ADVICE)
+            self._settings, self.items, self.written = found['settings'], found['items'], set(found['written'])
+        with suppress(FileNotFoundError):
+            self._read_log(self._log.read_bytes())
 
     def _read_log(self, content: bytes) -> None:
         whole, _, _ = content.rpartition(b'\n')  # the last line may be half written
         digest, *lines = whole.split(b'\n')
         if whole and not re.fullmatch(rb'[0-9a-f]{64}', digest):
-            raise InputError('no log')
+            raise InputError(f'{self._log}: expected a digest in the first line, found {digest[:40]!r}; {ADVICE}')
         for line in lines if digest == _digest(self._settings) else ():
-            name, item = json.loads(line)
-            _check(item)
-            self.items[name] = item
+            self.items |= parse_json(line, ITEMS, str(self._log), ADVICE)
 
     def adopt(self, settings: dict) -> None:
         """Forget the items of other settings."""
@@ -83,7 +66,7 @@ class Manifest:
         """Note the outcome of an input."""
         self.items[name] = item
         with self._log.open('a') as file:
-            file.write(json.dumps([name, item]) + '\n')
+            file.write(json.dumps({name: item}) + '\n')
 
     def end(self) -> None:
         """Write the manifest in place of the log."""
@@ -92,13 +75,6 @@ class Manifest:
 
     def _save(self) -> None:
         write_json(self._path, {'settings': self._settings, 'items': self.items, 'written': sorted(self.written)})
-
-
-def _check(item: dict) -> None:
-    needed = {'done': {'mesh', 'vertices', 'faces'}, 'failed': {'reason'}}[item['status']]
-    wrong = [key for key in KINDS if (key in item or key in needed) and not isinstance(item.get(key), KINDS[key])]
-    if wrong:
-        raise InputError(f'an item with other {wrong}')
 
 
 def _digest(settings: object) -> bytes:

@@ -18,6 +18,7 @@ from onet_jax.data.fields import find_sources, read_inputs, show, shows_objects
 from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
 from onet_jax.files import file_state, ignores_case, one_at_a_time, refuse_replacing, remove_leftovers
+from onet_jax.geometry.companions import find_companions
 from onet_jax.geometry.meshes import check_format, load_geometry, normalise, save_mesh
 from onet_jax.geometry.mise import dense_grid
 from onet_jax.inference.manifest import Manifest
@@ -170,11 +171,11 @@ def _reconstruct_batch(
 def _explain(source: Source, error: Exception) -> str:
     """Why an input failed. Of a defect of the program, which is no bad input, the traceback is printed too."""
     reason = str(error)
-    if not isinstance(error, (InputError, OSError, MemoryError)):
+    if isinstance(error, MemoryError):
+        reason = f'expected to find enough memory ({error})'
+    elif not isinstance(error, (InputError, OSError)):
         traceback.print_exception(error)
         reason = f'{type(error).__name__}: {error}'
-    elif isinstance(error, MemoryError):
-        reason = f'expected to find enough memory ({error})'
     return reason if str(source.path) in reason else f'{source.path}: {reason}'
 
 
@@ -232,8 +233,8 @@ def _report(source: Source, target: Path, item: dict) -> str:
     if item['status'] == 'failed':
         return f'{source.path}: FAILED: {item["reason"]}'
     faces = f', {item["faces"]} faces' if item['faces'] else ''
-    words = [f'{source.path} -> {target}: {item["vertices"]} vertices{faces}', describe(item)]
-    return ', '.join(filter(None, words))
+    done = f'{source.path} -> {target}: {item["vertices"]} vertices{faces}'
+    return ', '.join(filter(None, (done, describe(item))))
 
 
 def describe(item: dict) -> str:
@@ -302,12 +303,21 @@ def _describe_settings(params: dict, config: ConfigDict, domain: Domain | None) 
 
 
 def _identify(source: Source) -> dict:
-    """The identity of an input in the manifest: path, box, size and time of modification."""
+    """The identity of an input in the manifest: path, box, sizes and times of modification."""
     return {
         'input': os.path.abspath(source.path),
         'box': source.box and list(source.box),
-        'state': file_state(source.path),
+        'state': [file_state(path) for path in _files_of(source)],
     }
+
+
+def _files_of(source: Source) -> list[Path]:
+    """The file of an input, and those beside it that change its points."""
+    files = [source.path]
+    if source.path.suffix.lower() in ('.gltf', '.glb', '.stl') and os.path.isfile(source.path):
+        with suppress(OSError):  # where it is read, that is the reason why it failed
+            files += find_companions(source.path)
+    return files
 
 
 def _is_done(item: dict | None, source: Source, output: Path, target: Path) -> bool:
@@ -322,7 +332,7 @@ def _is_done(item: dict | None, source: Source, output: Path, target: Path) -> b
 
 def _check_targets(targets: dict[Source, Path], ignores_case: bool) -> None:
     """Raises InputError where a mesh would replace another one or an input."""
-    refuse_replacing([source.path for source in targets], targets.values())
+    refuse_replacing([path for source in targets for path in _files_of(source)], targets.values())
     owners: dict[str, Path] = {}
     for source, target in targets.items():
         name = unicodedata.normalize('NFC', str(target).casefold()) if ignores_case else str(target)

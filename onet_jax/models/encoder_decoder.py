@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
-from onet_jax.models.method import Aux, apply, compiled, encode
+from onet_jax.models.method import Aux, Compiled, apply, encode
 
 
 class EncoderDecoder(nn.Module):
@@ -41,7 +41,7 @@ class Functions(NamedTuple):
 
 def functions_of(module: EncoderDecoder) -> Functions:
     """The functions of a network."""
-    return Functions(partial(compiled, _init, module), partial(encode, module), partial(compiled, _decode, module))
+    return Functions(Compiled(_init, module), partial(encode, module), Compiled(_decode, module))
 
 
 def _init(module, key, inputs):

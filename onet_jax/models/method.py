@@ -6,6 +6,7 @@ CONTRIBUTING.md has a whole paper of 60 lines; `r2n2.py` is a real one.
 import hashlib
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -88,12 +89,19 @@ def check_names(keywords: dict[str, Any], **known: Collection[str]) -> None:
             raise InputError(f'config.model.{key}: expected one of {sorted(names)}, found {keywords[key]!r}')
 
 
-def compiled(function: Callable, module: Any, *arrays: Any, **named_arrays: Any) -> Any:
-    """function(module, *arrays), jitted: compiled once for all models of a configuration, as modules are frozen and hashable.
+@dataclass(frozen=True)
+class Compiled:
+    """(*arrays) -> function(module, *arrays), jitted: compiled once for all models of a configuration.
 
-    `partial(compiled, function, module)` can be pickled, a jitted function cannot.
+    Modules are frozen and hashable, and so is this, which may itself be the module of another. It can be pickled, a jitted
+    function cannot.
     """
-    return _jit(function)(module, *arrays, **named_arrays)
+
+    function: Callable
+    module: Any
+
+    def __call__(self, *arrays: Any, **named_arrays: Any) -> Any:
+        return _jit(self.function)(self.module, *arrays, **named_arrays)
 
 
 @lru_cache
@@ -113,7 +121,7 @@ def encode(module: nn.Module, params: dict, inputs: jax.Array) -> Any:
     """inputs [B, ...] -> cond. Raises InputError where they are not finite, unless a transformation of JAX is tracing them."""
     if not isinstance(inputs, jax.core.Tracer):
         check_finite(np.asarray(inputs), 'inputs')
-    return compiled(_encode, module, params, inputs)
+    return Compiled(_encode, module)(params, inputs)
 
 
 def _encode(module, params, inputs):

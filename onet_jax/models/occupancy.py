@@ -25,7 +25,7 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.batched_extraction import extract_meshes
 from onet_jax.geometry.extract import extract_mesh
 from onet_jax.geometry.grid import voxel_centres
-from onet_jax.models.method import Aux, Method, apply, compiled, encode
+from onet_jax.models.method import Aux, Compiled, Method, apply, encode
 
 # Queries are decoded in chunks of this many points: the activations of one chunk stay in the cache, and the memory that a query
 # takes does not grow with the number of points.
@@ -214,13 +214,13 @@ def occupancy_network(
     """The functions of a network. trained: the module of the loss, which may differ in its precision; `module` by default."""
     latent_size = module.decoder.latent_size
     return OccupancyNetwork(
-        init=partial(compiled, _init, module),
+        init=Compiled(_init, module),
         encode=partial(encode, module),
-        occupancy=partial(compiled, _occupancy, module),
+        occupancy=Compiled(_occupancy, module),
         bind=partial(_bind, module),
         prior=partial(_prior, latent_size),
-        posterior=partial(compiled, _posterior, module),
-        elbo_terms=partial(compiled, _elbo_terms, module),
+        posterior=Compiled(_posterior, module),
+        elbo_terms=Compiled(_elbo_terms, module),
         loss=partial(negative_elbo, trained or module, free_bits),
         latent_size=latent_size,
     )

@@ -21,7 +21,7 @@ from onet_jax.geometry.extract import threshold_to_logit
 from onet_jax.geometry.voxels import Voxels
 from onet_jax.models import onet
 from onet_jax.models.encoder_decoder import EncoderDecoder, functions_of, loss_of
-from onet_jax.models.method import Encoder, Method, check_names, compiled, keywords_of
+from onet_jax.models.method import Compiled, Encoder, Method, check_names, keywords_of
 from onet_jax.models.occupancy import mesh_settings
 from onet_jax.networks.r2n2 import NUM_VOXELS, R2N2Encoder, VoxelDecoder
 
@@ -75,9 +75,7 @@ def make_model(
         for k in (SimpleNamespace(**keywords, dtype=dtype) for dtype in (None, train_dtype))
     )
     init, encode, decode = functions_of(module)
-    return VoxelNetwork(
-        init, encode, decode, partial(compiled, occupancy_at, decode), partial(loss_of, trained, cross_entropy)
-    )
+    return VoxelNetwork(init, encode, decode, Compiled(occupancy_at, decode), partial(loss_of, trained, cross_entropy))
 
 
 def build(config: ConfigDict) -> Method:

@@ -20,7 +20,7 @@ from onet_jax.data.records import SPLITS, Index, Shape
 from onet_jax.data.sources import check_file
 from onet_jax.errors import InputError
 from onet_jax.geometry.companions import find_companions
-from onet_jax.geometry.meshes import load_mesh
+from onet_jax.geometry.meshes import MESH_INPUTS, load_mesh
 from onet_jax.geometry.solid import UPS, make_solid
 from onet_jax.geometry.watertight import MAX_FACES
 from onet_jax.prepare.runners import Outcome, Runner, processes
@@ -28,8 +28,7 @@ from onet_jax.prepare.sampling import check_options, sample_solid
 from onet_jax.prepare.splits import draw_splits, invariants, read_lists, report_copies, sanitise
 from onet_jax.prepare.store import claim_folder, finish, read_note, recipe_of, store, write_note
 
-MESH_SUFFIXES = ('.off', '.obj', '.ply', '.stl', '.glb', '.gltf')
-MAX_NAME = 200  # bytes, of a shape
+MAX_SHAPE_NAME = 200  # bytes, of a shape
 
 
 def prepare_meshes(
@@ -120,7 +119,7 @@ def find_meshes(root: Path) -> dict[tuple[str, str], Path]:
     if not root.is_dir():
         raise FileNotFoundError(f'{root}: expected a folder of meshes, found none')
     files: dict[tuple[str, str], Path] = {}
-    for path in sorted(p for p in _walk(root) if p.suffix.lower() in MESH_SUFFIXES):
+    for path in sorted(p for p in _walk(root) if p.suffix.lower()[1:] in MESH_INPUTS):
         *folders, _ = path.relative_to(root).parts
         parts = [sanitise(part) for part in (*(folders or [root.resolve().name]), path.stem)]
         key = (parts[0], '-'.join(parts[1:]))
@@ -130,7 +129,7 @@ def find_meshes(root: Path) -> dict[tuple[str, str], Path]:
             raise InputError(f'{path}: expected another name than that of {files[key]}; rename one of them')
         files[key] = path
     if not files:
-        raise FileNotFoundError(f'{root}: expected files {"|".join(MESH_SUFFIXES)} in it, found none')
+        raise FileNotFoundError(f'{root}: expected files {"|".join(MESH_INPUTS)} in it, found none')
     return files
 
 
@@ -148,9 +147,9 @@ def _walk(folder: Path, around: frozenset[Path] = frozenset()) -> Iterator[Path]
 
 def describe_mesh(category: str, name: str, path: str, *, data_dir: Path) -> list[float]:
     """`splits.invariants` of a mesh file, cached in DATA_DIR. Raises InputError for one that cannot be read or stored."""
-    if len(name.encode()) > MAX_NAME:  # file systems allow 255
+    if len(name.encode()) > MAX_SHAPE_NAME:  # file systems allow 255
         raise InputError(
-            f'{path}: expected a name of at most {MAX_NAME} bytes below its category, found {name!r}; shorten it'
+            f'{path}: expected a name of at most {MAX_SHAPE_NAME} bytes below its category, found {name!r}; shorten it'
         )
     note = data_dir / 'notes' / 'surfaces' / category / f'{name}.json'
     with recipe_of(*_made_from(path)) as made_from:

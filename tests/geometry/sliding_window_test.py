@@ -1,8 +1,11 @@
+import os
+
 import numpy as np
 import pytest
 from scipy.spatial import KDTree
 
 from onet_jax.errors import InputError
+from onet_jax.files import TEMPORARY
 from onet_jax.geometry.sliding_window import (
     FAR,
     SAMPLES_PER_CELL,
@@ -74,6 +77,8 @@ def test_whatever_the_windows_say_the_mesh_is_closed_and_neighbours_agree_on_the
 
 def test_an_interrupted_scene_goes_on(tmp_path):
     cells, calls = make_cells(), []
+    (tmp_path / 'part').mkdir()
+    (tmp_path / 'part' / TEMPORARY.format('0' * 16, os.getpid())).touch()  # killed while it wrote the settings
     claim(tmp_path / 'part', {'layout': LAYOUT, 'weights': 'a'})
 
     def infer(points):
@@ -93,6 +98,7 @@ def test_an_interrupted_scene_goes_on(tmp_path):
     whole = extract('whole')
     np.testing.assert_array_equal(mesh.vertices, whole.vertices)
     np.testing.assert_array_equal(mesh.faces, whole.faces)
+    (tmp_path / 'part' / 'scene.json').write_text('[' * 99_999)
     claim(tmp_path / 'part', {'layout': LAYOUT, 'weights': 'b'})
     assert [path.name for path in (tmp_path / 'part').iterdir()] == ['scene.json'], 'other weights, other values'
 

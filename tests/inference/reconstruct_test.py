@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from geometry.mesh_dialects import glb
 from model_configs import small_config
 from PIL import Image
 
@@ -13,6 +14,7 @@ from onet_jax import models
 from onet_jax.configs import onet_image, onet_unconditional, onet_voxels
 from onet_jax.data.fields import find_sources, normalised_cloud, read_inputs
 from onet_jax.errors import InputError
+from onet_jax.geometry.meshes import save_mesh
 from onet_jax.geometry.mise import dense_grid
 from onet_jax.geometry.voxels import Voxels, write_binvox
 from onet_jax.inference import reconstruct
@@ -147,7 +149,7 @@ def test_one_bad_input_stops_no_other_and_what_is_done_is_not_done_again(cloud, 
     assert sum(map(len, seen)) == 4, 'other weights make other meshes'
     (output / 'manifest.json').write_text('[]')
     with pytest.raises(
-        ValueError, match=r'manifest.json: expected the manifest of a reconstruction, found another file'
+        InputError, match=r'manifest.json: expected an object, found \[\]; it is not of a reconstruction'
     ):
         reconstruct_files(hull_method(), {}, config, inputs, output, 'ply')
 
@@ -328,6 +330,27 @@ def test_an_input_that_changes_meanwhile_is_not_done(cloud, tmp_path):
     seen = []
     reconstruct_files(hull_method(seen), *arguments)
     assert len(seen) == 1
+
+
+def test_an_input_changes_with_the_files_that_hold_its_points(tmp_path):
+    scans, seen, box = tmp_path / 'in', [], trimesh.creation.box()
+    scans.mkdir()
+    document = glb(box.vertices, box.faces)
+    (scans / 'a.gltf').write_text(document.gltf('a.bin'))
+    (scans / 'a.bin').write_bytes(document.data)
+    box.apply_translation((1e6, 0, 0))
+    save_mesh(box, scans / 'b.stl')
+    arguments = hull_method(seen), {}, small_config(), scans, tmp_path / 'out', 'off'
+    for change, count in (('a.bin', 2), ('b.stl.offset.json', 1), ('b.stl', 1), (None, 1)):
+        seen.clear()
+        reconstruct_files(*arguments)
+        assert sum(map(len, seen)) == count
+        if change:
+            os.utime(scans / change)
+    (tmp_path / 'out/a.off').unlink()
+    (tmp_path / 'out/a.off').symlink_to(scans / 'a.bin')
+    with pytest.raises(InputError, match=r'a.off: expected a new file, found the input .*a.bin'):
+        reconstruct_files(*arguments)
 
 
 def one_by_one():

@@ -88,9 +88,11 @@ def test_training_shapes_have_codes_and_to_others_they_are_fitted(dataset, tmp_p
 
     mesh = trimesh.creation.box((4, 4, 3))
     mesh.apply_translation((10, 20, 30))
-    mesh.export(tmp_path / 'box.off')
+    (tmp_path / 'meshes').mkdir()
+    for name, content in mesh.export(file_type='gltf').items():
+        (tmp_path / 'meshes' / name).write_bytes(content)
     monkeypatch.setattr(fields, 'NUM_FITTED_POINTS', 2500)
-    (path,) = reconstruct_files(method, params, config, tmp_path / 'box.off', tmp_path / 'out', 'ply')
+    (path,) = reconstruct_files(method, params, config, tmp_path / 'meshes', tmp_path / 'out', 'ply')
     low, high = trimesh.load(path).bounds
     assert (low > [7.7, 17.7, 27.7]).all()
     assert (high < [12.3, 22.3, 32.3]).all()

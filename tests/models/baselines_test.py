@@ -1,6 +1,7 @@
 """3D-R2N2 and PSGN from data to scores, and from a user's file to a file (their numbers: tests/parity_test.py)."""
 
 import json
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from onet_jax.evaluation.calibrate import calibrate
 from onet_jax.evaluation.evaluate import evaluate
 from onet_jax.geometry.voxels import Voxels, voxels_contain
 from onet_jax.inference.reconstruct import reconstruct_files
+from onet_jax.models.method import _jit
 from onet_jax.models.r2n2 import occupancy_at
 from onet_jax.networks.layers import TransposedConv
 from onet_jax.run import calibrate_run, load_run
@@ -92,6 +94,15 @@ def test_occupancy_at_a_point_is_that_of_its_voxel():
     inside = np.asarray(occupancy_at(lambda params, cond: cond, None, points, logits)) > 0.1
     for b in range(2):
         np.testing.assert_array_equal(inside[b], voxels_contain(logits[b] > 0.1, points[b]))
+
+
+def test_models_of_one_configuration_share_their_programs():
+    (method, params), (other, _) = untrained(small('r2n2')), untrained(small('r2n2'))
+    points, cond = np.zeros((1, 2, 3), np.float32), np.zeros((1, 8), np.float32)
+    logits, num_programs = method.model.occupancy(params, points, cond), _jit(occupancy_at)._cache_size()
+    np.testing.assert_array_equal(other.model.occupancy(params, points, cond), logits)
+    assert _jit(occupancy_at)._cache_size() == num_programs
+    assert pickle.loads(pickle.dumps(other.model.occupancy)) == method.model.occupancy
 
 
 @pytest.mark.parametrize('kernel_size, num_axes', [(3, 3), (5, 2)])

@@ -245,7 +245,7 @@ def test_nothing_to_prepare(tmp_path):
     with pytest.raises(FileNotFoundError, match='nowhere: expected a folder of meshes, found none'):
         prepare_meshes(tmp_path / 'nowhere', tmp_path / 'data', **SETTINGS)
     (tmp_path / 'meshes/case').mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match=r'meshes: expected files \.off\|\.obj\|.* in it, found none'):
+    with pytest.raises(FileNotFoundError, match=r'meshes: expected files ply\|obj\|.* in it, found none'):
         prepare_meshes(tmp_path / 'meshes', tmp_path / 'data', **SETTINGS)
     (tmp_path / 'meshes/case/a.off').write_text('OFF')
     with pytest.raises(

@@ -1,7 +1,7 @@
 """glTF 2.0, as .gltf with its files and as .glb: the scene with its transforms, instances and colours.
 
 Accessors may be quantised, normalised, interleaved or sparse. What a file requires beyond that, such as compression, is refused
-by its name. Skins and animations are ignored: shapes are in the pose of their bind.
+by its name. Skins and animations are ignored: shapes are in their bind pose.
 """
 
 import base64
@@ -26,8 +26,8 @@ WIDTHS = {'SCALAR': 1, 'VEC2': 2, 'VEC3': 3, 'VEC4': 4}
 POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6  # modes of primitives; the others are lines
 INSTANCING = 'EXT_mesh_gpu_instancing'
 UNDERSTOOD = (
-    'KHR_mesh_quantization',
     INSTANCING,
+    'KHR_mesh_quantization',
     'EXT_texture_webp',
     'KHR_texture_transform',
     'KHR_materials_',
@@ -104,15 +104,14 @@ class _Document:
     def instances(self, node: dict) -> np.ndarray:
         """The transforms of the instances of a node's mesh, [K, 4, 4]."""
         attributes = node.get('extensions', {}).get(INSTANCING, {}).get('attributes', {})
-        values = {
-            key: self.accessor(attributes[key]) for key in ('TRANSLATION', 'ROTATION', 'SCALE') if key in attributes
-        }
-        if not values:
+        keys = 'TRANSLATION', 'ROTATION', 'SCALE'
+        values = [self.accessor(attributes[key]) if key in attributes else None for key in keys]
+        num = {len(value) for value in values if value is not None}
+        if not num:
             return np.eye(4)[None]
-        num = {len(value) for value in values.values()}
         if len(num) > 1:
             raise InputError(f'expected attributes of {INSTANCING} of one length, found {sorted(num)}')
-        return _transforms(num.pop(), *(values.get(key) for key in ('TRANSLATION', 'ROTATION', 'SCALE')))
+        return _transforms(num.pop(), *values)
 
     def primitive(self, primitive: dict, weights: list[float]) -> Polygons | None:
         """Vertices and triangles in the mesh's own frame; None for lines."""
@@ -127,7 +126,7 @@ class _Document:
         if vertices.shape[1] != 3:
             raise InputError(f'expected positions of 3 numbers, found {vertices.shape[1]}')
         colours = self.accessor(attributes['COLOR_0']) if 'COLOR_0' in attributes else None
-        colours = None if colours is None or len(colours) != len(vertices) else to_bytes(colours)
+        colours = None if colours is None or len(colours) != len(vertices) else to_bytes(colours, 255)
         if mode == POINTS:
             return Polygons(vertices, vertex_colours=colours)
 
@@ -145,9 +144,9 @@ class _Document:
                 f'expected three indices of each triangle, found {len(numbers)} in all; export the file again'
             )
         part = Polygons(vertices, numbers, np.full(len(numbers) // 3, 3), colours)
-        return self.painted(part, primitive) if 'material' in primitive else part
+        return self.with_material(part, primitive) if 'material' in primitive else part
 
-    def painted(self, part: Polygons, primitive: dict) -> Polygons:
+    def with_material(self, part: Polygons, primitive: dict) -> Polygons:
         """A part with the texture of its material or, where it has no colours of its own, the material's colour."""
         material = self.item('materials', primitive['material'])
         glossy = material.get('extensions', {}).get('KHR_materials_pbrSpecularGlossiness', {})

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from trimesh.visual.material import SimpleMaterial
 
-from onet_jax.geometry.mesh_files.polygons import GREY_RGBA, Polygons, check_mesh, to_bytes, to_indices
+from onet_jax.geometry.mesh_files.polygons import GREY_RGBA, Polygons, to_bytes, to_indices
 from onet_jax.geometry.mesh_files.text import SLASH, Lines, decode, is_number, parse_rows, without_comments
 from onet_jax.geometry.mesh_files.textures import Textures, file_beside, split_at_seams
 from onet_jax.geometry.ragged import ragged_range
@@ -100,7 +100,7 @@ def _parse_materials(path: Path, textures: Textures) -> Materials:
             colour = to_bytes(np.clip(np.array(words, np.float64), 0, 1))
             materials[name] = colour, materials[name][1]
         elif key.lower() == b'map_kd' and name is not None and words:
-            whole = line.strip()[len(key) :].strip().decode(errors='replace').replace('\\', '/')
+            whole = line.strip()[len(key) :].strip().decode(errors='replace')
             # Options, such as -s 1 1 1, may stand before the name.
             images = (
                 textures.open(file_beside(path, file), path) for file in dict.fromkeys([whole, whole.split()[-1]])
@@ -113,7 +113,6 @@ def _textured_parts(
     mesh: Polygons, lines: Lines, textured: np.ndarray, materials: list, of_face: np.ndarray
 ) -> list[Polygons]:
     """The part of a mesh that each material has."""
-    check_mesh(mesh.vertices, mesh.corners)
     rows = parse_rows(without_comments(lines.after(b'vt', lines.begin_with(b'vt'))))
     uv = np.concatenate([rows.columns(2, 'texture coordinate'), np.zeros((1, 2))])  # the last for -1, corners without
     textured = (

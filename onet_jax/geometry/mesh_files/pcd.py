@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,16 +28,18 @@ def read_pcd(path: Path) -> list[Polygons]:
     if not {'x', 'y', 'z'} <= set(fields) or num < 0 or min(counts) < 0:
         raise InputError(f'expected fields x, y, z of a number of points, found {header}')
     body, kind = content[end.end() :], end[1]
-    columns = dict(zip(fields, zip(types, counts, strict=True), strict=True))
+    # Padding may repeat a name, such as `_`.
+    names = [field if field in ('x', 'y', 'z') else str(n) for n, field in enumerate(fields)]
+    layout = [(name, dtype, (count,)) for name, dtype, count in zip(names, types, counts, strict=True)]
     if kind == b'ascii':
-        starts = dict(zip(fields, np.cumsum([0, *counts]), strict=False))
+        starts = dict(zip(names, np.cumsum([0, *counts]), strict=False))
         rows = parse_rows(decode(body))
         rows = rows._replace(sizes=rows.sizes[rows.sizes > 0])
         table = rows.columns(sum(counts), 'point')
         if len(table) < num:
             raise InputError(f'expected the {num} points of the header, found {len(table)}; the file is cut off')
         return [Polygons(table[:num, [starts[axis] for axis in 'xyz']])]
-    size = num * sum(dtype.itemsize * count for dtype, count in columns.values())
+    size = num * np.dtype(layout).itemsize
     if kind == b'binary_compressed':
         packed, unpacked = (int.from_bytes(body[n : n + 4], 'little') for n in (0, 4))
         body = _unpack(body[8 : 8 + packed], min(size, unpacked))
@@ -44,14 +47,14 @@ def read_pcd(path: Path) -> list[Polygons]:
         raise InputError(
             f'expected {size} bytes for {num} points, found {len(body)} in a file of {kind!r}; export it again'
         )
+    found: Any = {}
     if kind == b'binary':
-        rows = np.frombuffer(body, [(name, dtype, (count,)) for name, (dtype, count) in columns.items()], num)
-        return [Polygons(np.concatenate([rows[axis][:, :1] for axis in 'xyz'], axis=1).astype(np.float64))]
-    # Compressed points are stored field by field.
-    place, found = 0, {}
-    for name, (dtype, count) in columns.items():
-        found[name] = np.frombuffer(body, dtype, num * count, place).reshape(num, count)
-        place += num * count * dtype.itemsize
+        found = np.frombuffer(body, layout, num)
+    else:  # field by field
+        place = 0
+        for name, dtype, (count,) in layout:
+            found[name] = np.frombuffer(body, dtype, num * count, place).reshape(num, count)
+            place += num * count * dtype.itemsize
     return [Polygons(np.concatenate([found[axis][:, :1] for axis in 'xyz'], axis=1).astype(np.float64))]
 
 

@@ -33,11 +33,6 @@ class Polygons(NamedTuple):
     material: Material | None = None
 
 
-def triangles(vertices: np.ndarray, faces: np.ndarray) -> Polygons:
-    """The record of a mesh of triangles: vertices [N, 3], faces [T, 3]."""
-    return Polygons(vertices, faces.reshape(-1), np.full(len(faces), 3))
-
-
 def to_indices(values: np.ndarray) -> np.ndarray:
     """Numbers of a file as int64, flat. Raises InputError for those that are not whole."""
     if values.dtype.kind == 'f' and not ((np.abs(values) < 2**53) & (values == np.round(values))).all():

@@ -1,15 +1,15 @@
 """STL, binary and ASCII: triangles that share no vertices. Which of the two a file is, its size says, not its first word."""
 
 import hashlib
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 
 from onet_jax.errors import InputError
-from onet_jax.geometry.mesh_files.polygons import Polygons, triangles
+from onet_jax.geometry.mesh_files.polygons import Polygons
 from onet_jax.geometry.mesh_files.text import Lines, decode, parse_rows
+from onet_jax.json_files import NUMBER, TEXT, read_json
 
 HEADER = 84  # bytes, the last four of them the number of triangles
 TRIANGLE = np.dtype([('normal', '<f4', 3), ('corners', '<f4', (3, 3)), ('attribute', '<u2')])
@@ -37,7 +37,7 @@ def _read(content: bytes) -> Polygons:
     if num > num_found:
         raise InputError(f'expected the {num} triangles of the header, found bytes for {num_found}; export it again')
     corners = np.frombuffer(content, TRIANGLE, num, HEADER)['corners'].reshape(-1, 3)
-    return triangles(corners.astype(np.float64), np.arange(3 * num).reshape(-1, 3))
+    return _to_polygons(corners.astype(np.float64))
 
 
 def _read_text(text: bytes) -> Polygons:
@@ -51,7 +51,11 @@ def _read_text(text: bytes) -> Polygons:
     num = len(vertices)
     if num % 3:
         raise InputError(f'expected three vertices of each facet, found {num} vertices in all; export it again')
-    return triangles(vertices, np.arange(num).reshape(-1, 3))
+    return _to_polygons(vertices)
+
+
+def _to_polygons(vertices: np.ndarray) -> Polygons:
+    return Polygons(vertices, np.arange(len(vertices)), np.full(len(vertices) // 3, 3))
 
 
 def offset_file(path: Path) -> Path:
@@ -69,6 +73,6 @@ def read_offset(path: Path, content: bytes) -> np.ndarray:
     beside = offset_file(path)
     if not beside.is_file():
         return np.zeros(3)
-    stored = json.loads(beside.read_text())
+    stored = read_json(beside, {'offset': [NUMBER], 'sha256': TEXT})
     offset = np.array(stored['offset'], np.float64)
     return offset if stored == describe_offset(content, offset) else np.zeros(3)

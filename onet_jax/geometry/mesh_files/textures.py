@@ -23,8 +23,9 @@ MAX_PIXELS = 1 << 27  # of all textures of a file: 400 MB
 
 def file_beside(path: Path, name: str) -> Path | None:
     """The file that a mesh file names: in its folder, or below. None where there is none."""
-    file = Path(os.path.normpath(path.parent / name))
-    return file if file.is_file() and file.is_relative_to(os.path.normpath(path.parent)) else None
+    file = Path(os.path.normpath(path.parent / name.replace('\\', '/')))
+    # os.path.isfile: False for a name that is too long, where pathlib raises.
+    return file if file.is_relative_to(os.path.normpath(path.parent)) and os.path.isfile(file) else None
 
 
 class Textures:
@@ -58,7 +59,10 @@ def split_at_seams(mesh: Polygons, uv: np.ndarray, numbers: np.ndarray) -> Polyg
     Raises InputError for indices that are out of range.
     """
     check_mesh(mesh.vertices, mesh.corners)
-    check_mesh(np.zeros((len(uv), 3)), numbers)
+    if numbers.size and not (numbers.min() >= 0 and numbers.max() < len(uv)):
+        raise InputError(
+            f'expected texture coordinates 0 to {len(uv) - 1}, found {numbers.min()} to {numbers.max()}; export it again'
+        )
     used, corners = np.unique(mesh.corners * len(uv) + numbers, return_inverse=True)
     vertices, colours = used // len(uv), mesh.vertex_colours
     return mesh._replace(

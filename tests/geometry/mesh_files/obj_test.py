@@ -32,7 +32,7 @@ def test_textures_have_seams(tmp_path):
     (tmp_path / 'a.mtl').write_text('newmtl a\nmap_Kd -s 1 1 1 a.png\n')
     coordinates = 'vt 0.1 0.5\nvt 0.2 0.5\nvt 0.9 0.5\n'
     faces = 'usemtl a\nf 1/1 2/2 3/1\nf 1/3/ 3/3 -5/-1\n'
-    (tmp_path / 'a.obj').write_text('mtllib a.mtl\n' + SQUARES + coordinates + faces)
+    (tmp_path / 'a.obj').write_text(f'mtllib a.mtl {"long " * 60}\n' + SQUARES + coordinates + faces)
     mesh = load_mesh(tmp_path / 'a.obj')
     assert len(mesh.vertices) == 6
     np.testing.assert_array_equal(middles(mesh), [[1, 0, 0], [0, 0, 1]])
@@ -57,6 +57,7 @@ def test_a_texture_that_cannot_be_used_is_named_and_left_out(tmp_path, monkeypat
     [
         ('f 1 2 9', 'faces of the vertices 0 to 7, found 0 to 8'),
         ('f 1 2 0', 'found -1 to 1'),
+        ('vt 0 0\nmtllib a.mtl\nusemtl a\nf 1/1 2/1 3/9', 'expected texture coordinates 0 to 1, found 0 to 8'),
         ('f 1 2 -9', 'found -1 to 1'),
         ('f 1 2 1.5', 'expected whole numbers'),
         ('f 1 2 x', "expected numbers, found 'x'"),
@@ -66,6 +67,8 @@ def test_a_texture_that_cannot_be_used_is_named_and_left_out(tmp_path, monkeypat
     ],
 )
 def test_what_is_damaged_is_named(tmp_path, faces, fault):
+    Image.new('RGB', (1, 1)).save(tmp_path / 'a.png')
+    (tmp_path / 'a.mtl').write_text('newmtl a\nmap_Kd a.png\n')
     (tmp_path / 'a.obj').write_text(SQUARES + faces)
     with pytest.raises(InputError, match=rf'a\.obj: .*{fault}'):
         load_mesh(tmp_path / 'a.obj')

@@ -33,6 +33,9 @@ def test_points_of_all_three_kinds(tmp_path):
     for kind, body in files.items():
         (tmp_path / 'a.pcd').write_bytes(HEADER.format(kind).encode() + body)
         np.testing.assert_array_equal(load_cloud(tmp_path / 'a.pcd'), POINTS, err_msg=kind)
+        padded = HEADER.replace('rgb normal x y z', '_ _ x y z').format(kind).encode()
+        (tmp_path / 'a.pcd').write_bytes(padded + body)
+        np.testing.assert_array_equal(load_cloud(tmp_path / 'a.pcd'), POINTS, err_msg=f'padded {kind}')
 
 
 @pytest.mark.parametrize(

@@ -22,3 +22,10 @@ def test_what_is_damaged_is_named(tmp_path, content, fault):
     (tmp_path / 'a.stl').write_bytes(content)
     with pytest.raises(InputError, match=rf'a\.stl: {fault}'):
         load_mesh(tmp_path / 'a.stl')
+
+
+def test_a_damaged_offset_is_named(tmp_path):
+    (tmp_path / 'a.stl').write_bytes(stl(*TRIANGLE))
+    (tmp_path / 'a.stl.offset.json').write_text('{"offset": 3}')
+    with pytest.raises(InputError, match=r'a\.stl\.offset\.json: offset: expected a list, found 3'):
+        load_mesh(tmp_path / 'a.stl')
