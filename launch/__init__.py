@@ -52,11 +52,10 @@ def run_command(main: Callable[[list[str]], None], takes_arguments: bool = False
         print(f'error: {error}', file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        pass
-    gc.collect()  # removes the semaphores of worker processes
-    with suppress(OSError):  # of a reader that has gone
-        sys.stdout.flush()
-    _leave()  # not by the usual way out, where threads of XLA may crash
+        gc.collect()  # removes the semaphores of worker processes
+        with suppress(OSError):  # of a reader that has gone
+            sys.stdout.flush()
+        _leave()  # not by the usual way out, where threads of XLA may crash
 
 
 @contextmanager
@@ -64,9 +63,8 @@ def _watching_interrupts() -> Iterator[None]:
     """Let control-C end the process, also where Python acts upon none: while XLA compiles, or in imports that catch it."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    previous = signal.set_wakeup_fd(
-        writer, warn_on_full_buffer=False
-    )  # gets a signal at once, whatever this thread does
+    # It gets a signal at once, whatever this thread does.
+    previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reader,), daemon=True).start()
     try:
         yield

@@ -6,8 +6,7 @@ meshes come back in the frame of the input; those of pictures and voxels in obje
 centre 0. DIR/index.html shows inputs and meshes side by side, and says which inputs are out of distribution.
 
 The sliding-window network (configs/conv_onet_crops.py) takes clouds of scenes of any size: --cell is the edge of its cells in
-their unit, by default such that a cell has as many points as in training. After an interruption the same
-command resumes.
+their unit, by default such that a cell has as many points as in training. After an interruption the same command resumes.
 
 A few stray points of a cloud, such as invalid returns at (0, 0, 0), are left out where they would make its box three times as
 large or more, with a message; --keep_outliers keeps them.

@@ -19,6 +19,8 @@ MAX_NESTING = 32  # lists and objects in each other
 MAX_NAME = 240  # bytes of UTF-8: 255, less a suffix and what a temporary file adds
 # Names of a path, a drive, a device (of Windows, whatever follows a dot), and of this folder or the one above.
 BAD_NAME = re.compile(r'.*[/\\].*|[a-z]:.*|(con|prn|aux|nul|com\d|lpt\d) *(\..*)?|[. ]*', re.IGNORECASE)
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlong = 2, 80, 40
 PLAIN_NAME = re.compile(r'[\w-]{5,50}')  # decides most cases at once
 
 
@@ -103,7 +105,7 @@ def check_json(value: Any, schema: Any, key: str = '', depth: int = 0) -> None:
     if depth > MAX_NESTING:
         expected, fits = f'at most {MAX_NESTING} lists and objects in each other', False
     if not fits:
-        raise InputError(f'{_where(key)}expected {expected}, found {_found.repr(value)}')
+        raise InputError(f'{_where(key)}expected {expected}, found {_SHORT.repr(value)}')
     if isinstance(schema, dict):
         known = {name.removesuffix('?'): of for name, of in schema.items() if name}
         # In the order of the schema: of a file of another version, the version is named.
@@ -119,16 +121,12 @@ def check_json(value: Any, schema: Any, key: str = '', depth: int = 0) -> None:
 
 
 def _where(key: str) -> str:
-    return f'{key if key.isprintable() and len(key) <= 80 else _found.repr(key)}: ' if key else ''
+    return f'{key if key.isprintable() and len(key) <= 80 else _SHORT.repr(key)}: ' if key else ''
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
-        raise InputError(f'expected every key once, found {_found.repr(name)} again')
+        raise InputError(f'expected every key once, found {_SHORT.repr(name)} again')
     return content
-
-
-_found = reprlib.Repr()
-_found.maxlevel, _found.maxstring, _found.maxlong = 2, 80, 40

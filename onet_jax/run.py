@@ -15,9 +15,9 @@ from onet_jax.models.method import Model
 from onet_jax.training.checkpoints import load_best, read_config, read_run
 
 CALIBRATION = {
-    **{'threshold': PROBABILITY, 'iou': NUMBER, 'default_threshold': PROBABILITY, 'default_iou': NUMBER},
-    **{'split': TEXT, 'num_shapes': COUNT, 'dataset': TEXT, 'step': COUNT},
-}
+    'threshold': PROBABILITY, 'iou': NUMBER, 'default_threshold': PROBABILITY, 'default_iou': NUMBER,
+    'split': TEXT, 'num_shapes': COUNT, 'dataset': TEXT, 'step': COUNT,
+}  # fmt: skip
 
 
 class Run(NamedTuple):

@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from onet_jax.errors import InputError
+from onet_jax.geometry.mesh_files.textures import CODECS
 
 IMAGE_FORMATS = ('jpg', 'jpeg', 'png', 'webp', 'bmp')
-CODECS = ('JPEG', 'PNG', 'WEBP', 'BMP')  # no others are opened: Pillow hands PostScript to a program that runs it
 MAX_EDGE = 10_000  # px: an image and its square on white take 1.5 GB at most
 WHITE = (255, 255, 255)
 

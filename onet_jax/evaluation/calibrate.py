@@ -85,7 +85,7 @@ def _labelled_logits(
     _, latent_key = jax.random.split(jax.random.key(config.seed))
     for batch, names in dataset.evaluation_batches(config, config.eval.split, targets=('volume_points',)):
         inputs, targets = batch['inputs'].values(), batch['targets']
-        latents = (model.prior(latent_key, batch['row']),) if config.eval.get('sample', False) else ()
+        latents = (model.prior(latent_key, batch['row']),) if config.eval.get('sample') else ()
         logits = model.occupancy(params, targets['points'], model.encode(params, *inputs), *latents)
         for (category, _), *values in zip(names, np.asarray(logits), np.asarray(targets['occ']) >= 0.5, strict=False):
             yield category, *values

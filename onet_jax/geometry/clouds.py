@@ -14,10 +14,8 @@ MIN_POINTS = 20  # distinct ones among them; fewer have no bulk
 GAP, GAP_OF_ZEROS = 2.0, 1.0
 MAX_SHARE = 0.01  # of the distinct points: a larger part of a cloud is no stray
 REPEATED = 0.01  # share of the points: from so many on, repeated points are dropped
-SURROUNDINGS, NUM_PROBES = (
-    8,
-    1000,
-)  # nearest neighbours of a point, and of how many points, where the sampling is measured
+# Nearest neighbours of a point, and of how many points, where the sampling is measured.
+SURROUNDINGS, NUM_PROBES = 8, 1000
 
 
 def bounding_box(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -25,6 +23,12 @@ def bounding_box(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # Column by column: ten times as fast as along an axis of length 3.
     low, high = (np.array([bound(column) for column in points.T], np.float64) for bound in (np.min, np.max))
     return low, high
+
+
+def longest_edge(points: np.ndarray) -> float:
+    """That of the box of points [P, 3]."""
+    low, high = bounding_box(points)
+    return float((high - low).max())
 
 
 def find_strays(points: np.ndarray) -> np.ndarray:
@@ -64,7 +68,7 @@ def describe_strays(points: np.ndarray, stray: np.ndarray) -> str:
     """What `find_strays` found, in words."""
     places = np.unique(points[stray], axis=0)
     shown = ', '.join('(' + ', '.join(f'{x:g}' for x in place) + ')' for place in places[:3])
-    times = _size(points) / _size(points[~stray])
+    times = longest_edge(points) / longest_edge(points[~stray])
     return (
         f'{stray.sum()} of {len(points)} points, which make the box {times:.3g} times as large as the others do: at {shown}'
         + (', ...' if len(places) > 3 else '')
@@ -95,7 +99,3 @@ def measure_sampling(points: np.ndarray) -> np.ndarray:
     variances = np.linalg.eigvalsh(patches.transpose(0, 2, 1) @ patches)
     variation = variances[:, 0] / np.maximum(variances.sum(axis=1), 1e-12)
     return np.concatenate([np.ptp(points, axis=0), quartiles, [np.median(variation)]])
-
-
-def _size(points: np.ndarray) -> float:
-    return float(np.subtract(*bounding_box(points)[::-1]).max())

@@ -53,7 +53,8 @@ def _of_stl(path: Path) -> Iterator[Path]:
 def _of_glb(path: Path) -> Iterator[Path]:
     with path.open('rb') as file:
         header = file.read(20)
-        yield from _of_json(path, file.read(int.from_bytes(header[12:16], 'little')))
+        length = int.from_bytes(header[12:16], 'little')
+        yield from _of_json(path, file.read(min(length, path.stat().st_size)))  # it allocates what it is asked for
 
 
 def _of_gltf(path: Path) -> Iterator[Path]:

@@ -46,9 +46,5 @@ def _sample(
     uv = np.where(uv.sum(axis=1, keepdims=True) > 1, 1 - uv, uv)  # fold the square onto the triangle
     points = triangles[faces, 0] + (uv[:, :, None] * edges[faces]).sum(axis=1)
     normals = cross[faces] / double_areas[faces, None]
-    return (
-        points,
-        normals.astype(np.float32),
-        faces,
-        uv,
-    )  # points are in the frame of the mesh, which float32 may not hold
+    # Points are in the frame of the mesh, which float32 may not hold.
+    return points, normals.astype(np.float32), faces, uv

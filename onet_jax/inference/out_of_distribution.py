@@ -36,13 +36,13 @@ class Domain(NamedTuple):
 
     codes: np.ndarray  # float32 [R, C], of unit length: the references, codes of training inputs
     limit: float  # distance to the k-th nearest reference that `SHARE` of the validation inputs do not exceed
-    statistics: np.ndarray = np.zeros((0, 0))  # [R, K] of the references
-    units: np.ndarray = np.zeros(0)  # [K], in which the limit of their distances is 1
+    statistics: np.ndarray  # [R, K] of the references
+    units: np.ndarray  # [K], in which the limit of their distances is 1
 
-    def score(self, codes: np.ndarray, statistics: np.ndarray | None = None) -> np.ndarray:
+    def score(self, codes: np.ndarray, statistics: np.ndarray) -> np.ndarray:
         """Out-of-distribution scores [B] of inputs with these codes [B, C] and statistics [B, K]; out above 1."""
         scores = _distances(self.codes, _unit(codes)) / self.limit
-        if statistics is None or not self.statistics.size:
+        if not self.statistics.size:
             return scores
         return np.maximum(scores, _distances(self.statistics / self.units, statistics / self.units))
 

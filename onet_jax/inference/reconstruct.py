@@ -55,7 +55,7 @@ def reconstruct_files(
     check_format(file_format)
     found, output = find_sources(config.data, inputs), Path(output)
     # One at a time where the position in the batch matters, as of sampled latent codes: it depends on what was done before.
-    together = shows_objects(config.data) and not config.eval.get('sample', False)
+    together = shows_objects(config.data) and not config.eval.get('sample')
     batch_size = config.eval.batch_size if together else 1
     with one_at_a_time(output / '.lock', BUSY):
         manifest = Manifest(output)
@@ -208,7 +208,7 @@ def bind_input(model: Model, params: dict, config: ConfigDict, inputs: dict[str,
             f'model: expected one with a field of a whole object, found {type(model).__name__} of {" and ".join(inputs)}'
         )
     cond = model.encode(params, *(array[None] for array in inputs.values()))
-    latent = model.prior(jax.random.key(config.seed), np.arange(1)) if config.eval.sample else None
+    latent = model.prior(jax.random.key(config.seed), np.arange(1)) if config.eval.get('sample') else None
     return model.bind(params, cond, latent)
 
 

@@ -252,15 +252,8 @@ def predict_scenes(
     for cloud in np.asarray(inputs['scene'], np.float64):
         with tempfile.TemporaryDirectory() as temporary:
             folder = workspace or Path(temporary)
-            claim(
-                folder,
-                {
-                    'cloud': digest_arrays(cloud),
-                    'points': max_points,
-                    'weights': digest_arrays(params),
-                    'layout': layout,
-                },
-            )
+            made_from = {'cloud': digest_arrays(cloud), 'weights': digest_arrays(params)}
+            claim(folder, {**made_from, 'points': max_points, 'layout': layout})
             unit = module.encoder.unit
             low = find_origin(cloud, layout, unit)
             cells = (cloud - low) / unit

@@ -30,6 +30,9 @@ from onet_jax.training import storage
 from onet_jax.training.optim import ENDING_SCHEDULES, make_optimizer
 from onet_jax.training.state import TrainState, begin_average
 
+NUM_TRIES = 5  # to load a checkpoint of a run that is saving
+# Keys of a config that do not change what a run computes: they may differ when it is resumed.
+FREE_KEYS = ('eval.render_every_steps',)
 _ADVICE = 'restore the file from a copy, or train anew in another --workdir'
 WIDTH, DEPTH, RATE, LENGTH = whole(0, 2**16), whole(1, 16), number(0), number(1e-9)
 # The schema of `config.json`: of the keys that any paper has. Which of them a paper needs, it says itself.
@@ -47,26 +50,26 @@ CONFIG = {
         **{'maps?': [TEXT], 'num_centres?': [WIDTH]},
     },
     'data': {
-        **{'feed?': TEXT, 'inputs': [TEXT], 'targets': [TEXT], 'families?': [TEXT], 'sampling?': TEXT},
+        'feed?': TEXT, 'inputs': [TEXT], 'targets': [TEXT], 'families?': [TEXT], 'sampling?': TEXT,
         **dict.fromkeys(('num_input_points?', 'num_points_per_step?', 'num_near_points?', 'num_target_points?'), COUNT),
-        **{'image_size?': WIDTH, 'noise_std?': RATE, 'cell_size?': LENGTH, 'scan_cell?': RATE},
-        **{'partial?': FLAG, 'augment?': FLAG, 'keep_outliers?': FLAG},
+        'image_size?': WIDTH, 'noise_std?': RATE, 'cell_size?': LENGTH, 'scan_cell?': RATE, 'partial?': FLAG, 'augment?': FLAG,
+        'keep_outliers?': FLAG,
     },
     'optim': {
-        **{'name?': TEXT, 'schedule?': TEXT},
+        'name?': TEXT, 'schedule?': TEXT,
         **dict.fromkeys(('learning_rate?', 'clip_norm?', 'ema_decay?', 'decay_factor?'), RATE),
         **dict.fromkeys(('warmup_steps?', 'accumulate_steps?', 'decay_steps?'), COUNT),
     },
     'train': {
-        **{'dtype': TEXT, 'backend?': TEXT, 'encoder_init?': TEXT, 'num_steps?': COUNT, 'batch_size?': COUNT},
+        'dtype': TEXT, 'backend?': TEXT, 'encoder_init?': TEXT, 'num_steps?': COUNT, 'batch_size?': COUNT,
         **dict.fromkeys(('log_every_steps?', 'eval_every_steps?', 'checkpoint_every_steps?'), COUNT),
     },
     'eval': {
-        **{'batch_size': whole(1, 2**16), 'split': TEXT, 'targets': [TEXT], 'threshold?': PROBABILITY},
-        **{'sample?': FLAG, 'select_by?': TEXT, 'render_every_steps?': COUNT},
+        'batch_size': whole(1, 2**16), 'split': TEXT, 'targets': [TEXT], 'threshold?': PROBABILITY,
+        'sample?': FLAG, 'select_by?': TEXT, 'render_every_steps?': COUNT,
     },
     'mesh': {'resolution?': whole(1, 2**12), 'upsampling_steps?': whole(0, 16)},
-}
+}  # fmt: skip
 
 
 def open_checkpoints(workdir: str | Path) -> storage.Checkpointer:
@@ -83,11 +86,6 @@ def score(config: ConfigDict, means: dict[str, float]) -> float:
     """The score by which the best checkpoint is chosen, from its means over the validation split: higher is better."""
     value = means[config.eval.select_by]
     return value if METRICS[config.eval.select_by].higher_is_better else -value
-
-
-NUM_TRIES = 5  # to load a checkpoint of a run that is saving
-# Keys of a config that do not change what a run computes: they may differ when it is resumed.
-FREE_KEYS = ('eval.render_every_steps',)
 
 
 def has_checkpoints(workdir: str | Path) -> bool:

@@ -32,8 +32,11 @@ def test_the_score_is_the_distance_to_the_fifth_neighbour_in_limits():
     inputs = 7 * rng.normal(size=(9, 4))
     angles = inputs / np.linalg.norm(inputs, axis=1, keepdims=True)
     distances = np.sort(np.linalg.norm(angles[:, None] - codes, axis=-1), axis=1)
-    np.testing.assert_allclose(Domain(codes, 0.5).score(inputs), distances[:, NEIGHBOURS - 1] / 0.5)
-    assert Domain(codes[:2], 1.0).score(codes[:1])[0] == pytest.approx(np.linalg.norm(codes[0] - codes[1]))
+    none = np.zeros((9, 0))  # of statistics
+    scores = Domain(codes, 0.5, none, none[0]).score(inputs, none)
+    np.testing.assert_allclose(scores, distances[:, NEIGHBOURS - 1] / 0.5)
+    scores = Domain(codes[:2], 1.0, none, none[0]).score(codes[:1], none)
+    assert scores[0] == pytest.approx(np.linalg.norm(codes[0] - codes[1]))
 
 
 def test_the_higher_of_the_scores_of_code_and_statistics_counts():
@@ -43,7 +46,6 @@ def test_the_higher_of_the_scores_of_code_and_statistics_counts():
     assert domain.score(codes[:1], statistics[1:2])[0] == pytest.approx(2), 'to the third of three'
     assert domain.score(far_code, statistics[1:2])[0] == pytest.approx(2)
     assert domain.score(codes[:1], far_statistics)[0] == pytest.approx(60)
-    assert domain.score(codes[:1])[0] == pytest.approx(2**0.5 / 2)
 
 
 def test_extent_density_and_noise_of_a_cloud_are_seen_by_any_network(dataset):
@@ -87,8 +89,9 @@ def test_a_network_that_gives_one_code_to_all_has_a_domain(arguments):
     params = jax.tree.map(np.zeros_like, params)
     params['params']['encoder']['fc_c']['bias'] += 1
     domain = learn_domain(model, params, config, open_dataset(data_dir))
-    assert domain.score(domain.codes[:1]) <= 1
-    assert domain.score(-domain.codes[:1]) > 1
+    usual = domain.statistics.mean(axis=0)[None]
+    assert domain.score(domain.codes[:1], usual) <= 1
+    assert domain.score(-domain.codes[:1], usual) > 1
 
 
 def test_maps_of_places_are_codes_by_their_means(dataset):
@@ -103,7 +106,7 @@ def test_maps_of_places_are_codes_by_their_means(dataset):
     np.testing.assert_allclose(codes[:, 3:], 2 * means, atol=1e-6)
     domain = learn_domain(SimpleNamespace(encode=encode), {}, small_config(), open_dataset(dataset))
     assert domain.codes.shape == (9, 6), 'the training shapes'
-    assert np.isfinite(domain.score(codes)).all()
+    assert np.isfinite(domain.score(codes, measure({'cloud': cloud}))).all()
 
 
 def test_without_its_dataset_the_domain_is_unknown(arguments, tmp_path, capsys):

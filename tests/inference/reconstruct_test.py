@@ -450,7 +450,7 @@ def test_the_page_says_which_inputs_are_out_of_distribution(workdir, cloud, tmp_
         seen, _ = normalised_cloud(points, run.config.data.num_input_points, run.config.seed)
         codes.append(run.method.model.encode(run.params, seen[None])[0])
     codes = np.stack(codes) / np.linalg.norm(codes, axis=1, keepdims=True)
-    domain = Domain(codes[:1], float(np.linalg.norm(codes[0] - codes[1])) / 2)
+    domain = Domain(codes[:1], float(np.linalg.norm(codes[0] - codes[1])) / 2, np.zeros((1, 0)), np.zeros(0))
     arguments = run.method._replace(predict=hull_method().predict), run.params, run.config, inputs
     reconstruct_files(*arguments, tmp_path / 'out', 'ply', lambda: domain)
     page = (tmp_path / 'out/index.html').read_text()

@@ -133,7 +133,7 @@ def test_what_a_mesh_file_names_belongs_to_it(tmp_path):
         ('parts/my colours.mtl', 'map_Kd -s 1 1 1 wood.png', {'a.obj'}),
         ('parts/wood.png', 'brown', {'a.obj'}),
         ('parts/wood.png', 'black', {'a.obj'}),
-        ('a.mtl', 'newmtl red', {'a.obj'}),
+        ('a.mtl', 'newmtl red', set()),
         ('parts/b data.bin', '0', {'b.gltf'}),
         ('parts/picture.png', '0', {'b.gltf', 'c.glb'}),
         ('texture.png', '0', {'d.ply'}),

@@ -26,13 +26,8 @@ WIDTHS = {'SCALAR': 1, 'VEC2': 2, 'VEC3': 3, 'VEC4': 4}
 POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6  # modes of primitives; the others are lines
 INSTANCING = 'EXT_mesh_gpu_instancing'
 UNDERSTOOD = (
-    INSTANCING,
-    'KHR_mesh_quantization',
-    'EXT_texture_webp',
-    'KHR_texture_transform',
-    'KHR_materials_',
-    'KHR_lights_',
-)
+    INSTANCING, 'KHR_mesh_quantization', 'EXT_texture_webp', 'KHR_texture_transform', 'KHR_materials_', 'KHR_lights_',
+)  # fmt: skip
 MAX_CORNERS = 1 << 25  # of all instances: meshes may be used many times
 
 

@@ -29,8 +29,10 @@ def read_off(path: Path) -> list[Polygons]:
         )
     num_vertices, num_faces = int(header['vertices']), int(header['faces'])
     end = _end_of_lines(text, header.end(), num_vertices)
-    vertices = _rows(text[header.end() : end], num_vertices, 'vertices')
-    faces = _rows(text[end:], num_faces, 'faces', np.int64)
+    vertices = _rows(text[header.end() : end], num_vertices)
+    faces = _rows(text[end:], num_faces, np.int64)
+    if len(faces.sizes) < num_faces:
+        raise InputError(f'expected the {num_faces} faces of the header, found {len(faces.sizes)} lines')
 
     num = 4 if header['homogeneous'] else 3
     positions = vertices.columns(num, 'vertex')
@@ -60,14 +62,11 @@ def _end_of_lines(text: bytes, start: int, num: int) -> int:
     return start + int(filled[num - 1]) + 1 if num else start
 
 
-def _rows(text: bytes, num: int, what: str, dtype: type = np.float64) -> Rows:
+def _rows(text: bytes, num: int, dtype: type = np.float64) -> Rows:
     """The rows of the first `num` lines, other than blank ones."""
     rows = parse_rows(text, dtype)
-    filled = rows.sizes > 0
-    if filled.sum() < num:
-        raise InputError(f'expected the {num} {what} of the header, found {filled.sum()} lines')
-    sizes = rows.sizes[filled][:num]
-    return Rows(rows.values[: sizes.sum()], sizes, rows.starts)
+    sizes = rows.sizes[rows.sizes > 0][:num]
+    return rows._replace(values=rows.values[: sizes.sum()], sizes=sizes)
 
 
 def _colours(rows: Rows, before: np.ndarray, after: int) -> np.ndarray | None:

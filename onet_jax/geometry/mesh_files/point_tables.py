@@ -13,10 +13,8 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.mesh_files.polygons import Polygons, to_bytes
 from onet_jax.geometry.mesh_files.text import NEWLINE, SPACE, TAB, decode, is_number, without_comments
 
-MAX_UNPACKED, MAX_RATIO = (
-    1 << 28,
-    16,
-)  # bytes of a compressed array: more only where its compressed bytes times this allow
+# Bytes of a compressed array: more only where its compressed bytes times the ratio allow.
+MAX_UNPACKED, MAX_RATIO = 1 << 28, 16
 COMMA, SEMICOLON = b',;'
 MAX_HEADER = 100  # lines before the first point
 

@@ -11,13 +11,7 @@ from tqdm import tqdm
 from onet_jax.errors import InputError
 from onet_jax.geometry.mesh_files.polygons import Polygons, check_mesh
 
-CODECS = (
-    'PNG',
-    'JPEG',
-    'WEBP',
-    'BMP',
-    'TGA',
-)  # no others are opened: Pillow hands PostScript to a program that runs it
+CODECS = ('PNG', 'JPEG', 'WEBP', 'BMP')  # Pillow hands others, such as PostScript, to a program that runs them
 MAX_PIXELS = 1 << 27  # of all textures of a file: 400 MB
 
 
@@ -42,7 +36,9 @@ class Textures:
         if source is None:
             return None
         try:
-            with Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=CODECS) as image:
+            with Image.open(
+                source if isinstance(source, Path) else io.BytesIO(source), formats=(*CODECS, 'TGA')
+            ) as image:
                 if self.num_pixels + image.width * image.height > MAX_PIXELS:
                     raise InputError(f'{image.width} x {image.height} px, more than {MAX_PIXELS} in all')
                 image.load()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import trimesh
 
-from onet_jax.geometry.clouds import bounding_box
+from onet_jax.geometry.clouds import bounding_box, longest_edge
 
 # How far float32 may move a vertex, in longest edges of the bounding box; 1e-6 is 1e-3 of a cell of which 1,000 are along it.
 # An STL tolerates more, for other programs do not know of its offset.
@@ -56,27 +56,28 @@ def find_decimals(vertices: np.ndarray) -> int:
 
 def _magnitude(vertices: np.ndarray) -> int:
     """The power of ten of the longest edge of the bounding box of vertices [N, 3]; that of 1 where it is 0."""
-    size = np.subtract(*bounding_box(vertices)[::-1]).max() if len(vertices) else 0
+    size = longest_edge(vertices) if len(vertices) else 0
     return int(np.floor(np.log10(size))) if size > 0 else 0
 
 
-def _encode_ply(geometry: Any, real: str) -> bytes:
-    """A binary PLY, with the colours of vertices or of faces where there are some. real: type of the coordinates."""
+def _encode_ply(geometry: Any, dtype: str) -> bytes:
+    """A binary PLY, with the colours of vertices or of faces where there are some. dtype: of the coordinates."""
     kind, colour = geometry.visual.kind, [('rgba', '<u1', 4)]
     if kind == 'vertex' and not len(geometry.visual.vertex_colors):  # a cloud without colours
         kind = None
-    vertices = np.zeros(len(geometry.vertices), [('place', real, 3), *colour[: kind == 'vertex']])
+    vertices = np.zeros(len(geometry.vertices), [('position', dtype, 3), *(colour if kind == 'vertex' else [])])
     faces = np.zeros(
-        len(getattr(geometry, 'faces', ())), [('count', '<u1'), ('corners', '<i4', 3), *colour[: kind == 'face']]
+        len(getattr(geometry, 'faces', ())),
+        [('count', '<u1'), ('corners', '<i4', 3), *(colour if kind == 'face' else [])],
     )
-    vertices['place'] = geometry.vertices
+    vertices['position'] = geometry.vertices
     if len(faces):
         faces['count'], faces['corners'] = 3, geometry.faces
     if kind == 'vertex':
         vertices['rgba'] = geometry.visual.vertex_colors
     elif kind == 'face':
         faces['rgba'] = geometry.visual.face_colors
-    name = {'<f4': 'float', '<f8': 'double'}[real]
+    name = {'<f4': 'float', '<f8': 'double'}[dtype]
     painted = [f'property uchar {channel}' for channel in ('red', 'green', 'blue', 'alpha')]
     header = ['ply', 'format binary_little_endian 1.0', f'element vertex {len(vertices)}']
     header += [*(f'property {name} {axis}' for axis in 'xyz'), *(painted if kind == 'vertex' else ())]
