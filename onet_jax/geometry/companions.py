@@ -25,7 +25,7 @@ def find_companions(path: Path) -> list[Path]:
     """
     find = {'.obj': _of_obj, '.gltf': _of_gltf, '.glb': _of_glb, '.ply': _of_ply, '.stl': _of_stl}
     found = set(find[path.suffix.lower()](path)) if path.suffix.lower() in find else set()
-    return sorted(found - {Path(os.path.normpath(path))})
+    return sorted(found - {Path(os.path.abspath(path))})
 
 
 def _of_obj(path: Path) -> Iterator[Path]:
@@ -47,7 +47,7 @@ def _beside(path: Path, pattern: re.Pattern, content: bytes) -> Iterator[Path]:
 
 
 def _of_stl(path: Path) -> Iterator[Path]:
-    yield from filter(Path.is_file, [offset_file(path)])
+    yield from filter(os.path.isfile, [offset_file(path)])
 
 
 def _of_glb(path: Path) -> Iterator[Path]:

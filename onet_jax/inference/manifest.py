@@ -18,7 +18,7 @@ from onet_jax.errors import InputError
 from onet_jax.files import write_json
 from onet_jax.json_files import COUNT, NUMBER, PATH, TEXT, one_of, parse_json, read_json
 
-ADVICE = 'it is not of a reconstruction, or damaged: choose another --output, or delete it to make all meshes again'
+ADVICE = 'it is not of a reconstruction, or damaged: choose another --output'
 DONE = {'status': TEXT, 'mesh': PATH, 'vertices': COUNT, 'faces': COUNT, 'out_of_distribution_score?': NUMBER}
 FAILED = {'status': one_of('failed'), 'reason': TEXT}
 ITEMS = {'': lambda item: DONE if isinstance(item, dict) and item.get('status') == 'done' else FAILED}

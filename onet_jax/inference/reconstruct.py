@@ -315,7 +315,7 @@ def _files_of(source: Source) -> list[Path]:
     """The file of an input, and those beside it that change its points."""
     files = [source.path]
     if source.path.suffix.lower() in ('.gltf', '.glb', '.stl') and os.path.isfile(source.path):
-        with suppress(OSError):  # where it is read, that is the reason why it failed
+        with suppress(OSError):  # its reader says what is wrong
             files += find_companions(source.path)
     return files
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 from geometry.mesh_dialects import glb, stl
 from PIL import Image
@@ -8,7 +10,7 @@ from onet_jax.geometry.meshes import load_mesh
 TRIANGLE = np.eye(3), [(0, 1, 2)]
 
 
-def test_companions_are_the_files_that_the_reader_finds(tmp_path):
+def test_companions_are_the_files_that_the_reader_finds(tmp_path, monkeypatch):
     """Beside the file that names them, or below: not those of the same name, above or elsewhere."""
     folder = tmp_path / 'meshes'
     (folder / 'sub').mkdir(parents=True)
@@ -17,7 +19,7 @@ def test_companions_are_the_files_that_the_reader_finds(tmp_path):
     (folder / 'sub/c d.mtl').write_text(
         f'newmtl a\nmap_Kd a b.png\nnewmtl b\nmap_Kd ../a b.png\nmap_Kd {tmp_path}/above.png\n'
     )
-    (folder / 'windows.mtl').write_text('newmtl c\nmap_Kd sub\\a b.png\nmap_Kd ..\\above.png\n')
+    (folder / 'windows.mtl').write_text('newmtl c\nmap_Kd ../above.png\nmap_Kd sub\\a b.png\nmap_Kd ..\\above.png\n')
     libraries = f'mtllib sub/c d.mtl\nmtllib windows.mtl {"long " * 60}\n'
     (folder / 'a.obj').write_text(libraries + 'v 0 0 0\nv 1 0 0\nv 0 1 0\nusemtl b\nf 1 2 3\n')
     document = glb(*TRIANGLE)
@@ -34,3 +36,5 @@ def test_companions_are_the_files_that_the_reader_finds(tmp_path):
     }.items():
         assert len(load_mesh(folder / name).faces) == 1
         assert find_companions(folder / name) == [folder / path for path in beside], name
+        monkeypatch.chdir(folder)
+        assert [file.absolute() for file in find_companions(Path(name))] == [folder / path for path in beside], name

@@ -1,6 +1,7 @@
 """STL, binary and ASCII: triangles that share no vertices. Which of the two a file is, its size says, not its first word."""
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def describe_offset(content: bytes, offset: np.ndarray) -> dict:
 def read_offset(path: Path, content: bytes) -> np.ndarray:
     """The offset [3] of an STL of this content; zeros where none is beside it, or that of another content."""
     beside = offset_file(path)
-    if not beside.is_file():
+    if not os.path.isfile(beside):  # False also for a name that is too long
         return np.zeros(3)
     stored = read_json(beside, {'offset': [NUMBER], 'sha256': TEXT})
     offset = np.array(stored['offset'], np.float64)

@@ -17,9 +17,9 @@ MAX_PIXELS = 1 << 27  # of all textures of a file: 400 MB
 
 def file_beside(path: Path, name: str) -> Path | None:
     """The file that a mesh file names: in its folder, or below. None where there is none."""
-    file = Path(os.path.normpath(path.parent / name.replace('\\', '/')))
+    file = Path(os.path.abspath(path.parent / name.replace('\\', '/')))
     # os.path.isfile: False for a name that is too long, where pathlib raises.
-    return file if file.is_relative_to(os.path.normpath(path.parent)) and os.path.isfile(file) else None
+    return file if file.is_relative_to(os.path.abspath(path.parent)) and os.path.isfile(file) else None
 
 
 class Textures:
@@ -36,9 +36,8 @@ class Textures:
         if source is None:
             return None
         try:
-            with Image.open(
-                source if isinstance(source, Path) else io.BytesIO(source), formats=(*CODECS, 'TGA')
-            ) as image:
+            file = source if isinstance(source, Path) else io.BytesIO(source)
+            with Image.open(file, formats=(*CODECS, 'TGA')) as image:
                 if self.num_pixels + image.width * image.height > MAX_PIXELS:
                     raise InputError(f'{image.width} x {image.height} px, more than {MAX_PIXELS} in all')
                 image.load()

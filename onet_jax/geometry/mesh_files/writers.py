@@ -66,10 +66,8 @@ def _encode_ply(geometry: Any, dtype: str) -> bytes:
     if kind == 'vertex' and not len(geometry.visual.vertex_colors):  # a cloud without colours
         kind = None
     vertices = np.zeros(len(geometry.vertices), [('position', dtype, 3), *(colour if kind == 'vertex' else [])])
-    faces = np.zeros(
-        len(getattr(geometry, 'faces', ())),
-        [('count', '<u1'), ('corners', '<i4', 3), *(colour if kind == 'face' else [])],
-    )
+    layout = [('count', '<u1'), ('corners', '<i4', 3), *(colour if kind == 'face' else [])]
+    faces = np.zeros(len(getattr(geometry, 'faces', ())), layout)
     vertices['position'] = geometry.vertices
     if len(faces):
         faces['count'], faces['corners'] = 3, geometry.faces

@@ -25,6 +25,8 @@ def test_what_is_damaged_is_named(tmp_path, content, fault):
 
 
 def test_a_damaged_offset_is_named(tmp_path):
+    (tmp_path / f'{"n" * 251}.stl').write_bytes(stl(*TRIANGLE))
+    assert len(load_mesh(tmp_path / f'{"n" * 251}.stl').faces) == 1, 'a name that leaves no room for that of an offset'
     (tmp_path / 'a.stl').write_bytes(stl(*TRIANGLE))
     (tmp_path / 'a.stl.offset.json').write_text('{"offset": 3}')
     with pytest.raises(InputError, match=r'a\.stl\.offset\.json: offset: expected a list, found 3'):
