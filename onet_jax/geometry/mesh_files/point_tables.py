@@ -4,6 +4,7 @@ import io
 import re
 import zipfile
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,27 +12,32 @@ import numpy as np
 from onet_jax.arrays import read_array, read_header
 from onet_jax.errors import InputError
 from onet_jax.geometry.mesh_files.polygons import Polygons, to_bytes
-from onet_jax.geometry.mesh_files.text import NEWLINE, SPACE, TAB, decode, is_number, without_comments
+from onet_jax.geometry.mesh_files.text import SPACE, TAB, decode, is_number, without_comments
 
 # Bytes of a compressed array: more only where its compressed bytes times the ratio allow.
 MAX_UNPACKED, MAX_RATIO = 1 << 28, 16
-COMMA, SEMICOLON = b',;'
+QUOTE, COMMA, SEMICOLON = b'",;'
 MAX_HEADER = 100  # lines before the first point
 
 
 def read_text(path: Path) -> list[Polygons]:
     """The points of a text file, one a line: x, y, z first, or where a header names them so; other columns follow.
 
-    Columns are separated by blanks, tabs, commas or semicolons, numbers may have decimal commas. Comments (# or //), a header
-    and a line with the number of points are skipped. Columns 4 to 6 are colours where they are whole numbers up to 255.
+    Columns are separated by semicolons, else by tabs, else by commas, else by blanks; commas that separate none are decimal
+    commas. Comments (# or //), a header and a line with the number of points are skipped. Columns 4 to 6 are colours where
+    they are whole numbers up to 255.
     """
-    text = decode(path.read_bytes()).replace(b'"', b'')
+    text = _without_quotes(decode(path.read_bytes()))
     if b'.#' in text or b'(ind)' in text:  # NaN and infinity of Microsoft's C library
         text = re.sub(rb'-?(?:1\.#\w+|nan\(ind\))', b'nan', text)
-    names, count, start = _find_points(text)
-    text = _with_blanks(without_comments(without_comments(text[start:]), b'//'))
-    places = [names.index(axis) for axis in 'xyz'] if names else [0, 1, 2]
-    table = _parse(text, places) if text.strip() else np.zeros((0, 3))
+    top = [_without_comments(line).strip(b' ') for line in text.split(b'\n', MAX_HEADER + 1)[: MAX_HEADER + 1]]
+    votes = [_separator(line) for line in reversed(top) if line.strip()]
+    separator = max(votes, key=votes.count, default=b'')
+    places, count, start = _find_points(text, separator)
+    text = _without_comments(text[start:])
+    if separator != b',' and b',' in text:
+        text = _with_decimal_points(text)
+    table = _parse(text, places, separator.decode()) if text.strip() else np.zeros((0, 3))
     if count not in (None, len(table)):
         raise InputError(f'expected the {count} points that its first line announces, found {len(table)}')
     if table.shape[1] == 3:
@@ -42,59 +48,110 @@ def read_text(path: Path) -> list[Polygons]:
     return [Polygons(table[:, :3].copy(), vertex_colours=colours)]
 
 
-def _parse(text: bytes, places: list[int]) -> np.ndarray:
-    """A table of numbers, [P, columns]; only the columns of these places where others differ in number or hold words."""
-    if places == [0, 1, 2]:
-        with suppress(ValueError):
-            return np.loadtxt(io.BytesIO(text), comments=None, ndmin=2, encoding='latin1')
-    try:
-        return np.loadtxt(io.BytesIO(text), comments=None, ndmin=2, encoding='latin1', usecols=places)
-    except ValueError as error:
-        raise InputError(f'expected numbers in the columns {[place + 1 for place in places]} ({error})') from error
+def _without_comments(text: bytes) -> bytes:
+    return without_comments(without_comments(text), b'//')
 
 
-def _find_points(text: bytes) -> tuple[list[str], int | None, int]:
-    """The names of the columns if x, y and z are among them, the number of points if a line says it, where points begin."""
-    names: list[str] = []
+def _without_quotes(text: bytes) -> bytes:
+    """The text without quotes: what separates columns inside them becomes a blank, a comma between them a semicolon."""
+    if b'"' not in text:
+        return text
+    letters = np.frombuffer(bytearray(text), np.uint8)
+    quotes, commas, others = letters == QUOTE, letters == COMMA, (letters == SEMICOLON) | (letters == TAB)
+    inside = np.cumsum(quotes, dtype=np.uint8) % 2 == 1
+    if not (others & ~inside).any():
+        numbers = re.findall(rb'" *([+-]?\d+,\d+) *"', text)
+        if numbers and all(re.fullmatch(rb'[+-]?[1-9]\d{0,2},\d{3}', number) for number in numbers):
+            raise InputError(f'expected decimal points, found "{numbers[0].decode()}": a thousand, or a decimal comma?')
+        letters[commas & ~inside] = SEMICOLON
+    letters[others & inside] = SPACE
+    return letters[~quotes].tobytes()
+
+
+def _separator(line: bytes) -> bytes:
+    """What separates the columns of a line; nothing stands for any blanks."""
+    if b';' in line.rstrip(b'; \t'):
+        return b';'
+    if re.fullmatch(rb'[^\t]+(\t[^\t]+){2,}\t?', line):
+        return b'\t'
+    return b',' if b',' in line and sum(map(_is_number, line.split())) < 3 else b''
+
+
+def _is_number(cell: bytes) -> bool:
+    return is_number(cell.replace(b',', b'.'))
+
+
+def _find_points(text: bytes, separator: bytes) -> tuple[list[int], int | None, int]:
+    """The columns of x, y and z, the number of points if a line says it, and where points begin."""
+    places, names, in_comment = [0, 1, 2], 3, True  # how many columns the header names
     count, place = None, 0
     for _ in range(MAX_HEADER):
         end = text.find(b'\n', place)
-        line = text[place : end if end >= 0 else len(text)].strip()
-        words = re.split(rb'[\s,;]+', line.strip(b'#/,; \t'))
-        chosen = [words[column] for column in map(names.index, 'xyz') if column < len(words)] if names else words[:3]
-        if re.match(rb'#|//', line) or not (any(map(is_number, chosen)) or (names and not chosen)):
-            cells = re.split(rb'[,;\t]' if re.search(rb'[,;\t]', line) else rb'\s+', line.strip(b'#/,; \t'))
-            found = [cell.strip(b"' ").lower().decode(errors='replace') for cell in cells]
-            names = found if {'x', 'y', 'z'} <= set(found) else names
-        elif len(words) == 1 and words[0].isdigit() and count is None:
-            count = int(words[0])
-        elif line:
-            if len(names) != len(words):  # a sentence that says x y z
-                names = []
+        line = text[place : end if end >= 0 else len(text)].strip(b' ')
+        comment = re.match(rb'\s*(#|//)', line) is not None
+        cells = _split(_without_comments(line), separator)
+        chosen = [cells[column] for column in places if column < len(cells)]
+        if comment or not (any(map(_is_number, chosen)) or (cells and not chosen)):
+            title = re.sub(rb'\[[^][]*\]|\([^()]*\)', b'', line)  # units
+            if comment:
+                title = re.sub(rb'(?i)^[\s#/]*(.*[:=]|(fields|columns|format)\b)?\s*', b'', title)
+            own = separator and separator in title
+            found = _split(title, separator) if own else re.split(rb'[\s,;]+', title.strip())
+            found = [cell.strip(b"'").lower() for cell in found]
+            if {b'x', b'y', b'z'} <= set(found):
+                places, names, in_comment = [found.index(axis) for axis in (b'x', b'y', b'z')], len(found), comment
+        elif len(cells) == 1 and cells[0].isdigit() and count is None:
+            count = int(cells[0])
+        else:
+            if len(cells) < 3:
+                raise InputError(f'expected x, y and z, three columns, found {len(cells)}')
+            num = len(cells) - (not cells[-1])
+            if in_comment and names != len(cells):
+                places = [0, 1, 2]  # a sentence that says x y z
+            elif names < num if separator else names != num and places != [0, 1, 2]:
+                raise InputError(f'expected the {names} columns that its header names, found {num}')
             break
         if end < 0:
             break
         place = end + 1
-    return names, count, place
+    return places, count, place
 
 
-def _with_blanks(text: bytes) -> bytes:
-    """The text with its columns separated by blanks, its numbers with decimal points, and NaN in empty columns."""
-    if b';' not in text and b',' not in text:
-        return text
-    words = re.split(rb'[\s;]+', text.lstrip().partition(b'\n')[0].strip())
-    if (
-        b'.' not in text
-        and len(words) >= 3
-        and all(re.fullmatch(rb'[+-]?\d+(,\d+)?(e[+-]?\d+)?', w, re.I) for w in words)
-    ):
-        text = text.replace(b',', b'.')
-    letters = np.frombuffer(b'\n' + text + b'\n', np.uint8)
-    letters = letters[(letters != SPACE) & (letters != TAB)]
-    separates, ends = np.isin(letters, [COMMA, SEMICOLON]), letters == NEWLINE
-    if ((separates[1:] & (separates | ends)[:-1]) | (ends[1:] & separates[:-1])).any():
-        text = re.sub(rb'(?m)(?:(?<=[,;])|^)[ \t]*(?=[,;])|(?<=[,;])[ \t]*$', b'nan', text)
-    return text.translate(bytes.maketrans(b',;', b'  '))
+def _split(line: bytes, separator: bytes) -> list[bytes]:
+    return [cell.strip() for cell in line.split(separator or None)] if line.strip() else []
+
+
+def _with_decimal_points(text: bytes) -> bytes:
+    """The text with points for its decimal commas. Raises InputError where numbers have both."""
+    number = rb'(?<![^;\s])[+-]?\d*%b\d+(?:[eE][+-]?\d+)?(?![^;\s])'
+    comma, point = (re.search(number % mark, text) if b'.' in text else None for mark in (b',', rb'\.'))
+    if comma and point:
+        found = f'{comma[0].decode()} and {point[0].decode()}'
+        raise InputError(f'expected decimal points or decimal commas, found both: {found}')
+    return text.replace(b',', b'.')
+
+
+def _parse(text: bytes, places: list[int], separator: str) -> np.ndarray:
+    """A table of numbers, [P, columns]; only the columns of these places where others differ in number or hold words.
+
+    An empty column is NaN.
+    """
+    read = partial(np.loadtxt, comments=None, delimiter=separator or None, ndmin=2, encoding='latin1')
+    columns = None if places == [0, 1, 2] else places
+    with suppress(ValueError):
+        return read(io.BytesIO(text), usecols=columns)
+    mark, tight = separator.encode(), b'\n' + text.translate(None, b' ').strip(b'\n') + b'\n'
+    if mark and any(pair in tight for pair in (mark + mark, mark + b'\n', b'\n' + mark, b'\n\n')):
+        text = re.sub(rb'(?m)^[ \t]+$', b'', text)
+        text = re.sub(rb'(?m)(?:(?<=%b)|^) *(?=%b)|(?<=%b) *$' % (mark, mark, mark), b'nan', text)
+        with suppress(ValueError):
+            return read(io.BytesIO(text), usecols=columns)
+    try:
+        return read(io.BytesIO(text), usecols=places)
+    except ValueError as error:
+        between = repr(separator) if separator else 'blanks'
+        where = f'the columns {[place + 1 for place in places]}, separated by {between}'
+        raise InputError(f'expected numbers in {where} ({error})') from error
 
 
 def read_npy(path: Path) -> list[Polygons]:
@@ -120,12 +177,15 @@ def read_npz(path: Path) -> list[Polygons]:
 
 
 def _points(array: np.ndarray) -> np.ndarray:
-    """Points [P, 3] float64 of an array [..., 3 or more columns], the first three x, y, z, or of records x, y, z."""
+    """Points [P, 3] float64 of an array [..., 3 or more columns], the first three x, y, z, or of records x, y, z.
+
+    Of the axes of three and more, the last must be the shortest: a shorter one may be that of x, y, z.
+    """
     if array.dtype.names and {'x', 'y', 'z'} <= set(array.dtype.names):
         array = np.stack([array[axis] for axis in 'xyz'], axis=-1)
     if array.ndim < 2 or array.shape[-1] < 3 or array.dtype.kind not in 'fiu':
         raise InputError(f'expected points [N, 3], found an array of shape {list(array.shape)} and type {array.dtype}')
     points = array.reshape(-1, array.shape[-1])
-    if 0 < len(points) < points.shape[1]:
+    if 0 < len(points) < points.shape[1] or any(3 <= size < points.shape[1] for size in array.shape):
         raise InputError(f'expected points [N, 3], found an array of shape {list(array.shape)}; transpose it')
     return points[:, :3].astype(np.float64)

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,10 @@ POINTS = np.round(np.random.default_rng(0).normal(size=(40, 3)), 4)
 
 def rows(sep=' ', more='', points=POINTS):
     return '\n'.join(sep.join(f'{value:.4f}' for value in point) + more for point in points) + '\n'
+
+
+def numbered(sep, more=''):
+    return re.sub('(?m)^(?=.)', f'7{sep}', rows(sep, more))
 
 
 TEXTS = {
@@ -35,6 +41,20 @@ TEXTS = {
     'words behind': rows(',', ',chair'),
     'words behind, a header': 'x,y,z,label\n' + rows(',', ',chair'),
     'empty columns behind': rows(',', ',,,5'),
+    'decimal commas behind a number': 'Nr;X;Y;Z\n' + numbered(';').replace('.', ','),
+    'decimal commas and names': 'X;Y;Z;Name\n' + rows(';', ';P1').replace('.', ','),
+    'decimal commas and an empty column': rows(';', ';').replace('.', ','),
+    'decimal commas and tabs': rows('\t').replace('.', ','),
+    'decimal commas in quotes': 'x,y,z\n' + re.sub(r'[-\d.]+', r'"\g<0>"', rows(',')).replace('.', ','),
+    'decimal commas and whole numbers': rows().replace('.', ',') + '1 2 nan\n',
+    'numbered, an empty label': 'id,x,y,z,label\n' + numbered(',', ','),
+    'numbered, labels of two words': 'id,x,y,z,label\n' + numbered(',', ',big chair'),
+    'numbered, quoted labels': 'id,x,y,z,label\n' + numbered(',', ',"big, 5; chair"'),
+    'numbered, units': 'id,x [m],y [m],z [m]\n' + numbered(','),
+    'an unnamed index': ',x,y,z\n' + numbered(','),
+    'empty cells before': 'id,label,x,y,z\n' + re.sub('(?m)^(?=.)', ',,', rows(',')),
+    'fields in a comment': '# fields: x y z\n' + rows(more=' 17'),
+    'numbered, a comment': '# id x y z\n' + numbered(' '),
 }
 
 
@@ -91,11 +111,23 @@ def test_arrays_of_many_kinds(tmp_path):
         ('a.txt', '41\n' + rows(), 'expected the 41 points that its first line announces, found 40'),
         ('a.txt', rows() + 'a b c\n', r'expected numbers in the columns \[1, 2, 3\]'),
         ('a.txt', 'C 1 2 3\n' + rows(), r'expected numbers in the columns \[1, 2, 3\]'),
-        ('a.txt', rows() + '1 2\n', r'expected numbers in the columns \[1, 2, 3\] \(.*with 2 columns'),
+        ('a.txt', rows() + '1 2\n', r'expected numbers in the columns \[1, 2, 3\], .*with 2 columns'),
+        ('a.xyz', '1 2\n3 4\n5 7\n', 'expected x, y and z, three columns, found 2'),
+        ('a.csv', 'x,y,z\n1,2\n3,4\n5,7\n', 'expected x, y and z, three columns, found 2'),
+        ('a.csv', '1.5\n2.5\n', 'expected x, y and z, three columns, found 1'),
+        ('a.csv', 'x,y,z\n1,5,2,25,3,125\n4,5,5,25,6,125\n', 'expected the 3 columns that its header names, found 6'),
+        ('a.csv', 'id x y z\n7 8 1 2 3\n9 8 4 5 6\n', 'expected the 4 columns that its header names, found 5'),
+        ('a.csv', 'x;y;z\n0,5;1;2.5\n0,75;1;2.5\n', 'decimal points or decimal commas, found both: 0,5 and 2.5'),
+        ('a.csv', '1.234,5;2.000,0;1,5\n' * 2, 'expected numbers in the columns'),
+        ('a.csv', '1.234,5 2.000,5 3,5\n' * 2, 'expected numbers in the columns'),
+        ('a.csv', 'x,y,z\n"4,600,100.50","5,200,300.25",1.5\n', "expected numbers in the columns .* by ';'"),
+        ('a.csv', 'x,y,z\n"1,500",900,"2,100"\n', 'found "1,500": a thousand, or a decimal comma'),
         ('a.txt', '', 'at least 2 distinct points, found 0 in 0'),
         ('a.txt', bytes(90), 'expected text, found zero bytes'),
         ('a.npy', POINTS.T, r'found an array of shape \[3, 40\]; transpose it'),
         ('a.npy', POINTS[:, :2], r'expected points \[N, 3\], found an array of shape \[40, 2\]'),
+        ('a.npy', np.ones((3, 4, 5)), r'shape \[3, 4, 5\]; transpose it'),
+        ('a.npy', np.ones((100, 3, 50)), r'shape \[100, 3, 50\]; transpose it'),
         ('a.npy', POINTS + 1j, 'type complex128'),
     ],
 )
