@@ -34,9 +34,7 @@ def load_image(path: str | Path, size: int, box: Box | None = None) -> np.ndarra
                     f'{path}: expected at most {MAX_EDGE} px on a side, found {file.width} x {file.height}; make it smaller'
                 )
             image = ImageOps.exif_transpose(file)  # a camera that was turned says so beside the pixels
-            if image.mode.startswith('I'):  # 16 bits of grey, which conversion would clip
-                image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
-            layer = image.convert('RGBA')
+            layer = _to_eight_bits(image).convert('RGBA')
     except InputError:
         raise
     except Exception as error:  # a damaged picture makes Pillow raise whatever it likes
@@ -51,6 +49,20 @@ def load_image(path: str | Path, size: int, box: Box | None = None) -> np.ndarra
     # Bilinear with antialiasing, as the official code resizes.
     small = square.convert('RGB').resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(small, np.float32) / 255
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """A picture of 16 bits with 8, which its transparent colour, where it has one, has, too. Others as they are."""
+    clear = image.info.get('transparency')
+    if image.mode.startswith('I'):  # grey, which conversion would clip
+        values = np.asarray(image)
+        found = Image.fromarray((values // 257 + (values % 257 > 128)).astype(np.uint8))  # rounded, without floats
+        if clear is not None:
+            found.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+        return found
+    if isinstance(clear, tuple) and max(clear) > 255:  # of the pixels Pillow keeps the upper bytes
+        image.info['transparency'] = tuple(value >> 8 for value in clear)
+    return image
 
 
 def _whole_pixels(path: Path, box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -12,7 +12,7 @@ from onet_jax.geometry.mesh_files.textures import file_beside
 
 # They begin with the word, which is found fast in a large file; what is in a comment does no harm.
 MATERIALS = re.compile(rb'mtllib[ \t]+([^\r\n]+)')
-TEXTURES = re.compile(rb'(?:map_\w+|bump|disp|decal|refl|norm)[ \t]+([^\r\n]+)', re.IGNORECASE)
+TEXTURES = re.compile(rb'\b(?:map_\w+|bump|disp|decal|refl|norm)[ \t]+([^\r\n]+)', re.IGNORECASE)
 PLY_TEXTURES = re.compile(rb'TextureFile[ \t]+([^\r\n]+)')
 HEADER = 65536  # bytes, within which the header of a PLY ends
 
@@ -29,7 +29,7 @@ def find_companions(path: Path) -> list[Path]:
 
 
 def _of_obj(path: Path) -> Iterator[Path]:
-    for library in _beside(path, MATERIALS, path.read_bytes()):
+    for library in set(_beside(path, MATERIALS, path.read_bytes())):
         yield library
         yield from _beside(library, TEXTURES, library.read_bytes())
 
@@ -41,7 +41,7 @@ def _of_ply(path: Path) -> Iterator[Path]:
 
 def _beside(path: Path, pattern: re.Pattern, content: bytes) -> Iterator[Path]:
     """Of each name as one, with its spaces, and as several, of which options come first."""
-    for line in pattern.findall(content):
+    for line in set(pattern.findall(content)):
         text = line.decode(errors='replace').strip()
         yield from filter(None, (file_beside(path, name) for name in (text, *text.split())))
 

@@ -1,5 +1,6 @@
 """Mesh and point cloud files, and normalisation to object coordinates. P points of a cloud, N vertices. Imports no JAX."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +17,10 @@ from onet_jax.geometry.mesh_files.pcd import read_pcd
 from onet_jax.geometry.mesh_files.ply import read_ply
 from onet_jax.geometry.mesh_files.point_tables import read_npy, read_npz, read_text
 from onet_jax.geometry.mesh_files.polygons import to_geometry
-from onet_jax.geometry.mesh_files.stl import describe_offset, offset_file, read_stl
-from onet_jax.geometry.mesh_files.writers import encode_mesh, find_decimals, find_offset
+from onet_jax.geometry.mesh_files.stl import OFFSET, describe_offset, offset_file, read_stl
+from onet_jax.geometry.mesh_files.writers import encode_mesh, find_offset
 from onet_jax.geometry.sampling import sample_surface
+from onet_jax.json_files import read_json
 
 MESH_FORMATS = ('ply', 'obj', 'off', 'stl', 'glb')
 READERS = {
@@ -93,18 +95,22 @@ def load_mesh(path: str | Path) -> trimesh.Trimesh:
 
 
 def load_geometry(path: str | Path) -> trimesh.Trimesh | trimesh.PointCloud:
-    """Read a mesh, with merged vertices (stl stores them per face), or a point cloud.
+    """Read a mesh, of which equal vertices are one (stl stores them per face), or a point cloud.
 
     Raises FileNotFoundError, or InputError that names the file, for one that is missing or damaged.
     """
-    geometry = _load(Path(path))
-    if isinstance(geometry, trimesh.Trimesh):
-        decimals = find_decimals(np.asarray(geometry.vertices))
-        geometry.merge_vertices(merge_tex=True, merge_norm=True, digits_vertex=decimals)
-    return geometry
+    return _load(Path(path), merge=True)
 
 
-def _load(path: Path) -> trimesh.Trimesh | trimesh.PointCloud:
+def _merge(mesh: trimesh.Trimesh) -> None:
+    """Make vertices of the same coordinates one, and drop those that no face has."""
+    mesh.remove_unreferenced_vertices()
+    bits = (np.asarray(mesh.vertices, np.float64) + 0.0).view(np.int64)  # + 0.0: no -0
+    first, numbers = trimesh.grouping.unique_rows(bits, keep_order=True)
+    mesh.update_vertices(first, numbers)
+
+
+def _load(path: Path, merge: bool = False) -> trimesh.Trimesh | trimesh.PointCloud:
     """All meshes of a file as one, with the transforms of its scene; a point cloud where it has no mesh."""
     if not path.is_file():
         raise FileNotFoundError(f'{path}: expected a mesh or a point cloud ({"|".join(READERS)}), found no such file')
@@ -112,7 +118,10 @@ def _load(path: Path) -> trimesh.Trimesh | trimesh.PointCloud:
     if kind not in READERS:
         raise InputError(f'{path}: expected one of the formats {"|".join(READERS)}, found {kind or "no suffix"!r}')
     try:
-        return to_geometry(path, READERS[kind](path))
+        geometry = to_geometry(path, READERS[kind](path))
+        if merge and isinstance(geometry, trimesh.Trimesh):
+            _merge(geometry)
+        return geometry
     except InputError as error:
         raise InputError(f'{path}: {error}') from error
     except Exception as error:  # of a damaged file anything may be missing
@@ -135,7 +144,8 @@ def save_mesh(geometry: trimesh.Trimesh | trimesh.PointCloud, path: str | Path) 
     would move them by more, a PLY holds doubles and a GLB a transform. An STL keeps them to 1e-4; where float32 would move them
     by more it is written relative to an offset, with a message: NAME.stl.offset.json has the offset, which `load_mesh` adds.
 
-    The file is written atomically. Raises InputError for a suffix of another format.
+    The file is written atomically. Raises InputError, with nothing written, for a suffix of another format, for coordinates
+    that are not finite or that it cannot hold, and where NAME.stl.offset.json is a file of another kind.
     """
     path = Path(path)
     kind = path.suffix.lower()[1:]
@@ -143,8 +153,13 @@ def save_mesh(geometry: trimesh.Trimesh | trimesh.PointCloud, path: str | Path) 
     if kind not in formats:
         what = type(geometry).__name__
         raise InputError(f'{path}: expected a format that holds a {what}, {"|".join(formats)}, found {kind!r}')
-    offset = find_offset(np.asarray(geometry.vertices), kind)
-    content, beside = encode_mesh(geometry, kind, offset), offset_file(path)
+    try:
+        offset = find_offset(np.asarray(geometry.vertices), kind)
+        content, beside = encode_mesh(geometry, kind, offset), offset_file(path)
+    except InputError as error:
+        raise InputError(f'{path}: {error}') from error
+    if kind == 'stl' and os.path.isfile(beside):
+        read_json(beside, OFFSET, f'an offset of {path.name} has this name: move the file, or write to another name')
     if kind == 'stl' and offset.any():
         write_json(beside, describe_offset(content, offset))
         print(

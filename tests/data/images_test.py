@@ -1,3 +1,4 @@
+import struct
 import zlib
 
 import numpy as np
@@ -48,6 +49,32 @@ def test_sixteen_bits_of_grey_keep_their_shades(tmp_path):
     shades = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     Image.fromarray(shades).save(tmp_path / 'a.png')
     np.testing.assert_allclose(load_image(tmp_path / 'a.png', 8)[..., 0], shades / 65535, atol=1 / 255)
+
+
+def png(pixels, clear):
+    """A PNG of 16 bits, grey or RGB [H, W(, 3)], of which one colour is transparent."""
+    kind = {2: 0, 3: 2}[pixels.ndim]
+    rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in pixels)
+    header = struct.pack('>IIBBBBB', *pixels.shape[1::-1], 16, kind, 0, 0, 0)
+    chunks = (
+        (b'IHDR', header),
+        (b'tRNS', np.array(clear, '>u2').tobytes()),
+        (b'IDAT', zlib.compress(rows)),
+        (b'IEND', b''),
+    )
+    return b'\x89PNG\r\n\x1a\n' + b''.join(
+        struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
+@pytest.mark.parametrize('shape', [(8, 8), (8, 8, 3)])
+def test_the_transparent_colour_of_sixteen_bits_is_white(tmp_path, shape):
+    pixels = np.full(shape, 30_000)
+    pixels[:4] = 10_000
+    (tmp_path / 'a.png').write_bytes(png(pixels, pixels[7, 7]))
+    image = load_image(tmp_path / 'a.png', 8)
+    np.testing.assert_allclose(image[:4], 10_000 / 65_535, atol=1 / 255)
+    np.testing.assert_array_equal(image[4:], 1)
 
 
 def test_what_is_no_picture_is_named(tmp_path):

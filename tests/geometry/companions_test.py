@@ -10,6 +10,12 @@ from onet_jax.geometry.meshes import load_mesh
 TRIANGLE = np.eye(3), [(0, 1, 2)]
 
 
+def test_long_words_and_repeated_libraries_take_no_time(tmp_path):
+    (tmp_path / 'a.mtl').write_text('map_' * 100_000)
+    (tmp_path / 'a.obj').write_text('mtllib a.mtl\nmtllib ./a.mtl\n' * 1000)
+    assert find_companions(tmp_path / 'a.obj') == [tmp_path / 'a.mtl']
+
+
 def test_companions_are_the_files_that_the_reader_finds(tmp_path, monkeypatch):
     """Beside the file that names them, or below: not those of the same name, above or elsewhere."""
     folder = tmp_path / 'meshes'

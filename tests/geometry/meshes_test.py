@@ -99,6 +99,18 @@ def test_geometry_comes_back_with_shared_vertices(tmp_path, kind):
     np.testing.assert_allclose(mesh.bounds, box.bounds)
 
 
+@pytest.mark.parametrize('size, place', [(1e-4, 4.6e6), (1e12, 0), (1e30, 0), (1e300, 0), (1e-310, 0)])
+def test_only_equal_vertices_are_merged(tmp_path, size, place):
+    corners = size * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]) + [place, 0, 0]
+    faces = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
+    lines = [*(f'v {x!r} {y!r} {z!r}' for x, y, z in corners[faces].reshape(-1, 3).tolist()), 'v 7 7 7']
+    lines += [f'f {3 * n + 1} {3 * n + 2} {3 * n + 3}' for n in range(4)]
+    (tmp_path / 'a.obj').write_text('\n'.join(lines).replace('v 0.0', 'v -0.0', 1))
+    mesh = load_geometry(tmp_path / 'a.obj')
+    assert (len(mesh.vertices), mesh.is_watertight) == (4, True)
+    np.testing.assert_array_equal(mesh.triangles, corners[faces])
+
+
 def test_a_format_that_cannot_hold_it_is_refused_before_writing(tmp_path):
     cloud = trimesh.PointCloud(np.eye(3))
     for geometry, name in ((trimesh.creation.box(), 'a.fbx'), (trimesh.creation.box(), 'a.xyz'), (cloud, 'a')):

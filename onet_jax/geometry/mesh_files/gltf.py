@@ -126,6 +126,13 @@ class _Document:
             return Polygons(vertices, vertex_colours=colours)
 
         if 'indices' in primitive:
+            accessor = self.item('accessors', primitive['indices'])
+            whole = COMPONENTS.get(accessor['componentType'], 'f')[0] != 'f' and not accessor.get('normalized')
+            if accessor['type'] != 'SCALAR' or not whole:
+                raise InputError(
+                    f'expected whole numbers as indices, found accessor {primitive["indices"]}, of vectors, normalized or of '
+                    'floats; export the file again'
+                )
             numbers = self.accessor(primitive['indices'], extensions)[:, 0].astype(np.int64)
         else:
             numbers = np.arange(len(vertices))

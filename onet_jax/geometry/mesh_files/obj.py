@@ -79,12 +79,11 @@ def _read_materials(path: Path, lines: Lines) -> Materials:
     """Those of the MTL files beside a file that exist."""
     materials: Materials = {}
     textures = Textures()
-    for line in np.flatnonzero(lines.begin_with(b'mtllib')):
-        names = _rest(lines, line, b'mtllib')
-        for name in dict.fromkeys([names, *names.split()]):
-            beside = file_beside(path, name.decode(errors='replace'))
-            if beside:
-                materials |= _parse_materials(beside, textures)
+    libraries = {_rest(lines, line, b'mtllib'): None for line in np.flatnonzero(lines.begin_with(b'mtllib'))}
+    names = (name.decode(errors='replace') for several in libraries for name in (several, *several.split()))
+    for beside in dict.fromkeys(file_beside(path, name) for name in names):
+        if beside:
+            materials |= _parse_materials(beside, textures)
     return materials
 
 

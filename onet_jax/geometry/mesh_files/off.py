@@ -11,17 +11,17 @@ from onet_jax.geometry.mesh_files.text import Rows, decode, parse_rows, without_
 from onet_jax.geometry.ragged import ragged_range
 
 HEADER = re.compile(
-    rb'\s*(?:(?P<texture>ST)?(?P<colour>C)?(?P<normal>N)?(?P<homogeneous>4)?(?P<more>n)?OFF)?'
-    rb'\s*(?P<binary>BINARY)?\s*(?P<vertices>\d+)[ \t]+(?P<faces>\d+)[^\n]*\n'
+    rb'(?:(?P<texture>ST)?(?P<colour>C)?(?P<normal>N)?(?P<homogeneous>4)?(?P<more>n)?OFF)?'
+    rb'\s*(?:(?P<binary>BINARY)\s*)?(?P<vertices>\d+)[ \t]+(?P<faces>\d+)[^\n]*\n'
 )
 
 
 def read_off(path: Path) -> list[Polygons]:
     """The polygons of a file: the first numbers of each line, other than blank ones, are those that the header announces."""
-    text = without_comments(decode(path.read_bytes())) + b'\n'
-    keyword = re.match(rb'\s*(\w*off)', text, re.IGNORECASE)
+    text = without_comments(decode(path.read_bytes())).lstrip() + b'\n'
+    keyword = re.match(rb'(\w*off)', text, re.IGNORECASE)
     if keyword and keyword[1][-4:] != b'nOFF':
-        text = text[: keyword.start(1)] + keyword[1].upper() + text[keyword.end(1) :]
+        text = keyword[1].upper() + text[keyword.end(1) :]
     header = HEADER.match(text)
     if header is None or header['binary'] or header['more']:
         raise InputError(

@@ -5,6 +5,7 @@ ASCII is read as if it were binary with a float64 for each number. R rows of an 
 
 import re
 import struct
+from array import array
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -56,6 +57,11 @@ def read_ply(path: Path) -> list[Polygons]:
     found: dict[str, Columns] = {}
     for name, element in elements.items():
         found[name], body = _read_element(name, element, body, is_text)
+    if is_text and len(body):
+        raise InputError(
+            f'expected the numbers of the properties in the header, found {len(body) // 8} more; the header does not fit '
+            'the rows, export it again'
+        )
     vertex, face = found.get('vertex', {}), found.get('face', {})
     if not all(isinstance(vertex.get(axis), np.ndarray) for axis in 'xyz'):
         raise InputError(
@@ -161,27 +167,33 @@ def _read_element(name: str, element: Element, body: memoryview, is_text: bool) 
 
 def _places(body: memoryview, num: int, items: list, lengths: list) -> tuple[np.ndarray, np.ndarray]:
     """How many items each property has in each row, and where they begin, [R, properties]: a walk from list to list."""
-    readers = [
-        (item.itemsize, length and struct.Struct(('=' if length.isnative else '>') + length.char))
-        for item, length in zip(items, lengths, strict=True)
-    ]
-    sizes, starts, place, end = [], [], 0, len(body)
-    for _ in range(num):
-        for itemsize, length in readers:
-            size = 1
-            if length:
-                if place + length.size > end:
-                    raise InputError('expected the length of a list, found the end of the file; export it again')
-                size = int(length.unpack_from(body, place)[0])
-                place += length.size
-            sizes.append(size)
-            starts.append(place)
-            place += size * itemsize
-            if size < 0 or place > end:
-                raise InputError(
-                    f'expected a list of {size} numbers, found bytes for {end - starts[-1]}; export it again'
-                )
-    return np.reshape(sizes, (num, -1)), np.reshape(starts, (num, -1))
+    walk, gap = [], 0  # of each list: bytes before its length, how to read that, bytes of an item
+    for item, length in zip(items, lengths, strict=True):
+        if length:
+            reader = struct.Struct(('=' if length.isnative else '>') + length.char)
+            walk.append((gap, reader.unpack_from, length.itemsize, item.itemsize))
+        gap = 0 if length else gap + item.itemsize
+    found, place, end = array('q'), 0, len(body)
+    try:
+        for _ in range(num):
+            for before, read, length_size, itemsize in walk:
+                place += before
+                size = int(read(body, place)[0])
+                place += length_size + size * itemsize
+                if size < 0 or place > end:
+                    left = end - place + size * itemsize
+                    raise InputError(f'expected a list of {size} numbers, found bytes for {left}; export it again')
+                found.append(size)
+            place += gap
+    except struct.error:
+        place = end + 1
+    if place > end:
+        raise InputError('expected the length of a list or a number, found the end of the file; export it again')
+    sizes = np.ones((num, len(items)), np.int64)
+    sizes[:, [length is not None for length in lengths]] = np.reshape(found, (num, -1))
+    before = np.array([length.itemsize if length else 0 for length in lengths])
+    widths = before + sizes * [item.itemsize for item in items]
+    return sizes, (np.cumsum(widths) - widths.reshape(-1)).reshape(widths.shape) + before
 
 
 def _colours(columns: Columns, element: Element) -> np.ndarray | None:

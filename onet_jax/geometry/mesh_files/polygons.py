@@ -18,7 +18,9 @@ from onet_jax.geometry.colours import GREY
 from onet_jax.geometry.ragged import ragged_range
 
 GREY_RGBA = np.array([*(round(255 * value) for value in GREY), 255], np.uint8)  # beside parts that have colours
-MAX_CLIPPED = 20_000  # corners of a polygon: ear clipping of a tangle takes a second, and quadratic time
+MAX_CLIPPED = (
+    20_000  # corners of a polygon: ear clipping of a tangle takes a second, and quadratic time; of all about twice that
+)
 
 
 class Polygons(NamedTuple):
@@ -87,7 +89,8 @@ def triangulate(vertices: np.ndarray, corners: np.ndarray, sizes: np.ndarray) ->
     """Triangles [T, 3] int64 with the areas of polygons, and the polygon [T] of each.
 
     A polygon that is seen whole from its first corner becomes a fan, any other one is cut by ear clipping; what has fewer
-    than three corners is dropped. Arguments as in `Polygons`, verified. Raises InputError for polygons of too many corners.
+    than three corners is dropped. Arguments as in `Polygons`, verified. Raises InputError for polygons of too many corners
+    and for too many that cross themselves.
     """
     if (sizes == 3).all():
         return corners.reshape(-1, 3), np.arange(len(sizes))
@@ -113,11 +116,18 @@ def triangulate(vertices: np.ndarray, corners: np.ndarray, sizes: np.ndarray) ->
             f'expected polygons of at most {MAX_CLIPPED} corners, unless convex, found {sizes[concave].max()}; cut them into '
             'triangles'
         )
-    clipped, sources = [], []
+    clipped, sources, work = [], [], 0
     for polygon in concave:
         ring = corners[starts[polygon] : starts[polygon] + sizes[polygon]]
         ears = _clip(vertices[ring], of_polygon[polygon])
-        if ears is not None:
+        if ears is None:
+            work += len(ring) ** 2
+            if work > MAX_CLIPPED**2:
+                raise InputError(
+                    f'expected polygons that do not cross themselves, or few, found many or large ones, such as polygon '
+                    f'{polygon + 1} of {len(ring)} corners; cut them into triangles'
+                )
+        else:
             clipped.append(ring[ears])
             sources.append(np.full(len(ears), polygon))
     if not clipped:

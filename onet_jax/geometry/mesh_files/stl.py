@@ -14,6 +14,7 @@ from onet_jax.json_files import NUMBER, TEXT, read_json
 
 HEADER = 84  # bytes, the last four of them the number of triangles
 TRIANGLE = np.dtype([('normal', '<f4', 3), ('corners', '<f4', (3, 3)), ('attribute', '<u2')])
+OFFSET = {'offset': [NUMBER], 'sha256': TEXT}  # schema of the file beside
 UNKNOWN = (0, (1 << 32) - 1)  # counts of programs that write the header before they know
 
 
@@ -42,17 +43,26 @@ def _read(content: bytes) -> Polygons:
 
 
 def _read_text(text: bytes) -> Polygons:
-    lines = Lines(text)
-    if not lines.begin_with(b'vertex').any():  # line breaks are white space like any other
-        lines = Lines(re.sub(rb'\b(vertex|endloop)\s', rb'\n\1 ', text))
-    numbers = lines.after(b'vertex', lines.begin_with(b'vertex'))
-    if b'.' not in numbers:
-        numbers = numbers.replace(b',', b'.')  # decimal commas: nothing else of the format is a comma
-    vertices = parse_rows(numbers).columns(3, 'vertex')
+    numbers = _after_vertex(text)
+    in_lines = text.count(b'vertex') == numbers.count(b'\n') and b'endloop' not in numbers
+    rows = parse_rows(numbers) if in_lines else None
+    if rows is None or (rows.sizes < 3).any():  # line breaks are white space like any other, after the name
+        text = re.sub(rb'\b(end)?solid\b[^\n]*?(?=\bfacet\b|\n|$)', b'', text)
+        text = re.sub(rb'\s+', b' ', text)
+        rows = parse_rows(_after_vertex(re.sub(rb'\b(vertex|endloop)\b', rb'\n\1', text)))
+    vertices = rows.columns(3, 'vertex')
     num = len(vertices)
     if num % 3:
         raise InputError(f'expected three vertices of each facet, found {num} vertices in all; export it again')
     return _to_polygons(vertices)
+
+
+def _after_vertex(text: bytes) -> bytes:
+    """The lines that begin with vertex, without that word."""
+    lines = Lines(text)
+    numbers = lines.after(b'vertex', lines.begin_with(b'vertex'))
+    # Decimal commas: nothing else of the format is a comma.
+    return numbers if b'.' in numbers else numbers.replace(b',', b'.')
 
 
 def _to_polygons(vertices: np.ndarray) -> Polygons:
@@ -74,6 +84,6 @@ def read_offset(path: Path, content: bytes) -> np.ndarray:
     beside = offset_file(path)
     if not os.path.isfile(beside):  # False also for a name that is too long
         return np.zeros(3)
-    stored = read_json(beside, {'offset': [NUMBER], 'sha256': TEXT})
+    stored = read_json(beside, OFFSET)
     offset = np.array(stored['offset'], np.float64)
     return offset if stored == describe_offset(content, offset) else np.zeros(3)

@@ -10,22 +10,38 @@ from typing import Any
 import numpy as np
 import trimesh
 
+from onet_jax.errors import InputError
 from onet_jax.geometry.clouds import bounding_box, longest_edge
 
 # How far float32 may move a vertex, in longest edges of the bounding box; 1e-6 is 1e-3 of a cell of which 1,000 are along it.
 # An STL tolerates more, for other programs do not know of its offset.
 MAX_MOVE, MAX_MOVE_STL = 1e-6, 1e-4
+# The largest coordinates, and the largest and the smallest longest edge that keeps its digits in float32.
+LARGEST, LARGEST_SINGLE, SMALLEST_SINGLE = 1e300, 3e38, 1e-37
 
 
 def encode_mesh(geometry: Any, kind: str, offset: np.ndarray) -> bytes:
-    """The file of a Trimesh or a PointCloud in the format `kind`. offset: that of `find_offset`, which an STL lacks."""
+    """The file of a Trimesh or a PointCloud in the format `kind`. offset: that of `find_offset`, which an STL lacks.
+
+    Raises InputError for what the format cannot hold.
+    """
+    vertices = np.asarray(geometry.vertices, np.float64) - offset
+    size, largest = longest_edge(vertices) if len(vertices) else 0, np.abs(vertices).max(initial=0)
+    fits = largest <= LARGEST_SINGLE and not 0 < size < SMALLEST_SINGLE
+    if kind in ('glb', 'obj') and isinstance(geometry, trimesh.PointCloud) and not len(vertices):
+        raise InputError(f'expected points, found none, which {kind} cannot hold; write ply or xyz')
     if kind == 'ply':
-        return _encode_ply(geometry, '<f8' if offset.any() else '<f4')
+        return _encode_ply(geometry, '<f4' if fits and not offset.any() else '<f8')
     if kind in ('glb', 'stl'):
+        if not fits:
+            raise InputError(
+                f'expected coordinates of at most {LARGEST_SINGLE:g} and a longest edge of at least {SMALLEST_SINGLE:g}, as '
+                f'{kind} (float32) holds, found {largest:g} and {size:g}; scale the mesh, or write ply or obj'
+            )
         if not offset.any():
             return geometry.export(file_type=kind)
         moved = geometry.copy()
-        moved.vertices = np.asarray(geometry.vertices, np.float64) - offset
+        moved.vertices = vertices
         if kind == 'stl':
             return moved.export(file_type=kind)
         scene = trimesh.Scene()
@@ -39,12 +55,18 @@ def encode_mesh(geometry: Any, kind: str, offset: np.ndarray) -> bytes:
 
 
 def find_offset(vertices: np.ndarray, kind: str) -> np.ndarray:
-    """What vertices [N, 3] are written relative to, near their centre, where float32 would move them too far; else 0: [3]."""
+    """What vertices [N, 3] are written relative to, near their centre, where float32 would move them too far; else 0: [3].
+
+    Raises InputError for vertices that are NaN, infinite or beyond `LARGEST`.
+    """
     if not len(vertices):
         return np.zeros(3)
     low, high = bounding_box(vertices)
-    moved = np.abs([low, high]).max() * 2.0**-24
-    if moved <= (MAX_MOVE_STL if kind == 'stl' else MAX_MOVE) * (high - low).max():
+    largest = np.abs([low, high]).max()
+    if not largest <= LARGEST:
+        raise InputError(f'expected coordinates that are finite, of at most {LARGEST:g}, found {largest:g}')
+    size = (high - low).max()
+    if 0 < size < SMALLEST_SINGLE or largest * 2.0**-24 <= (MAX_MOVE_STL if kind == 'stl' else MAX_MOVE) * size:
         return np.zeros(3)
     return np.round((low + high) / 2, -_magnitude(vertices))  # a number that people can read
 

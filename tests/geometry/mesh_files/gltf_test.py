@@ -134,6 +134,9 @@ REFUSED = {
     'long view': (lambda t, p: t['bufferViews'][0].update(byteLength=10**10), 'buffer view 0: expected 10000000000'),
     'no such accessor': (lambda t, p: p.update(indices=7), 'expected one of 2 accessors, found number 7'),
     'two indices': (lambda t, p: t['accessors'][1].update(count=2), 'three indices of each triangle, found 2 in all'),
+    'normalized indices': (lambda t, p: t['accessors'][1].update(normalized=True), 'expected whole numbers as indices'),
+    'indices of vectors': (lambda t, p: p.update(indices=0), 'expected whole numbers as indices, found accessor 0'),
+    'float indices': (lambda t, p: t['accessors'][1].update(componentType=5126), 'expected whole numbers as indices'),
     'many parts': (repeat, 'at most 24 corners in all instances'),
 }
 

@@ -4,6 +4,7 @@ from PIL import Image
 
 from onet_jax.errors import InputError
 from onet_jax.geometry.colours import colours_of
+from onet_jax.geometry.mesh_files import obj
 from onet_jax.geometry.meshes import load_cloud, load_mesh
 
 SQUARES = 'v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nv 0 0 1\nv 1 0 1\nv 1 1 1\nv 0 1 1\n'
@@ -72,6 +73,15 @@ def test_what_is_damaged_is_named(tmp_path, faces, fault):
     (tmp_path / 'a.obj').write_text(SQUARES + faces)
     with pytest.raises(InputError, match=rf'a\.obj: .*{fault}'):
         load_mesh(tmp_path / 'a.obj')
+
+
+def test_a_library_that_is_named_many_times_is_read_once(tmp_path, monkeypatch):
+    (tmp_path / 'a.mtl').write_text('newmtl a\nKd 1 0 0\n')
+    (tmp_path / 'a.obj').write_text('mtllib a.mtl\nmtllib ./a.mtl\n' * 9 + SQUARES + 'usemtl a\nf 1 2 3\n')
+    read, parse = [], obj._parse_materials
+    monkeypatch.setattr(obj, '_parse_materials', lambda path, textures: read.append(path) or parse(path, textures))
+    np.testing.assert_array_equal(middles(load_mesh(tmp_path / 'a.obj')), [[1, 0, 0]])
+    assert read == [tmp_path / 'a.mtl']
 
 
 def test_points_alone_are_a_cloud(tmp_path):

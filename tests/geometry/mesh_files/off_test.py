@@ -27,3 +27,10 @@ def test_what_is_damaged_or_of_another_kind_is_named(tmp_path, content, fault):
     (tmp_path / 'a.off').write_text(content)
     with pytest.raises(InputError, match=rf'a\.off: .*{fault}'):
         load_mesh(tmp_path / 'a.off')
+
+
+@pytest.mark.parametrize('content', ['\n' * 100_000 + 'x', 'OFF\n' + '# x\n' * 100_000 + '8 six 12\n'])
+def test_a_header_of_much_white_space_is_refused_at_once(tmp_path, content):
+    (tmp_path / 'a.off').write_text(content)
+    with pytest.raises(InputError, match=r'a\.off: expected OFF and the numbers of vertices and faces'):
+        load_mesh(tmp_path / 'a.off')

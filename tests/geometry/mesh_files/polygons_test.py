@@ -47,11 +47,16 @@ def test_small_polygons_are_dropped_and_those_that_cross_themselves_are_fans():
     np.testing.assert_array_equal(owners, [1, 1, 2])
 
 
-def test_time_is_bounded():
+def test_time_is_bounded(monkeypatch):
     num = 20_001
     tangle = np.random.default_rng(0).normal(size=(num, 3))
     with pytest.raises(InputError, match='expected polygons of at most 20000 corners, unless convex, found 20001'):
         triangulate(tangle, np.arange(num), np.array([num]))
+    vertices, sizes = tangle[: 10 * 1_000], np.full(10, 1_000)
+    monkeypatch.setattr('onet_jax.geometry.mesh_files.polygons.MAX_CLIPPED', 2_500)
+    assert len(triangulate(vertices[:6000], np.arange(6000), sizes[:6])[0]) == 6 * 998
+    with pytest.raises(InputError, match='or few, found many or large ones, such as polygon 7 of 1000 corners'):
+        triangulate(vertices, np.arange(len(vertices)), sizes)
     circle = np.exp(2j * np.pi * np.arange(num) / num)
     flat = np.column_stack([circle.real, circle.imag, np.zeros(num)])
     assert len(triangulate(flat, np.arange(num), np.array([num]))[0]) == num - 2

@@ -24,6 +24,19 @@ def test_what_is_damaged_is_named(tmp_path, content, fault):
         load_mesh(tmp_path / 'a.stl')
 
 
+LOOP = 'facet normal 0 0 1\nouter loop{}vertex 0 0 0{}vertex{}1 0{}0\nvertex 0 1 0{}endloop\nendfacet\n'
+
+
+@pytest.mark.parametrize('breaks', [' \n \n\n', '\n\n\n \n', '\n\n  \n', '\n\n   ', '     '])
+def test_line_breaks_are_white_space(tmp_path, breaks):
+    """Also those of one facet alone, and the name may have any words."""
+    (tmp_path / 'a.stl').write_text(
+        f'solid my vertex\n{LOOP.format(*breaks)}{LOOP.format(*"    ".replace(" ", chr(10)), chr(10))}endsolid my vertex\n'
+    )
+    mesh = load_mesh(tmp_path / 'a.stl')
+    np.testing.assert_array_equal(mesh.triangles, [[[0, 0, 0], [1, 0, 0], [0, 1, 0]]] * 2)
+
+
 def test_a_damaged_offset_is_named(tmp_path):
     (tmp_path / f'{"n" * 251}.stl').write_bytes(stl(*TRIANGLE))
     assert len(load_mesh(tmp_path / f'{"n" * 251}.stl').faces) == 1, 'a name that leaves no room for that of an offset'

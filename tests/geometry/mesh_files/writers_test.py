@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import MESH_FORMATS, POINT_FORMATS, load_geometry, load_mesh, save_mesh
 
 # Where a mesh of size 1 lies, and how large it is: UTM metres, millimetres, at the origin, micrometres in metres.
@@ -67,3 +68,46 @@ def test_a_ply_has_the_colours_of_vertices_or_of_faces(tmp_path, place):
         np.testing.assert_array_equal(read.faces, mesh.faces)
     header = (tmp_path / 'a.ply').read_bytes()[:200]
     assert (b'property double x' in header) == (place == 'utm')
+
+
+@pytest.mark.parametrize('kind', MESH_FORMATS)
+def test_sizes_beyond_float32(tmp_path, kind):
+    box = trimesh.creation.box()
+    for size in (1e-300, 1e-36, 1e38, 1e40, 1e300):
+        mesh, path = trimesh.Trimesh(size * box.vertices, box.faces, process=False), tmp_path / f'{size}.{kind}'
+        if kind in ('ply', 'obj', 'off') or 1e-36 <= size <= 1e38:
+            save_mesh(mesh, path)
+            read = load_geometry(path)
+            assert len(read.vertices) == 8
+            np.testing.assert_allclose(read.triangles / size, mesh.triangles / size, rtol=0, atol=1e-7)
+        else:
+            with pytest.raises(InputError, match=rf'{kind}: expected coordinates of at most 3e\+38 and a longest edge'):
+                save_mesh(mesh, path)
+            assert not path.exists()
+
+
+@pytest.mark.parametrize('kind', MESH_FORMATS)
+@pytest.mark.parametrize('value', [np.nan, np.inf, 1e301])
+def test_vertices_that_are_not_finite_are_not_written(tmp_path, kind, value):
+    mesh = sphere('near')
+    mesh.vertices[7, 1] = value
+    with pytest.raises(
+        InputError, match=rf'a\.{kind}: expected coordinates that are finite, of at most 1e\+300, found '
+    ):
+        save_mesh(mesh, tmp_path / f'a.{kind}')
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_file_of_the_name_of_an_offset_is_kept(tmp_path):
+    beside = tmp_path / 'a.stl.offset.json'
+    beside.write_text('{"mine": 1}')
+    for place in ('utm', 'near'):
+        with pytest.raises(InputError, match=r"a\.stl\.offset\.json: expected the key 'offset'.*write to another name"):
+            save_mesh(sphere(place), tmp_path / 'a.stl')
+    assert [(path, path.read_text()) for path in tmp_path.iterdir()] == [(beside, '{"mine": 1}')]
+
+
+@pytest.mark.parametrize('kind', ['glb', 'obj'])
+def test_a_cloud_without_points_is_not_written_where_it_could_not_be_read(tmp_path, kind):
+    with pytest.raises(InputError, match=rf'a\.{kind}: expected points, found none'):
+        save_mesh(trimesh.PointCloud(np.zeros((0, 3))), tmp_path / f'a.{kind}')
