@@ -158,7 +158,8 @@ def save_mesh(geometry: trimesh.Trimesh | trimesh.PointCloud, path: str | Path) 
         content, beside = encode_mesh(geometry, kind, offset), offset_file(path)
     except InputError as error:
         raise InputError(f'{path}: {error}') from error
-    if kind == 'stl' and os.path.isfile(beside):
+    has_note = kind == 'stl' and os.path.isfile(beside)  # False also for a name that is too long
+    if has_note:
         read_json(beside, OFFSET, f'an offset of {path.name} has this name: move the file, or write to another name')
     if kind == 'stl' and offset.any():
         write_json(beside, describe_offset(content, offset))
@@ -168,7 +169,7 @@ def save_mesh(geometry: trimesh.Trimesh | trimesh.PointCloud, path: str | Path) 
             flush=True,
         )
     write_atomically(path, content)
-    if kind == 'stl' and not offset.any():
+    if has_note and not offset.any():
         beside.unlink(missing_ok=True)
 
 

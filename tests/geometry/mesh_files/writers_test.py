@@ -54,6 +54,7 @@ def test_the_offset_of_an_stl_is_that_of_this_file(tmp_path):
     assert not beside.exists()
     beside.write_bytes(old)
     np.testing.assert_allclose(load_mesh(path).bounds, sphere('near').bounds, atol=1e-6)
+    save_mesh(sphere('near'), tmp_path / f'{"n" * 251}.stl')  # a name that leaves no room for that of an offset
 
 
 @pytest.mark.parametrize('place', ['near', 'utm'])
