@@ -43,12 +43,14 @@ def extract_mesh(
     guaranteed: the mesh of the dense grid of R cells, thin parts included, in less time than the dense grid takes (see
     `guaranteed.py`); `seeds` are ignored. The field needs a method `keeps_sign`: `model.bind` of `models/onet.py` gives one.
 
-    Raises InputError for a threshold outside of (0, 1), for values of the field that are not finite, and with `guaranteed` for
-    a field without `keeps_sign`.
+    Raises InputError for a threshold outside of (0, 1), for a grid that takes more than the memory of this machine, for values
+    of the field that are complex or not finite, and with `guaranteed` for a field without `keeps_sign`.
     """
     level = threshold_to_logit(threshold)
-    if finest_cells(resolution, upsampling_steps) < 2:
+    num_cells = finest_cells(resolution, upsampling_steps)
+    if num_cells < 2:
         raise InputError(f'resolution: expected at least 2, found {resolution}')
+    check_memory(num_cells)
     if upsampling_steps == 0:
         return marching_cubes(dense_grid(field, num_points=resolution), level)
     if guaranteed:
@@ -67,8 +69,8 @@ def check_memory(resolution: int, max_memory_gb: float | None = None) -> None:
     limit = machine_memory() / 1e9 if max_memory_gb is None else max_memory_gb
     if needed > limit:
         raise InputError(
-            f'--resolution: expected a grid of at most {limit:.1f} GB, found {needed:.1f} GB for {resolution} cells along an '
-            'axis; choose a lower --resolution, or raise --max_memory_gb where the memory is there'
+            f'resolution: expected a grid of at most {limit:.1f} GB, found {needed:.1f} GB for {resolution} cells along an '
+            'axis; choose a lower one' + ('' if max_memory_gb is None else ', or raise --max_memory_gb')
         )
 
 

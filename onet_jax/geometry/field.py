@@ -33,7 +33,9 @@ def bucket_size(size: int, least: int = 1) -> int:
 
 
 def check_finite(values: np.ndarray, name: str) -> None:
-    """Raises InputError, with the name, for values that are not all finite."""
+    """Raises InputError, with the name, for values that are complex or not all finite."""
+    if np.iscomplexobj(values):
+        raise InputError(f'{name}: expected real numbers, found {values.dtype}')
     bad = values.size - np.count_nonzero(np.isfinite(values))
     if bad:
         raise InputError(f'{name}: expected finite numbers, found {bad} of {values.size} not finite')

@@ -37,7 +37,9 @@ def voxel_centres(num_voxels: int = 32) -> np.ndarray:
 def finest_cells(resolution: int, upsampling_steps: int) -> int:
     """R = resolution * 2^upsampling_steps, the number of finest cells along an axis of an octree. Raises InputError for
     resolution < 1 or upsampling_steps < 0."""
-    whole = all(isinstance(number, int | np.integer) for number in (resolution, upsampling_steps))
+    whole = all(
+        isinstance(number, int | np.integer) and type(number) is not bool for number in (resolution, upsampling_steps)
+    )
     if not whole or resolution < 1 or upsampling_steps < 0:
         raise InputError(
             f'expected resolution >= 1 and upsampling_steps >= 0, found {resolution} and {upsampling_steps}; both are whole'

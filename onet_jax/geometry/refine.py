@@ -56,11 +56,14 @@ def refine_mesh(
         marching cubes, 32 cells                        24       7                                17
         marching cubes, 128 cells, to 5,000 faces       2.1      3.1                4.6           1.5
 
-    Raises InputError for steps < 0, a learning rate that is not positive, a threshold outside of (0, 1), another key, vertices
-    that are not finite and a field that moves them to where they are not.
+    Raises InputError for another kind of geometry, faces of vertices that are not there, steps < 0, a learning rate that is
+    not positive, a threshold outside of (0, 1), another key, vertices that are not finite and a field that moves them to where
+    they are not.
     """
-    if steps < 0:
-        raise InputError(f'steps: expected a number >= 0, found {steps}')
+    if not isinstance(steps, int | np.integer) or steps < 0:
+        raise InputError(f'steps: expected a whole number >= 0, found {steps}')
+    if not isinstance(mesh, trimesh.Trimesh):
+        raise InputError(f'mesh: expected a trimesh.Trimesh, found a {type(mesh).__name__}')
     threshold_to_logit(threshold)  # raises InputError outside of (0, 1)
     if not 0 < learning_rate < np.inf:
         raise InputError(f'learning_rate: expected a number > 0, found {learning_rate}')
@@ -68,6 +71,10 @@ def refine_mesh(
         raise InputError(f'key: expected a key of JAX, such as jax.random.key({key}), found {key}')
     vertices, faces = np.array(mesh.vertices), np.array(mesh.faces)
     check_finite(vertices, 'mesh.vertices')
+    if faces.size and not 0 <= faces.min() <= faces.max() < len(vertices):
+        raise InputError(
+            f'mesh.faces: expected indices of {len(vertices)} vertices, found {faces.min()} to {faces.max()}'
+        )
     if steps and len(faces):
         weights = np.asarray(face_weights(key, steps, bucket_size(len(faces), FACE_CHUNK)))[:, : len(faces)]
         vertices, _ = refine_vertices(vertices, faces, field, weights, threshold, learning_rate)

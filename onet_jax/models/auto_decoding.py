@@ -18,6 +18,7 @@ import optax
 from onet_jax import losses
 from onet_jax.errors import InputError
 from onet_jax.geometry.field import check_finite
+from onet_jax.models.method import as_array, as_floats
 from onet_jax.models.occupancy import OccupancyNetwork
 
 NUM_STEPS, LEARNING_RATE = 400, 0.05
@@ -31,9 +32,11 @@ def fit_codes(key: jax.Array, model: OccupancyNetwork, params: dict, labelled: j
     `POINTS_TO_CHOOSE` of the points, then takes `NUM_STEPS` steps of Adam on `POINTS_PER_STEP` random points each, which the
     key draws. The shapes are fitted one by one. Raises InputError for an array of another shape or values that are not finite.
     """
+    labelled = as_array(labelled, 'labelled')
     if jnp.ndim(labelled) != 3 or labelled.shape[1] < 1 or labelled.shape[2] != 4:
         raise InputError(f'labelled: expected an array [B, T, 4], found the shape {list(jnp.shape(labelled))}')
     check_finite(np.asarray(labelled), 'labelled')
+    labelled = as_floats(labelled, 'labelled')
     keys = jax.random.split(key, len(labelled))
     num_shapes = len(params['params']['encoder']['embedding'])
     learned = model.encode(params, jnp.arange(num_shapes))  # [S, C]

@@ -131,7 +131,7 @@ def make_modules(
             f'{encoder!r} writes, found {decoder!r}'
         )
     network, trained = (
-        OccupancyModule(decoder=DECODERS[decoder](k), encoder=ENCODERS[encoder].build(k))
+        OccupancyModule(decoder=DECODERS[decoder](k), encoder=ENCODERS[encoder].build(k), reads=ENCODERS[encoder].reads)
         for k in (SimpleNamespace(**keywords, dtype=dtype) for dtype in (None, train_dtype))
     )
     if encoder == WINDOWED:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
-from onet_jax.models.method import Aux, Compiled, apply, encode
+from onet_jax.models.method import Aux, Compiled, apply, as_inputs, encode
 
 
 class EncoderDecoder(nn.Module):
@@ -18,14 +18,15 @@ class EncoderDecoder(nn.Module):
 
     encoder: nn.Module
     decoder: nn.Module
+    reads: str = ''  # the field of the inputs
 
     def __call__(self, inputs: jax.Array, *, train: bool = False, axis_name: str | None = None) -> Any:
         """inputs [B, ...] -> the output of the decoder."""
         mode: dict[str, Any] = {'train': train, 'axis_name': axis_name}
-        return self.decoder(self.encoder(inputs, **mode), **mode)
+        return self.decoder(self.encoder(as_inputs(inputs, self.reads), **mode), **mode)
 
     def encode(self, inputs: jax.Array) -> Any:
-        return self.encoder(inputs)
+        return self.encoder(as_inputs(inputs, self.reads))
 
     def decode(self, cond: Any) -> Any:
         return self.decoder(cond)

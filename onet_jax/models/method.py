@@ -61,6 +61,16 @@ class Encoder(NamedTuple):
     build: Callable[..., Any]  # k, the keywords of `make_model` and dtype -> module, or None
 
 
+# Field that an encoder reads -> the axes of its array; a number is the only length that an axis may have.
+INPUTS: dict[str, tuple[str | int, ...]] = {
+    'cloud': ('B', 'P', 3),
+    'scene': ('B', 'P', 3),
+    'image': ('B', 'H', 'W', 3),
+    'voxels': ('B', 'N', 'N', 'N'),
+    'index': ('B',),
+}
+
+
 TRAIN_DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}  # of the features in a training step (mixed precision)
 
 
@@ -101,12 +111,55 @@ class Compiled:
     module: Any
 
     def __call__(self, *arrays: Any, **named_arrays: Any) -> Any:
-        return _jit(self.function)(self.module, *arrays, **named_arrays)
+        named_arrays = {name: as_array(array, name) for name, array in named_arrays.items()}
+        return _jit(self.function)(self.module, *map(as_array, arrays), **named_arrays)
 
 
 @lru_cache
 def _jit(function):
     return jax.jit(function, static_argnums=0)
+
+
+def as_array(value: Any, name: str = 'arguments') -> Any:
+    """A list, or an object that numpy can convert, as an array; anything else as it is. Raises InputError for no numbers."""
+    if isinstance(value, jax.Array) or not (isinstance(value, list) or hasattr(value, '__array__')):
+        return value
+    try:
+        array = np.asarray(value)
+        jnp.result_type(array)
+    except (TypeError, ValueError) as error:
+        raise InputError(f'{name}: expected an array of numbers, found another ({error})') from error
+    return array
+
+
+def as_floats(array: jax.Array, name: str) -> jax.Array:
+    """The array, in float32 where it holds integers or booleans. Raises InputError for complex numbers."""
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise InputError(f'{name}: expected real numbers, found {array.dtype}')
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else jnp.asarray(array, jnp.float32)
+
+
+def as_inputs(inputs: Any, reads: str) -> jax.Array:
+    """The inputs [B, ...] of an encoder that reads a field, in floating point; indices are integers.
+
+    Raises InputError for an array of another shape, or of another kind of numbers; colours are no integers.
+    """
+    inputs, axes = jnp.asarray(inputs), INPUTS.get(reads)
+    if axes is not None:
+        fits = inputs.ndim == len(axes) and all(
+            length == axis if isinstance(axis, int) else length or axis == 'B'
+            for length, axis in zip(inputs.shape, axes, strict=True)
+        )
+        if not fits:
+            wanted = ', '.join(map(str, axes))
+            raise InputError(
+                f'inputs: expected an array [{wanted}] of the field {reads!r}, found the shape {list(inputs.shape)}'
+            )
+    is_whole = jnp.issubdtype(inputs.dtype, jnp.integer)
+    if (is_whole, reads) in ((False, 'index'), (True, 'image')):
+        wanted = 'whole numbers' if reads == 'index' else 'colours in [0, 1]'
+        raise InputError(f'inputs: expected {wanted} of the field {reads!r}, found {inputs.dtype}')
+    return inputs if reads == 'index' else as_floats(inputs, 'inputs')
 
 
 def apply(module: nn.Module, params: dict, *arrays: Any, **options: Any) -> Any:
@@ -120,6 +173,7 @@ def apply(module: nn.Module, params: dict, *arrays: Any, **options: Any) -> Any:
 def encode(module: nn.Module, params: dict, inputs: jax.Array) -> Any:
     """inputs [B, ...] -> cond. Raises InputError where they are not finite, unless a transformation of JAX is tracing them."""
     if not isinstance(inputs, jax.core.Tracer):
+        inputs = as_array(inputs, 'inputs')
         check_finite(np.asarray(inputs), 'inputs')
     return Compiled(_encode, module)(params, inputs)
 

@@ -25,7 +25,7 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.batched_extraction import extract_meshes
 from onet_jax.geometry.extract import extract_mesh
 from onet_jax.geometry.grid import voxel_centres
-from onet_jax.models.method import Aux, Compiled, Method, apply, encode
+from onet_jax.models.method import Aux, Compiled, Method, apply, as_array, as_floats, as_inputs, encode
 
 # Queries are decoded in chunks of this many points: the activations of one chunk stay in the cache, and the memory that a query
 # takes does not grow with the number of points.
@@ -55,6 +55,7 @@ class OccupancyModule(nn.Module):
     decoder: nn.Module
     encoder: Any = None  # a module; None for a network without input
     encoder_latent: nn.Module | None = None
+    reads: str = ''  # the field of the inputs
 
     def __call__(
         self,
@@ -82,6 +83,7 @@ class OccupancyModule(nn.Module):
 
     def encode(self, inputs: jax.Array, *, train: bool = False, axis_name: str | None = None) -> Any:
         """inputs [B, ...] -> cond [B, C]; [B, 0] for a model without encoder."""
+        inputs = as_inputs(inputs, self.reads)
         if self.encoder is None:
             return jnp.zeros((len(inputs), 0))
         return self.encoder(inputs, train=train, axis_name=axis_name)
@@ -109,8 +111,12 @@ def _init(module, key, inputs):
     return module.init(key, points, points[..., 0], inputs, noise)
 
 
-def check_shapes(points: jax.Array, occ: jax.Array | None = None, **others: Any) -> None:
-    """Raises InputError unless points are [B, T, 3], occ is [B, T], and the other arrays, or trees of them, are [B, ...]."""
+def as_points(points: Any, occ: Any = None, **others: Any) -> tuple[jax.Array, Any]:
+    """Points and occupancies, in floating point. The other arrays, or trees of them, are checked only.
+
+    Raises InputError unless points are [B, T, 3], occ is [B, T], the others are [B, ...], and all are real.
+    """
+    points, occ = as_array(points, 'points'), as_array(occ, 'occ')
     shape: tuple = getattr(points, 'shape', ())
     if len(shape) != 3 or shape[-1] != 3:
         raise InputError(f'points: expected an array [B, T, 3], found the shape {list(shape)}')
@@ -122,10 +128,11 @@ def check_shapes(points: jax.Array, occ: jax.Array | None = None, **others: Any)
         found = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)}
         if not found <= {shape[:1]}:
             raise InputError(f'{name}: expected B = {shape[0]} rows, as points have, found arrays of {sorted(found)}')
+    return as_floats(points, 'points'), None if occ is None else as_floats(occ, 'occ')
 
 
 def _occupancy(module, params, points, cond, latent=None):
-    check_shapes(points, cond=cond, latent=latent)
+    points, _ = as_points(points, cond=cond, latent=latent)
     return in_chunks(lambda chunk: apply(module, params, chunk, cond, latent, method='decode'), points)
 
 
@@ -164,12 +171,12 @@ def _prior(latent_size, key, rows):
 
 
 def _posterior(module, params, points, occ, cond):
-    check_shapes(points, occ, cond=cond)
+    points, occ = as_points(points, occ, cond=cond)
     return module.apply(params, points, occ, cond, method='posterior')
 
 
 def _elbo_terms(module, params, points, occ, inputs, noise):
-    check_shapes(points, occ, inputs=inputs, noise=noise)
+    points, occ = as_points(points, occ, inputs=inputs, noise=noise)
     reconstruction, divergence = module.apply(params, points, occ, inputs, noise)
     return reconstruction, divergence.sum(axis=1)
 
@@ -194,7 +201,7 @@ def negative_elbo(
     posterior collapse: early in training an uninformative code is cheapest, and the decoder learns to ignore it. Raises
     InputError for arrays of other shapes and for a network with latent code without a key.
     """
-    check_shapes(points, occ, inputs=inputs)
+    points, occ = as_points(points, occ, inputs=inputs)
     latent_size = module.decoder.latent_size
     if latent_size and key is None:
         raise InputError('loss: expected a key for the noise of the latent codes, found None')

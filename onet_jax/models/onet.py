@@ -73,6 +73,7 @@ def make_model(
             decoder=Decoder(decoder_hidden_size, latent_size, **options, **DECODER_OPTIONS[decoder]),
             encoder=ENCODERS[encoder].build(SimpleNamespace(**keywords, dtype=dtype)),
             encoder_latent=LatentEncoder(latent_size, **options) if latent_size else None,
+            reads=ENCODERS[encoder].reads,
         )
 
     return occupancy.occupancy_network(build_module(None), trained=build_module(train_dtype), free_bits=free_bits)
@@ -88,4 +89,6 @@ def build(config: ConfigDict) -> Method:
 
 def encode_or_fit(model: OccupancyNetwork, params: dict, inputs: jax.Array) -> jax.Array:
     """Codes [B, C]: learned ones, for indices of training shapes [B] int, or ones fitted to labelled points [B, T, 4]."""
-    return fit_codes(jax.random.key(0), model, params, inputs) if inputs.ndim == 3 else model.encode(params, inputs)
+    return (
+        fit_codes(jax.random.key(0), model, params, inputs) if jnp.ndim(inputs) == 3 else model.encode(params, inputs)
+    )

@@ -70,7 +70,7 @@ def make_model(
 
     def build_module(dtype):
         k = SimpleNamespace(**keywords, dtype=dtype)
-        return EncoderDecoder(ENCODERS[encoder].build(k), DECODERS[decoder](k))
+        return EncoderDecoder(ENCODERS[encoder].build(k), DECODERS[decoder](k), ENCODERS[encoder].reads)
 
     functions = functions_of(build_module(None))
     return PointSetNetwork(*functions, partial(loss_of, build_module(train_dtype), chamfer_distance))

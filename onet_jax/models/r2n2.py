@@ -22,7 +22,7 @@ from onet_jax.geometry.voxels import Voxels
 from onet_jax.models import onet
 from onet_jax.models.encoder_decoder import EncoderDecoder, functions_of, loss_of
 from onet_jax.models.method import Compiled, Encoder, Method, check_names, keywords_of
-from onet_jax.models.occupancy import mesh_settings
+from onet_jax.models.occupancy import as_points, mesh_settings
 from onet_jax.networks.r2n2 import NUM_VOXELS, R2N2Encoder, VoxelDecoder
 
 ENCODERS = onet.ENCODERS | {
@@ -44,6 +44,7 @@ class VoxelNetwork(NamedTuple):
 
 def occupancy_at(decode: Callable, params: dict, points: jax.Array, cond: jax.Array) -> jax.Array:
     """The logit of the voxel that holds each point: see `VoxelNetwork`."""
+    points, _ = as_points(points, cond=cond)
     logits = decode(params, cond)
     # Rounded towards zero, as the official evaluation does (see `geometry/voxels.py`).
     place = (points + 0.5) * NUM_VOXELS
@@ -71,7 +72,7 @@ def make_model(
     keywords = locals()
     check_names(keywords, encoder=ENCODERS, decoder=('simple',))
     module, trained = (
-        EncoderDecoder(ENCODERS[encoder].build(k), VoxelDecoder(decoder_hidden_size, k.dtype))
+        EncoderDecoder(ENCODERS[encoder].build(k), VoxelDecoder(decoder_hidden_size, k.dtype), ENCODERS[encoder].reads)
         for k in (SimpleNamespace(**keywords, dtype=dtype) for dtype in (None, train_dtype))
     )
     init, encode, decode = functions_of(module)

@@ -161,12 +161,13 @@ def test_bad_arguments():
 def test_a_grid_that_does_not_fit_is_refused():
     check_memory(128)
     check_memory(512, max_memory_gb=3)
-    with pytest.raises(
-        ValueError, match=r'--resolution: expected a grid of at most 2.0 GB, found 3.0 GB for 512 cells'
-    ):
+    with pytest.raises(ValueError, match=r'resolution: expected a grid of at most 2.0 GB, found 3.0 GB for 512 cells'):
         check_memory(512, max_memory_gb=2)
-    with pytest.raises(ValueError, match=r'--resolution: .* for 8192 cells'):
+    with pytest.raises(ValueError, match=r'resolution: .* for 8192 cells'):
         check_memory(8192)
+    for resolution, steps in [(10**6, 0), (10**6, 2), (32, 30)]:
+        with pytest.raises(InputError, match=r'resolution: expected a grid of at most .* GB'):
+            extract_mesh(sphere, resolution=resolution, upsampling_steps=steps)
 
 
 @pytest.mark.parametrize('steps', [0, 1])
@@ -185,6 +186,10 @@ def test_a_field_that_does_not_give_a_value_for_each_point_is_named(steps):
         extract_mesh(sphere, resolution=1, upsampling_steps=0)
     with pytest.raises(InputError, match=r'expected resolution >= 1 .* found 8.0 .*; both are whole'):
         extract_mesh(sphere, resolution=8.0, upsampling_steps=steps)
+    with pytest.raises(InputError, match=r'expected resolution >= 1 .* found True'):
+        extract_mesh(sphere, resolution=True, upsampling_steps=2)
+    with pytest.raises(InputError, match='field: expected real numbers, found complex128'):
+        extract_mesh(lambda points: sphere(points) + 0j, resolution=8, upsampling_steps=steps)
 
 
 @pytest.mark.parametrize('threshold, is_empty', [(0.2, False), (0.9, True)])

@@ -234,7 +234,7 @@ def test_nothing_to_do():
 
 def test_bad_arguments():
     field, key, mesh = Partial(sphere, 0.3), jax.random.key(0), noisy_sphere(0)
-    with pytest.raises(ValueError, match='steps: expected a number >= 0, found -1'):
+    with pytest.raises(ValueError, match='steps: expected a whole number >= 0, found -1'):
         refine_mesh(mesh, field, key, steps=-1)
     for threshold in (0, 1, -0.5, float('nan')):
         with pytest.raises(ValueError, match='threshold: expected a probability'):
@@ -248,6 +248,19 @@ def test_bad_arguments():
     vertices[3, 1] = np.inf
     with pytest.raises(ValueError, match=r'mesh\.vertices: expected finite numbers, found 1 of 36 not finite'):
         refine_mesh(trimesh.Trimesh(vertices, mesh.faces, process=False), field, key)
+
+
+def test_what_is_no_mesh_is_named():
+    ball, key = trimesh.creation.icosphere(0), jax.random.key(0)
+    beyond = trimesh.Trimesh(ball.vertices, [[0, 1, 12]], process=False)
+    for mesh, steps, message in [
+        (trimesh.Scene(ball), 1, 'mesh: expected a trimesh.Trimesh, found a Scene'),
+        (trimesh.PointCloud(ball.vertices), 1, 'found a PointCloud'),
+        (beyond, 1, r'mesh\.faces: expected indices of 12 vertices, found 0 to 12'),
+        (ball, 1.5, 'steps: expected a whole number >= 0, found 1.5'),
+    ]:
+        with pytest.raises(InputError, match=message):
+            refine_mesh(mesh, lambda points: points[:, 0], key, steps=steps)
 
 
 def test_a_field_that_is_not_finite_or_not_of_jax_is_named():

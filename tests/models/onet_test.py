@@ -78,6 +78,50 @@ def test_the_loss_names_an_array_of_a_wrong_shape(model_and_params, points, occ,
         model.posterior(params, jnp.zeros(points), jnp.zeros(occ), cond)
 
 
+def test_integers_lists_and_foreign_arrays_count_as_their_numbers(model_and_params):
+    model, params, codes = model_and_params
+    points, occ = np.arange(-9, 9).reshape(2, 3, 3) % 2, np.array([[0, 1, 1], [1, 0, 0]])
+    cloud = np.random.default_rng(0).integers(-2, 3, (2, 30, 3))
+
+    class Foreign:
+        def __array__(self, dtype=None, copy=None):
+            return points
+
+    wanted = model.occupancy(params, points.astype(np.float32), codes)
+    for given in (points, points != 0, points.tolist(), Foreign()):
+        np.testing.assert_allclose(model.occupancy(params, given, codes), wanted, atol=1e-5)
+    code = model.encode(params, cloud.astype(np.float32))
+    for given in (cloud, cloud.tolist()):
+        np.testing.assert_allclose(model.encode(params, given), code, atol=1e-5)
+    arrays = points, occ, cloud
+    loss, _ = model.loss(params, *(array.astype(np.float32) for array in arrays))
+    for given in (arrays, (points, occ.tolist(), cloud)):
+        np.testing.assert_allclose(model.loss(params, *given)[0], loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'inputs, message',
+    [
+        (np.zeros((7, 3)), r'inputs: expected an array \[B, P, 3\] of the field .cloud., found the shape \[7, 3\]'),
+        (np.zeros((2, 7, 2)), r'inputs: expected an array \[B, P, 3\]'),
+        (np.zeros((1, 0, 3)), r'inputs: expected an array \[B, P, 3\]'),
+        (np.zeros((1, 8, 8, 3)), r'inputs: expected an array \[B, P, 3\]'),
+        (np.zeros((2, 7, 3), complex), 'inputs: expected real numbers, found complex'),
+        ([[[1, 2, 3], [4, 5]]], 'inputs: expected an array of numbers'),
+    ],
+)
+def test_what_is_no_cloud_is_named(model_and_params, inputs, message):
+    model, params, codes = model_and_params
+    with pytest.raises(InputError, match=message):
+        model.encode(params, inputs)
+    if isinstance(inputs, np.ndarray):
+        num = len(inputs)
+        with pytest.raises(InputError, match=message):
+            model.loss(params, np.zeros((num, 4, 3)), np.zeros((num, 4)), inputs)
+    with pytest.raises(InputError, match='points: expected real numbers, found complex'):
+        model.occupancy(params, np.zeros((2, 4, 3), complex), codes)
+
+
 def test_an_unknown_method_encoder_or_input_is_named():
     config = small_config()
     for group, key, value, message in (
