@@ -20,7 +20,10 @@ def main(_):
     from onet_jax.evaluation.tables import to_markdown
     from onet_jax.prepare.check import check_dataset, list_notes
     from onet_jax.viz.dataset import dataset_sheet
+    from onet_jax.viz.pictures import check_picture
 
+    if PICTURE.value:
+        check_picture(PICTURE.value)
     header, rows, problems = check_dataset(DATA_DIR.value)
     print(to_markdown(header, rows))
     for name, reason in read_index(DATA_DIR.value).rejected.items():

@@ -91,6 +91,12 @@ def refuse_replacing(inputs: Iterable[Path], targets: Iterable[Path]) -> None:
             raise InputError(f'{target}: expected a new file, found the input {found}; choose another --output')
 
 
+def refuse_existing(targets: Iterable[Path]) -> None:
+    """Raises InputError for a target that is there: nothing says that a command has written it."""
+    for target in filter(os.path.lexists, targets):
+        raise InputError(f'{target}: expected a new file, found one; delete it, or choose another --output')
+
+
 def ignores_case(path: Path) -> bool:
     """Whether the file system finds the existing file `path` under its name in other case, too."""
     return _identity(path.with_name(path.name.swapcase())) == _identity(path)

@@ -6,6 +6,7 @@ trained already is not trained again.
 
 import os
 import platform
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -202,6 +203,8 @@ def generation(page: Page, output: Path, runs: Path, data_dir: Path | None) -> P
     train(config, workdir, data_dir or embedded_dataset(config.data))
     run = load_run(workdir)
     folder = workdir / 'samples'
+    for made in (folder, workdir / 'way'):  # by an earlier run
+        shutil.rmtree(made, ignore_errors=True)
     sample_files(run.method.model, run.params, run.config, 18, 0, folder, 'ply')
     interpolate_files(
         run.method.model,

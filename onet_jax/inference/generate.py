@@ -18,7 +18,7 @@ from onet_jax.data.datasets import open_dataset
 from onet_jax.data.fields import has_input, input_names, read_inputs, shows_objects
 from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
-from onet_jax.files import refuse_replacing
+from onet_jax.files import refuse_existing, refuse_replacing
 from onet_jax.geometry.extract import extract_mesh
 from onet_jax.geometry.meshes import check_format, save_mesh
 from onet_jax.models.method import Model
@@ -106,9 +106,10 @@ def sample_files(
     """Write samples of the prior as OUTPUT/sample_000.<format>, ..., and OUTPUT/contact_sheet.png; returns the mesh files.
 
     Sample i is a function of (seed, i). An empty level set is reported; it has a tile, but no file. Raises InputError for a
-    model with an input or without a latent code.
+    model with an input or without a latent code, and for a file that would be replaced.
     """
     targets = _mesh_files(output, 'sample_', num_samples, file_format)
+    refuse_existing([*targets, Path(output) / 'contact_sheet.png'])
     codes = [sample_code(model, params, config, number, seed) for number in range(num_samples)]
     meshes = _decode_files(model, params, config, codes, targets)
     items = [Item(target.stem, '', (mesh,)) for target, mesh in meshes.items()]
@@ -135,19 +136,16 @@ def interpolate_files(
     of the dataset `data_dir`; for another model an input file. Codes are interpolated linearly. strip.gif plays forwards and
     backwards in a loop. An empty level set is reported; it has a tile, but no file.
 
-    Raises, before anything is written, InputError or OSError for ends that cannot be read, fewer than 2 steps, and an
-    end, or a file beside it, that would be overwritten.
+    Raises, before anything is written, InputError or OSError for ends that cannot be read, fewer than 2 steps, and a file
+    that would be replaced.
     """
     if num_steps < 2:
         raise InputError(f'--num_steps: expected at least 2, the start and the end, found {num_steps}')
     targets = _mesh_files(output, '', num_steps, file_format)
     strip, morph = Path(output) / 'strip.png', Path(output) / 'strip.gif'
-    named = (('--start', start), ('--end', end))
-    files, written = [Path(name) for _, name in named if os.path.isfile(name)], [*targets, strip, morph]
-    refuse_replacing(files, written)
-    for file in files:  # beside it, names like 000.ply are of the user
-        if file.parent.resolve() == Path(output).resolve() and (found := next(filter(os.path.lexists, written), None)):
-            raise InputError(f'{found}: expected a new file beside {file}, found one; choose another --output')
+    named, written = (('--start', start), ('--end', end)), [*targets, strip, morph]
+    refuse_replacing([Path(name) for _, name in named if os.path.isfile(name)], written)
+    refuse_existing(written)
     first, last = (_find_code(model, params, config, flag, name, seed, data_dir) for flag, name in named)
     meshes = _decode_files(model, params, config, interpolate(first, last, num_steps), targets)
     pictures = [render(mesh) for mesh in meshes.values()]
@@ -189,7 +187,6 @@ def _decode_files(
             save_mesh(mesh, target)
             print(f'{target}: {len(mesh.vertices)} vertices, {len(mesh.faces)} faces', flush=True)
         else:
-            target.unlink(missing_ok=True)  # an earlier run may have written a mesh of this name
             print(f'{target}: empty level set at threshold {config.eval.threshold}, not written', flush=True)
         meshes[target] = mesh
     return meshes

@@ -16,10 +16,17 @@ from pathlib import Path
 
 from onet_jax.errors import InputError
 from onet_jax.files import write_json
-from onet_jax.json_files import COUNT, NUMBER, PATH, TEXT, one_of, parse_json, read_json
+from onet_jax.json_files import COUNT, NUMBER, PATH, TEXT, one_of, parse_json, read_json, whole
 
 ADVICE = 'it is not of a reconstruction, or damaged: choose another --output'
-DONE = {'status': TEXT, 'mesh': PATH, 'vertices': COUNT, 'faces': COUNT, 'out_of_distribution_score?': NUMBER}
+DONE = {
+    'status': TEXT,
+    'mesh': PATH,
+    'vertices': COUNT,
+    'faces': COUNT,
+    'bytes?': whole(0, 2**63),
+    'out_of_distribution_score?': NUMBER,
+}
 FAILED = {'status': one_of('failed'), 'reason': TEXT}
 ITEMS = {'': lambda item: DONE if isinstance(item, dict) and item.get('status') == 'done' else FAILED}
 MANIFEST = {'settings': {}, 'items': ITEMS, 'written': [PATH]}
@@ -65,8 +72,12 @@ class Manifest:
     def add(self, name: str, item: dict) -> None:
         """Note the outcome of an input."""
         self.items[name] = item
-        with self._log.open('a') as file:
-            file.write(json.dumps({name: item}) + '\n')
+        try:
+            with self._log.open('a') as file:
+                file.write(json.dumps({name: item}) + '\n')
+        except OSError as error:
+            error.filename = str(self._log)  # that of a full disk names no file
+            raise
 
     def end(self) -> None:
         """Write the manifest in place of the log."""

@@ -4,6 +4,7 @@ import os
 import shutil
 import traceback
 import unicodedata
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -67,6 +68,7 @@ def reconstruct_files(
             {s: t.with_name(f'{t.stem[:60]}.unfinished') for s, t in targets.items()} if batch_size == 1 else {}
         )
         written = [path.relative_to(output).as_posix() for path in (*targets.values(), *workspaces.values())]
+        written += [f'{name}.offset.json' for name in written if name.endswith('.stl')]
         written.append('index.html')
         for name in written:
             if os.path.lexists(output / name) and name not in manifest.written:
@@ -148,7 +150,10 @@ def _reconstruct_batch(
         if domain is not None:
             codes = summarise(method.model.encode(params, *inputs.values()))
             scores = domain.score(codes, measure(inputs)).tolist()
-        predictions = method.predict(params, inputs, jax.random.key(config.seed), workspace)
+        with warnings.catch_warnings(record=True) as caught:  # they would name a line of the program
+            predictions = method.predict(params, inputs, jax.random.key(config.seed), workspace)
+        for text in dict.fromkeys(str(warning.message) for warning in caught):
+            _say(f'{", ".join(str(source.path) for source in read)}: warning: {text}')
     except Exception as error:  # such as InputError, where the field of an input is not finite
         if len(read) == 1:
             return results | {source: Reconstruction(reason=_explain(source, error)) for source in read}
@@ -194,6 +199,7 @@ def _write(source: Source, state: dict, result: Reconstruction, target: Path, ou
             target.unlink(missing_ok=True)
         return {'status': 'failed', 'reason': _explain(source, error)}
     item: dict[str, Any] = {'status': 'done', 'mesh': target.relative_to(output).as_posix()}
+    item['bytes'] = target.stat().st_size  # one that is cut later is made again
     item |= {'vertices': len(result.geometry.vertices), 'faces': len(getattr(result.geometry, 'faces', ()))}
     return item if result.score is None else {**item, 'out_of_distribution_score': result.score}
 
@@ -327,6 +333,7 @@ def _is_done(item: dict | None, source: Source, output: Path, target: Path) -> b
         and output / item['mesh'] == target
         and all(item.get(key) == value for key, value in _identify(source).items())
         and target.is_file()
+        and target.stat().st_size == item.get('bytes')
     )
 
 

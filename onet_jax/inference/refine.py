@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from onet_jax.data.fields import find_sources, read_inputs
 from onet_jax.errors import InputError
-from onet_jax.files import refuse_replacing
+from onet_jax.files import refuse_existing, refuse_replacing
 from onet_jax.geometry.grid import BOX
 from onet_jax.geometry.meshes import check_format, load_mesh, save_mesh
 from onet_jax.geometry.refine import refine_mesh, refinement_loss
@@ -32,7 +32,8 @@ def refine_file(
 
     The mesh is in the frame of the input, as `onet reconstruct` writes it, and so is the result. With `num_faces` the mesh is
     simplified first, as in the paper. Raises, before anything is written, FileNotFoundError or InputError that names the file,
-    for a file that cannot be read, more than one input, a network without a field of objects, and a mesh outside of its cube.
+    for a file that cannot be read, an output that is there, more than one input, a network without a field of objects, and a
+    mesh outside of its cube.
     """
     mesh_path, output = Path(mesh_path), Path(output)
     check_format(output.suffix.lower()[1:])
@@ -40,6 +41,7 @@ def refine_file(
     if len(sources) != 1:
         raise InputError(f'--input: expected one input, that of the mesh, found {len(sources)} in {input_path}')
     refuse_replacing([mesh_path, sources[0].path], [output])
+    refuse_existing([output])
     inputs, frame = read_inputs(config.data, sources[0], config.seed)
     field, mesh = bind_input(model, params, config, inputs), load_mesh(mesh_path)
     mesh.vertices = frame.to_object(mesh.vertices)

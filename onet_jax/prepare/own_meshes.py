@@ -23,12 +23,16 @@ from onet_jax.geometry.companions import find_companions
 from onet_jax.geometry.meshes import MESH_INPUTS, load_mesh
 from onet_jax.geometry.solid import UPS, make_solid
 from onet_jax.geometry.watertight import MAX_FACES
+from onet_jax.json_files import TEXT, Value, number
 from onet_jax.prepare.runners import Outcome, Runner, processes
 from onet_jax.prepare.sampling import check_options, sample_solid
 from onet_jax.prepare.splits import draw_splits, invariants, read_lists, report_copies, sanitise
-from onet_jax.prepare.store import claim_folder, finish, read_note, recipe_of, store, write_note
+from onet_jax.prepare.store import REJECTED, claim_folder, finish, read_note, recipe_of, store, write_note
 
 MAX_SHAPE_NAME = 200  # bytes, of a shape
+INVARIANTS = Value(
+    '6 numbers', lambda found: isinstance(found, list) and len(found) == 6 and all(map(number().fits, found))
+)
 
 
 def prepare_meshes(
@@ -153,7 +157,7 @@ def describe_mesh(category: str, name: str, path: str, *, data_dir: Path) -> lis
         )
     note = data_dir / 'notes' / 'surfaces' / category / f'{name}.json'
     with recipe_of(*_made_from(path)) as made_from:
-        known = read_note(note, made_from)
+        known = read_note(note, made_from, _surface_note)
         found: dict = known or {}
         if known is None:
             try:
@@ -168,6 +172,12 @@ def describe_mesh(category: str, name: str, path: str, *, data_dir: Path) -> lis
     if 'reason' in found:
         raise InputError(found['reason'])
     return found['invariants']
+
+
+def _surface_note(note: Any) -> dict:
+    """The schema of a note of `describe_mesh`."""
+    is_rejected = isinstance(note, dict) and 'reason' in note
+    return REJECTED if is_rejected else {'recipe': TEXT, 'invariants': INVARIANTS}
 
 
 @contextmanager

@@ -17,8 +17,10 @@ from onet_jax.data import records
 from onet_jax.data.records import COLUMNS, Index, Shape
 from onet_jax.errors import InputError
 from onet_jax.files import file_state, one_at_a_time, remove_leftovers, write_json
-from onet_jax.json_files import read_json
+from onet_jax.json_files import TEXT, read_json
 from onet_jax.prepare.runners import Outcome
+
+REJECTED = {'recipe': TEXT, 'reason': TEXT}
 
 
 def claim_folder(data_dir: Path, source: dict) -> None:
@@ -93,7 +95,7 @@ def store(
                 shape = None  # damaged: made again
             if shape and shape.recipe.tobytes() == made_from:
                 return _describe(shape)
-        found = read_note(note, made_from)
+        found = read_note(note, made_from, REJECTED)
         if found is not None:
             raise InputError(found['reason'])
         try:
@@ -112,13 +114,13 @@ def _describe(shape: Shape) -> dict:
     return {'recipe': shape.recipe.tobytes().hex(), 'columns': list(records.present(shape)), 'counts': counts}
 
 
-def read_note(path: Path, made_from: bytes) -> dict | None:
-    """The cached result of an earlier run, or None where there is none of this recipe."""
+def read_note(path: Path, made_from: bytes, schema: object) -> dict | None:
+    """The cached result of an earlier run, or None where there is none of this recipe and schema."""
     try:
-        note = read_json(path, {})
+        note = read_json(path, schema)
     except (FileNotFoundError, InputError):  # none, or a damaged one
         return None
-    return note if note.pop('recipe', None) == made_from.hex() else None
+    return note if note.pop('recipe') == made_from.hex() else None
 
 
 def write_note(path: Path, made_from: bytes, found: dict) -> None:

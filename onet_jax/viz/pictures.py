@@ -20,6 +20,7 @@ from onet_jax.files import write_atomically
 from onet_jax.geometry.render import prepare, trace, unit
 from onet_jax.scores import as_geometry
 
+PNG = b'\x89PNG\r\n\x1a\n'  # the first bytes of a file
 SIZE = 224  # px
 AZIMUTH, ELEVATION = 30.0, 20.0  # degrees
 DISTANCE = 5.0  # of the eye from the origin
@@ -136,9 +137,11 @@ def ball_radius(num_points: int) -> float:
 def contact_sheet(items: Sequence[Item], column_titles: Sequence[str], path: str | Path, *, size: int = SIZE) -> None:
     """Write a PNG with one row of images for each item, its name and caption below.
 
-    4 items and more are in two groups side by side, 9 and more in three. Raises InputError as `check_columns` does.
+    4 items and more are in two groups side by side, 9 and more in three. Raises InputError as `check_columns` and
+    `check_picture` do.
     """
     check_columns(items, column_titles)
+    check_picture(path)
     groups = 1 + (len(items) > 3) + (len(items) > 8)
     rows = -(-len(items) // groups)
     gap, head, foot = size // 8, size // 6, size // 5
@@ -182,6 +185,15 @@ def animation(shapes: Sequence[Shape], path: str | Path, *, size: int = SIZE) ->
     stream = io.BytesIO()
     first.save(stream, 'gif', save_all=True, append_images=others, duration=durations, loop=0, optimize=True)
     write_atomically(path, stream.getvalue())
+
+
+def check_picture(path: str | Path) -> None:
+    """Raises InputError for the name of another file than a PNG, and for such a file that would be replaced."""
+    path = Path(path)
+    if path.suffix.lower() != '.png':
+        raise InputError(f'{path}: expected the name of a picture, NAME.png, found another')
+    if path.is_dir() or (path.is_file() and path.stat().st_size and not path.read_bytes().startswith(PNG)):
+        raise InputError(f'{path}: expected a new file or a PNG to replace, found another; choose another name')
 
 
 def check_columns(items: Sequence[Item], column_titles: Sequence[str]) -> None:

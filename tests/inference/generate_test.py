@@ -149,7 +149,6 @@ def test_empty_level_sets_are_tiles_without_files(vae, tmp_path, capsys):
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.eval.threshold = 1 - 1e-12
-    (tmp_path / '001.off').write_text('of an earlier run')
     assert interpolate_files(model, params, config, '0', '1', output=tmp_path, **DEFAULTS) == []
     assert sample_files(model, params, config, 2, 5, tmp_path, 'off') == []
     assert capsys.readouterr().out.count('empty level set') == 4 + 2
@@ -194,8 +193,9 @@ def test_no_input_is_overwritten(unsampled, clouds, tmp_path):
     before = (tmp_path / '002.off').read_bytes()
     with pytest.raises(ValueError, match=r'002.off: expected a new file, found the input .*002.off'):
         interpolate_files(*unsampled, str(clouds[0]), f'{tmp_path}/002.off', output=tmp_path, **DEFAULTS)
-    beside = tmp_path / 'cloud.npy'
-    beside.write_bytes(clouds[0].read_bytes())
-    with pytest.raises(ValueError, match=r'002.off: expected a new file beside .*cloud.npy, found one'):
-        interpolate_files(*unsampled, str(beside), str(clouds[0]), output=tmp_path, **DEFAULTS)
+    with pytest.raises(ValueError, match=r'002.off: expected a new file, found one; delete it'):
+        interpolate_files(*unsampled, *map(str, clouds), output=tmp_path, **DEFAULTS)
     assert (tmp_path / '002.off').read_bytes() == before
+    (tmp_path / 'contact_sheet.png').touch()
+    with pytest.raises(ValueError, match=r'contact_sheet.png: expected a new file'):
+        sample_files(*unsampled, 2, 5, tmp_path, 'off')

@@ -139,9 +139,12 @@ def test_one_bad_input_stops_no_other_and_what_is_done_is_not_done_again(cloud, 
 
     np.save(inputs / 'b.npy', cloud[:20])
     (output / 'c.ply').unlink()
+    whole = (output / 'd.ply').read_bytes()
+    (output / 'd.ply').write_bytes(whole[:99])
     seen.clear()
     assert len(reconstruct_files(hull_method(seen), {}, config, inputs, output, 'ply')) == 4
-    assert sum(map(len, seen)) == 2, 'the repaired and the lost one'
+    assert sum(map(len, seen)) == 3, 'the repaired, the lost and the cut one'
+    assert (output / 'd.ply').read_bytes() == whole
     seen.clear()
     reconstruct_files(hull_method(seen), {}, config, inputs, output, 'ply')
     assert not seen
@@ -272,6 +275,11 @@ def test_no_file_of_the_user_is_overwritten_and_no_mesh_by_another(cloud, tmp_pa
         (tmp_path / mine).write_text('of the user')
         refuses(scans, tmp_path / 'mine', rf'{mine}: expected a new file, found one that no reconstruction has written')
         (tmp_path / mine).unlink()
+    mine = tmp_path / 'mine' / 'b.stl.offset.json'
+    mine.write_text('of the user')
+    with pytest.raises(InputError, match=r'b.stl.offset.json: expected a new file, found one that no reconstruction'):
+        reconstruct_files(predicting(None), {}, one_by_one(), scans / 'b.npy', tmp_path / 'mine', 'stl')
+    mine.unlink()
     np.save(scans / 'a.npy', cloud)
     before['a.npy'] = (scans / 'a.npy').read_bytes()
     refuses(scans, out, r'expected one input of this name, found .*a.npy and .*a.ply; rename one')

@@ -74,3 +74,7 @@ def test_what_cannot_be_refined_is_named(case, tmp_path):
     (tmp_path / 'link.ply').hardlink_to(ball)
     with pytest.raises(ValueError, match=r'link.ply: expected a new file, found the input .*ball.ply; choose another'):
         refine_file(*arguments, ball, cloud, tmp_path / 'link.ply')
+    (tmp_path / 'mine.ply').write_text('mine')
+    with pytest.raises(ValueError, match=r'mine.ply: expected a new file, found one; delete it'):
+        refine_file(*arguments, ball, cloud, tmp_path / 'mine.ply')
+    assert (tmp_path / 'mine.ply').read_text() == 'mine'

@@ -1,5 +1,6 @@
 """A folder of meshes that is prepared again: after an interruption, or when meshes, lists or their faults have changed."""
 
+import json
 import os
 import struct
 
@@ -59,7 +60,8 @@ def test_a_damaged_note_is_made_again(prepare, tmp_path):
     index = prepare()
     notes = sorted((tmp_path / 'data').rglob('surfaces/case/*.json'))
     assert [path.stem for path in notes] == ['0', '1', '2', '3', 'broken']
-    for path, content in zip(notes, ('', '{"recipe": ', '{}', '{"recipe": "00"}'), strict=False):
+    right = json.dumps({'recipe': json.loads(notes[3].read_text())['recipe'], 'invariants': [1, 2]})
+    for path, content in zip(notes, ('', '{"recipe": ', '{}', right), strict=False):
         path.write_text(content)
     assert prepare() == index
 

@@ -48,6 +48,12 @@ def test_a_shape_is_rejected_once_for_each_recipe(tmp_path):
     for seed, count in ((0, 1), (0, 1), (1, 2)):
         with pytest.raises(InputError, match=f'it is flat, found {count}'):
             store(tmp_path, 'c', 'a', {'seed': seed}, (), make)
+    note = tmp_path / 'notes/rejected/c/a.json'
+    content = json.loads(note.read_text())
+    for count, damaged in enumerate((content | {'reason': 5}, {'recipe': content['recipe']}, {'reason': 'x'}), 3):
+        note.write_text(json.dumps(damaged))
+        with pytest.raises(InputError, match=f'it is flat, found {count}'):
+            store(tmp_path, 'c', 'a', {'seed': 1}, (), make)
     assert not records.shape_path(tmp_path, 'c', 'a').exists()
 
 
