@@ -12,6 +12,7 @@ import difflib
 import io
 import runpy
 import tokenize
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -53,9 +54,27 @@ def find_file(name: str) -> str:
 
 
 def load_config(name: str) -> ConfigDict:
-    """The config of a name or a file with its variant, such as 'onet_points:tiny' or 'mine.py'."""
+    """The config of a name or a file with its variant, such as 'onet_points:tiny' or 'mine.py'.
+
+    Raises OSError for a file that cannot be read, and InputError, with the line, for one that fails.
+    """
     file, _, variant = find_file(name).partition(':')
-    return runpy.run_path(file)['get_config'](variant)
+    try:
+        names = runpy.run_path(file)
+        if 'get_config' not in names:
+            raise InputError(f'{file}: expected a function get_config(variant), found none')
+        config = names['get_config'](variant)
+    except (InputError, OSError):
+        raise
+    except SyntaxError as error:
+        raise InputError(f'{error.filename}, line {error.lineno}: expected Python, found {error.msg}') from error
+    except Exception as error:  # a config may be any program
+        line = [at for at in traceback.extract_tb(error.__traceback__) if at.filename == file][-1:]
+        where = f'{file}, line {line[0].lineno}' if line else file
+        raise InputError(f'{where}: expected a config, found {type(error).__name__}: {error}') from error
+    if not isinstance(config, ConfigDict):
+        raise InputError(f'{file}: expected a ConfigDict from get_config, found {type(config).__name__}')
+    return config
 
 
 def list_configs() -> str:
@@ -169,7 +188,8 @@ def _read_comments(file: str | Path) -> list[tuple[tuple[str, str], str]]:
 
     The group is the function that returns the dict, its key in another dict or the variable that it is assigned to.
     """
-    text, keys = Path(file).read_text(encoding='utf-8'), []
+    with tokenize.open(file) as stream:  # which knows the byte order mark
+        text, keys = stream.read(), []
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     comments = {token.start[0]: token.string.lstrip('# ') for token in tokens if token.type == tokenize.COMMENT}
 

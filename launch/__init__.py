@@ -49,13 +49,22 @@ def run_command(main: Callable[[list[str]], None], takes_arguments: bool = False
     except INPUT_ERRORS as error:
         if flags.FLAGS.is_parsed() and TRACEBACK.value:
             raise
-        print(f'error: {error}', file=sys.stderr)
+        print(f'error: {_explain(error)}', file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         gc.collect()  # removes the semaphores of worker processes
         with suppress(OSError):  # of a reader that has gone
             sys.stdout.flush()
         _leave()  # not by the usual way out, where threads of XLA may crash
+
+
+def _explain(error: Exception) -> str:
+    """What is wrong, in one line that names the file where the system does."""
+    if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
+        return f'{os.fsdecode(error.filename)}: expected a folder, found a file on the way to it or in its place'
+    if isinstance(error, OSError) and error.errno and not error.filename:
+        return f'{error.strerror}, in a file that the system does not name; --traceback shows where'
+    return str(error)
 
 
 @contextmanager
@@ -103,6 +112,7 @@ def _parse_flags(takes_arguments: bool, argv: list[str]) -> list[str]:
         sys.exit(0)
     try:
         rest = flags.FLAGS(list(_name_files(argv)))
+        _expand_paths()
         if 'config' in flags.FLAGS:
             flags.FLAGS.config.lock()  # a config that failed to load raises only when it is touched
             _split_names(flags.FLAGS.config)
@@ -128,6 +138,18 @@ def _parse_flags(takes_arguments: bool, argv: list[str]) -> list[str]:
     return rest
 
 
+def _expand_paths() -> None:
+    """Replace ~ by the home folder, as a shell does not after an equals sign. Raises InputError for an empty text."""
+    for name in flags.FLAGS:
+        flag = flags.FLAGS[name]
+        if (
+            flag.present and isinstance(flag.value, str) and '.' not in name
+        ):  # those with a dot are values of the config
+            if not flag.value.strip():
+                raise InputError(f'--{name}: expected a path or a word, found nothing')
+            flag.value = os.path.expanduser(flag.value)
+
+
 def _split_names(config: ConfigDict) -> None:
     """Make two names of 'chair,mug', which ml_collections takes for one."""
     for key, value in config.items():
@@ -150,7 +172,10 @@ def _name_files(argv: list[str]) -> Iterator[str]:
             print(list_configs())
             sys.exit(0)
         else:
-            yield flag + find_file(name)
+            file = find_file(os.path.expanduser(name))
+            if file == os.path.expanduser(name):
+                load_config(file)  # says what is wrong with a file of the user
+            yield flag + file
 
 
 def _print_help(argv: list[str], full: bool) -> None:

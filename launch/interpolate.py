@@ -16,7 +16,7 @@ END = flags.DEFINE_string('end', None, 'As --start.', required=True)
 NUM_STEPS = flags.DEFINE_integer('num_steps', 8, 'How many shapes, start and end among them.')
 SEED = flags.DEFINE_integer('seed', 0, 'Of numbered samples.', lower_bound=0)
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Dataset of CATEGORY/NAME; the one of the training run by default.')
-FORMAT = flags.DEFINE_string('format', 'ply', 'ply, obj, off, stl or glb.')
+FORMAT = flags.DEFINE_enum('format', 'ply', ['ply', 'obj', 'off', 'stl', 'glb'], 'Of the meshes.', case_sensitive=False)
 
 
 def main(_):

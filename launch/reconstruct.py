@@ -16,6 +16,8 @@ from functools import partial
 
 from absl import flags
 
+from onet_jax.errors import InputError
+
 from . import run_command
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by onet train.', required=True)
@@ -33,10 +35,11 @@ MAX_MEMORY_GB = flags.DEFINE_float(
 )
 CELL = flags.DEFINE_float('cell', None, 'Scenes: edge of a cell, in the unit of the input.', lower_bound=1e-9)
 KEEP_OUTLIERS = flags.DEFINE_bool('keep_outliers', False, 'Clouds: stray points belong to the object.')
-FORMAT = flags.DEFINE_string('format', 'ply', 'ply, obj, off, stl or glb.')
+FORMAT = flags.DEFINE_enum('format', 'ply', ['ply', 'obj', 'off', 'stl', 'glb'], 'Of the meshes.', case_sensitive=False)
 
 
 def main(_):
+    from onet_jax.data.fields import input_names
     from onet_jax.geometry.extract import check_memory
     from onet_jax.inference.out_of_distribution import workdir_domain
     from onet_jax.inference.reconstruct import reconstruct_files
@@ -46,6 +49,10 @@ def main(_):
     if THRESHOLD.value is not None:
         run = at_threshold(run, THRESHOLD.value, 'the flag --threshold')
     if CELL.value is not None:
+        if 'scan_cell' not in run.config.data:
+            raise InputError(
+                f'--cell: expected a network of scenes, found one of {", ".join(input_names(run.config.data))}'
+            )
         run = change(run, 'data', scan_cell=CELL.value)
     if KEEP_OUTLIERS.value:
         run = change(run, 'data', keep_outliers=True)

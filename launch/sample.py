@@ -11,7 +11,7 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by onet train or 
 OUTPUT = flags.DEFINE_string('output', None, 'Folder for the meshes and the contact sheet.', required=True)
 NUM_SAMPLES = flags.DEFINE_integer('num_samples', 8, 'How many shapes.', lower_bound=1)
 SEED = flags.DEFINE_integer('seed', 0, 'The same seed gives the same shapes.', lower_bound=0)
-FORMAT = flags.DEFINE_string('format', 'ply', 'ply, obj, off, stl or glb.')
+FORMAT = flags.DEFINE_enum('format', 'ply', ['ply', 'obj', 'off', 'stl', 'glb'], 'Of the meshes.', case_sensitive=False)
 
 
 def main(_):

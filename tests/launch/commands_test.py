@@ -128,11 +128,12 @@ def test_reconstruction_reports_bad_clouds(workdir, tmp_path, points, message):
 @pytest.mark.parametrize(
     'flags, message',
     [
-        (['--cell=2'], 'config.data.scan_cell: expected a method that has it, found onet without it'),
+        (['--cell=2'], '--cell: expected a network of scenes, found one of cloud'),
         (['--threshold=1.5'], 'threshold: expected a probability between 0 and 1, found 1.5'),
         (['--resolution=100'], 'resolution'),
-        (['--resolution=512', '--max_memory_gb=0.1'], '--resolution: expected a grid of at most 0.1 GB, found 3.0 GB'),
-        (['--format=usd'], 'expected one of the formats ply'),
+        (['--resolution=512', '--max_memory_gb=0.1'], 'resolution: expected a grid of at most 0.1 GB, found 3.0 GB'),
+        (['--format=usd'], '--format=usd: value should be one of <ply|obj'),
+        (['--output='], '--output: expected a path or a word, found nothing'),
         (['b.xyz'], "expected flags, as in --name=value, found 'b.xyz' beside them"),
     ],
 )
@@ -141,6 +142,49 @@ def test_reconstruction_reports_bad_flags(workdir, tmp_path, flags, message):
     done = launch('reconstruct', f'--workdir={workdir}', f'--input={tmp_path}', f'--output={tmp_path}/out', *flags)
     assert_fails(done, message)
     assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        ('x = 1\ny = (\n', 'mine.py, line 2: expected Python, found'),
+        ('x = 1\n', 'mine.py: expected a function get_config(variant), found none'),
+        ('\nimport nowhere_at_all\n', 'mine.py, line 2: expected a config, found ModuleNotFoundError: No module named'),
+        ('def get_config(variant):\n    return 1 / 0\n', 'mine.py, line 2: expected a config, found ZeroDivisionError'),
+        ('def get_config(variant):\n    return {}\n', 'mine.py: expected a ConfigDict from get_config, found dict'),
+    ],
+)
+def test_what_is_wrong_with_a_config_file_is_said_with_its_line(tmp_path, content, message):
+    (tmp_path / 'mine.py').write_text(content)
+    done = launch('train', f'--config={tmp_path}/mine.py', f'--workdir={tmp_path}/w')
+    assert_fails(done, f'{tmp_path}/{message}')
+    assert done.stderr.count('\n') == 1
+
+
+def test_a_config_file_may_begin_with_a_byte_order_mark_and_a_path_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    text = 'from onet_jax.configs import onet_points\n\n\ndef get_config(variant):\n    return onet_points(variant)\n'
+    (tmp_path / 'mine.py').write_text(text, encoding='utf-8-sig')
+    done = launch('train', '--config=~/mine.py:tiny', '--print_config')
+    assert done.returncode == 0, done.stderr
+    assert 'learning_rate: ' in done.stdout
+    assert_fails(launch('check', '--data_dir=~/nowhere'), f'error: {tmp_path}/nowhere')
+
+
+def test_a_file_in_place_of_a_folder_or_a_picture_is_named(workdir, dataset, tmp_path):
+    (tmp_path / 'file').write_text('mine')
+    np.save(tmp_path / 'cloud.npy', np.eye(3))
+    paths = [f'--workdir={workdir}', f'--input={tmp_path}/cloud.npy']
+    for output in ('file', 'file/below'):
+        done = launch('reconstruct', *paths, f'--output={tmp_path}/{output}')
+        assert_fails(done, f'{tmp_path}/file', 'expected a folder, found a file')
+    index = (dataset / 'dataset.json').read_bytes()
+    done = launch('check', f'--data_dir={dataset}', f'--picture={dataset}/dataset.json')
+    assert_fails(done, 'dataset.json: expected the name of a picture, NAME.png')
+    assert (dataset / 'dataset.json').read_bytes() == index
+    (tmp_path / 'mine.png').write_text('mine')
+    done = launch('check', f'--data_dir={dataset}', f'--picture={tmp_path}/mine.png')
+    assert_fails(done, 'mine.png: expected a new file or a PNG to replace')
 
 
 def test_a_folder_that_is_no_workdir_is_named(tmp_path):
