@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -40,6 +41,7 @@ PATIENCE = 3.0  # s
 def run_command(main: Callable[[list[str]], None], takes_arguments: bool = False) -> None:
     """app.run, with errors of the input reported as one message and exit code 1. takes_arguments: beside the flags."""
     logging.set_verbosity(logging.WARNING)  # libraries report every backend that they did not find
+    warnings.showwarning = lambda message, *_, **__: print(f'warning: {message}', file=sys.stderr)  # no line of ours
     for stream in (sys.stdout, sys.stderr):  # names of files need not be UTF-8
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='backslashreplace')

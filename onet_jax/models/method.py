@@ -122,7 +122,8 @@ def _jit(function):
 
 def as_array(value: Any, name: str = 'arguments') -> Any:
     """A list, or an object that numpy can convert, as an array; anything else as it is. Raises InputError for no numbers."""
-    if isinstance(value, jax.Array) or not (isinstance(value, list) or hasattr(value, '__array__')):
+    is_array = isinstance(value, jax.Array) or (isinstance(value, np.ndarray) and value.dtype.kind in 'biufc')
+    if is_array or not (isinstance(value, list) or hasattr(value, '__array__')):
         return value
     try:
         array = np.asarray(value)
