@@ -2,7 +2,8 @@
 
 A and B are, for a model with a latent code, numbers of samples (those of onet sample with the same seed) or shapes of
 the dataset as CATEGORY/NAME; for another model, input files (see onet reconstruct). The interpolation is linear in the code.
-Writes DIR/000.ply, ... in object coordinates, DIR/strip.png, all steps side by side, and the animation DIR/strip.gif.
+Writes DIR/000.ply, ... in object coordinates, DIR/strip.png, all steps side by side, and the animation DIR/strip.gif. None of
+them may be there already.
 """
 
 from absl import flags

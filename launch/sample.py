@@ -1,6 +1,7 @@
 """New shapes from an unconditional model: onet sample --workdir=W --output=DIR [--num_samples=8] [--seed=0].
 
-Writes DIR/sample_000.ply, ... and DIR/contact_sheet.png. Sample number i is a function of the seed and i.
+Writes DIR/sample_000.ply, ... and DIR/contact_sheet.png. Sample number i is a function of the seed and i. None of
+the files may be there already.
 """
 
 from absl import flags

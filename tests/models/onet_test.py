@@ -93,10 +93,8 @@ def test_integers_lists_and_foreign_arrays_count_as_their_numbers(model_and_para
     code = model.encode(params, cloud.astype(np.float32))
     for given in (cloud, cloud.tolist()):
         np.testing.assert_allclose(model.encode(params, given), code, atol=1e-5)
-    arrays = points, occ, cloud
-    loss, _ = model.loss(params, *(array.astype(np.float32) for array in arrays))
-    for given in (arrays, (points, occ.tolist(), cloud)):
-        np.testing.assert_allclose(model.loss(params, *given)[0], loss, rtol=1e-5)
+    loss, _ = model.loss(params, *(array.astype(np.float32) for array in (points, occ, cloud)))
+    np.testing.assert_allclose(model.loss(params, points, occ.tolist(), cloud)[0], loss, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
