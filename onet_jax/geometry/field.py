@@ -42,9 +42,11 @@ def check_finite(values: np.ndarray, name: str) -> None:
 
 
 def check_points(points: Array, name: str = 'points') -> None:
-    """Raises InputError unless points are [T, 3]."""
+    """Raises InputError unless points are [T, 3], and real."""
     if jnp.ndim(points) != 2 or points.shape[1] != 3:
         raise InputError(f'{name}: expected an array [T, 3], found the shape {list(jnp.shape(points))}')
+    if jnp.iscomplexobj(points):
+        raise InputError(f'{name}: expected real numbers, found {points.dtype}')
 
 
 def evaluate(field: Callable, points: np.ndarray, *, chunk_size: int | None = None) -> np.ndarray:

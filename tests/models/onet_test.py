@@ -118,6 +118,8 @@ def test_what_is_no_cloud_is_named(model_and_params, inputs, message):
             model.loss(params, np.zeros((num, 4, 3)), np.zeros((num, 4)), inputs)
     with pytest.raises(InputError, match='points: expected real numbers, found complex'):
         model.occupancy(params, np.zeros((2, 4, 3), complex), codes)
+    with pytest.raises(InputError, match='points: expected real numbers, found complex'):
+        model.bind(params, codes[:1])(np.zeros((4, 3), complex))
 
 
 def test_an_unknown_method_encoder_or_input_is_named():
