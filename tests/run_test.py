@@ -162,7 +162,7 @@ def test_wrong_shapes_and_values_are_named(workdir):
         (lambda: model.encode(params, CLOUD * np.nan), 'inputs: expected finite numbers, found 90 of 90 not finite'),
         (
             lambda: model.encode(params, np.concatenate([CLOUD, CLOUD], axis=2)),
-            'params, inputs: expected those of',
+            r"inputs: expected an array \[B, P, 3\] of the field 'cloud', found the shape \[1, 30, 6\]",
         ),
         (
             lambda: model.bind(params, np.concatenate([cond, cond])),
@@ -170,7 +170,6 @@ def test_wrong_shapes_and_values_are_named(workdir):
         ),
         (lambda: model.bind(params, cond)(points), r'points: expected an array \[T, 3\], found the shape \[1, 5, 3\]'),
         (lambda: model.occupancy(params, points[0], cond), r'points: expected an array \[B, T, 3\]'),
-        (lambda: model.occupancy(params, points.tolist(), cond), r'points: expected an array \[B, T, 3\]'),
     ]:
         with pytest.raises(InputError, match=message):
             call()
