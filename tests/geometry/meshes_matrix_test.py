@@ -7,7 +7,7 @@ import pytest
 from geometry.mesh_dialects import glb, obj, obj_normals, obj_relative, off, off_homogeneous, ply, stl, stl_text
 
 from onet_jax.errors import InputError
-from onet_jax.geometry.meshes import load_mesh
+from onet_jax.geometry.meshes import MESH_FORMATS, load_mesh, save_mesh
 
 U_PROFILE = [(0, 0), (3, 0), (3, 2), (2, 2), (2, 0.5), (1, 0.5), (1, 2), (0, 2)]
 HOUSE = [(0, 0), (2, 0), (2, 1), (1, 2), (0, 1)]
@@ -117,6 +117,16 @@ def test_files_give_the_shape_that_they_describe(tmp_path, dialect):
                 assert (mesh.visual.vertex_colors == [0, 0, 1, 255]).all(), case
         for file in tmp_path.iterdir():
             file.unlink()
+
+
+@pytest.mark.parametrize('kind', MESH_FORMATS)
+def test_what_is_written_is_read_again(tmp_path, kind):
+    for (name, vertices, polygons, *_), origin in itertools.product(shapes(), (np.zeros(3), FAR)):
+        (tmp_path / 'a.obj').write_text(obj(vertices + origin, polygons))
+        mesh = load_mesh(tmp_path / 'a.obj')
+        save_mesh(mesh, tmp_path / f'b.{kind}')
+        read, extent = load_mesh(tmp_path / f'b.{kind}'), np.ptp(vertices, axis=0).max()
+        np.testing.assert_allclose(read.triangles, mesh.triangles, rtol=0, atol=1e-9 * extent, err_msg=name)
 
 
 WORDS = (
