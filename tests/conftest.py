@@ -6,9 +6,6 @@ from pathlib import Path
 
 from onet_jax.files import cache_folder
 
-# Small networks run for milliseconds and compile for seconds, most of which would go into making the code fast.
-FLAGS = ' --xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0'
-os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + FLAGS
 # Each program is compiled once on a machine: what a later session compiles is what an edit has changed.
 os.environ |= {
     'JAX_COMPILATION_CACHE_DIR': str(cache_folder() / 'compiled_tests'),
@@ -23,6 +20,17 @@ from parity import golden as golden_files
 from parity.golden import SHARED
 
 MAX_MAPS = 15_000  # of the 65,530 that Linux allows: the tests of one file add a few thousand
+
+
+def pytest_configure(config):
+    """Small networks run for milliseconds and compile for seconds, most of which would go into making the code fast.
+
+    The default run does without: level 0. All tests together run at level 1, which rounds as users' programs do.
+    """
+    level = 0 if config.option.markexpr == 'not slow' else 1
+    flags = f'--xla_force_host_platform_device_count=2 --xla_backend_optimization_level={level}'
+    # It is read with the first array, not with the import of JAX.
+    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flags}'
 
 
 @pytest.fixture(scope='module')
