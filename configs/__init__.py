@@ -92,8 +92,8 @@ def optim(**changes) -> dict:
         'learning_rate': 1e-4,
         'schedule': 'constant',  # 'constant', 'cosine', 'step' or 'exponential', after the warm-up
         'warmup_steps': 0,
-        'decay_steps': 100_000,  # of 'step' and 'exponential'
-        'decay_factor': 0.3,  # of the learning rate in decay_steps
+        'decay_steps': 100_000,  # of 'step' and 'exponential'; of 'step' also several, (90_000, 100_000), after the warm-up
+        'decay_factor': 0.3,  # of the learning rate in decay_steps, or at each of them
         'clip_norm': 0.0,  # gradient clipping by global norm; 0 is off
         'accumulate_steps': 1,  # gradient accumulation: batches of one update
         'ema_decay': 0.0,  # of the exponential moving average of the weights that is validated and used; 0 is off
@@ -106,6 +106,9 @@ def train(**changes) -> dict:
         'num_steps': 300_000,
         'batch_size': 64,  # over all devices
         'backend': 'pmap',  # 'pmap' or 'jit'
+        'init_from': '',  # a trained workdir, or a ResNet of torchvision or timm (.pth, .safetensors), to start from
+        'init_modules': (),  # what is taken of it, such as ('decoder',); () is all
+        'frozen': (),  # modules whose weights do not learn, such as ('decoder', 'encoder.features')
         'dtype': 'float32',  # 'bfloat16' is mixed precision: weights, statistics and loss stay float32
         'log_every_steps': 10,
         'eval_every_steps': 2000,

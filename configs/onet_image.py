@@ -56,10 +56,7 @@ def get_config(arg: str = '') -> ConfigDict:
             num_steps=5000, batch_size=32, log_every_steps=50, eval_every_steps=1000, checkpoint_every_steps=350
         )
         if tiny
-        else train(
-            eval_every_steps=20_000,
-            encoder_init='',  # ResNet of torchvision or timm (.pth, .safetensors) to start from; '' is none
-        ),
+        else train(eval_every_steps=20_000),
         eval=eval_(targets=('volume_points',), threshold=0.4) if tiny else eval_(),
         mesh=mesh(),
     )

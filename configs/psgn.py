@@ -70,7 +70,7 @@ def get_config(arg: str = '') -> ConfigDict:
             num_steps=2200, batch_size=32, log_every_steps=50, eval_every_steps=1000, checkpoint_every_steps=500
         )
         if tiny
-        else train(encoder_init=None if points or branches else ''),  # ResNet of torchvision or timm; '' is none
+        else train(),
         eval=eval_(targets=('surface_samples',), threshold=None, sample=None, select_by='chamfer'),
         mesh={},  # predictions are point clouds
     )

@@ -61,9 +61,7 @@ def get_config(arg: str = '') -> ConfigDict:
             num_steps=2300, batch_size=32, log_every_steps=50, eval_every_steps=1000, checkpoint_every_steps=500
         )
         if tiny
-        else train(
-            encoder_init=None if points or own else '',  # ResNet of torchvision or timm to start from; '' is none
-        ),
+        else train(),
         eval=eval_(threshold=0.4, sample=None),
         mesh={},  # predictions are voxels
     )

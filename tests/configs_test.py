@@ -145,8 +145,7 @@ def test_a_config_is_locked_and_has_all_groups_and_no_unknown_key(name, variant)
     assert set(config) == {'seed', 'model', 'data', 'optim', 'train', 'eval', 'mesh'}
     assert set(config.optim) == set(configs.optim())
     assert set(config.eval) <= set(configs.eval_())
-    assert set(config.train) - {'encoder_init'} == set(configs.train())
-    assert ('encoder_init' in config.train) == config.model.encoder.startswith('resnet')
+    assert set(config.train) == set(configs.train())
     assert set(config.mesh) in (set(), set(configs.mesh()))
     assert ('partial' in config.data) == (config.data.inputs == ('cloud',))
     if config.data.inputs == ('scene',):  # extracted on the grid of its cells

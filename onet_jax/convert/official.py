@@ -112,20 +112,16 @@ def from_adam(
     return optax.tree_utils.tree_set(opt_state, mu=mu, nu=nu, count=np.asarray(counts.pop(), np.int32))
 
 
-def init_trunk(params: dict, state: Mapping[str, np.ndarray], config: ConfigDict) -> dict:
-    """`params` with the trunk of the image encoder from `state`, the weights of a ResNet of torchvision or timm.
+def read_trunk(state: Mapping[str, np.ndarray], shapes: dict, config: ConfigDict) -> dict:
+    """The weights of a ResNet of torchvision or timm as the trunk of an image encoder: the part of its variables that they are.
 
-    Raises InputError for another encoder, and as `from_state_dict`.
+    shapes: `variable_shapes` of the network. Raises InputError for another encoder, and as `from_state_dict`.
     """
     if layouts_of(config, False)['encoder'] is not RESNET:
-        raise InputError(f'config.train.encoder_init: expected a ResNet to initialise, found {config.model.encoder!r}')
-    trunk = {c: {'encoder': {'features': params[c]['encoder']['features']}} for c in ('params', 'batch_stats')}
+        raise InputError(f'expected the encoder of the config to be a ResNet, found {config.model.encoder!r}')
+    trunk = {c: {'encoder': {'features': shapes[c]['encoder']['features']}} for c in ('params', 'batch_stats')}
     state = {f'encoder.features.{name}': array for name, array in state.items() if not name.startswith('fc.')}
-    read = read_weights(state, trunk, {'encoder': RESNET})
-    return {
-        c: {**params[c], 'encoder': {**params[c]['encoder'], 'features': read[c]['encoder']['features']}}
-        for c in params
-    }
+    return read_weights(state, trunk, {'encoder': RESNET})
 
 
 def variable_shapes(method: Method, config: ConfigDict) -> dict:

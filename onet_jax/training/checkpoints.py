@@ -8,7 +8,7 @@ WORKDIR/domain.npz          the reference of out-of-distribution scores (see `in
 WORKDIR/images/STEP.png     reconstructions during training; WORKDIR/profile, a trace; both where they were asked for
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from onet_jax.convert.torch_file import read_torch_file
 from onet_jax.data import records
 from onet_jax.errors import InputError
 from onet_jax.files import write_json
-from onet_jax.json_files import COUNT, FLAG, PATH, PROBABILITY, TEXT, number, read_json, whole
+from onet_jax.json_files import COUNT, FLAG, PATH, PROBABILITY, TEXT, Value, number, read_json, whole
 from onet_jax.parallel import from_first_process, is_first_process, tell
 from onet_jax.scores import METRICS
 from onet_jax.training import storage
@@ -34,21 +34,18 @@ NUM_TRIES = 5  # to load a checkpoint of a run that is saving
 # Keys of a config that do not change what a run computes: they may differ when it is resumed.
 FREE_KEYS = ('eval.render_every_steps',)
 _ADVICE = 'restore the file from a copy, or train anew in another --workdir'
-WIDTH, DEPTH, RATE, LENGTH = whole(0, 2**16), whole(1, 16), number(0), number(1e-9)
-# The schema of `config.json`: of the keys that any paper has. Which of them a paper needs, it says itself.
+WIDTH, RATE, LENGTH = whole(0, 2**16), number(0), number(1e-9)
+SETTING = Value('a text, a number, true or false', lambda value: type(value) in (str, int, float, bool))
+
+
+def _one_or_several(of: Value) -> Callable:
+    return lambda value: [of] if isinstance(value, list) else of
+
+
+# The schema of `config.json`. The keys of `model` are those of a paper, which checks them itself.
 CONFIG = {
     'seed': whole(0, 2**63 - 1),
-    'model': {
-        'name': TEXT,
-        **dict.fromkeys(('encoder?', 'decoder?', 'pooling?', 'interpolation?'), TEXT),
-        **dict.fromkeys(('cond_size?', 'encoder_hidden_size?', 'decoder_hidden_size?', 'latent_size?'), WIDTH),
-        **dict.fromkeys(('plane_resolution?', 'grid_resolution?', 'unet_size?', 'unet3d_size?', 'query_cells?'), WIDTH),
-        **dict.fromkeys(('unet_depth?', 'unet3d_levels?'), DEPTH),
-        **dict.fromkeys(('num_shapes?', 'num_queries?'), COUNT),
-        **{'free_bits?': RATE, 'code_std?': RATE, 'unit_size?': LENGTH},
-        **dict.fromkeys(('leaky?', 'align_corners?', 'cell_coordinates?', 'sin_cos?'), FLAG),
-        **{'maps?': [TEXT], 'num_centres?': [WIDTH]},
-    },
+    'model': {'name': TEXT, '': _one_or_several(SETTING)},
     'data': {
         'feed?': TEXT, 'inputs': [TEXT], 'targets': [TEXT], 'families?': [TEXT], 'sampling?': TEXT,
         **dict.fromkeys(('num_input_points?', 'num_points_per_step?', 'num_near_points?', 'num_target_points?'), COUNT),
@@ -58,10 +55,11 @@ CONFIG = {
     'optim': {
         'name?': TEXT, 'schedule?': TEXT,
         **dict.fromkeys(('learning_rate?', 'clip_norm?', 'ema_decay?', 'decay_factor?'), RATE),
-        **dict.fromkeys(('warmup_steps?', 'accumulate_steps?', 'decay_steps?'), COUNT),
+        **dict.fromkeys(('warmup_steps?', 'accumulate_steps?'), COUNT), 'decay_steps?': _one_or_several(COUNT),
     },
     'train': {
-        'dtype': TEXT, 'backend?': TEXT, 'encoder_init?': TEXT, 'num_steps?': COUNT, 'batch_size?': COUNT,
+        'dtype': TEXT, 'backend?': TEXT, 'init_from?': TEXT, 'num_steps?': COUNT, 'batch_size?': COUNT,
+        'init_modules?': [TEXT], 'frozen?': [TEXT],
         **dict.fromkeys(('log_every_steps?', 'eval_every_steps?', 'checkpoint_every_steps?'), COUNT),
     },
     'eval': {

@@ -9,8 +9,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from onet_jax import models
-from onet_jax.convert import official
-from onet_jax.convert.torch_file import read_torch_file
 from onet_jax.data.bad_examples import BadExamples
 from onet_jax.data.datasets import Shapes, open_dataset
 from onet_jax.data.feeds import FEEDS
@@ -21,6 +19,7 @@ from onet_jax.parallel import is_first_process, make_parallel, tell
 from onet_jax.prepare.embedded import embedded_dataset
 from onet_jax.scores import METRICS
 from onet_jax.training import checkpoints, faults
+from onet_jax.training.initial_weights import read_initial_weights, start_from
 from onet_jax.training.log import NoLog, RunLog, banner
 from onet_jax.training.optim import learning_rate_of, make_optimizer
 from onet_jax.training.preview import make_preview
@@ -59,7 +58,7 @@ def train(
     tx = make_optimizer(config, config.train.num_steps)
     parallel = make_parallel(config.train.backend, config.train.batch_size)
 
-    trunk = _read_trunk(config, method) if not checkpoints.has_checkpoints(workdir) else None
+    weights = None if checkpoints.has_checkpoints(workdir) else read_initial_weights(config, method)
     dataset = open_dataset(Path(data_dir or embedded_dataset(config.data)).absolute())
     _check_dataset(config, dataset)
     bad_examples = BadExamples(max_bad_examples)
@@ -81,8 +80,8 @@ def train(
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     example = jax.tree.map(lambda rows: rows[:2], next(feed(0)))
     state = create_state(init_key, method, tx, transform(train_key, example), ema_decay)
-    if trunk is not None:
-        state = state._replace(variables=official.init_trunk(state.variables, trunk, config))
+    if weights is not None:
+        state = state._replace(variables=start_from(state.variables, weights))
     batch, _ = next(dataset.evaluation_batches(config, config.eval.split, batch_size=1, left_out=left_out))
     _check_selector(config, jax.eval_shape(metrics, state.variables, batch))
     state = parallel.replicate(state)
@@ -190,16 +189,3 @@ def _check_dataset(config: ConfigDict, dataset: Shapes) -> None:
             f'config.model.num_shapes: expected {num_shapes}, the training shapes of {dataset.data_dir}, '
             f'found {config.model.num_shapes}'
         )
-
-
-def _read_trunk(config: ConfigDict, method: models.Method) -> dict | None:
-    """The pretrained weights `config.train.encoder_init`; None for no file. Raises InputError for ones that do not fit."""
-    path = config.train.get('encoder_init')
-    if not path:
-        return None
-    trunk, _ = official.split_checkpoint(read_torch_file(path))
-    try:
-        official.init_trunk(official.variable_shapes(method, config), trunk, config)
-    except InputError as error:
-        raise InputError(f'config.train.encoder_init: {path}: {error}') from error
-    return trunk

@@ -1,12 +1,15 @@
 """The optimiser of a config: Adam or Muon, learning rate schedules, gradient clipping and accumulation."""
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import jax
 import optax.contrib
 from ml_collections import ConfigDict
 
 from onet_jax.errors import InputError
+from onet_jax.training.state import is_in, path_of
 
 # Schedules that depend on `config.train.num_steps`: a run with one of them cannot be made longer.
 ENDING_SCHEDULES = ('cosine',)
@@ -24,6 +27,9 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
                       clipped as a whole. It takes the memory of one batch, and batch normalisation still sees one batch. A
                       step remains one batch, in the log, the schedule and `train.num_steps`; steps after the last multiple of
                       k do not change the weights
+
+    The weights of the modules `config.train.frozen` do not change; running statistics do. Raises InputError, when the state is
+    made, for a frozen module without weights.
     """
     optim = config.optim
     if not 0 < optim.learning_rate < math.inf:
@@ -48,7 +54,22 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
         raise InputError(f"config.optim.name: expected 'adam' or 'muon', found {optim.name!r}")
     if optim.clip_norm > 0:
         tx = optax.chain(optax.clip_by_global_norm(optim.clip_norm), tx)
-    return optax.MultiSteps(tx, num_batches).gradient_transformation() if num_batches > 1 else tx
+    tx = optax.MultiSteps(tx, num_batches).gradient_transformation() if num_batches > 1 else tx
+    return _freeze(tx, config.train.frozen) if config.train.frozen else tx
+
+
+def _freeze(tx: optax.GradientTransformation, modules: Sequence[str]) -> optax.GradientTransformation:
+    def label(params: dict) -> dict:
+        paths = [('params', *path_of(keys)) for keys, _ in jax.tree_util.tree_leaves_with_path(params)]
+        missing = [module for module in modules if not any(is_in(path, [module]) for path in paths)]
+        if missing:
+            raise InputError(
+                f'config.train.frozen: expected modules of the network, {sorted({path[1] for path in paths})} or parts of '
+                f'them, found {missing}'
+            )
+        return jax.tree_util.tree_map_with_path(lambda keys, _: is_in(('params', *path_of(keys)), modules), params)
+
+    return optax.partition({False: tx, True: optax.set_to_zero()}, label)
 
 
 def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
@@ -56,7 +77,8 @@ def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
 
     A linear warm-up over the first `warmup_steps`, from zero to `learning_rate`. Then `schedule`: 'constant', as in the paper
     (learning_rate 1e-4); 'cosine' decay to zero at `num_steps`; or decay by `decay_factor` in `decay_steps`, either at their
-    end ('step') or continuously ('exponential'). Raises InputError for values out of range.
+    end ('step') or continuously ('exponential'). Where `decay_steps` are several, 'step' decays at each of them. Raises
+    InputError for values out of range.
     """
     optim = config.optim
     rate, warmup_steps = optim.learning_rate, optim.warmup_steps
@@ -69,14 +91,19 @@ def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
             )
         schedule = optax.cosine_decay_schedule(rate, num_steps - warmup_steps)
     elif optim.schedule in ('step', 'exponential'):
-        if optim.decay_steps < 1 or not 0 < optim.decay_factor < 1:
+        steps, several = optim.decay_steps, isinstance(optim.decay_steps, tuple)
+        ascending = (0, *steps) if several else (0, steps)
+        if any(a >= b for a, b in pairwise(ascending)) or not 0 < optim.decay_factor < 1:
             raise InputError(
-                'config.optim: expected decay_steps of at least 1 and a decay_factor between 0 and 1, '
-                f'found {optim.decay_steps} and {optim.decay_factor}'
+                'config.optim: expected decay_steps of at least 1, several in ascending order, and a decay_factor between 0 '
+                f'and 1, found {steps} and {optim.decay_factor}'
             )
-        schedule = optax.exponential_decay(
-            rate, optim.decay_steps, optim.decay_factor, staircase=optim.schedule == 'step'
-        )
+        if several and optim.schedule == 'step':
+            schedule = optax.piecewise_constant_schedule(rate, dict.fromkeys(steps, optim.decay_factor))
+        elif several:
+            raise InputError(f"config.optim.decay_steps: expected one number with 'exponential', found {steps}")
+        else:
+            schedule = optax.exponential_decay(rate, steps, optim.decay_factor, staircase=optim.schedule == 'step')
     else:
         raise InputError(
             f"config.optim.schedule: expected 'constant', 'cosine', 'step' or 'exponential', found {optim.schedule!r}"

@@ -1,5 +1,6 @@
 """The state of a training run: what a checkpoint holds."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -52,6 +53,17 @@ def update_average(average: Any, variables: Any, step: jax.Array, ema_decay: flo
         return share * new + (1 - share) * old if jnp.issubdtype(new.dtype, jnp.floating) else new
 
     return jax.tree.map(mean, average, variables)
+
+
+def path_of(keys: Iterable) -> tuple[str, ...]:
+    """The path of a weight in the variables, ('params', 'decoder', 'fc_p', 'kernel'), from its keys in their tree."""
+    return tuple(key.key for key in keys)
+
+
+def is_in(path: tuple[str, ...], modules: Iterable[str]) -> bool:
+    """Whether a weight of the variables lies in one of the modules, named like 'decoder' or 'encoder.features'."""
+    name = '.'.join(path[1:])
+    return any(f'{name}.'.startswith(f'{module}.') for module in modules)
 
 
 def chosen_variables(state: TrainState | AveragedState) -> Any:

@@ -124,15 +124,14 @@ def test_a_trunk_of_torchvision_starts_the_encoder():
     prefix = 'encoder.features.'
     state = {name.removeprefix(prefix): array for name, array in donor.items() if name.startswith(prefix)}
     state |= {'fc.weight': np.zeros((1000, 512)), 'fc.bias': np.zeros(1000)}
-    started = official.init_trunk(params, state, config)
-    after = official.to_state_dict(started, config)
-    for name, array in official.to_state_dict(params, config).items():
-        expected = donor if name.startswith(prefix) and 'num_batches' not in name else {name: array}
-        np.testing.assert_array_equal(after[name], expected[name], err_msg=name)
+    read = official.write_weights(official.read_trunk(state, params, config), {'encoder': names.RESNET})
+    assert read.keys() == {name for name in donor if name.startswith(prefix) and 'num_batches' not in name}
+    for name, array in read.items():
+        np.testing.assert_array_equal(array, donor[name], err_msg=name)
     with pytest.raises(InputError, match=r'encoder.features.conv1.weight: missing'):
-        official.init_trunk(params, {k: v for k, v in state.items() if k != 'conv1.weight'}, config)
-    with pytest.raises(InputError, match=r'config.train.encoder_init: expected a ResNet to initialise'):
-        official.init_trunk(params, state, small_config())
+        official.read_trunk({k: v for k, v in state.items() if k != 'conv1.weight'}, params, config)
+    with pytest.raises(InputError, match=r"expected the encoder of the config to be a ResNet, found 'pointnet"):
+        official.read_trunk(state, params, small_config())
 
 
 def test_what_is_no_checkpoint_is_named():

@@ -285,7 +285,7 @@ def test_a_trunk_from_a_file_starts_the_encoder_of_a_run(dataset, tmp_path):
     with config.unlocked():
         config.model.update(cond_size=4, decoder_hidden_size=4)
         config.data.update(feed='resident', image_size=32, num_points_per_step=8)
-        config.train.update(num_steps=1, batch_size=2, encoder_init=str(tmp_path / 'resnet18.npz'))
+        config.train.update(num_steps=1, batch_size=2, init_from=str(tmp_path / 'resnet18.npz'))
         config.eval.update(batch_size=1, targets=('volume_points',))
     with pytest.raises(FileNotFoundError, match=r'resnet18.npz'):
         loop.train(config, tmp_path / 'w', dataset)
@@ -301,7 +301,7 @@ def test_a_trunk_from_a_file_starts_the_encoder_of_a_run(dataset, tmp_path):
         k.removeprefix(prefix): v for k, v in official.to_state_dict(donor, config).items() if k.startswith(prefix)
     }
     write_safetensors(tmp_path / 'resnet18.npz', {k: v for k, v in state.items() if k != 'conv1.weight'})
-    with pytest.raises(InputError, match=r'encoder_init: .*resnet18.npz: weights: (.|\n)*conv1.weight: missing'):
+    with pytest.raises(InputError, match=r'init_from: .*resnet18.npz: weights: (.|\n)*conv1.weight: missing'):
         loop.train(config, tmp_path / 'w', dataset)
     assert not (tmp_path / 'w').exists()
 

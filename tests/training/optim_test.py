@@ -9,7 +9,7 @@ from onet_jax.training.optim import learning_rate_of, make_optimizer
 
 def make_config(**optim):
     config = small_config(num_steps=100)
-    with config.unlocked():
+    with config.unlocked(), config.ignore_type():  # one number of steps, or several
         config.optim.update(optim)
     return config
 
@@ -55,6 +55,12 @@ def test_a_learning_rate_that_decays(schedule, halfway):
     assert first_update(25, **config.optim.to_dict()) == pytest.approx(0.25e-2, rel=1e-3)
 
 
+def test_a_learning_rate_that_decays_at_steps():
+    config = make_config(schedule='step', learning_rate=1.0, warmup_steps=2, decay_steps=(3, 5), decay_factor=0.1)
+    rates = [learning_rate_of(config, step) for step in range(1, 10)]
+    np.testing.assert_allclose(rates, [0, 0.5, 1, 1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-5)
+
+
 def test_a_gradient_is_clipped_by_its_norm():
     """[3, 4] to [0.6, 0.8], while [0.3, 0.4] stays: Adam's second update, from its moments of 0.6 and 0.3."""
     _, update = updates_by([[3, 4], [0.3, 0.4]], clip_norm=1.0)
@@ -93,7 +99,9 @@ def test_a_schedule_counts_steps_whatever_number_of_them_makes_an_update():
         ({'clip_norm': -1.0}, 'clip_norm: expected a norm, or 0 for none, found -1.0'),
         ({'accumulate_steps': 0}, 'accumulate_steps: expected at least 1, found 0'),
         ({'ema_decay': 1.0}, 'ema_decay: expected 0 for none, or more and less than 1, found 1.0'),
-        ({'schedule': 'step', 'decay_steps': 0}, 'decay_steps of at least 1 .* found 0 and 0.3'),
+        ({'schedule': 'step', 'decay_steps': (4, 4)}, r'several in ascending order, .* found \(4, 4\) and 0.3'),
+        ({'schedule': 'exponential', 'decay_steps': (4, 6)}, r"one number with 'exponential', found \(4, 6\)"),
+        ({'schedule': 'step', 'decay_steps': 0}, 'decay_steps of at least 1, .* found 0 and 0.3'),
         ({'schedule': 'exponential', 'decay_factor': 1.0}, 'a decay_factor between 0 and 1, found 100000 and 1.0'),
     ],
 )
