@@ -2,7 +2,8 @@
 
 TABLE is single_image, completion, local_features, super_resolution, representation, generation, ablation_sampling,
 ablation_architecture, or all. Without --data_dir the embedded datasets are used. --tiny is for two CPU cores: small
-networks, and the ablations on completion instead of single images. What is trained already is not trained again.
+networks, and the ablations on completion instead of single images. What is trained already is not trained again: the rows
+of a table can be run one at a time, by --rows, and the last command without it writes the page of all.
 """
 
 import shlex
@@ -21,23 +22,31 @@ DATA_DIR = flags.DEFINE_string('data_dir', None, 'Dataset written by onet prepar
 OUTPUT = flags.DEFINE_string('output', 'results', 'Folder of the pages.')
 RUNS = flags.DEFINE_string('runs', 'runs/reproduce', 'Folder of the workdirs.')
 SEEDS = flags.DEFINE_integer('seeds', 3, 'Repetitions of each row of an ablation.', lower_bound=1)
+ROWS = flags.DEFINE_list('rows', None, 'Labels of the rows of the table, such as PSGN,ONet; all by default.')
 NUM_STEPS = flags.DEFINE_integer('num_steps', None, 'Training steps; those of the configs by default.', lower_bound=1)
 
 
-def make_row(file: str, label: str, variant: str, num_seeds: int, num_steps: int | None):
+def make_row(table, label: str, num_seeds: int):
+    """A row with the configs of its stages: each starts from the workdir of the one before."""
     from onet_jax.data.fields import input_names
     from onet_jax.evaluation.published import published_row
     from onet_jax.reproduce import Row
 
-    if ':' in variant:
-        (file, variant), num_steps = variant.split(':'), NUM_STEPS.value
-    words, configs = ','.join(filter(None, ['tiny' * TINY.value, variant])), {}
+    seeds = {}
     for seed in range(num_seeds):
-        config = load_config(f'{file}:{words}')
-        with config.unlocked():
-            config.seed, config.train.num_steps = seed, num_steps or config.train.num_steps
-        configs['-'.join(filter(None, [file, words, str(seed)]))] = config
-    return Row(label, configs, published_row(input_names(config.data), label), label == 'Input')
+        stages: dict = {}
+        for stage in table.rows[label]:
+            own, _, variant = stage.config.rpartition(':')
+            file = own or table.configs[0 if TINY.value else -1]
+            words = ','.join(filter(None, ['tiny' * TINY.value, variant]))
+            config = load_config(f'{file}:{words}')
+            steps = NUM_STEPS.value or (stage.tiny_steps if TINY.value else None)
+            with config.unlocked():
+                config.seed, config.train.num_steps = seed, steps or config.train.num_steps
+                config.train.init_from = str(Path(RUNS.value) / list(stages)[-1]) if stages else config.train.init_from
+            stages['-'.join(filter(None, [file, words, str(seed)]))] = config
+        seeds[list(stages)[-1]] = stages
+    return Row(label, seeds, published_row(input_names(config.data), label), label == 'Input')
 
 
 def main(argv):
@@ -49,10 +58,10 @@ def main(argv):
     if argv[1] in options:
         options.remove(argv[1])
     for name in TABLES if argv[1] == 'all' else argv[1:]:
-        table = TABLES[name]
-        file, num_seeds = table.configs[0 if TINY.value else -1], SEEDS.value if 'ablation' in name else 1
-        num_steps = NUM_STEPS.value or (table.tiny_steps if TINY.value else None)
-        rows = [make_row(file, label, variant, num_seeds, num_steps) for label, variant in table.rows.items()]
+        table, labels = TABLES[name], ROWS.value or list(TABLES[name].rows)
+        if not set(labels) <= set(table.rows):
+            raise InputError(f'--rows: expected some of {list(table.rows)}, the rows of {name}, found {labels}')
+        rows = [make_row(table, label, SEEDS.value if 'ablation' in name else 1) for label in labels]
         page = Page(name, table.title, rows, shlex.join(['onet', 'reproduce', name, *options]))
         print(table.write(page, Path(OUTPUT.value), Path(RUNS.value), DATA_DIR.value and Path(DATA_DIR.value)))
 

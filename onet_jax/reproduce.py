@@ -1,7 +1,7 @@
 """The paper's tables on the dataset at hand: every row trained and evaluated, and the whole written as one page.
 
-OUTPUT/NAME.md is the page, OUTPUT/NAME_*.{png,svg,gif} its pictures. Each row has one workdir in RUNS for each seed. What is
-trained already is not trained again.
+OUTPUT/NAME.md is the page, OUTPUT/NAME_*.{png,svg,gif} its pictures. Each row has one workdir in RUNS for each seed, and one
+for each stage where its training has several. What is trained already is not trained again.
 """
 
 import os
@@ -18,10 +18,12 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from onet_jax.data.datasets import open_dataset
-from onet_jax.data.fields import show
+from onet_jax.data.fields import input_names, show
+from onet_jax.evaluation.comparison import by_class, draw_figure, explain_dashes, published_by_others
 from onet_jax.evaluation.evaluate import Result, evaluate, find_commit, return_inputs
+from onet_jax.evaluation.published import find_table
 from onet_jax.evaluation.representation import RESOLUTIONS, voxel_ious
-from onet_jax.evaluation.tables import class_means, make_table, to_markdown
+from onet_jax.evaluation.tables import FAULTS, class_means, count_faults, make_table, to_markdown
 from onet_jax.files import write_atomically
 from onet_jax.inference.generate import interpolate_files, sample_files
 from onet_jax.prepare.embedded import embedded_dataset
@@ -34,13 +36,18 @@ from onet_jax.viz.plots import write_plot
 
 PRINTED = ('iou', 'chamfer_l1', 'normal_consistency', 'f_score')  # of the paper's tables, of `scores.METRICS`
 NUM_SHOWN = 3  # of the best shapes, of the median ones and of the worst
+NUM_COMPARED = 8  # shapes in the figure of all methods
+NUM_SCORED = 100_000  # points inside and outside, and surface samples, of an embedded shape: the protocol of the paper
+MAX_CURVES = 4
 
 
 class Row(NamedTuple):
     """One row of a table."""
 
     label: str
-    configs: dict[str, ConfigDict]  # folder in RUNS -> the experiment, with one seed each
+    # Folder in RUNS -> the stages of the training, one after the other, of one seed: {folder: the experiment}; the last has the
+    # folder of the row.
+    seeds: dict[str, dict[str, ConfigDict]]
     published: dict[str, float]  # of PRINTED, on ShapeNet, in the units of the table; NaN or no key where there is none
     inputs: bool = False  # the inputs themselves are scored
 
@@ -59,6 +66,7 @@ class Trained(NamedTuple):
 
     workdir: Path
     run: Run
+    data_dir: Path  # of the results
     results: list[Result]
     seconds: float  # of training
 
@@ -66,35 +74,44 @@ class Trained(NamedTuple):
 def reconstruction(page: Page, output: Path, runs: Path, data_dir: Path | None) -> Path:
     """The page of a table of reconstructions; returns its path. Thresholds are calibrated on the validation split."""
     name, rows = page.name, page.rows
-    trained = {row.label: [_train_and_score(row, key, runs, data_dir) for key in row.configs] for row in rows}
+    trained = {row.label: [_train_and_score(row, key, runs, data_dir) for key in row.seeds] for row in rows}
     means = to_markdown(
         [
             '',
             'seeds',
             *(f'{METRICS[m].title}{by}' for m in PRINTED for by in ('', ', published')),
+            *FAULTS,
+            'shapes seen',
             'training (s)',
             'seconds a mesh',
             'threshold',
         ],
         [_summarise(row, trained[row.label]) for row in rows],
     )
-    best = trained[rows[-1].label if rows[0].inputs else rows[0].label][0]
-    _show(output / f'{name}_shapes.png', best)
-    curves = {row.label: read_log(trained[row.label][0].workdir, 'val/iou') for row in rows if not row.inputs}
+    methods = {row.label: trained[row.label][0] for row in rows if not row.inputs}
+    chosen = methods.get('ONet') or next(iter(methods.values()), trained[rows[0].label][0])
+    _show(output / f'{name}_shapes.png', chosen)
+    curves = {label: read_log(one.workdir, 'val/iou') for label, one in methods.items()}
     curves = {label: curve for label, curve in curves.items() if curve}
-    write_plot(output / f'{name}_curves.svg', 'validation IoU of the network by step', dict(list(curves.items())[:4]))
+    if curves:
+        plotted = dict(list(curves.items())[:MAX_CURVES])
+        write_plot(output / f'{name}_curves.svg', 'validation IoU of the network by step', plotted)
     return _write_page(
         page,
         output,
-        best.run,
+        chosen.run,
         [
             'Means of the class means on the test split; for several seeds mean and standard deviation. The published numbers '
-            'are for ShapeNet and full-size networks: compare the order of the rows, not the values.',
+            'are for ShapeNet and full-size networks: compare the order of the rows, not the values. A mesh that is open, is '
+            'inside out or intersects itself is not a solid.',
             means,
+            explain_dashes({label: seeds[0].results for label, seeds in trained.items()}),
             _compare_order(rows, trained),
-            f'![validation IoU]({name}_curves.svg)',
-            f'## {best.workdir.name}',
-            to_markdown(*make_table(best.results)),
+            *_compare_methods(output, name, methods),
+            f'![validation IoU]({name}_curves.svg)' if curves else '',
+            *_quote_others(methods),
+            f'## {chosen.workdir.name}',
+            to_markdown(*make_table(chosen.results)),
             f'Its {NUM_SHOWN} best shapes, {NUM_SHOWN} of the middle and the {NUM_SHOWN} worst:',
             f'![shapes]({name}_shapes.png)',
         ],
@@ -102,9 +119,11 @@ def reconstruction(page: Page, output: Path, runs: Path, data_dir: Path | None) 
 
 
 def _train_and_score(row: Row, name: str, runs: Path, data_dir: Path | None) -> Trained:
-    workdir, config = runs / name, row.configs[name]
-    source = data_dir or embedded_dataset(config.data)
-    train(config, workdir, source)
+    workdir, seconds = runs / name, 0.0
+    for folder, config in row.seeds[name].items():
+        source = data_dir or embedded_dataset(config.data)
+        train(config, runs / folder, source)
+        seconds += sum(seconds for _, seconds in read_log(runs / folder, 'train/seconds'))
     run = load_run(workdir)
     if row.inputs:
         run = run._replace(method=run.method._replace(predict=return_inputs(run.config)))
@@ -112,9 +131,11 @@ def _train_and_score(row: Row, name: str, runs: Path, data_dir: Path | None) -> 
         run = calibrate_run(workdir, run, source)
     # Representation power is measured on the training shapes.
     split = 'train' if config.eval.split == 'train' else 'test'
+    if split == 'test' and not data_dir:
+        source = embedded_dataset(config.data, num_points=NUM_SCORED, splits=[split])
     scored = evaluate(run.method, run.params, run.config, open_dataset(source), split)
     results = list(tqdm(scored, desc=row.label, unit='shape'))
-    return Trained(workdir, run, results, sum(seconds for _, seconds in read_log(workdir, 'train/seconds')))
+    return Trained(workdir, run, source, results, seconds)
 
 
 def _summarise(row: Row, seeds: Sequence[Trained]) -> list[str]:
@@ -126,13 +147,39 @@ def _summarise(row: Row, seeds: Sequence[Trained]) -> list[str]:
         published = row.published.get(metric, np.nan)
         cells += ['-' if np.isnan(published) else f'{published:.3f}']
     if row.inputs:
-        return [*cells, '-', '-', '-']
+        return [*cells, *'------']
+    num_shapes = sum(
+        config.train.num_steps * config.train.batch_size for config in row.seeds[seeds[0].workdir.name].values()
+    )
     thresholds = sorted({f'{t.run.config.eval.threshold:g}' for t in seeds if 'threshold' in t.run.config.eval}) or [
         '-'
     ]
     mesh_seconds = np.median([result.seconds for trained in seeds for result in trained.results])
     seconds = np.mean([trained.seconds for trained in seeds])
-    return [*cells, f'{seconds:.0f}', f'{mesh_seconds:.2f}', ', '.join(thresholds)]
+    faults = count_faults([result for trained in seeds for result in trained.results])
+    return [*cells, *faults, f'{num_shapes:,}', f'{seconds:.0f}', f'{mesh_seconds:.2f}', ', '.join(thresholds)]
+
+
+def _compare_methods(output: Path, name: str, methods: Mapping[str, Trained]) -> list[str]:
+    """The figure of shapes by all methods, and the classes by methods; nothing for a single method."""
+    if len(methods) < 2:
+        return []
+    first, results = next(iter(methods.values())), {label: one.results for label, one in methods.items()}
+    draw_figure(results, open_dataset(first.data_dir), NUM_COMPARED, output / f'{name}_methods.png')
+    tables = by_class(results, find_table(input_names(first.run.config.data)))
+    return [f'![shapes by all methods]({name}_methods.png)', *(to_markdown(*table) for table in tables)]
+
+
+def _quote_others(methods: Mapping[str, Trained]) -> list[str]:
+    """What later papers publish of their own methods, from clouds of the sizes that the rows have."""
+    sizes = {
+        one.run.config.data.num_input_points for one in methods.values() if 'cloud' in input_names(one.run.config.data)
+    }
+    return [
+        f'Other papers, their own numbers on ShapeNet ({quoted[1]}):\n\n{to_markdown(*quoted[0])}'
+        for quoted in map(published_by_others, sorted(sizes))
+        if quoted
+    ]
 
 
 def _compare_order(rows: Sequence[Row], trained: Mapping[str, Sequence[Trained]]) -> str:
@@ -163,7 +210,8 @@ def _show(path: Path, trained: Trained) -> None:
 def representation(page: Page, output: Path, runs: Path, data_dir: Path | None) -> Path:
     """The page of representation power (section 4.1): the network against voxels of several resolutions."""
     name, (row,) = page.name, page.rows
-    ((run_name, config),) = row.configs.items()
+    ((run_name, stages),) = row.seeds.items()
+    config = stages[run_name]
     source = data_dir or embedded_dataset(config.data)
     with config.unlocked():
         config.model.num_shapes = len(open_dataset(source).names('train'))
@@ -198,8 +246,8 @@ def representation(page: Page, output: Path, runs: Path, data_dir: Path | None) 
 
 def generation(page: Page, output: Path, runs: Path, data_dir: Path | None) -> Path:
     """The page of unconditional generation (section 4.5): samples of the prior, and an interpolation between two of them."""
-    name, ((run_name, config),) = page.name, page.rows[0].configs.items()
-    workdir = runs / run_name
+    name, ((run_name, stages),) = page.name, page.rows[0].seeds.items()
+    workdir, config = runs / run_name, stages[run_name]
     train(config, workdir, data_dir or embedded_dataset(config.data))
     run = load_run(workdir)
     folder = workdir / 'samples'
@@ -264,43 +312,73 @@ def _write_page(page: Page, output: Path, run: Run, parts: Sequence[str]) -> Pat
     return path
 
 
+class Stage(NamedTuple):
+    """A training run of a row."""
+
+    config: str  # FILE:VARIANT, or the variant of the file of the table
+    tiny_steps: int | None = None  # of small networks; None: as many as the config says
+
+
 class Table(NamedTuple):
     """How a table of the paper is made."""
 
     title: str
     configs: tuple[str, ...]  # of two the first for small networks, the second for full-size ones
-    rows: dict[str, str]  # label -> variant of the config, or FILE:VARIANT of another one
+    rows: dict[str, tuple[Stage, ...]]  # label -> the stages of its training
     write: Callable[[Page, Path, Path, Path | None], Path] = reconstruction
-    tiny_steps: int | None = None  # of small networks of `configs`; None: as many as the config says
 
 
 TABLES = {
-    'single_image': Table('Single image 3D reconstruction', ('onet_image',), {'ONet': ''}),
-    'completion': Table('Point cloud completion', ('onet_points',), {'Input': '', 'ONet': ''}, tiny_steps=7500),
+    'single_image': Table(
+        'Single image 3D reconstruction',
+        ('onet_image',),
+        {
+            '3D-R2N2': (Stage('r2n2:', 980),),
+            'PSGN': (Stage('psgn:', 900),),
+            'ONet': (Stage('', 2900),),
+        },
+    ),
+    'completion': Table(
+        'Point cloud completion',
+        ('onet_points',),
+        {
+            'Input': (Stage('', 3750),),
+            '3D-R2N2': (Stage('r2n2:points'),),
+            'PSGN': (Stage('psgn:points'),),
+            'ONet': (Stage('', 3750),),
+            'Planes': (Stage('conv_onet:points=300,maps=planes'),),
+        },
+    ),
     'local_features': Table(
         'Point cloud completion: a global code, or local features',
         ('onet_points',),
         {
-            'Planes': 'conv_onet:points=3000,maps=planes',
-            'One code': 'onet_points:points=3000',
-            'Planes, 300 points': 'conv_onet:points=300,maps=planes',
-            'One code, 300 points': 'points=300',
+            'Planes': (Stage('conv_onet:points=3000,maps=planes'),),
+            'One code': (Stage('onet_points:points=3000'),),
+            'Planes, 300 points': (Stage('conv_onet:points=300,maps=planes'),),
+            'One code, 300 points': (Stage('points=300', 7500),),
         },
-        tiny_steps=7500,
     ),
-    'super_resolution': Table('Voxel super-resolution', ('onet_voxels',), {'Input': '', 'ONet': ''}),
-    'representation': Table('Representation power', ('onet_embedding',), {'ONet': ''}, representation),
-    'generation': Table('Unconditional generation', ('onet_unconditional',), {'ONet': ''}, generation),
+    'super_resolution': Table(
+        'Voxel super-resolution', ('onet_voxels',), {'Input': (Stage(''),), 'ONet': (Stage(''),)}
+    ),
+    'representation': Table('Representation power', ('onet_embedding',), {'ONet': (Stage(''),)}, representation),
+    'generation': Table('Unconditional generation', ('onet_unconditional',), {'ONet': (Stage(''),)}, generation),
     'ablation_sampling': Table(
         'Ablation: sampling of training points',
         ('onet_points', 'onet_image'),
-        {name: f'sampling={name.lower().replace(" ", "")}' for name in ('Uniform', 'Uniform 64', 'Equal', 'Surface')},
-        tiny_steps=1200,
+        {
+            name: (Stage(f'sampling={name.lower().replace(" ", "")}', 1200),)
+            for name in ('Uniform', 'Uniform 64', 'Equal', 'Surface')
+        },
     ),
     'ablation_architecture': Table(
         'Ablation: architecture',
         ('onet_points', 'onet_image'),
-        {'Full': 'sampling=uniform', 'No ResNet': 'sampling=uniform,noresnet', 'No CBN': 'sampling=uniform,nocbn'},
-        tiny_steps=1200,
+        {
+            'Full': (Stage('sampling=uniform', 1200),),
+            'No ResNet': (Stage('sampling=uniform,noresnet', 1200),),
+            'No CBN': (Stage('sampling=uniform,nocbn', 1200),),
+        },
     ),
 }

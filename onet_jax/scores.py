@@ -12,7 +12,7 @@ import numpy as np
 import trimesh
 
 from onet_jax import metrics
-from onet_jax.geometry.inside import contains
+from onet_jax.geometry.inside import contains, winding_numbers
 from onet_jax.geometry.meshes import OpenSurface
 from onet_jax.geometry.sampling import sample_surface
 from onet_jax.geometry.voxels import Voxels, voxels_contain, voxels_to_mesh
@@ -48,6 +48,7 @@ METRICS = {
 }
 COLUMNS = tuple(name for name, metric in METRICS.items() if metric.in_tables)
 EMPTY = {name: metric.worst for name, metric in METRICS.items() if not np.isnan(metric.worst)}
+NUM_CHECKED = 16_384  # points whose winding number is looked at: they find overlaps of 1 / 10,000 of the cube
 NOT_OF_CLOUDS = ('iou', 'normal_consistency', 'normals_accuracy', 'normals_completeness')
 
 
@@ -110,6 +111,17 @@ def _(cloud: trimesh.PointCloud, target: Target, seed: int = 0) -> dict[str, flo
         return EMPTY | dict.fromkeys(NOT_OF_CLOUDS, np.nan)
     unknown = np.full_like(points, np.nan)
     return {'iou': np.nan, **metrics.surface_metrics(points, unknown, target.surface, target.normals)}
+
+
+def is_solid(prediction: Any, target: Target) -> bool | None:
+    """Whether a mesh bounds a solid: it is closed, faces outwards, and does not intersect itself as far as the points tell.
+
+    None for an empty mesh and for predictions that need not bound one: open surfaces, voxels and point clouds.
+    """
+    if not isinstance(prediction, trimesh.Trimesh) or isinstance(prediction, OpenSurface) or not len(prediction.faces):
+        return None
+    points = target.points[:NUM_CHECKED]
+    return bool(prediction.is_watertight and np.isin(winding_numbers(prediction, points), (0, 1)).all())
 
 
 @singledispatch

@@ -1,5 +1,7 @@
 """Pages of small networks that were trained for a few steps: what stands in them, not how good they are."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 from entry_points import ROOT, launch
@@ -36,7 +38,8 @@ def test_a_table_has_its_rows_with_means_over_seeds_and_what_was_published(datas
     with configs['small-1'].unlocked():
         configs['small-1'].seed = 1
     published = {'iou': 0.778, 'chamfer_l1': 0.079, 'normal_consistency': np.nan}
-    rows = [Row('Input', {'small-0': configs['small-0']}, {}, inputs=True), Row('ONet', configs, published)]
+    seeds = {folder: {folder: config} for folder, config in configs.items()}
+    rows = [Row('Input', {'small-0': seeds['small-0']}, {}, inputs=True), Row('ONet', seeds, published)]
     folders = tmp_path / 'results', tmp_path / 'runs', dataset
     path = reproduce.reconstruction(Page('completion', 'Completion of clouds', rows, 'do it'), *folders)
     page = path.read_text()
@@ -48,7 +51,7 @@ def test_a_table_has_its_rows_with_means_over_seeds_and_what_was_published(datas
     ]
     (header,), (inputs,), (ours,) = ([line for line in lines if line[0] == name] for name in ('', 'Input', 'ONet'))
     assert header[1:5] == ['seeds', 'IoU', 'IoU, published', 'Chamfer-L1 (x10)']
-    assert (inputs[1:4], inputs[-3:]) == (['-', '-', '-'], ['-', '-', '-'])
+    assert (inputs[1:4], inputs[-6:]) == (['-', '-', '-'], ['-'] * 6)
     assert 0 < float(inputs[4]) < 1, 'thirty points lie near the surface'
     assert (ours[1], ours[3], ours[5], ours[7]) == ('2', '0.778', '0.079', '-')
     assert '±' in ours[2]
@@ -59,7 +62,7 @@ def test_a_table_has_its_rows_with_means_over_seeds_and_what_was_published(datas
 
     monkeypatch.setattr(reproduce, 'calibrate_run', None)
     again = reproduce.reconstruction(Page('completion', 'Completion of clouds', rows, 'do it'), *folders)
-    without_times = ([line.split('|')[:-3] for line in text.splitlines()] for text in (page, again.read_text()))
+    without_times = ([line.split('|')[:-4] for line in text.splitlines()] for text in (page, again.read_text()))
     assert next(without_times) == next(without_times), 'what is trained and calibrated already is not touched'
 
 
@@ -71,7 +74,7 @@ def test_representation_is_a_curve_against_voxels(dataset, tmp_path, monkeypatch
     with config.unlocked():
         config.model.cond_size = 12
     folders = tmp_path / 'results', tmp_path / 'runs', dataset
-    rows = [Row('ONet', {'embedding-0': config}, {})]
+    rows = [Row('ONet', {'embedding-0': {'embedding-0': config}}, {})]
     page = reproduce.representation(Page('power', 'Power', rows, 'do it'), *folders).read_text()
     assert '| voxels 64^3 | 0.800 |      2,359,296 |' in page, '9 shapes'
     assert 'power_iou.svg' in page
@@ -85,7 +88,7 @@ def test_generation_shows_samples_and_a_way_between_them(dataset, tmp_path):
         config.model.latent_size = 4
     folders = tmp_path / 'results', tmp_path / 'runs', dataset
     page = reproduce.generation(
-        Page('vae', 'Samples', [Row('ONet', {'vae-0': config}, {})], 'do it'), *folders
+        Page('vae', 'Samples', [Row('ONet', {'vae-0': {'vae-0': config}}, {})], 'do it'), *folders
     ).read_text()
     assert 'kl ' in page
     with Image.open(tmp_path / 'results/vae_way.gif') as gif:
@@ -111,13 +114,13 @@ def test_every_row_of_every_table_is_an_experiment(monkeypatch, options):
         assert page.command.startswith(f'onet reproduce {name} --output=pages'), 'of this table alone'
         seeds = range((2 if options else 3) if 'ablation' in name else 1)
         for row in page.rows:
-            assert [config.seed for config in row.configs.values()] == list(seeds)
+            assert [stages[folder].seed for folder, stages in row.seeds.items()] == list(seeds)
             assert set(row.published) <= {*reproduce.PRINTED}
-            for folder, config in row.configs.items():
+            for folder, config in chain.from_iterable(stages.items() for stages in row.seeds.values()):
                 assert ('tiny' in folder) == bool(options)
                 assert config.train.num_steps == (5000 if options else 300_000)
                 models.build(config)
-    others = {folder for page in pages.values() for row in page.rows for folder in row.configs}
+    others = {folder for page in pages.values() for row in page.rows for folder in row.seeds}
     assert 'conv_onet-points=3000,maps=planes-0' in {folder.replace('tiny,', '') for folder in others}
 
 

@@ -8,7 +8,7 @@ from onet_jax.geometry.inside import contains
 from onet_jax.geometry.meshes import OpenSurface
 from onet_jax.geometry.sampling import sample_surface
 from onet_jax.geometry.voxels import Voxels, voxels_to_mesh
-from onet_jax.scores import EMPTY, METRICS, Target, as_geometry, floor, headline, score
+from onet_jax.scores import EMPTY, METRICS, Target, as_geometry, floor, headline, is_solid, score
 
 OFFICIAL_WORST = {
     'iou': 0.0,
@@ -83,6 +83,15 @@ def test_an_empty_prediction_has_the_worst_values(target, prediction, unknown):
     assert found == pytest.approx(expected, nan_ok=True)
     found['iou'] = 1.0
     assert EMPTY == OFFICIAL_WORST, 'a table, which nobody changes'
+
+
+def test_which_meshes_bound_a_solid(target):
+    flipped = trimesh.Trimesh(MESH.vertices, MESH.faces[:, ::-1], process=False)
+    twice = MESH + MESH.copy().apply_translation([0.1, 0, 0])
+    torn = trimesh.Trimesh(MESH.vertices, MESH.faces[1:], process=False)
+    assert [is_solid(mesh, target) for mesh in (MESH, flipped, twice, torn)] == [True, False, False, False]
+    others = (trimesh.Trimesh(), OpenSurface(MESH.vertices, MESH.faces), VOXELS, trimesh.PointCloud(MESH.vertices))
+    assert {is_solid(other, target) for other in others} == {None}
 
 
 def test_a_prediction_of_another_type_is_a_defect(target):

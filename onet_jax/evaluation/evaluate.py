@@ -1,9 +1,11 @@
 """Evaluation by the paper's protocol: predictions for a split, scored against labelled points and surface samples."""
 
+import os
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +22,7 @@ from onet_jax.data.records import digest
 from onet_jax.errors import InputError
 from onet_jax.geometry.voxels import voxels_to_mesh
 from onet_jax.models.method import Method
-from onet_jax.scores import as_geometry, floor, score, target_of
+from onet_jax.scores import as_geometry, floor, is_solid, score, target_of
 
 SCORED_FIELDS = ('volume_points', 'surface_samples')  # the ground truth
 
@@ -35,6 +37,7 @@ class Result(NamedTuple):
     seconds: float  # from the input to the prediction
     inputs: dict[str, np.ndarray]  # of the network, by field, without batch axis
     prediction: Any  # see `scores.py`
+    is_solid: bool | None = None  # of a mesh that should be one (see `scores.is_solid`)
 
     @property
     def num_faces(self) -> int | None:
@@ -47,19 +50,29 @@ def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, 
     """Predict and score every shape of a split, in its order. An empty prediction counts, with the worst values.
 
     A network that learns a code for each training shape (auto-decoding) fits codes to the shapes of another split, on the first
-    half of their labelled points; the second half is scored. Raises InputError for a split that is unknown or empty.
+    half of their labelled points; the second half is scored. The shapes of a batch are predicted one after the other, as they
+    are for a user, and then scored in parallel. Raises InputError for a split that is unknown or empty.
     """
     key = evaluation_key(config.seed)
-    for batch, names in dataset.evaluation_batches(config, split, targets=SCORED_FIELDS):
-        for i, (category, name) in enumerate(names):
-            inputs, targets = examples_of(batch, i).values()
-            start = time.perf_counter()
-            (prediction,) = method.predict(params, inputs, jax.random.fold_in(key, batch['row'][i]))
-            seconds = time.perf_counter() - start
-            target = target_of(held_out(targets, inputs))
-            seen = {name: array[0] for name, array in inputs.items()}
-            scores = score(prediction, target, config.seed)
-            yield Result(category, name, scores, floor(target), seconds, seen, prediction)
+
+    def predict(batch, i):
+        inputs, targets = examples_of(batch, i).values()
+        start = time.perf_counter()
+        (prediction,) = method.predict(params, inputs, jax.random.fold_in(key, batch['row'][i]))
+        seconds = time.perf_counter() - start
+        return inputs, target_of(held_out(targets, inputs)), prediction, seconds
+
+    def judge(category_and_name, inputs, target, prediction, seconds):
+        category, name = category_and_name
+        scores = score(prediction, target, config.seed)
+        seen = {name: array[0] for name, array in inputs.items()}
+        solid = is_solid(prediction, target)
+        return Result(category, name, scores, floor(target), seconds, seen, prediction, solid)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for batch, names in dataset.evaluation_batches(config, split, targets=SCORED_FIELDS):
+            predicted = [predict(batch, i) for i in range(len(names))]
+            yield from threads.map(judge, names, *zip(*predicted, strict=True))
 
 
 # Inputs as predictions: the cloud itself, the blocky surface of the voxels.

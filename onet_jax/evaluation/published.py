@@ -118,6 +118,20 @@ Grid        0.870  0.048       0.937               0.933
 """
 
 
+# Later papers, of their own methods: on the same classes and split, by their own evaluations. By the number of input points.
+AIR_NETS = """
+          iou    chamfer_l1  normal_consistency  f_score
+ConvONet  0.801  0.061       0.908               0.871
+AIR-Nets  0.869  0.047       0.929               0.930
+"""
+LOCAL_N2NM = """
+      iou  chamfer_l1  normal_consistency  f_score
+SAP   -    0.034       0.944               0.975
+POCO  -    0.030       0.950               0.984
+ALTO  -    0.028       0.955               0.985
+"""
+
+
 class Published(NamedTuple):
     """One table of the paper."""
 
@@ -153,6 +167,10 @@ def _means(source: str, text: str) -> Published:
     return Published(source, tuple(rows), values)
 
 
+LATER = {
+    300: (_parse(AIR_NETS), 'AIR-Nets (Giebenhain and Goldluecke, 3DV 2021), table 2'),
+    3000: (_parse(LOCAL_N2NM), 'LocalN2NM, table 1'),
+}
 # By the field that is the input.
 TABLES = {
     'image': _by_class('table 1', iou=IOU, chamfer_l1=CHAMFER_L1, normal_consistency=NORMAL_CONSISTENCY),
@@ -170,7 +188,7 @@ def published_row(inputs: Sequence[str], label: str) -> dict[str, float]:
     if label in others:
         return others[label]
     method = {'ONet': 'ONet (paper)', 'Input': 'input'}.get(label, label)
-    table = _find_table(inputs)
+    table = find_table(inputs)
     values = table.values if table else {}
     return {metric: rows['mean'][method] for metric, rows in values.items() if method in rows['mean']}
 
@@ -182,8 +200,9 @@ def find_published(inputs: Sequence[str], index: Index) -> Published | None:
     layout alone does not tell, `onet export` writes it too.
     """
     is_shapenet = index.source.get('kind') == 'shapenet' and not CLASSES.keys().isdisjoint(index.categories)
-    return _find_table(inputs) if is_shapenet else None
+    return find_table(inputs) if is_shapenet else None
 
 
-def _find_table(inputs: Sequence[str]) -> Published | None:
+def find_table(inputs: Sequence[str]) -> Published | None:
+    """The table of the paper for networks with these inputs; None where it has none."""
     return next((TABLES[name] for name in inputs if name in TABLES), None)

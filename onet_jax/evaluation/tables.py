@@ -19,6 +19,7 @@ from onet_jax.files import remove_leftovers, write_atomically, write_json
 from onet_jax.scores import COLUMNS, METRICS
 
 Table = tuple[list[str], list[list[str]]]  # header and rows
+FAULTS = ('empty', 'not a solid')  # the columns of `count_faults`
 
 
 def class_means(results: Sequence[Result], scores: str = 'scores') -> dict[str, dict[str, float]]:
@@ -40,7 +41,8 @@ def _mean(values: Iterable[float]) -> float:
     return float(np.mean(found)) if found else math.nan
 
 
-def _cell(value: float) -> str:
+def format_cell(value: float) -> str:
+    """A number of a table, '-' where there is none."""
     return '-' if math.isnan(value) else f'{value:.3f}'
 
 
@@ -51,15 +53,20 @@ def make_table(results: Sequence[Result]) -> Table:
     """
     means = class_means(results)
     counts = {c: sum(r.category == c for r in results) for c in means} | {'mean': len(results)}
-    empty = {c: sum(r.category == c and r.num_faces == 0 for r in results) for c in means}
-    empty['mean'] = sum(empty.values())
+    faults = {category: count_faults([r for r in results if category in (r.category, 'mean')]) for category in means}
     rows = [
-        [CLASSES.get(category, category), str(counts[category]), str(empty[category]), *map(_cell, values.values())]
+        [CLASSES.get(category, category), str(counts[category]), *faults[category], *map(format_cell, values.values())]
         for category, values in means.items()
     ]
     floor = class_means(results, 'floor')['mean']
-    rows.append(['floor (ground truth against itself)', str(len(results)), '0', *map(_cell, floor.values())])
-    return ['category', 'shapes', 'empty', *(METRICS[key].title for key in COLUMNS)], rows
+    rows.append(['floor (ground truth against itself)', str(len(results)), '0', '-', *map(format_cell, floor.values())])
+    return ['category', 'shapes', *FAULTS, *(METRICS[key].title for key in COLUMNS)], rows
+
+
+def count_faults(results: Sequence[Result]) -> tuple[str, str]:
+    """How many predictions are empty, and how many meshes are open, inside out or intersect themselves; '-' without meshes."""
+    solid = [r.is_solid for r in results if r.is_solid is not None]
+    return str(sum(r.num_faces == 0 for r in results)), str(solid.count(False)) if solid else '-'
 
 
 def compare(results: list[Result], published: Published, label: str) -> list[Table]:
@@ -72,21 +79,24 @@ def compare(results: list[Result], published: Published, label: str) -> list[Tab
         return [
             (
                 [METRICS[metric].title, *published.methods, label],
-                [[row, *_published_cells(published, metric, row), _cell(means[metric])] for row, means in ours.items()],
+                [
+                    [row, *published_cells(published, metric, row), format_cell(means[metric])]
+                    for row, means in ours.items()
+                ],
             )
             for metric in published.values
         ]
     columns = [
-        [*_published_cells(published, metric, 'mean'), _cell(ours['mean'][metric])] for metric in published.values
+        [*published_cells(published, metric, 'mean'), format_cell(ours['mean'][metric])] for metric in published.values
     ]
     header = ['mean', *(METRICS[metric].title for metric in published.values)]
     return [(header, [list(row) for row in zip((*published.methods, label), *columns, strict=True)])]
 
 
-def _published_cells(published: Published, metric: str, row: str) -> list[str]:
+def published_cells(published: Published, metric: str, row: str) -> list[str]:
     """The values of all methods for a class or 'mean'."""
     values = published.values[metric].get(row, {})
-    return [_cell(values.get(method, math.nan)) for method in published.methods]
+    return [format_cell(values.get(method, math.nan)) for method in published.methods]
 
 
 def describe_comparison(results: list[Result], published: Published, split: str) -> list[str]:
@@ -106,7 +116,7 @@ def append_published(table: Table, published: Published) -> Table:
     header, rows = table
     titles = [f'{METRICS[metric].title}, {method}' for metric in published.values for method in published.methods]
     cells = [
-        [cell for metric in published.values for cell in _published_cells(published, metric, row[0])] for row in rows
+        [cell for metric in published.values for cell in published_cells(published, metric, row[0])] for row in rows
     ]
     return [*header, *titles], [row + more for row, more in zip(rows, cells, strict=True)]
 

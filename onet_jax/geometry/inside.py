@@ -1,4 +1,4 @@
-"""Point-in-mesh test by ray parity (even-odd rule) along z, as in the official evaluation.
+"""Point-in-mesh test by ray parity (even-odd rule) along z, as in the official evaluation, and winding numbers.
 
 A point is inside when the line through it crosses the surface an odd number of times above it, and below it. For a watertight
 mesh both parities agree; for others a point with different parities is outside.
@@ -23,20 +23,37 @@ MAX_PAIRS = 1 << 21  # candidate (face, point) pairs tested at a time: bounds th
 
 def contains(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
     """points [T, 3], in the frame of the mesh -> [T] bool, True inside."""
-    points = np.asarray(points, np.float64)
-    above, below = np.zeros(len(points), np.int64), np.zeros(len(points), np.int64)
+    up, down, below = _count_crossings(mesh, np.asarray(points, np.float64))
+    return ((up + down) % 2 == 1) & (below % 2 == 1)
+
+
+def winding_numbers(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
+    """How often a closed mesh winds around each of the points [T, 3]: [T] int, 1 inside and 0 outside.
+
+    Another number says that the mesh intersects itself, or that its faces are not oriented outwards. Of a mesh with holes they
+    have no meaning.
+    """
+    up, down, _ = _count_crossings(mesh, np.asarray(points, np.float64))
+    return up - down
+
+
+def _count_crossings(mesh: trimesh.Trimesh, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How many faces lie above each of the points [T, 3], facing up and facing down, and how many below it: [T] each."""
+    up, down, below = (np.zeros(len(points), np.int64) for _ in range(3))
     if len(mesh.faces) and len(points):
         vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)
         for face, point in _candidates(vertices[faces][:, :, :2], points[:, :2]):
-            hit, height = _cross(vertices, faces[face], points[point])
+            hit, height, faces_up = _cross(vertices, faces[face], points[point])
             over = height >= points[point[hit], 2]
-            above += np.bincount(point[hit][over], minlength=len(points))
-            below += np.bincount(point[hit][~over], minlength=len(points))
-    return (above % 2 == 1) & (below % 2 == 1)
+            for count, chosen in ((up, over & faces_up), (down, over & ~faces_up), (below, ~over)):
+                count += np.bincount(point[hit][chosen], minlength=len(points))
+    return up, down, below
 
 
-def _cross(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of faces [K, 3] and points [K, 3]: whether the line through the point crosses the face [K], and at which z."""
+def _cross(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of faces [K, 3] and points [K, 3]: whether the line through the point crosses the face [K], and of those that do
+    at which z, and whether the face looks up.
+    """
     corners = [vertices[faces[:, i]] for i in range(3)]
     # Twice the area of (edge, point), for the edges opposite to each corner; positive when the point is to its left.
     areas, left = zip(
@@ -50,7 +67,7 @@ def _cross(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> tuple
     sound = total != 0
     hit[hit] = sound
     height = sum(w[sound] * corner[hit, 2] for w, corner in zip(weights, corners, strict=True)) / total[sound]
-    return hit, height
+    return hit, height, left[0][hit]
 
 
 def _side(i: np.ndarray, j: np.ndarray, a: np.ndarray, b: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -31,8 +31,12 @@ def embedded_solid(seed: int, family: str, index: int) -> ConstructiveSolid:
     return (rooms.make_room if family in rooms.FAMILIES else procedural.make_shape)(seed, family, index)
 
 
-def embedded_dataset(data_config: ConfigDict) -> Path:
+def embedded_dataset(
+    data_config: ConfigDict, *, num_points: int | None = None, splits: Sequence[str] = records.SPLITS
+) -> Path:
     """The procedural dataset that `data_config` describes, built on first use and cached.
+
+    num_points: instead of that of the config, and splits: which of them are made. The shapes and their views are the same.
 
     It lies in $ONET_JAX_CACHE or ~/.cache/onet_jax, in a folder named after a digest of its settings (`families`, all of
     objects where empty, `num_shapes_per_family`, `num_points`, `num_views`, `sampling`, `dataset_seed`, `val_fraction`,
@@ -41,13 +45,14 @@ def embedded_dataset(data_config: ConfigDict) -> Path:
     settings = {
         'families': _check_families(data_config.families),
         'num_shapes_per_family': data_config.num_shapes_per_family,
-        'num_points': data_config.num_points,
+        'num_points': num_points or data_config.num_points,
         'num_views': data_config.num_views,
         'depth': 'depth' in (*data_config.inputs, *data_config.targets),
         'sampling': data_config.sampling,
         'seed': data_config.dataset_seed,
         'val_fraction': data_config.val_fraction,
         'test_fraction': data_config.test_fraction,
+        'splits': tuple(splits),
     }
     code = ROOM_CODE if set(settings['families']) & set(rooms.FAMILIES) else CODE
     digest = recipe(settings, *code).hex()[:12]
@@ -72,32 +77,33 @@ def prepare_procedural(
     num_views: int = 0,
     depth: bool = False,
     sampling: str = 'uniform',
+    splits: Sequence[str] = records.SPLITS,
     run: Runner | None = None,
 ) -> Index:
     """Build the dataset of procedural solids in `data_dir`; returns its index.
 
     families: names of `procedural.FAMILIES`, all of them where empty, and of `rooms.FAMILIES`. The last `test_fraction` of
     each family is the test split, `val_fraction` before it the validation split, at least one shape each where the fraction
-    is positive. depth: whether to store the depth of the views. sampling: of the training points, one of
-    `SAMPLING_STRATEGIES`; those of other splits are uniform. A shape that cannot be made is listed in the index with the
-    reason. The result does not depend on the runner. Raises InputError for settings that make no dataset or differ from those
-    that `data_dir` was begun with.
+    is positive. splits: those whose shapes are made. depth: whether to store the depth of the views. sampling: of the training
+    points, one of `SAMPLING_STRATEGIES`; those of other splits are uniform. A shape that cannot be made is listed in the index
+    with the reason. The result does not depend on the runner. Raises InputError for settings that make no dataset or differ
+    from those that `data_dir` was begun with.
     """
-    families = list(_check_families(families))
+    families, splits = list(_check_families(families)), list(splits)
     settings = {key: value for key, value in locals().items() if key not in ('data_dir', 'run')}
     data_dir, source = Path(data_dir), {'kind': 'procedural', **settings}
     check_options(sampling, num_views, depth)
     bounds = split_bounds(num_shapes_per_family, val_fraction, test_fraction)
     claim_folder(data_dir, source)
     work = partial(prepare_shape, data_dir=data_dir, seed=seed, num_points=num_points, num_views=num_views, depth=depth)
-    drawn = [sampling if i < bounds['train'][1] else 'uniform' for i in range(num_shapes_per_family)]
-    tasks = [(family, shape_name(i), drawn[i]) for family in families for i in range(num_shapes_per_family)]
-    outcome = (run or processes())(work, tasks, 'preparing shapes')
-    splits = {
+    names = {
         split: tuple((family, shape_name(i)) for family in families for i in range(*bounds[split]))
         for split in records.SPLITS
+        if split in splits
     }
-    return finish(data_dir, families, splits, outcome, source)
+    tasks = [(*name, sampling if split == 'train' else 'uniform') for split, shapes in names.items() for name in shapes]
+    outcome = (run or processes())(work, tasks, 'preparing shapes')
+    return finish(data_dir, families, names, outcome, source)
 
 
 def prepare_shape(

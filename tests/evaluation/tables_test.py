@@ -12,18 +12,18 @@ from onet_jax.evaluation.published import CLASSES, TABLES
 from onet_jax.scores import EMPTY
 
 
-def make_result(category, name, iou, chamfer, mesh):
+def make_result(category, name, iou, chamfer, mesh, is_solid=None):
     scores = {**EMPTY, 'iou': iou, 'chamfer_l1': chamfer}
     floor = {**EMPTY, 'iou': 1.0, 'chamfer_l1': 0.002}
-    return Result(category, name, scores, floor, 0.5, {'cloud': np.zeros((1, 3))}, mesh)
+    return Result(category, name, scores, floor, 0.5, {'cloud': np.zeros((1, 3))}, mesh, is_solid)
 
 
 @pytest.fixture
 def results():
     box = trimesh.creation.box()
     return [
-        make_result('chair', 'a', 0.5, 0.01, box),
-        make_result('chair', 'b', 0.7, 0.03, box),
+        make_result('chair', 'a', 0.5, 0.01, box, True),
+        make_result('chair', 'b', 0.7, 0.03, box, False),
         make_result('mug', 'a', 0.9, 0.02, trimesh.Trimesh()),
     ]
 
@@ -39,12 +39,12 @@ def test_classes_weigh_alike_and_distances_are_in_the_unit_of_the_paper(results)
 
 def test_the_table_counts_failures_and_prints_the_floor(results):
     header, rows = tables.make_table(results)
-    assert header[:5] == ['category', 'shapes', 'empty', 'IoU', 'Chamfer-L1 (x10)']
-    assert [row[:5] for row in rows] == [
-        ['chair', '2', '0', '0.600', '0.200'],
-        ['mug', '1', '1', '0.900', '0.200'],
-        ['mean', '3', '1', '0.750', '0.200'],
-        ['floor (ground truth against itself)', '3', '0', '1.000', '0.020'],
+    assert header[:6] == ['category', 'shapes', 'empty', 'not a solid', 'IoU', 'Chamfer-L1 (x10)']
+    assert [row[:6] for row in rows] == [
+        ['chair', '2', '0', '1', '0.600', '0.200'],
+        ['mug', '1', '1', '-', '0.900', '0.200'],
+        ['mean', '3', '1', '1', '0.750', '0.200'],
+        ['floor (ground truth against itself)', '3', '0', '-', '1.000', '0.020'],
     ]
     lines = tables.to_markdown(header, rows).splitlines()
     assert len({len(line) for line in lines}) == 1
@@ -69,7 +69,8 @@ def test_files_and_headline(results, tmp_path):
     assert float(row['chamfer_l1 (x10)']) == pytest.approx(0.1), 'the unit is in the header'
 
     header, rows = tables.make_table(results)
-    assert read_csv(tmp_path / 'evaluation' / 'table.csv') == [dict(zip(header, row, strict=True)) for row in rows]
+    cells = [['' if cell == '-' else cell for cell in row] for row in rows]
+    assert read_csv(tmp_path / 'evaluation' / 'table.csv') == [dict(zip(header, row, strict=True)) for row in cells]
     under = '\n* split: test\n* evaluated: reconstructions\n* threshold: 0.2\n'
     assert (tmp_path / 'evaluation' / 'table.md').read_text() == tables.to_markdown(header, rows) + under
     assert json.loads((tmp_path / 'evaluation' / 'protocol.json').read_text()) == PROTOCOL
@@ -85,10 +86,10 @@ def test_a_score_that_does_not_exist_is_no_part_of_a_mean(results, tmp_path):
     assert [means[c]['iou'] for c in ('chair', 'mug', 'mean')] == pytest.approx([0.6, 0.9, 0.75])
     assert means['mean']['chamfer_l1'] == pytest.approx((0.2 + 0.3 + 0.6) / 3)
     _, rows = tables.make_table(results)
-    assert [row[:5] for row in rows[1:4]] == [
-        ['mug', '2', '1', '0.900', '0.300'],
-        ['sofa', '1', '0', '-', '0.600'],
-        ['mean', '5', '1', '0.750', '0.367'],
+    assert [row[:6] for row in rows[1:4]] == [
+        ['mug', '2', '1', '-', '0.900', '0.300'],
+        ['sofa', '1', '0', '-', '-', '0.600'],
+        ['mean', '5', '1', '1', '0.750', '0.367'],
     ]
     tables.write_results(tmp_path, results, PROTOCOL)
     row = read_csv(tmp_path / 'rows.csv')[-1]
@@ -162,7 +163,7 @@ def test_names_are_neither_formulas_nor_markup(results, tmp_path):
     assert found == ["'=1+1", '+1', '-2', "'@x", "'-x", '1', "'=cmd|x!A1", 'a|b<c>`d`[e](f)', 'two\nlines']
     assert {row['iou'] for row in read_csv(tmp_path / 'rows.csv')} == {'-0.5'}, 'a number stays one'
     lines = (tmp_path / 'table.md').read_text().splitlines()
-    assert {len(re.findall(r'(?<!\\)\|', line)) for line in lines if line.startswith('|')} == {10}
+    assert {len(re.findall(r'(?<!\\)\|', line)) for line in lines if line.startswith('|')} == {11}
     assert any(r'a\|b\<c\>\`d\`\[e\](f)' in line for line in lines)
     assert any('| two lines ' in line for line in lines)
 

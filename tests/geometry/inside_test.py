@@ -4,7 +4,7 @@ import trimesh
 from conftest import golden_names
 
 from onet_jax.geometry import inside
-from onet_jax.geometry.inside import contains
+from onet_jax.geometry.inside import contains, winding_numbers
 
 
 def contains_slowly(mesh, points):
@@ -54,6 +54,18 @@ def test_against_the_slow_test_in_blocks(monkeypatch):
     mesh = trimesh.creation.annulus(0.2, 0.4, 0.3, sections=9)
     points = np.random.default_rng(0).uniform(-0.5, 0.5, (200, 3))
     np.testing.assert_array_equal(contains(mesh, points), contains_slowly(mesh, points))
+
+
+def test_winding_numbers_tell_what_a_closed_mesh_does():
+    """Two balls that overlap, one of them inside out in the second case, and one alone."""
+    ball, points = trimesh.creation.icosphere(2), np.random.default_rng(0).uniform(-1.2, 2.2, (4000, 3))
+    other = ball.copy().apply_translation([1, 0, 0])
+    flipped = trimesh.Trimesh(other.vertices, other.faces[:, ::-1])
+    inside = [contains(mesh, points).astype(int) for mesh in (ball, other)]
+    np.testing.assert_array_equal(winding_numbers(ball, points), inside[0])
+    np.testing.assert_array_equal(winding_numbers(ball + other, points), inside[0] + inside[1])
+    np.testing.assert_array_equal(winding_numbers(ball + flipped, points), inside[0] - inside[1])
+    assert (inside[0] & inside[1]).any()
 
 
 def test_an_empty_mesh_contains_nothing():

@@ -66,6 +66,12 @@ def test_workers_and_interruptions_do_not_change_the_result(tmp_path):
     assert read_all(alone) == expected
     assert kept.stat().st_mtime_ns == before
 
+    index = embedded.prepare_procedural(tmp_path / 'some', **SETTINGS, splits=('test',), run=in_this_process)
+    assert index.splits.keys() == {'test'}
+    some = read_all(tmp_path / 'some')
+    assert len(some) == 1
+    assert some.items() <= expected.items(), 'the same shapes'
+
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path):
     embedded.prepare_procedural(tmp_path, **SETTINGS, run=in_this_process)
