@@ -6,6 +6,7 @@ T points, C condition, F features; channels come second, as PyTorch likes them.
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from ml_collections import ConfigDict
 from torch import nn
@@ -156,24 +157,36 @@ class Twin(nn.Module):
         return self.decoder(points, self.encoder(inputs))
 
 
-def make_step(twin: Twin, learning_rate: float, dtype: str, compiled: bool) -> Callable:
-    """step(points, occ, inputs) -> loss: forward pass, backward pass and Adam, done when it returns.
+def load_twin(config: ConfigDict, state: dict[str, np.ndarray]) -> Twin:
+    """The network of a config with weights by their official names."""
+    twin = Twin(config.model)
+    twin.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.items()})
+    return twin
 
-    dtype 'bfloat16' is automatic mixed precision; weights stay float32. compiled: with torch.compile.
+
+def make_step(
+    config: ConfigDict, state: dict[str, np.ndarray], batch: dict, device: str, compiled: bool
+) -> Callable[[], float]:
+    """step() -> loss: forward pass, backward pass and Adam on a batch, done when it returns.
+
+    state: weights by their official names. With `config.train.dtype` 'bfloat16' it is automatic mixed precision; weights stay
+    float32. compiled: with torch.compile.
     """
-    device = next(twin.parameters()).device
-    optimizer = torch.optim.Adam(twin.parameters(), lr=learning_rate)
+    twin = load_twin(config, state).train().to(device)
+    optimizer = torch.optim.Adam(twin.parameters(), lr=config.optim.learning_rate)
     network = torch.compile(twin) if compiled else twin
+    arrays = batch['targets']['points'], batch['targets']['occ'], *batch['inputs'].values()
+    points, occ, inputs = (torch.from_numpy(np.array(array)).to(device) for array in arrays)
 
-    def step(points, occ, inputs):
+    def step():
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == 'bfloat16'):
+        with torch.autocast(device, torch.bfloat16, enabled=config.train.dtype == 'bfloat16'):
             logits = network(points, inputs)
         errors = functional.binary_cross_entropy_with_logits(logits.float(), occ, reduction='none')
         loss = errors.sum(dim=1).mean()
         loss.backward()
         optimizer.step()
-        if device.type == 'cuda':
+        if device == 'cuda':
             torch.cuda.synchronize()
         return loss.item()
 

@@ -36,6 +36,8 @@ from onet_jax.training.state import create_state
 from onet_jax.training.step import make_train_step
 
 CONFIGS = {'points': onet_points, 'image': onet_image, 'voxels': onet_voxels}
+# The file here with the same network in PyTorch: make_step(config, weights by official names, batch, device, compiled) -> step.
+TWINS = dict.fromkeys(CONFIGS, 'torch_twin')
 NETWORKS = flags.DEFINE_list('networks', list(CONFIGS), 'Which of the networks.')
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 8, 'Shapes in a batch.', lower_bound=1)
 NUM_POINTS = flags.DEFINE_integer('num_points', 2048, 'Points of a shape.', lower_bound=1, upper_bound=2048)
@@ -85,24 +87,6 @@ def count_operations(method, state, batch) -> float:
     return 3 * jax.jit(forward).lower(state.variables['params']).cost_analysis()['flops']
 
 
-def make_twin(config: ConfigDict, params: dict, batch: dict, compiled: bool) -> Callable[[], float]:
-    """A step of the PyTorch twin with the same weights on the same batch."""
-    import torch
-
-    from benchmarks.torch_twin import Twin, make_step
-
-    # As JAX does on a GPU by default.
-    torch.set_float32_matmul_precision('high')
-    device = 'cuda' if jax.default_backend() == 'gpu' else 'cpu'
-    twin = Twin(config.model)
-    state = official.to_state_dict(params, config)
-    twin.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.items()})
-    step = make_step(twin.train().to(device), config.optim.learning_rate, config.train.dtype, compiled)
-    arrays = batch['targets']['points'], batch['targets']['occ'], *batch['inputs'].values()
-    tensors = [torch.from_numpy(np.array(array)).to(device) for array in arrays]
-    return lambda: step(*tensors)
-
-
 def measure_wait(step: Callable, state, parallel, feed, key) -> float:
     """The share of time for which the training loop waits for the next batch and its transfer."""
     batches, waited, losses = feed(0), 0.0, []
@@ -147,8 +131,14 @@ def measure(name: str, data_dir: str) -> tuple[dict, list]:
     product, product_operations = make_product(config.train.dtype)
     works = {'product': product, 'onet_jax': step}
     if TORCH.value and importlib.util.find_spec('torch') is not None:
-        for title, compile_twin in (('torch', False), ('torch_compile', True)):
-            works[title] = make_twin(config, weights, batch, compile_twin)
+        torch, twin = importlib.import_module('torch'), importlib.import_module(f'benchmarks.{TWINS[name]}')
+        torch.set_float32_matmul_precision('high')  # as JAX does on a GPU by default
+        device, state_dict = (
+            'cuda' if jax.default_backend() == 'gpu' else 'cpu',
+            official.to_state_dict(weights, config),
+        )
+        for title, compiled_twin in (('torch', False), ('torch_compile', True)):
+            works[title] = twin.make_step(config, state_dict, batch, device, compiled_twin)
     seconds = time_alternately(works, STEPS.value)
     peak = product_operations / float(np.median(seconds.pop('product')))
     ours = float(np.median(seconds['onet_jax']))

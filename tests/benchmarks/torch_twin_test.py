@@ -23,7 +23,7 @@ def small_config(name):
 
 @pytest.mark.parametrize('name', INPUTS)
 def test_the_twin_has_the_same_weights_logits_and_losses(name):
-    from benchmarks.torch_twin import Twin, make_step
+    from benchmarks.torch_twin import load_twin, make_step
     from onet_jax.training.optim import make_optimizer
     from onet_jax.training.state import create_state
     from onet_jax.training.step import make_train_step
@@ -41,18 +41,16 @@ def test_the_twin_has_the_same_weights_logits_and_losses(name):
     trainable = jax.tree.map(lambda x: x + 0.02 * jax.random.normal(next(noise), x.shape), state.variables['params'])
     state = state._replace(variables={**state.variables, 'params': trainable})
 
-    twin = Twin(config.model)
-    weights = {k: torch.from_numpy(np.array(v)) for k, v in official.to_state_dict(state.variables, config).items()}
-    twin.load_state_dict(weights)
+    weights = official.to_state_dict(state.variables, config)
+    twin = load_twin(config, weights)
     assert sum(p.numel() for p in twin.parameters()) == sum(x.size for x in jax.tree.leaves(trainable))
-    tensors = [torch.from_numpy(array) for array in (points, occ, inputs)]
     model = method.model
     logits = model.occupancy(state.variables, points, model.encode(state.variables, inputs))
     with torch.no_grad():
-        np.testing.assert_allclose(twin.eval()(tensors[0], tensors[2]), logits, atol=1e-4)
+        np.testing.assert_allclose(twin.eval()(torch.from_numpy(points), torch.from_numpy(inputs)), logits, atol=1e-4)
 
     step = jax.jit(make_train_step(method, tx, lambda key, raw: raw))
-    twin_step = make_step(twin.train(), config.optim.learning_rate, 'float32', compiled=False)
+    twin_step = make_step(config, weights, batch, 'cpu', compiled=False)
     for _ in range(3):
         state, scalars = step(state, batch, jax.random.key(2))
-        assert twin_step(*tensors) == pytest.approx(float(scalars['loss']), rel=1e-4)
+        assert twin_step() == pytest.approx(float(scalars['loss']), rel=1e-4)
