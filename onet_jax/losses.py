@@ -1,4 +1,7 @@
-"""Losses without reduction: the caller sums over points and averages over the batch. B batch, N and M points."""
+"""Losses, elementwise or by point but for `chamfer_distance`: the caller sums over points and averages over the batch.
+
+B batch, N and M points.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +30,12 @@ def chamfer(points: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array
     expansion |a|^2 - 2 a b + |b|^2 would lose small distances. The gradient goes through the nearest pairs.
     """
     return jax.vmap(_to_nearest)(points, targets), jax.vmap(_to_nearest)(targets, points)
+
+
+def chamfer_distance(points: jax.Array, targets: jax.Array) -> jax.Array:
+    """The squared Chamfer distance of points [B, N, 3] and targets [B, M, 3], mean plus mean -> [B]."""
+    to_targets, to_points = chamfer(points, targets)
+    return to_targets.mean(axis=1) + to_points.mean(axis=1)
 
 
 PAIRS_AT_ONCE = 1 << 22  # of points, whose distances are in memory at a time

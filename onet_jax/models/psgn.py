@@ -10,7 +10,6 @@ from functools import partial
 from types import SimpleNamespace
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import trimesh
@@ -40,12 +39,6 @@ class PointSetNetwork(NamedTuple):
     loss: Callable  # (params, surface [B, M, 3], inputs [B, ...], axis_name=None) -> (scalar, Aux)
 
 
-def chamfer_distance(points: jax.Array, surface: jax.Array) -> jax.Array:
-    """The loss: the squared Chamfer distance of points [B, N, 3] and surface samples [B, M, 3], mean plus mean -> [B]."""
-    to_surface, to_points = losses.chamfer(points, surface)
-    return to_surface.mean(axis=1) + to_points.mean(axis=1)
-
-
 def make_model(
     *,
     encoder: str = 'resnet18',
@@ -73,7 +66,7 @@ def make_model(
         return EncoderDecoder(ENCODERS[encoder].build(k), DECODERS[decoder](k), ENCODERS[encoder].reads)
 
     functions = functions_of(build_module(None))
-    return PointSetNetwork(*functions, partial(loss_of, build_module(train_dtype), chamfer_distance))
+    return PointSetNetwork(*functions, partial(loss_of, build_module(train_dtype), losses.chamfer_distance))
 
 
 def build(config: ConfigDict) -> Method:
@@ -92,7 +85,9 @@ def build(config: ConfigDict) -> Method:
 
     def validation_metrics(params, batch):
         """The Chamfer distance of the loss, to all surface samples."""
-        return {'chamfer': chamfer_distance(predict_points(params, batch['inputs']), batch['targets']['surface'])}
+        return {
+            'chamfer': losses.chamfer_distance(predict_points(params, batch['inputs']), batch['targets']['surface'])
+        }
 
     def predict(params, inputs, key, workspace=None):
         return [trimesh.PointCloud(points) for points in np.asarray(predict_points(params, inputs))]

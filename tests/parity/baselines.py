@@ -9,8 +9,8 @@ from onet_jax.configs import psgn, r2n2
 from onet_jax.convert import official
 from onet_jax.convert.names import FAMILIES
 from onet_jax.geometry.voxels import voxels_contain
+from onet_jax.losses import chamfer_distance
 from onet_jax.metrics import iou
-from onet_jax.models.psgn import chamfer_distance
 from onet_jax.networks.r2n2 import R2N2Encoder
 from parity.deviation import Deviations, compare, compare_by_name
 from parity.golden import parameters, under
