@@ -1,6 +1,7 @@
-"""Encoder-decoder networks: shared by methods whose decoder outputs a whole shape at once (3D-R2N2, PSGN).
+"""Encoder-decoder networks: shared by methods whose decoder outputs a whole shape at once (3D-R2N2, PSGN, AtlasNet).
 
-B batch, C condition. `params` are all variables of a network, {'params': ..., 'batch_stats': ...}.
+B batch, C condition. `params` are all variables of a network, {'params': ..., 'batch_stats': ...}, `more` are further arrays
+that a decoder takes beside the condition.
 """
 
 from collections.abc import Callable
@@ -20,24 +21,24 @@ class EncoderDecoder(nn.Module):
     decoder: nn.Module
     reads: str = ''  # the field of the inputs
 
-    def __call__(self, inputs: jax.Array, *, train: bool = False, axis_name: str | None = None) -> Any:
+    def __call__(self, inputs: jax.Array, *more: jax.Array, train: bool = False, axis_name: str | None = None) -> Any:
         """inputs [B, ...] -> the output of the decoder."""
         mode: dict[str, Any] = {'train': train, 'axis_name': axis_name}
-        return self.decoder(self.encoder(as_inputs(inputs, self.reads), **mode), **mode)
+        return self.decoder(self.encoder(as_inputs(inputs, self.reads), **mode), *more, **mode)
 
     def encode(self, inputs: jax.Array) -> Any:
         return self.encoder(as_inputs(inputs, self.reads))
 
-    def decode(self, cond: Any) -> Any:
-        return self.decoder(cond)
+    def decode(self, cond: Any, *more: jax.Array) -> Any:
+        return self.decoder(cond, *more)
 
 
 class Functions(NamedTuple):
     """The functions of a module, jitted; two modules of the same configuration share their compilation."""
 
-    init: Callable  # (key, inputs [B, ...]) -> params
+    init: Callable  # (key, inputs [B, ...], *more) -> params
     encode: Callable  # (params, inputs [B, ...]) -> cond [B, C] or a tree of [B, ...]
-    decode: Callable  # (params, cond) -> the output of the decoder, in evaluation mode
+    decode: Callable  # (params, cond, *more) -> the output of the decoder, in evaluation mode
 
 
 def functions_of(module: EncoderDecoder) -> Functions:
@@ -45,12 +46,12 @@ def functions_of(module: EncoderDecoder) -> Functions:
     return Functions(Compiled(_init, module), partial(encode, module), Compiled(_decode, module))
 
 
-def _init(module, key, inputs):
-    return module.init(key, inputs)
+def _init(module, key, inputs, *more):
+    return module.init(key, inputs, *more)
 
 
-def _decode(module, params, cond):
-    return apply(module, params, cond, method='decode')
+def _decode(module, params, cond, *more):
+    return apply(module, params, cond, *more, method='decode')
 
 
 def loss_of(
@@ -60,7 +61,8 @@ def loss_of(
     target: jax.Array,
     inputs: jax.Array,
     axis_name: str | None = None,
+    more: tuple[jax.Array, ...] = (),
 ) -> tuple[jax.Array, Aux]:
     """The mean over the batch of error(output, target) -> [B], in train mode, and the updated running statistics."""
-    output, mutated = module.apply(params, inputs, train=True, axis_name=axis_name, mutable=['batch_stats'])
+    output, mutated = module.apply(params, inputs, *more, train=True, axis_name=axis_name, mutable=['batch_stats'])
     return error(output, target).mean(), Aux(mutated, {})

@@ -105,6 +105,8 @@ class BatchNorm(nn.Module):
     It takes a condition, as `ConditionalBatchNorm` does, and does not look at it.
     """
 
+    scale_init: nn.initializers.Initializer = nn.initializers.ones  # of gamma
+
     @nn.compact
     def __call__(
         self, x: jax.Array, cond: jax.Array | None = None, *, train: bool, axis_name: str | None = None
@@ -112,7 +114,7 @@ class BatchNorm(nn.Module):
         """x [..., F] -> [..., F]."""
         normalisation = Normalisation()
         nn.share_scope(self, normalisation)  # one layer, as in the official checkpoints
-        gamma = self.param('scale', nn.initializers.ones, x.shape[-1:])
+        gamma = self.param('scale', self.scale_init, x.shape[-1:])
         beta = self.param('bias', nn.initializers.zeros, x.shape[-1:])
         return normalisation(x, gamma, beta, train=train, axis_name=axis_name)
 

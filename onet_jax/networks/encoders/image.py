@@ -44,17 +44,20 @@ class ResNet(nn.Module):
     """ResNet without its classifier, and a linear layer to the condition (paper, section 3.2).
 
     Official names `resnet18` to `resnet101`; the trunk is that of torchvision, which can initialise it. Images are
-    normalised inside, by the statistics of ImageNet.
+    normalised inside, by the statistics of ImageNet, unless `normalised` is False.
     """
 
     cond_size: int = 256
     depth: int = 18
     dtype: jnp.dtype | None = None  # of the trunk
+    normalised: bool = True
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
         """images [B, H, W, 3] in [0, 1] -> cond [B, C]."""
-        net = (images - jnp.asarray(IMAGENET_MEAN, images.dtype)) / jnp.asarray(IMAGENET_STD, images.dtype)
+        net = images
+        if self.normalised:
+            net = (images - jnp.asarray(IMAGENET_MEAN, images.dtype)) / jnp.asarray(IMAGENET_STD, images.dtype)
         net = ResNetTrunk(self.depth, name='features')(cast(net, self.dtype), train=train, axis_name=axis_name)
         return Linear(self.cond_size, name='fc')(net)
 
