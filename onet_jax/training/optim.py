@@ -120,11 +120,16 @@ def learning_rate_of(config: ConfigDict, step: int) -> float:
 
 
 def _find_matrices(params: dict) -> dict:
-    """By which axes Muon reads an array as a matrix [in, out], of a convolution [patch, out]; None for those of Adam."""
+    """By which axes Muon reads an array as a matrix [in, out], of a convolution [patch, out]; None for those of Adam.
+
+    An array with three axes is a stack of matrices, each by itself: convolutions have four or five.
+    """
 
     def dimensions(path, array):
-        if array.ndim < 2 or path[-1].key == 'embedding':
+        if array.ndim < 2 or path[-1].key in ('embedding', 'bias', 'scale'):
             return None
+        if array.ndim == 3:
+            return optax.contrib.MuonDimensionNumbers(1, 2)
         return optax.contrib.MuonDimensionNumbers(tuple(range(array.ndim - 1)), array.ndim - 1)
 
     return jax.tree_util.tree_map_with_path(dimensions, params)
