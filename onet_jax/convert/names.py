@@ -14,6 +14,7 @@ class Layout(NamedTuple):
     linear: str = '.*'  # our names of the layers that are linear there too; the others are convolutions of width 1
     renames: tuple[tuple[str, str], ...] = ()  # (pattern, replacement) of the path below the module
     square: str = ''  # official names of the layers that are convolutions of 1 x 1
+    stacked: str = ''  # our name of several layers whose weights are stacked on a first axis; there they have numbers
 
 
 PLAIN, POINTWISE = Layout(), Layout(linear='fc_z|fc_c')

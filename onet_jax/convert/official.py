@@ -30,6 +30,7 @@ class Entry(NamedTuple):
     name: str  # 'decoder.fc_p.weight'
     shape: tuple[int, ...]  # there
     axes: tuple[int, ...] | None  # official axes = ours in this order; None where they are the same
+    copy: int | None  # which of the weights that are stacked here; None where there is one
 
 
 def split_checkpoint(stored: object) -> tuple[dict[str, np.ndarray], dict]:
@@ -130,28 +131,33 @@ def variable_shapes(method: Method, config: ConfigDict) -> dict:
 
 
 def _entries(tree: dict, layouts: Mapping[str, Layout]) -> Iterator[tuple[Entry, Any]]:
-    """Every leaf of a tree of variables, or of their shapes, with its entry."""
+    """Every leaf of a tree of variables, or of their shapes, with its entry; one of stacked weights with the entry of each."""
     for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
         path = tuple(key.key for key in keys)
         module, *layers, kind = path[1:]
-        layout, name = layouts[module], '.'.join([*layers, LEAVES.get(kind, kind)])
-        for pattern, replacement in layout.renames:
-            name = re.sub(pattern, replacement, name)
-        shape, axes = leaf.shape, None
-        if kind == 'kernel':
-            # Here [*space, in, out], there [out, in, *space].
-            axes = (leaf.ndim - 1, leaf.ndim - 2, *range(leaf.ndim - 2))
-            shape = tuple(leaf.shape[axis] for axis in axes)
-            if leaf.ndim == 2 and not re.fullmatch(layout.linear, layers[-1]):
-                shape = (*shape, 1, 1) if re.fullmatch(layout.square, name) else (*shape, 1)
-        yield Entry(path, f'{module}.{name}', shape, axes), leaf
+        layout = layouts[module]
+        stacked = layout.stacked in layers
+        for copy in range(leaf.shape[0]) if stacked else (None,):
+            numbered = [f'{layer}.{copy}' if stacked and layer == layout.stacked else layer for layer in layers]
+            name = '.'.join([*numbered, LEAVES.get(kind, kind)])
+            for pattern, replacement in layout.renames:
+                name = re.sub(pattern, replacement, name)
+            shape, axes = leaf.shape[1:] if stacked else leaf.shape, None
+            if kind == 'kernel':
+                # Here [*space, in, out], there [out, in, *space].
+                ndim = len(shape)
+                axes = (ndim - 1, ndim - 2, *range(ndim - 2))
+                shape = tuple(shape[axis] for axis in axes)
+                if ndim == 2 and not re.fullmatch(layout.linear, layers[-1]):
+                    shape = (*shape, 1, 1) if re.fullmatch(layout.square, name) else (*shape, 1)
+            yield Entry(path, f'{module}.{name}', shape, axes, copy), leaf
 
 
 def write_weights(tree: dict, layouts: Mapping[str, Layout]) -> dict[str, np.ndarray]:
     """Official names and arrays of variables {collection: {module: tree}}, the inverse of `read_weights`."""
     state = {}
     for entry, leaf in _entries(tree, layouts):
-        array = np.asarray(leaf)
+        array = np.asarray(leaf) if entry.copy is None else np.asarray(leaf)[entry.copy]
         state[entry.name] = (array if entry.axes is None else array.transpose(entry.axes)).reshape(entry.shape)
     return state
 
@@ -177,7 +183,10 @@ def read_weights(state: Mapping[str, np.ndarray], like: dict, layouts: Mapping[s
         node = tree
         for part in entry.path[:-1]:
             node = node.setdefault(part, {})
-        node[entry.path[-1]] = np.ascontiguousarray(array, leaf.dtype)
+        if entry.copy is None:
+            node[entry.path[-1]] = np.ascontiguousarray(array, leaf.dtype)
+        else:
+            node.setdefault(entry.path[-1], np.empty(leaf.shape, leaf.dtype))[entry.copy] = array
     left = [name for name in state if name not in seen and not name.endswith('num_batches_tracked')]
     problems += [f'{name}: not part of this network, found shape {list(np.shape(state[name]))}' for name in left]
     if problems:

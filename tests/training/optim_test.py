@@ -147,6 +147,22 @@ def test_muon_reads_a_convolution_as_a_matrix_of_its_patches_and_leaves_codes_to
     np.testing.assert_array_equal(np.sign(updates['embedding']), -np.sign(grads['embedding']))
 
 
+def test_muon_moves_the_matrices_of_a_stack_one_by_one():
+    """As it would move each alone; stacked biases and gammas are no matrices."""
+    tx, rng = make_muon(), np.random.default_rng(0)
+    grads = {name: jnp.asarray(rng.normal(size=(3, 4, 8)), jnp.float32) for name in ('kernel', 'bias', 'scale')}
+
+    def update(grads):
+        return tx.update(grads, tx.init(grads), grads)[0]
+
+    stacked, one_by_one = update(grads), [update(jax.tree.map(lambda x, i=i: x[i], grads)) for i in range(3)]
+    for name, array in stacked.items():
+        np.testing.assert_allclose(array, np.stack([each[name] for each in one_by_one]), rtol=1e-4, atol=1e-7)
+    assert np.ptp(np.abs(stacked['kernel'])) > 1e-3
+    for name in ('bias', 'scale'):
+        np.testing.assert_array_equal(np.sign(stacked[name]), -np.sign(grads[name]))
+
+
 def test_settings_that_make_no_schedule_are_refused():
     with pytest.raises(InputError, match=r"config.optim.schedule: expected 'constant', 'cosine', .* found 'linear'"):
         first_update(1, schedule='linear')
