@@ -6,12 +6,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from parity import baselines, conv_onet, modules, onet
+from parity import atlasnet, baselines, conv_onet, modules, onet
 from parity.deviation import Deviations
 from parity.golden import SHARED, golden_names, read_golden
 
 from onet_jax.networks.fast_gradients import reverse_mode
 
+ATLASNET = 'nerf_atlasnet_dmc/atlasnet'
 COMPARISONS = {
     'layers/*': modules.layer_deviations,
     'decoders/*': modules.decoder_deviations,
@@ -23,6 +24,12 @@ COMPARISONS = {
     'conv/r2n2/enc_*': baselines.encoder_deviations,
     'conv/r2n2/model_*': baselines.model_deviations,
     'conv/psgn/model_*': baselines.model_deviations,
+    f'{ATLASNET}/templates*': atlasnet.template_deviations,
+    f'{ATLASNET}/ae_*': atlasnet.model_deviations,
+    f'{ATLASNET}/decoder_*': atlasnet.decoder_deviations,
+    f'{ATLASNET}/svr_*': atlasnet.encoder_deviations,
+    f'{ATLASNET}/chamfer_*': atlasnet.chamfer_deviations,
+    f'{ATLASNET}/normalization*': atlasnet.normalization_deviations,
 }
 OLD_FORMAT = '_legacyformat'  # of torch; the content is that of the file without it, and so are its results
 FILES = sorted({name for pattern in COMPARISONS for name in golden_names(f'{pattern}.npz')})
@@ -38,6 +45,7 @@ FLOAT64 = (
     'checkpoints/pointcloud_legacydecoder', 'checkpoints/img', 'conv/conv_onet/unet_depth3.',
     'conv/conv_onet/enc_3plane.', 'conv/conv_onet/enc_grid', 'conv/conv_onet/enc_voxel_k1', 'conv/conv_onet/dec_combined',
     'conv/psgn/model_simple', 'conv/r2n2/enc_r2n2_simple', 'conv/r2n2/model',
+    *(f'{ATLASNET}/{name}' for name in ('ae_square25', 'chamfer', 'decoder', 'normalization', 'templates')),
 )  # fmt: skip
 FLOAT32 = ('layers/', 'encoders/encoder_latent', 'encoders/pointnet')
 
@@ -66,18 +74,20 @@ def deviations_of(file: str, dtype: type, fast: bool = True) -> Deviations:
 # Where rounding moves values across the kink of a ReLU, or turns sines of 512 pi times a coordinate: the official float32
 # gradients differ by as much from the official float64 ones, of which the files have the norms.
 ROUNDED = {'conv/conv_onet/model_pointconv.npz': 5e-2, 'conv/conv_onet/model_crop_grid_sincos.npz': 0.1}
+# Folders whose files have results of the official code in float64.
+IN_FLOAT64 = ('decoders/', 'encoders/', 'onet/', 'trained/', 'conv/', f'{ATLASNET}/')
 
 
 def check_float64(file: str, deviations: Deviations) -> None:
     for kind, deviation in deviations.items():
-        exact = file.split('/')[0] in ('decoders', 'encoders', 'onet', 'trained', 'conv') and kind.startswith(
+        exact = file.startswith(IN_FLOAT64) and kind.startswith(
             ('logits', 'input gradients', 'largest gradients', 'outputs', 'img', 'points', 'voxels', 'condition',
-             'evidence', 'posterior', 'loss', 'norms', 'chosen points')
+             'evidence', 'posterior', 'loss', 'norms', 'chosen points', 'templates')
         )  # fmt: skip
         bound = 1e-9 if exact else 1e-6 if kind.startswith('weights after 3') else 5e-4
         bound = ROUNDED.get(file, bound) if kind.startswith('gradients') else bound
         assert deviation.relative <= bound, (kind, deviation)
-        if kind == 'round trip':
+        if kind in ('round trip', 'templates'):
             assert deviation.absolute == 0
 
 

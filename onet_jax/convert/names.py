@@ -30,6 +30,11 @@ LOCAL = Layout(
 POINTNET_PLUS = Layout(linear='', renames=((r'(mlp_convs|mlp_bns)_(\d)\.', r'\1.\2.'),), square=r'sa\d\..*')
 R2N2 = Layout(renames=((r'convnet_(\d+)\.', r'convnet.\1.'),))
 PSGN = Layout(renames=((r'(fc_branch|conv_\d|conv_block\d)_(\d)\.', r'\1.\2.'),))
+ATLASNET_CLOUDS, ATLASNET_IMAGES = (
+    Layout(linear=r'lin\d'),
+    RESNET._replace(renames=((r'^features\.', ''), *RESNET.renames)),
+)
+ATLASNET = Layout(linear='', renames=((r'(conv|bn)_list_(\d)\.', r'\1_list.\2.'),), stacked='decoder')
 
 
 class Family(NamedTuple):
@@ -59,6 +64,10 @@ FAMILIES = {
     ),
     'r2n2': Family({}, ONET_ENCODERS | dict.fromkeys(('r2n2_simple', 'r2n2_resnet'), R2N2)),
     'psgn': Family({'psgn_2branch': PSGN}, ONET_ENCODERS | {'psgn_cond': PSGN}),
+    'atlasnet': Family(
+        dict.fromkeys(('squares', 'sphere'), ATLASNET),
+        ONET_ENCODERS | {'atlasnet_pointnet': ATLASNET_CLOUDS, 'atlasnet_resnet18': ATLASNET_IMAGES},
+    ),
 }
 
 
