@@ -115,6 +115,11 @@ def make_model(
             f'config.model.num_predicted_points: expected at least one for each of {num_patches} patches, '
             f'found {num_predicted_points}'
         )
+    if num_mesh_points < 4 * num_patches:
+        raise InputError(
+            f'config.model.num_mesh_points: expected at least 2 x 2 for each of {num_patches} patches, '
+            f'found {num_mesh_points}'
+        )
     make_template, draw_points = TEMPLATES[decoder]
     template = make_template(num_mesh_points // num_patches)
     regular = np.broadcast_to(np.float32(template.vertices), (num_patches, *template.vertices.shape))

@@ -31,10 +31,8 @@ class Template(NamedTuple):
 
 
 def make_square(num_points: int) -> Template:
-    """The largest square grid of at most `num_points`, the first coordinate slowest. Raises InputError for less than 2 x 2."""
+    """The largest square grid of at most `num_points`, which are at least 4; the first coordinate slowest."""
     side = int(num_points**0.5)
-    if side < 2:
-        raise InputError(f'template: expected at least 2 x 2 points of a square, found {num_points}')
     ticks = np.arange(side) / (side - 1)
     numbers = np.arange(side * side).reshape(side, side)
     # Two triangles of each cell: at the corner (i, j) with i > 0, and at the opposite corner.
