@@ -104,7 +104,11 @@ def make_twin(config: ConfigDict, state: Mapping[str, np.ndarray]) -> Twin:
 def make_step(
     config: ConfigDict, state: Mapping[str, np.ndarray], batch: dict, device: str, compiled: bool
 ) -> Callable[[], float]:
-    """step() -> loss: forward pass, backward pass and Adam on one batch, done when it returns. compiled: with torch.compile."""
+    """step() -> loss: forward pass, backward pass and Adam on a batch, done when it returns.
+
+    state: weights by their official names. With `config.train.dtype` 'bfloat16' it is automatic mixed precision; weights stay
+    float32. compiled: with torch.compile.
+    """
     twin = make_twin(config, state).train().to(device)
     optimizer = torch.optim.Adam(twin.parameters(), lr=config.optim.learning_rate)
     network = torch.compile(twin) if compiled else twin
@@ -117,7 +121,9 @@ def make_step(
         optimizer.zero_grad(set_to_none=True)
         template = torch.randn(shape, device=device) if is_sphere else torch.rand(shape, device=device)
         template = functional.normalize(template, dim=1) if is_sphere else template
-        loss = chamfer_distance(network(inputs, template), surface)
+        with torch.autocast(device, torch.bfloat16, enabled=config.train.dtype == 'bfloat16'):
+            points = network(inputs, template)
+        loss = chamfer_distance(points.float(), surface)
         loss.backward()
         optimizer.step()
         if device == 'cuda':

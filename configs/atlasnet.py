@@ -7,8 +7,8 @@ The network of pictures is trained in three stages: an autoencoder of point clou
     onet train --config=atlasnet:finetune --config.train.init_from=runs/atlasnet_encoder --workdir=runs/atlasnet
     onet evaluate --workdir=runs/atlasnet
 
-The second stage needs the first: its decoder is frozen, but for the running statistics of batch normalisation. For one stage
-from random weights add --config.train.frozen='()'.
+The second stage needs the first: its decoder is frozen, but for the running statistics of batch normalisation. To train all at
+once, from random weights, take --config.train.frozen='()' and no init_from.
 
 Published on ShapeNet (13 classes), in the tables of Occupancy Networks; the squares do not enclose a volume and have no IoU:
 
@@ -37,6 +37,7 @@ VARIANTS = (
 def get_config(arg: str = '') -> ConfigDict:
     tiny, stage, template = choose('atlasnet', arg, ('tiny',), ('points', 'finetune'), ('squares', 'sphere'))
     points, finetune, sphere = stage == 'points', stage == 'finetune', template == 'sphere'
+    augment = None if points else not tiny
     num_epochs, decay_epochs = (50, (40,)) if finetune else (150, (120, 140, 145))
     return experiment(
         seed=0,
@@ -61,9 +62,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'keep_outliers': False if points else None,  # of a user's cloud: its stray points belong to the shape
             'partial': False if points else None,  # clouds lack up to 30 % of the shape along an axis
             'image_size': None if points else 64 if tiny else 224,  # px
-            'augment': None
-            if points
-            else not tiny,  # train on random square crops of 75 to 100 % of the area of a view
+            'augment': augment,  # train on random square crops of 75 to 100 % of the area of a view
             'sampling': 'uniform',  # of the dataset's points
             # The embedded dataset, built where no --data_dir is given.
             'families': (),  # () is all of them
@@ -88,9 +87,8 @@ def get_config(arg: str = '') -> ConfigDict:
             log_every_steps=50 if tiny else 10,
             eval_every_steps=500 if tiny else 2000,
             checkpoint_every_steps=500 if tiny else 1000,
-            init_from='',  # workdir of the stage before; '' is none
-            init_modules=() if finetune or points else ('decoder',),  # whose weights come from there; () is all
-            frozen=() if tiny or points or finetune else ('decoder',),  # modules whose weights are not updated
+            init_modules=() if finetune or points else ('decoder',),
+            frozen=() if tiny or points or finetune else ('decoder',),
         ),
         eval=eval_(targets=('surface_samples',), threshold=None, sample=None, select_by='chamfer'),
         mesh={},  # predictions are surfaces of the template's triangles
