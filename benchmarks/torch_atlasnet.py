@@ -92,7 +92,7 @@ def chamfer_distance(points, surface):
     return squares.amin(dim=2).mean() + squares.amin(dim=1).mean()
 
 
-def make_twin(config: ConfigDict, state: Mapping[str, np.ndarray]) -> Twin:
+def load_twin(config: ConfigDict, state: Mapping[str, np.ndarray]) -> Twin:
     """With official weights, of `onet_jax.convert.official`."""
     twin = Twin(config.model)
     prefix = 'encoder.' if config.model.encoder == 'atlasnet_resnet18' else '-'
@@ -109,7 +109,7 @@ def make_step(
     state: weights by their official names. With `config.train.dtype` 'bfloat16' it is automatic mixed precision; weights stay
     float32. compiled: with torch.compile.
     """
-    twin = make_twin(config, state).train().to(device)
+    twin = load_twin(config, state).train().to(device)
     optimizer = torch.optim.Adam(twin.parameters(), lr=config.optim.learning_rate)
     network = torch.compile(twin) if compiled else twin
     (inputs,) = (torch.from_numpy(np.array(array)).to(device) for array in batch['inputs'].values())
