@@ -221,6 +221,8 @@ def bind_input(model: Model, params: dict, config: ConfigDict, inputs: dict[str,
 def _explain_empty(model: Model, params: dict, config: ConfigDict, inputs: dict[str, np.ndarray]) -> str:
     """Why the mesh is empty; for the field of an object also the threshold at which it would not be."""
     threshold = config.eval.get('threshold')
+    if threshold is None:
+        return 'the network finds no surface; check that the object is upright (y up) and resembles the training shapes'
     said = f'the network finds nothing inside at threshold {threshold}'
     if not (hasattr(model, 'bind') and shows_objects(config.data)):
         return f'{said}; check that y is up, and try another --threshold, or --cell for a scene'
