@@ -29,6 +29,7 @@ LOCAL = Layout(
 )
 POINTNET_PLUS = Layout(linear='', renames=((r'(mlp_convs|mlp_bns)_(\d)\.', r'\1.\2.'),), square=r'sa\d\..*')
 R2N2 = Layout(renames=((r'convnet_(\d+)\.', r'convnet.\1.'),))
+DMC = Layout(linear='', renames=((r'^conv1_0\.', 'conv1.0.'),))
 PSGN = Layout(renames=((r'(fc_branch|conv_\d|conv_block\d)_(\d)\.', r'\1.\2.'),))
 ATLASNET_CLOUDS, ATLASNET_IMAGES = (
     Layout(linear=r'lin\d'),
@@ -63,6 +64,7 @@ FAMILIES = {
         },
     ),
     'r2n2': Family({}, ONET_ENCODERS | dict.fromkeys(('r2n2_simple', 'r2n2_resnet'), R2N2)),
+    'dmc': Family({}, {'pointnet_local': DMC}),
     'psgn': Family({'psgn_2branch': PSGN}, ONET_ENCODERS | {'psgn_cond': PSGN}),
     'atlasnet': Family(
         dict.fromkeys(('squares', 'sphere'), ATLASNET),

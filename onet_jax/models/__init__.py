@@ -1,7 +1,7 @@
 """Models: one file for each paper, with `build(config) -> Method` and `make_model(**keywords)`, its public pure functions.
 
 Shared are `method.py` by all papers, `occupancy.py` by Occupancy Networks and Convolutional Occupancy Networks, and
-`encoder_decoder.py` by 3D-R2N2, PSGN and AtlasNet. A paper is imported when a config names it.
+`encoder_decoder.py` by 3D-R2N2, PSGN, AtlasNet and Deep Marching Cubes. A paper is imported when a config names it.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Encoder-decoder networks: shared by methods whose decoder outputs a whole shape at once (3D-R2N2, PSGN, AtlasNet).
+"""Encoder-decoder networks: shared by methods whose decoder outputs a whole shape at once (3D-R2N2, PSGN, AtlasNet, DMC).
 
 B batch, C condition. `params` are all variables of a network, {'params': ..., 'batch_stats': ...}, `more` are further arrays
 that a decoder takes beside the condition.
