@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from parity import atlasnet, baselines, conv_onet, modules, onet
+from parity import atlasnet, baselines, conv_onet, dmc, modules, onet
 from parity.deviation import Deviations
 from parity.golden import SHARED, golden_names, read_golden
 
@@ -30,6 +30,9 @@ COMPARISONS = {
     f'{ATLASNET}/svr_*': atlasnet.encoder_deviations,
     f'{ATLASNET}/chamfer_*': atlasnet.chamfer_deviations,
     f'{ATLASNET}/normalization*': atlasnet.normalization_deviations,
+    'nerf_atlasnet_dmc/dmc/tables*': dmc.table_deviations,
+    'nerf_atlasnet_dmc/dmc/ops_*': dmc.operator_deviations,
+    'nerf_atlasnet_dmc/dmc/net_*': dmc.network_deviations,
 }
 OLD_FORMAT = '_legacyformat'  # of torch; the content is that of the file without it, and so are its results
 FILES = sorted({name for pattern in COMPARISONS for name in golden_names(f'{pattern}.npz')})
@@ -44,7 +47,8 @@ FLOAT64 = (
     'encoders/conv_encoder', 'encoders/voxel_encoder', 'onet/unconditional', 'checkpoints/pointcloud_model.',
     'checkpoints/pointcloud_legacydecoder', 'checkpoints/img', 'conv/conv_onet/unet_depth3.',
     'conv/conv_onet/enc_3plane.', 'conv/conv_onet/enc_grid', 'conv/conv_onet/enc_voxel_k1', 'conv/conv_onet/dec_combined',
-    'conv/psgn/model_simple', 'conv/r2n2/enc_r2n2_simple', 'conv/r2n2/model',
+    'conv/psgn/model_simple', 'conv/r2n2/enc_r2n2_simple', 'conv/r2n2/model', 'nerf_atlasnet_dmc/dmc/tables',
+    'nerf_atlasnet_dmc/dmc/ops',
     *(f'{ATLASNET}/{name}' for name in ('ae_square25', 'chamfer', 'decoder', 'normalization', 'templates')),
 )  # fmt: skip
 FLOAT32 = ('layers/', 'encoders/encoder_latent', 'encoders/pointnet')
@@ -75,7 +79,7 @@ def deviations_of(file: str, dtype: type, fast: bool = True) -> Deviations:
 # gradients differ by as much from the official float64 ones, of which the files have the norms.
 ROUNDED = {'conv/conv_onet/model_pointconv.npz': 5e-2, 'conv/conv_onet/model_crop_grid_sincos.npz': 0.1}
 # Folders whose files have results of the official code in float64.
-IN_FLOAT64 = ('decoders/', 'encoders/', 'onet/', 'trained/', 'conv/', f'{ATLASNET}/')
+IN_FLOAT64 = ('decoders/', 'encoders/', 'onet/', 'trained/', 'conv/', 'nerf_atlasnet_dmc/')
 
 
 def check_float64(file: str, deviations: Deviations) -> None:
@@ -87,7 +91,7 @@ def check_float64(file: str, deviations: Deviations) -> None:
         bound = 1e-9 if exact else 1e-6 if kind.startswith('weights after 3') else 5e-4
         bound = ROUNDED.get(file, bound) if kind.startswith('gradients') else bound
         assert deviation.relative <= bound, (kind, deviation)
-        if kind in ('round trip', 'templates'):
+        if kind in ('round trip', 'templates', 'tables'):
             assert deviation.absolute == 0
 
 
