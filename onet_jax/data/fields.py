@@ -9,10 +9,11 @@ draws from its own key, so a part of a batch has the same rows as the whole. Lab
 never jittered: their labels are exact for these values.
 """
 
-from collections.abc import Callable, Collection, Sequence
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +21,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from onet_jax.data import draws
+from onet_jax.data.archives import read_arrays
 from onet_jax.data.images import load_image
 from onet_jax.data.records import CHUNK_POINTS, COLUMNS, DEPTH_STEPS, NUM_VOXELS, Need
 from onet_jax.data.scans import load_bulk, load_scan
 from onet_jax.data.sources import Source, check_file, find_files, find_photos
 from onet_jax.errors import InputError
+from onet_jax.geometry.cameras import DISTANCE_RATIOS, ELEVATIONS, Camera, r2n2_camera
 from onet_jax.geometry.clouds import measure_sampling
+from onet_jax.geometry.companions import CAMERAS_FILE
 from onet_jax.geometry.grid import BOX, voxel_centres
 from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_INPUTS, Frame, load_mesh, normalise
 from onet_jax.geometry.solid import make_solid
@@ -33,6 +37,7 @@ from onet_jax.geometry.voxels import read_binvox
 
 OBJECT_FRAME = Frame(np.zeros(3), 1.0)
 CLOUD_STEP = 2.0**-16  # longest edges: far below the noise of any cloud, and exact in float32
+TYPICAL_VIEW = (45.0, np.mean(ELEVATIONS), np.mean(DISTANCE_RATIOS))  # from halfway between front and side
 NUM_FITTED_POINTS = 16_384  # labelled points that are drawn from a mesh, to fit a code to
 
 
@@ -53,6 +58,7 @@ class Field(NamedTuple):
     measure: Callable | None = None  # array -> [K], statistics by which unusual inputs are recognised
     is_object: bool = False  # it is of one whole object, so that the codes of two inputs can be compared
     unseen: str = ''  # the field that replaces it for shapes outside the training split
+    arrays: tuple[str, ...] = ()  # names of its arrays; (): it has one, of the name of the field
 
 
 def subsample(cloud: np.ndarray, num_points: int, seed: int) -> np.ndarray:
@@ -85,6 +91,26 @@ def _read_scene(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Fram
 
 def _read_image(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
     return {'image': load_image(source.path, data.image_size, source.box)}, OBJECT_FRAME
+
+
+def _read_camera(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
+    """The camera of a view of the official data, 003.jpg beside `cameras.npz`; of any other photo that of a typical view.
+
+    Of the former the frame is that of the user, to which `world_mat` belongs.
+    """
+    path, view = source.path.with_name(CAMERAS_FILE), source.path.stem
+    if path.is_file() and view.isdecimal() and source.box is None:
+        names = {f'world_mat_{int(view)}': (3, 4), f'camera_mat_{int(view)}': (3, 3)}
+        camera = Camera(*read_arrays(path, {name: ('f', dims) for name, dims in names.items()}).values())
+    else:
+        warnings.warn(
+            f'the camera is not known ({CAMERAS_FILE} beside a view 000.jpg would say it): that of a typical training view is '
+            'taken, and the shape is made of longest edge 1 and centre 0',
+            stacklevel=2,
+        )
+        camera = r2n2_camera(*TYPICAL_VIEW)
+        camera.world_mat[:, 3] = np.nan
+    return {name: array.astype(np.float32) for name, array in camera._asdict().items()}, OBJECT_FRAME
 
 
 def _read_voxels(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
@@ -178,9 +204,15 @@ FIELDS = {
     'alpha': Field(('alpha',), _single('alpha', lambda key, row, data: draws.as_float(row['alpha']) / 255)),
     # f32 [B, 137, 137] along the camera's axis, of the same view; 0 is background
     'depth': Field(('depth',), _single('depth', lambda key, row, data: draws.as_float(row['depth']) / DEPTH_STEPS)),
-    # 'world_mat' f32 [B, 3, 4], 'camera_mat' f32 [B, 3, 3], of the same view (see `geometry/cameras.py`)
+    # 'world_mat' f32 [B, 3, 4], 'camera_mat' f32 [B, 3, 3], of the same view (see `geometry/cameras.py`); of a photo whose
+    # camera nobody knows, the translation in `world_mat` is NaN
     'camera': Field(
-        ('world_mat', 'camera_mat'), lambda key, row, data: {name: row[name] for name in ('world_mat', 'camera_mat')}
+        Camera._fields,
+        lambda key, row, data: {name: row[name] for name in Camera._fields},
+        find=find_photos,
+        read=_read_camera,
+        is_object=True,
+        arrays=Camera._fields,
     ),
     # f32 [B, 32, 32, 32] in {0, 1}, x slowest
     'voxels': Field(
@@ -316,11 +348,18 @@ def _stored_shape(name: str, need: Need) -> jax.ShapeDtypeStruct:
 def read_inputs(data: ConfigDict, source: Source, seed: int) -> tuple[dict, Frame]:
     """The inputs of a network from a user's file: {name: array} without a batch axis, and the frame of the first field.
 
-    Raises OSError or InputError, naming the file, where it cannot be read.
+    Each input field reads the same file. Warns of what had to be assumed. Raises OSError or InputError, naming the file, where
+    it cannot be read.
     """
     check_file(source.path)
     read = [read_field(source, data, seed) for _, read_field in _readable(data)]
     return {name: array for arrays, _ in read for name, array in arrays.items()}, read[0][1]
+
+
+def in_order(inputs: Mapping[str, Any]) -> list[Any]:
+    """The arrays of inputs by the order of their fields in `FIELDS`, in which networks take them: jit sorts names."""
+    names = (array for name, field in FIELDS.items() for array in field.arrays or (name,))
+    return [inputs[name] for name in names if name in inputs]
 
 
 def find_sources(data: ConfigDict, path: str | Path) -> list[Source]:

@@ -1,4 +1,4 @@
-"""Companion files of a mesh file: materials, textures and buffers that it names. Imports no JAX."""
+"""Companion files: materials, textures and buffers that a mesh file names, the cameras of a picture. Imports no JAX."""
 
 import json
 import os
@@ -14,16 +14,18 @@ from onet_jax.geometry.mesh_files.textures import file_beside
 MATERIALS = re.compile(rb'mtllib[ \t]+([^\r\n]+)')
 TEXTURES = re.compile(rb'\b(?:map_\w+|bump|disp|decal|refl|norm)[ \t]+([^\r\n]+)', re.IGNORECASE)
 PLY_TEXTURES = re.compile(rb'TextureFile[ \t]+([^\r\n]+)')
+CAMERAS_FILE = 'cameras.npz'  # of the views beside it, in the official data
 HEADER = 65536  # bytes, within which the header of a PLY ends
 
 
 def find_companions(path: Path) -> list[Path]:
-    """The files that the reader of a mesh file finds beside it, sorted.
+    """The files that the reader of a mesh file or of a picture finds beside it, sorted.
 
     What cannot be parsed names none: the reader of the file says what is wrong with it. Raises OSError where the file cannot
     be read.
     """
     find = {'.obj': _of_obj, '.gltf': _of_gltf, '.glb': _of_glb, '.ply': _of_ply, '.stl': _of_stl}
+    find |= dict.fromkeys(('.jpg', '.jpeg', '.png'), _of_picture)
     found = set(find[path.suffix.lower()](path)) if path.suffix.lower() in find else set()
     return sorted(found - {Path(os.path.abspath(path))})
 
@@ -48,6 +50,10 @@ def _beside(path: Path, pattern: re.Pattern, content: bytes) -> Iterator[Path]:
 
 def _of_stl(path: Path) -> Iterator[Path]:
     yield from filter(os.path.isfile, [offset_file(path)])
+
+
+def _of_picture(path: Path) -> Iterator[Path]:
+    yield from filter(os.path.isfile, [Path(os.path.abspath(path)).with_name(CAMERAS_FILE)])
 
 
 def _of_glb(path: Path) -> Iterator[Path]:

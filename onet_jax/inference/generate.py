@@ -15,7 +15,7 @@ import trimesh
 from ml_collections import ConfigDict
 
 from onet_jax.data.datasets import open_dataset
-from onet_jax.data.fields import has_input, input_names, read_inputs, shows_objects
+from onet_jax.data.fields import has_input, in_order, input_names, read_inputs, shows_objects
 from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
 from onet_jax.files import refuse_existing, refuse_replacing
@@ -75,7 +75,7 @@ def infer_code(model: Model, params: dict, config: ConfigDict, flag: str, name: 
         config, split, targets=('volume_points',), batch_size=1, positions=[position]
     )
     targets = batch['targets']
-    cond = model.encode(params, *batch['inputs'].values())
+    cond = model.encode(params, *in_order(batch['inputs']))
     chosen = targets['subset'][0]
     mean, _ = model.posterior(params, targets['points'][:, chosen], targets['occ'][:, chosen], cond)
     return Code(cond, mean)
@@ -85,7 +85,7 @@ def encode_file(model: Model, params: dict, config: ConfigDict, path: str | Path
     """c of an input file, read as in reconstruction. Raises OSError or InputError that name the file."""
     path = Path(path)
     inputs, _ = read_inputs(config.data, Source(path.stem, path), config.seed)
-    return Code(model.encode(params, *(array[None] for array in inputs.values())), None)
+    return Code(model.encode(params, *(array[None] for array in in_order(inputs))), None)
 
 
 def interpolate(start: Code, end: Code, num_steps: int) -> list[Code]:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from onet_jax.data.archives import read_arrays
 from onet_jax.data.datasets import Shapes, open_dataset
-from onet_jax.data.fields import FIELDS, sees_views, shows_objects
+from onet_jax.data.fields import FIELDS, in_order, sees_views, shows_objects
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
 from onet_jax.models.method import Model, digest_arrays
@@ -103,7 +103,7 @@ def _describe_split(
         view = number * num_stored // num_views
         for batch, _ in dataset.evaluation_batches(config, split, targets=('none',), every=every, view=view):
             inputs, mask = batch['inputs'], np.asarray(batch['mask'])
-            found.append((summarise(model.encode(params, *inputs.values()))[mask], measure(inputs)[mask]))
+            found.append((summarise(model.encode(params, *in_order(inputs)))[mask], measure(inputs)[mask]))
     codes, statistics = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     return codes, statistics
 
@@ -113,7 +113,7 @@ def measure(inputs: dict[str, Any]) -> np.ndarray:
     rows = [
         np.stack([look(row) for row in np.asarray(array, np.float64)])
         for name, array in inputs.items()
-        if (look := FIELDS[name].measure)
+        if name in FIELDS and (look := FIELDS[name].measure)
     ]
     return np.concatenate([np.zeros((len(next(iter(inputs.values()))), 0)), *rows], axis=1)
 

@@ -15,7 +15,7 @@ import numpy as np
 import trimesh
 from ml_collections import ConfigDict
 
-from onet_jax.data.fields import find_sources, read_inputs, show, shows_objects
+from onet_jax.data.fields import find_sources, in_order, read_inputs, show, shows_objects
 from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
 from onet_jax.files import file_state, ignores_case, one_at_a_time, refuse_replacing, remove_leftovers
@@ -29,6 +29,7 @@ from onet_jax.scores import as_geometry
 from onet_jax.viz.page import write_page
 from onet_jax.viz.pictures import SIZE, Item
 
+CHANGED_BY_OTHERS = ('.gltf', '.glb', '.stl', '.jpg', '.jpeg', '.png')  # formats with companion files that matter
 MAX_SHOWN = 100  # items of a page
 BUSY = 'expected a folder that no other reconstruction writes to, found {}; wait for it, or choose another --output'
 
@@ -137,23 +138,28 @@ def _reconstruct_batch(
     workspace: Path | None,
 ) -> dict[Source, Reconstruction]:
     results, read = {}, {}
+    said: dict[str, list[Source]] = {}
     for source in sources:
         try:
-            read[source] = read_inputs(config.data, source, config.seed)
+            with warnings.catch_warnings(record=True) as caught:  # they would name a line of the program
+                warnings.simplefilter('always')
+                read[source] = read_inputs(config.data, source, config.seed)
         except Exception as error:
             results[source] = Reconstruction(reason=_explain(source, error))
+        for warning in caught:
+            said.setdefault(str(warning.message), []).append(source)
+    _warn(said)
     if not read:
         return results
     predictions, scores = None, [None] * len(read)
     try:
         inputs = {name: np.stack([seen[name] for seen, _ in read.values()]) for name in next(iter(read.values()))[0]}
         if domain is not None:
-            codes = summarise(method.model.encode(params, *inputs.values()))
+            codes = summarise(method.model.encode(params, *in_order(inputs)))
             scores = domain.score(codes, measure(inputs)).tolist()
-        with warnings.catch_warnings(record=True) as caught:  # they would name a line of the program
+        with warnings.catch_warnings(record=True) as caught:
             predictions = method.predict(params, inputs, jax.random.key(config.seed), workspace)
-        for text in dict.fromkeys(str(warning.message) for warning in caught):
-            _say(f'{", ".join(str(source.path) for source in read)}: warning: {text}')
+        _warn({str(warning.message): list(read) for warning in caught})
     except Exception as error:  # such as InputError, where the field of an input is not finite
         if len(read) == 1:
             return results | {source: Reconstruction(reason=_explain(source, error)) for source in read}
@@ -171,6 +177,12 @@ def _reconstruct_batch(
         except Exception as error:
             results[source] = Reconstruction(reason=_explain(source, error))
     return results
+
+
+def _warn(said: dict[str, list[Source]]) -> None:
+    """One line for each warning, with the inputs that it is about."""
+    for text, sources in said.items():
+        _say(f'{", ".join(str(source.path) for source in sources)}: warning: {text}')
 
 
 def _explain(source: Source, error: Exception) -> str:
@@ -213,7 +225,7 @@ def bind_input(model: Model, params: dict, config: ConfigDict, inputs: dict[str,
         raise InputError(
             f'model: expected one with a field of a whole object, found {type(model).__name__} of {" and ".join(inputs)}'
         )
-    cond = model.encode(params, *(array[None] for array in inputs.values()))
+    cond = model.encode(params, *(array[None] for array in in_order(inputs)))
     latent = model.prior(jax.random.key(config.seed), np.arange(1)) if config.eval.get('sample') else None
     return model.bind(params, cond, latent)
 
@@ -269,7 +281,8 @@ def _write_page(
             data.image_size = SIZE
     for source in list(done)[:MAX_SHOWN]:
         try:
-            inputs, frame = read_inputs(data, source, config.seed)
+            with warnings.catch_warnings(action='ignore'):  # they have been said
+                inputs, frame = read_inputs(data, source, config.seed)
             geometry = load_geometry(done[source])
         except (InputError, OSError) as error:  # it was there a moment ago
             _say(f'{path}: not shown: {error}')
@@ -320,9 +333,9 @@ def _identify(source: Source) -> dict:
 
 
 def _files_of(source: Source) -> list[Path]:
-    """The file of an input, and those beside it that change its points."""
+    """The file of an input, and those beside it that change its points or its camera."""
     files = [source.path]
-    if source.path.suffix.lower() in ('.gltf', '.glb', '.stl') and os.path.isfile(source.path):
+    if source.path.suffix.lower() in CHANGED_BY_OTHERS and os.path.isfile(source.path):
         with suppress(OSError):  # its reader says what is wrong
             files += find_companions(source.path)
     return files
