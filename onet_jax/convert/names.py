@@ -37,6 +37,10 @@ ATLASNET_CLOUDS, ATLASNET_IMAGES = (
 )
 ATLASNET = Layout(linear='', renames=((r'(conv|bn)_list_(\d)\.', r'\1_list.\2.'),), stacked='decoder')
 
+PIXEL2MESH = Layout(
+    renames=((r'^(block_\d)_(\d+)\.', r'\1.\2.'), (r'^(gc[147])\.', r'\1.0.'), (r'^(gc[258])_(\d+)\.', r'\1.\2.0.'))
+)
+
 
 class Family(NamedTuple):
     """The modules of a repository by their official names; one that is not listed is `PLAIN`."""
@@ -65,6 +69,7 @@ FAMILIES = {
     ),
     'r2n2': Family({}, ONET_ENCODERS | dict.fromkeys(('r2n2_simple', 'r2n2_resnet'), R2N2)),
     'dmc': Family({}, {'pointnet_local': DMC}),
+    'pixel2mesh': Family({'simple': PIXEL2MESH}, {'pixel2mesh_cond': PIXEL2MESH}),
     'psgn': Family({'psgn_2branch': PSGN}, ONET_ENCODERS | {'psgn_cond': PSGN}),
     'atlasnet': Family(
         dict.fromkeys(('squares', 'sphere'), ATLASNET),

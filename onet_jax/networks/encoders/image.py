@@ -1,4 +1,4 @@
-"""Image encoders: ResNet (He et al., CVPR 2016), whose weights from ImageNet can be loaded, and a small convolutional network.
+"""Image encoders: ResNet (He et al., CVPR 2016), whose weights from ImageNet can be loaded, and two convolutional networks.
 
 B batch, H and W pixels, C condition. Images are RGB in [0, 1], channels last.
 """
@@ -21,6 +21,13 @@ STAGES = {
     50: ((3, 4, 6, 3), True),
     101: ((3, 4, 23, 3), True),
 }
+# The convolutions of each block of `PyramidEncoder`: features by those of the first one, kernel size, stride.
+PYRAMID = (
+    ((1, 3, 1), (1, 3, 1), (2, 3, 2), (2, 3, 1), (2, 3, 1), (4, 3, 2), (4, 3, 1), (4, 3, 1)),
+    ((8, 3, 2), (8, 3, 1), (8, 3, 1)),
+    ((16, 5, 2), (16, 3, 1), (16, 3, 1)),
+    ((32, 5, 2), (32, 3, 1), (32, 3, 1), (32, 3, 1)),
+)
 he_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
@@ -38,6 +45,26 @@ class ConvEncoder(nn.Module):
         for i in range(1, 5):
             net = Conv(self.hidden_size << i, stride=2, name=f'conv{i}')(nn.relu(net))
         return Linear(self.cond_size, name='fc_out')(nn.relu(net.mean(axis=(1, 2), dtype=images.dtype)))
+
+
+class PyramidEncoder(nn.Module):
+    """Strided convolutions without pooling, whose outputs at four scales are kept. Official name `pixel2mesh_cond`."""
+
+    hidden_size: int = 16  # features of the first convolution; the coarsest map has 32 times as many
+    dtype: jnp.dtype | None = None  # of the convolutions
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, ...]:
+        """images [B, H, H, 3] in [0, 1] -> maps [B, H', H', F] with H' = H / 4, H / 8, H / 16 and H / 32, the finest first."""
+        net, maps = cast(images, self.dtype), []
+        for block, layers in enumerate(PYRAMID, start=1):
+            for i, (factor, kernel_size, stride) in enumerate(layers):
+                conv = Conv(
+                    factor * self.hidden_size, kernel_size, stride, kernel_size // 2, name=f'block_{block}_{2 * i}'
+                )
+                net = nn.relu(conv(net))
+            maps.append(net.astype(images.dtype))
+        return tuple(maps)
 
 
 class ResNet(nn.Module):

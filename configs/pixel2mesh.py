@@ -1,0 +1,57 @@
+"""Pixel2Mesh (Wang et al., ECCV 2018), a baseline of the paper: an ellipsoid that one picture deforms to a mesh.
+
+    onet train --config=pixel2mesh --workdir=runs/pixel2mesh
+    onet evaluate --workdir=runs/pixel2mesh
+    onet reconstruct --workdir=runs/pixel2mesh --input=photos --output=meshes
+
+Published on ShapeNet (13 classes), in the tables of Occupancy Networks; their meshes may cut themselves, and have no IoU there:
+
+    Chamfer-L1 (x10)   normal consistency
+    0.216              0.772
+
+It needs the camera of a picture. Where `cameras.npz` of the official data is beside a photo, `onet reconstruct` takes it from
+there, or else a camera of the training views. The variant `tiny` has a small network, for two CPU cores.
+"""
+
+from ml_collections import ConfigDict
+
+from onet_jax.configs import choose, eval_, experiment, optim, train
+
+VARIANTS = ('', 'tiny')
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    (tiny,) = choose('pixel2mesh', arg, ('tiny',))
+    return experiment(
+        seed=0,
+        model={
+            'name': 'pixel2mesh',
+            'encoder': 'pixel2mesh_cond',
+            'decoder': 'simple',
+            'encoder_hidden_size': 8 if tiny else 16,  # features of the first convolution
+            'decoder_hidden_size': 48 if tiny else 192,  # features of a graph convolution
+        },
+        data={
+            'feed': 'resident' if tiny else 'tfds',  # 'resident': all in device memory, without TensorFlow
+            'inputs': ('image', 'camera'),
+            'targets': ('surface_samples',),
+            'num_target_points': 1000 if tiny else 8000,  # surface samples of a shape in the loss
+            'image_size': 64 if tiny else 224,  # px
+            'augment': False,  # crops would need other cameras
+            'sampling': 'uniform',  # of the dataset's points
+            # The embedded dataset, built where no --data_dir is given.
+            'families': (),  # () is all of them
+            'num_shapes_per_family': 80 if tiny else 100,
+            'num_points': 16_384 if tiny else 100_000,
+            'num_views': 24,
+            'val_fraction': 0.1,
+            'test_fraction': 0.1,
+            'dataset_seed': 0,
+        },
+        optim=optim(name='muon', learning_rate=1e-2, schedule='cosine', warmup_steps=100) if tiny else optim(),
+        train=train(num_steps=1000, batch_size=16, log_every_steps=50, eval_every_steps=500, checkpoint_every_steps=250)
+        if tiny
+        else train(batch_size=12),
+        eval=eval_(targets=('surface_samples',), threshold=None, sample=None, select_by='chamfer'),
+        mesh={},  # predictions are meshes of 2,466 vertices
+    )
