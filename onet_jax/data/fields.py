@@ -381,12 +381,12 @@ def _readable(data: ConfigDict) -> list[tuple[Callable, Callable]]:
     return functions
 
 
-def check_inputs(config: ConfigDict, reads: str) -> None:
-    """Raises InputError unless `reads`, the field that the encoder takes, is the one input of the config."""
+def check_inputs(config: ConfigDict, *reads: str) -> None:
+    """Raises InputError unless `reads`, the fields that the network takes, are the inputs of the config."""
     names = input_names(config.data)
-    if names != (reads,):
+    if names != reads:
         raise InputError(
-            f'config.data.inputs: expected {(reads,)}, what the encoder {config.model.encoder!r} reads, found {names}'
+            f'config.data.inputs: expected {reads}, what the encoder {config.model.encoder!r} reads, found {names}'
         )
 
 

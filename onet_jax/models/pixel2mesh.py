@@ -18,7 +18,7 @@ import trimesh
 from ml_collections import ConfigDict
 
 from onet_jax import losses
-from onet_jax.data.fields import input_names
+from onet_jax.data.fields import check_inputs
 from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import IMAGE_SIZE, Camera, project
 from onet_jax.geometry.field import check_finite
@@ -36,7 +36,6 @@ from onet_jax.networks.graph import (
     sum_neighbours,
 )
 
-INPUTS = ('image', 'camera')  # fields
 # Of the terms of the loss, for lengths in units of 1 / UNIT; `chamfer` also has the share of its way from vertices to samples.
 WEIGHTS = {'chamfer': 3000.0, 'edge': 300.0, 'normal': 0.5, 'laplace': 1500.0, 'move': 100.0}
 TO_SAMPLES = 0.55
@@ -261,8 +260,7 @@ def _loss(module, params, surface, normals, images, world_mat, camera_mat, axis_
 def build(config: ConfigDict) -> Method:
     """The method of a config. Predictions are closed meshes."""
     model = make_model(**keywords_of(config, make_model))
-    if input_names(config.data) != INPUTS:
-        raise InputError(f'config.data.inputs: expected {INPUTS}, found {input_names(config.data)}')
+    check_inputs(config, 'image', 'camera')
     if config.data.augment:
         raise InputError('config.data.augment: expected False, as the camera is that of the whole picture, found True')
 

@@ -149,7 +149,7 @@ def test_a_need_is_what_the_fields_read_and_the_most_that_one_of_them_draws():
     [
         (('cloud',), True, True, False, ('cloud',)),
         (('scene',), True, False, False, ('scene',)),
-        (('image', 'camera'), True, False, True, ('image', 'camera')),
+        (('image', 'camera'), True, True, True, ('image', 'camera')),
         (('index',), True, False, False, ('labels',)),
         (('none',), False, False, False, ('none',)),
     ],
@@ -299,7 +299,7 @@ def test_a_scan_is_read_in_cells_of_a_given_edge_or_of_the_density_of_training(t
 
 def test_files_that_are_no_input_are_named(tmp_path):
     with pytest.raises(
-        InputError, match=r"inputs of \['cloud', 'image', 'index', 'scene', 'voxels'\], .* found \('none',\)"
+        InputError, match=r"inputs of \['camera', 'cloud', 'image', 'index', 'scene', 'voxels'\], .* found \('none',\)"
     ):
         fields.find_sources(onet_unconditional().data, tmp_path)
     with pytest.raises(FileNotFoundError, match=r'expected a file or a folder with .*npz files, found none'):
