@@ -61,6 +61,14 @@ def test_chamfer_stores_no_pairs():
     assert 370 * 3 <= max(sizes) < 2 * 370 * 3
 
 
+def test_the_nearest_points_on_a_cpu_are_those_on_other_devices():
+    """The first of several; 37 targets leave a last step of the loop that is not full."""
+    points, targets = np.random.default_rng(3).integers(0, 4, (2, 2, 37, 3)).astype(np.float32)
+    one_by_one, at_once = losses._keep_nearest(points, targets), jax.vmap(losses._find_nearest)(points, targets)
+    np.testing.assert_array_equal(one_by_one, at_once)
+    np.testing.assert_array_equal(losses.find_nearest(points, targets), at_once)
+
+
 def test_chamfer_of_float32_keeps_small_distances_far_from_the_origin():
     rng = np.random.default_rng(1)
     points, targets = ((100 + rng.normal(scale=1e-3, size=(1, n, 3))).astype(np.float32) for n in (50, 60))

@@ -276,9 +276,9 @@ def test_a_cloud_of_as_many_points_as_are_drawn_gives_all_of_them():
 
 def test_the_one_input_of_a_config_is_what_its_encoder_reads():
     config = onet_points('tiny')
-    fields.check_inputs(config, reads='cloud')
+    fields.check_inputs(config, 'cloud')
     with pytest.raises(InputError, match=r"config\.data\.inputs: expected \('image',\), .* found \('cloud',\)"):
-        fields.check_inputs(config, reads='image')
+        fields.check_inputs(config, 'image')
 
 
 def test_a_scan_is_read_in_cells_of_a_given_edge_or_of_the_density_of_training(tmp_path):
