@@ -4,10 +4,10 @@
     onet evaluate --workdir=runs/pixel2mesh
     onet reconstruct --workdir=runs/pixel2mesh --input=photos --output=meshes
 
-Published on ShapeNet (13 classes), in the tables of Occupancy Networks; their meshes may cut themselves, and have no IoU there:
+Published on ShapeNet (13 classes), in the tables of Occupancy Networks; the meshes are closed and may cut themselves:
 
-    Chamfer-L1 (x10)   normal consistency
-    0.216              0.772
+    IoU     Chamfer-L1 (x10)   normal consistency
+    0.480   0.216              0.772
 
 It needs the camera of a picture. Where `cameras.npz` of the official data is beside a photo, `onet reconstruct` takes it from
 there, or else a camera of the training views. The variant `tiny` has a small network, for two CPU cores.
