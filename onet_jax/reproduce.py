@@ -335,6 +335,8 @@ TABLES = {
         {
             '3D-R2N2': (Stage('r2n2:', 980),),
             'PSGN': (Stage('psgn:', 900),),
+            'Pixel2Mesh': (Stage('pixel2mesh:'),),
+            'AtlasNet': (Stage('atlasnet:points', 400), Stage('atlasnet:', 400), Stage('atlasnet:finetune', 400)),
             'ONet': (Stage('', 2900),),
         },
     ),
@@ -345,8 +347,9 @@ TABLES = {
             'Input': (Stage('', 3750),),
             '3D-R2N2': (Stage('r2n2:points'),),
             'PSGN': (Stage('psgn:points'),),
+            'DMC': (Stage('dmc:'),),
             'ONet': (Stage('', 3750),),
-            'Planes': (Stage('conv_onet:points=300,maps=planes'),),
+            'ConvONet': (Stage('conv_onet:points=300,maps=planes'),),
         },
     ),
     'local_features': Table(
