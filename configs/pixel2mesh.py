@@ -30,6 +30,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'decoder': 'simple',
             'encoder_hidden_size': 8 if tiny else 16,  # features of the first convolution
             'decoder_hidden_size': 32 if tiny else 192,  # features of a graph convolution
+            'same_distance': tiny,  # scale the cameras, so that the object is as far away as the ellipsoid
         },
         data={
             'feed': 'resident' if tiny else 'tfds',  # 'resident': all in device memory, without TensorFlow
@@ -48,8 +49,8 @@ def get_config(arg: str = '') -> ConfigDict:
             'test_fraction': 0.1,
             'dataset_seed': 0,
         },
-        optim=optim(name='muon', learning_rate=1e-2, schedule='cosine', warmup_steps=100) if tiny else optim(),
-        train=train(num_steps=700, batch_size=8, log_every_steps=50, eval_every_steps=350, checkpoint_every_steps=175)
+        optim=optim(name='muon', learning_rate=5e-3, schedule='cosine', warmup_steps=100) if tiny else optim(),
+        train=train(num_steps=500, batch_size=8, log_every_steps=50, eval_every_steps=250, checkpoint_every_steps=250)
         if tiny
         else train(batch_size=12),
         eval=eval_(targets=('surface_samples',), threshold=None, sample=None, select_by='chamfer'),

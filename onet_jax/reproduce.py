@@ -345,11 +345,11 @@ TABLES = {
         ('onet_points',),
         {
             'Input': (Stage('', 3750),),
-            '3D-R2N2': (Stage('r2n2:points'),),
-            'PSGN': (Stage('psgn:points'),),
+            '3D-R2N2': (Stage('r2n2:points', 980),),
+            'PSGN': (Stage('psgn:points', 900),),
             'DMC': (Stage('dmc:'),),
             'ONet': (Stage('', 3750),),
-            'ConvONet': (Stage('conv_onet:points=300,maps=planes'),),
+            'ConvONet': (Stage('conv_onet:points=300,maps=planes', 1200),),
         },
     ),
     'local_features': Table(

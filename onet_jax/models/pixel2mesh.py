@@ -54,6 +54,7 @@ class MeshNetwork(NamedTuple):
     loss: Callable
     terms: Callable  # (params, surface, normals, images, world_mat, camera_mat) -> Terms
     faces: np.ndarray  # [F, 3] of the last level, which look outwards
+    place: Callable = lambda world_mat: world_mat  # the camera frame that the network works in, of all functions above
 
 
 class PixelToMesh(nn.Module):
@@ -194,15 +195,29 @@ def make_model(
     decoder: str = 'simple',
     encoder_hidden_size: int = 16,
     decoder_hidden_size: int = 192,
+    same_distance: bool = False,
     train_dtype: jnp.dtype | None = None,
 ) -> MeshNetwork:
     """The functions of a network, without weights.
 
-    encoder_hidden_size: features of the first convolution. decoder_hidden_size: features of a graph convolution. Raises
-    InputError for an unknown name.
+    encoder_hidden_size: features of the first convolution. decoder_hidden_size: features of a graph convolution. same_distance:
+    see `at_distance`; the official code takes cameras as they are. Raises InputError for an unknown name.
     """
     check_names(locals(), encoder=('pixel2mesh_cond',), decoder=('simple',))
-    return functions_of(partial(build_module, encoder_hidden_size, decoder_hidden_size), make_ellipsoid, train_dtype)
+    make_module = partial(build_module, encoder_hidden_size, decoder_hidden_size)
+    model = functions_of(make_module, make_ellipsoid, train_dtype)
+    centre = make_ellipsoid().vertices.mean(axis=0)
+    return model._replace(place=partial(at_distance, float(centre[2]))) if same_distance else model
+
+
+def at_distance(distance: float, world_mat: jax.Array) -> jax.Array:
+    """The same views [B, 3, 4] in the unit in which the origin of the object is as far away as the ellipsoid.
+
+    Of cameras in another unit than those of ShapeNet, whose objects have a diagonal of 1, the ellipsoid would be elsewhere than
+    the object.
+    """
+    found = jnp.linalg.norm(world_mat[:, :, 3], axis=-1)[:, None, None]
+    return world_mat * jnp.where(jnp.isnan(found), 1, distance / found)
 
 
 def build_module(
@@ -270,7 +285,7 @@ def build(config: ConfigDict) -> Method:
             raise InputError(
                 f'image: expected [B, {size}, {size}, 3], config.data.image_size, found the shape {list(images.shape)}'
             )
-        return images, inputs['world_mat'], inputs['camera_mat']
+        return images, model.place(inputs['world_mat']), inputs['camera_mat']
 
     def init(key, batch):
         return model.init(key, *inputs_of(batch['inputs']))
