@@ -334,7 +334,7 @@ TABLES = {
         ('onet_image',),
         {
             '3D-R2N2': (Stage('r2n2:', 980),),
-            'PSGN': (Stage('psgn:', 900),),
+            'PSGN': (Stage('psgn:', 1800),),
             'Pixel2Mesh': (Stage('pixel2mesh:'),),
             'AtlasNet': (Stage('atlasnet:points', 400), Stage('atlasnet:', 400), Stage('atlasnet:finetune', 400)),
             'ONet': (Stage('', 2900),),
@@ -346,7 +346,7 @@ TABLES = {
         {
             'Input': (Stage('', 3750),),
             '3D-R2N2': (Stage('r2n2:points', 980),),
-            'PSGN': (Stage('psgn:points', 900),),
+            'PSGN': (Stage('psgn:points', 1800),),
             'DMC': (Stage('dmc:'),),
             'ONet': (Stage('', 3750),),
             'ConvONet': (Stage('conv_onet:points=300,maps=planes', 1200),),
