@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from benchmarks import report, time_alternately
 from onet_jax import models
-from onet_jax.configs import atlasnet, onet_image, onet_points, onet_voxels
+from onet_jax.configs import atlasnet, onet_image, onet_points, onet_voxels, pixel2mesh
 from onet_jax.convert import official
 from onet_jax.data.fields import find_need, make_transform
 from onet_jax.data.resident import resident_feed
@@ -35,9 +35,9 @@ from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import create_state
 from onet_jax.training.step import make_train_step
 
-CONFIGS = {'points': onet_points, 'image': onet_image, 'voxels': onet_voxels, 'atlasnet': atlasnet}
+CONFIGS = {'points': onet_points, 'image': onet_image, 'voxels': onet_voxels, 'atlasnet': atlasnet, 'pixel2mesh': pixel2mesh}
 # The file here with the same network in PyTorch: make_step(config, weights by official names, batch, device, compiled) -> step.
-TWINS = dict.fromkeys(CONFIGS, 'torch_twin') | {'atlasnet': 'torch_atlasnet'}
+TWINS = dict.fromkeys(CONFIGS, 'torch_twin') | {name: f'torch_{name}' for name in ('atlasnet', 'pixel2mesh')}
 NETWORKS = flags.DEFINE_list('networks', list(CONFIGS), 'Which of the networks.')
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 8, 'Shapes in a batch.', lower_bound=1)
 NUM_POINTS = flags.DEFINE_integer('num_points', 2048, 'Points of a shape.', lower_bound=1, upper_bound=2048)

@@ -46,6 +46,20 @@ def refine(template):
     return vertices
 
 
+def test_a_camera_in_another_unit_sees_the_same():
+    """The pixels of all points stay, and the object is as far away as asked; of an unknown place the rotation stays."""
+    rng = np.random.default_rng(0)
+    camera = r2n2_camera(np.float64([30, 200]), 20.0, np.float64([1.5, 3.0]))
+    world_mat = np.asarray(paper.at_distance(1.4, camera.world_mat))
+    np.testing.assert_allclose(np.linalg.norm(world_mat[:, :, 3], axis=1), 1.4, rtol=1e-6)
+    points = rng.uniform(-0.5, 0.5, (2, 20, 3))
+    seen = [project(camera._replace(world_mat=matrix), points)[0] for matrix in (camera.world_mat, world_mat)]
+    np.testing.assert_allclose(*seen, rtol=1e-4)
+    unknown = camera.world_mat.copy()
+    unknown[:, :, 3] = np.nan
+    np.testing.assert_array_equal(paper.at_distance(1.4, unknown.astype(np.float32)), unknown.astype(np.float32))
+
+
 def test_the_template_is_a_closed_ellipsoid_in_three_levels_that_looks_outwards():
     template = graph.make_ellipsoid()
     assert [level.num_vertices for level in template.levels] == [156, 618, 2466]
