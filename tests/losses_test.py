@@ -36,7 +36,7 @@ def nearest_squares(points, targets):
     return pairs.min(axis=-1), pairs.min(axis=-2)
 
 
-@pytest.mark.parametrize('unrolled', [1, 8, 50])
+@pytest.mark.parametrize('unrolled', [1, 8])
 def test_chamfer_equals_all_pairs(monkeypatch, unrolled):
     """Two batches of two sets of 37 and 23 points: under jit, vmap and pmap, a last round that is not full included."""
     monkeypatch.setattr(losses, 'UNROLLED', unrolled)
