@@ -35,7 +35,13 @@ from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import create_state
 from onet_jax.training.step import make_train_step
 
-CONFIGS = {'points': onet_points, 'image': onet_image, 'voxels': onet_voxels, 'atlasnet': atlasnet, 'pixel2mesh': pixel2mesh}
+CONFIGS = {
+    'points': onet_points,
+    'image': onet_image,
+    'voxels': onet_voxels,
+    'atlasnet': atlasnet,
+    'pixel2mesh': pixel2mesh,
+}
 # The file here with the same network in PyTorch: make_step(config, weights by official names, batch, device, compiled) -> step.
 TWINS = dict.fromkeys(CONFIGS, 'torch_twin') | {name: f'torch_{name}' for name in ('atlasnet', 'pixel2mesh')}
 NETWORKS = flags.DEFINE_list('networks', list(CONFIGS), 'Which of the networks.')

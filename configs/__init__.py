@@ -92,7 +92,7 @@ def optim(**changes) -> dict:
         'learning_rate': 1e-4,
         'schedule': 'constant',  # 'constant', 'cosine', 'step' or 'exponential', after the warm-up
         'warmup_steps': 0,
-        'decay_steps': 100_000,  # of 'step' and 'exponential'; of 'step' also several, (90_000, 100_000), after the warm-up
+        'decay_steps': 100_000,  # of 'step' and 'exponential'; of 'step', in a config file, also several: (90_000, 100_000)
         'decay_factor': 0.3,  # of the learning rate in decay_steps, or at each of them
         'clip_norm': 0.0,  # gradient clipping by global norm; 0 is off
         'accumulate_steps': 1,  # gradient accumulation: batches of one update

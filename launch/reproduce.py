@@ -44,7 +44,7 @@ def make_row(table, label: str, num_seeds: int):
             with config.unlocked():
                 config.seed, config.train.num_steps = seed, steps or config.train.num_steps
                 config.train.init_from = str(Path(RUNS.value) / list(stages)[-1]) if stages else config.train.init_from
-            stages['-'.join(filter(None, [file, words, str(seed)]))] = config
+            stages['-'.join(filter(None, [file, words, steps and f'{steps}steps', str(seed)]))] = config
         seeds[list(stages)[-1]] = stages
     return Row(label, seeds, published_row(input_names(config.data), label), label == 'Input')
 

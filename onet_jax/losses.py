@@ -71,7 +71,11 @@ def _keep_nearest(points: jax.Array, targets: jax.Array) -> jax.Array:
         is_nearer = distance < best
         return (jnp.where(is_nearer, distance, best), jnp.where(is_nearer, count, number), count + 1), None
 
-    start = jnp.full(points.shape[:2], jnp.inf, points.dtype), jnp.zeros(points.shape[:2], jnp.int32), jnp.int32(0)
+    start = (
+        jnp.full(points.shape[:2], jnp.inf, jnp.result_type(points, targets)),
+        jnp.zeros(points.shape[:2], jnp.int32),
+        jnp.int32(0),
+    )
     (_, number, _), _ = jax.lax.scan(compare, start, jnp.moveaxis(targets, 1, 0), unroll=UNROLLED)
     return number
 

@@ -29,8 +29,8 @@ def surface_metrics(
                     is the mean of both ways
     f_score         harmonic mean of the shares of points within 1 % of the longest edge, both ways
     """
-    accuracy, nearest_target = cKDTree(target_points).query(points, workers=-1)
-    completeness, nearest = cKDTree(points).query(target_points, workers=-1)
+    accuracy, nearest_target = cKDTree(target_points).query(points)
+    completeness, nearest = cKDTree(points).query(target_points)
     return _summarise(
         accuracy,
         completeness,
@@ -44,7 +44,7 @@ def sampling_floor(points: np.ndarray, normals: np.ndarray) -> dict[str, float]:
 
     The nearest of the N - 1 other samples is about as far away as the nearest point of a second, independent sampling.
     """
-    distances, indices = cKDTree(points).query(points, k=2, workers=-1)
+    distances, indices = cKDTree(points).query(points, k=2)
     # The point itself is one of the two; where two samples coincide it may be the second.
     other = np.where(indices[:, 0] == np.arange(len(points)), indices[:, 1], indices[:, 0])
     cosines = _cosines(normals, normals[other])

@@ -131,7 +131,7 @@ def _train_and_score(row: Row, name: str, runs: Path, data_dir: Path | None) -> 
         run = calibrate_run(workdir, run, source)
     # Representation power is measured on the training shapes.
     split = 'train' if config.eval.split == 'train' else 'test'
-    if split == 'test' and not data_dir:
+    if split == 'test' and not data_dir and config.data.num_points < NUM_SCORED:
         source = embedded_dataset(config.data, num_points=NUM_SCORED, splits=[split])
     scored = evaluate(run.method, run.params, run.config, open_dataset(source), split)
     results = list(tqdm(scored, desc=row.label, unit='shape'))
@@ -218,10 +218,10 @@ def representation(page: Page, output: Path, runs: Path, data_dir: Path | None) 
     trained = _train_and_score(row, run_name, runs, source)
     size = sum(array.size for array in jax.tree.leaves(trained.run.params['params']))
     ours = class_means(trained.results)['mean']['iou']
-    by_class: dict[str, list[list[float]]] = {}
+    ious_of: dict[str, list[list[float]]] = {}
     for category, ious in tqdm(voxel_ious(open_dataset(source), 'train'), desc='voxels', unit='shape'):
-        by_class.setdefault(category, []).append([ious[n] for n in RESOLUTIONS])
-    voxels = np.mean([np.mean(values, axis=0) for values in by_class.values()], axis=0)
+        ious_of.setdefault(category, []).append([ious[n] for n in RESOLUTIONS])
+    voxels = np.mean([np.mean(values, axis=0) for values in ious_of.values()], axis=0)
     curves = {'ONet': [(n, ours) for n in RESOLUTIONS], 'voxels': list(zip(RESOLUTIONS, voxels, strict=True))}
     write_plot(output / f'{name}_iou.svg', 'IoU by voxel resolution, training shapes', curves, log_x=True)
     num_shapes = len(trained.results)
@@ -297,10 +297,10 @@ def _describe_dataset(data_dir: Path) -> str:
 
 
 def _write_page(page: Page, output: Path, run: Run, parts: Sequence[str]) -> Path:
-    device, path = jax.devices()[0], output / f'{page.name}.md'
+    device, path, steps = jax.devices()[0], output / f'{page.name}.md', run.config.train
     facts = {
         'command': f'`{page.command}`',
-        'steps': f'{run.config.train.num_steps:,} of batches of {run.config.train.batch_size}',
+        **({'steps': f'{steps.num_steps:,} of batches of {steps.batch_size}'} if len(page.rows) == 1 else {}),
         'dataset': _describe_dataset(run.data_dir) if run.data_dir else 'unknown',
         'machine': f'{jax.device_count()} x {device.device_kind}, {os.cpu_count()} cores ({platform.machine()})',
         'versions': f'JAX {jax.__version__}, Python {platform.python_version()}',
@@ -358,8 +358,8 @@ TABLES = {
         {
             'Planes': (Stage('conv_onet:points=3000,maps=planes'),),
             'One code': (Stage('onet_points:points=3000'),),
-            'Planes, 300 points': (Stage('conv_onet:points=300,maps=planes'),),
-            'One code, 300 points': (Stage('points=300', 7500),),
+            'Planes of 300 points': (Stage('conv_onet:points=300,maps=planes'),),
+            'One code of 300 points': (Stage('points=300', 7500),),
         },
     ),
     'super_resolution': Table(

@@ -58,12 +58,17 @@ def test_chamfer_stores_no_pairs_on_a_cpu():
     assert program.memory_analysis().temp_size_in_bytes < 370 * 230
 
 
-def test_the_nearest_points_on_a_cpu_are_those_on_other_devices():
-    """The first of several; 37 targets leave a last step of the loop that is not full."""
+@pytest.mark.parametrize('pairs_at_once', [1 << 22, 100, 1])
+def test_the_nearest_points_on_a_cpu_are_those_on_other_devices(monkeypatch, pairs_at_once):
+    """The first of several; 37 targets leave a last step of the loop that is not full, and of 37 points a last piece."""
+    monkeypatch.setattr(losses, 'PAIRS_AT_ONCE', pairs_at_once)
     points, targets = np.random.default_rng(3).integers(0, 4, (2, 2, 37, 3)).astype(np.float32)
     one_by_one, at_once = losses._keep_nearest(points, targets), jax.vmap(losses._find_nearest)(points, targets)
     np.testing.assert_array_equal(one_by_one, at_once)
     np.testing.assert_array_equal(losses.find_nearest(points, targets), at_once)
+    np.testing.assert_array_equal(
+        losses.find_nearest(points.astype('bfloat16'), targets), at_once, 'of mixed precision'
+    )
 
 
 def test_chamfer_of_float32_keeps_small_distances_far_from_the_origin():

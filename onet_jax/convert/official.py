@@ -118,7 +118,7 @@ def read_trunk(state: Mapping[str, np.ndarray], shapes: dict, config: ConfigDict
 
     shapes: `variable_shapes` of the network. Raises InputError for another encoder, and as `from_state_dict`.
     """
-    if layouts_of(config, False)['encoder'] is not RESNET:
+    if 'features' not in shapes['params'].get('encoder', {}):
         raise InputError(f'expected the encoder of the config to be a ResNet, found {config.model.encoder!r}')
     trunk = {c: {'encoder': {'features': shapes[c]['encoder']['features']}} for c in ('params', 'batch_stats')}
     state = {f'encoder.features.{name}': array for name, array in state.items() if not name.startswith('fc.')}

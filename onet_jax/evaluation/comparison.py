@@ -14,7 +14,7 @@ from onet_jax.data.datasets import Shapes
 from onet_jax.data.fields import show
 from onet_jax.evaluation.evaluate import Result
 from onet_jax.evaluation.published import CLASSES, LATER, Published
-from onet_jax.evaluation.report import choose_shown
+from onet_jax.evaluation.report import choose_shown, pair_up
 from onet_jax.evaluation.tables import Table, class_means, format_cell, published_cells
 from onet_jax.geometry.meshes import OpenSurface
 from onet_jax.scores import METRICS
@@ -70,10 +70,10 @@ def published_by_others(num_input_points: int) -> tuple[Table, str] | None:
 def draw_figure(methods: Mapping[str, Sequence[Result]], dataset: Shapes, num_shown: int, path: Path) -> None:
     """Write a PNG with a row for each of `num_shown` shapes: the input, all methods, and samples of the true surface.
 
-    dataset: that of the results.
+    dataset: that of the results. Raises InputError as `pair_up`.
     """
     labels, (first, *_) = list(methods), methods.values()
-    by_shape = {(row[0].category, row[0].name): row for row in zip(*methods.values(), strict=True)}
+    by_shape = pair_up(methods)
     items = []
     for chosen in choose_shown(first, num_shown):
         category, name = chosen.category, chosen.name

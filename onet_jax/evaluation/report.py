@@ -1,7 +1,7 @@
 """Report of an evaluation: mesh files, a contact sheet, and an HTML page with the shapes in 3D."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 
@@ -27,6 +27,17 @@ def choose_shown(results: Sequence[Result], num_shown: int) -> list[Result]:
     return sorted(in_turn[:num_shown], key=lambda r: (r.category, r.name))
 
 
+def pair_up(results: Mapping[str, Sequence[Result]]) -> dict[tuple[str, str], tuple[Result, ...]]:
+    """(category, name) -> the results of all models for this shape.
+
+    results: title -> the results of a model. Raises InputError unless all have the same shapes in the same order.
+    """
+    first, *others = ([(r.category, r.name) for r in rows] for rows in results.values())
+    if any(names != first for names in others):
+        raise InputError(f'results: expected the same shapes in the same order of {list(results)}, found others')
+    return dict(zip(first, zip(*results.values(), strict=True), strict=True))
+
+
 def write_report(
     output: str | Path,
     results: dict[str, Sequence[Result]],
@@ -49,10 +60,7 @@ def write_report(
     # The index of a shape, the input of an embedding, cannot be displayed.
     see = show(results[first][0].inputs) is not None
     column_titles = (*(COLUMN_TITLES[:1] if see else ()), *results, COLUMN_TITLES[-1])
-    names = {title: [(r.category, r.name) for r in rows] for title, rows in results.items()}
-    if any(names[other] != names[first] for other in others):
-        raise InputError(f'results: expected the same shapes in the same order of {list(results)}, found others')
-    by_shape = dict(zip(names[first], zip(*results.values(), strict=True), strict=True))
+    by_shape = pair_up(results)
     items = []
     for result in choose_shown(results[first], num_shown):
         if result.num_faces != 0:

@@ -362,7 +362,7 @@ _NUM_FACES = np.array([len(triangles_of(t)) for t in range(256)])
 def extract_mesh(occupancy: np.ndarray, offset: np.ndarray) -> trimesh.Trimesh:
     """The mesh of the most probable topology of each cell, in object coordinates; without faces where all are empty.
 
-    Cells at an edge of the lattice share the vertex on it. Faces are oriented outwards: the reverse of the official ones. Each
+    Neighbouring cells share the vertex on a common edge. Faces are oriented outwards: the reverse of the official ones. Each
     cell chooses for itself, so that the mesh may have boundaries, as it has where it leaves the box.
     """
     n = len(offset) - 1

@@ -22,7 +22,7 @@ from onet_jax.models.encoder_decoder import EncoderDecoder, functions_of
 from onet_jax.models.method import Aux, Method, as_array, check_names, encode, keywords_of
 from onet_jax.networks.dmc import LocalPointnet, UNetDecoder
 
-LEAST_CELLS = 4  # along an axis: with fewer nothing is left after three poolings
+LEAST_CELLS = 3  # along an axis: with fewer nothing is left after three poolings
 
 
 class MarchingCubesNetwork(NamedTuple):

@@ -54,7 +54,7 @@ class MeshNetwork(NamedTuple):
     loss: Callable
     terms: Callable  # (params, surface, normals, images, world_mat, camera_mat) -> Terms
     faces: np.ndarray  # [F, 3] of the last level, which look outwards
-    place: Callable = lambda world_mat: world_mat  # the camera frame that the network works in, of all functions above
+    place: Callable = lambda world_mat: world_mat  # world_mat -> the one that all functions above expect
 
 
 class PixelToMesh(nn.Module):
@@ -268,7 +268,7 @@ def _terms(module, params, surface, normals, images, world_mat, camera_mat):
 
 def _loss(module, params, surface, normals, images, world_mat, camera_mat, axis_name=None):
     terms = weigh(_terms(module, params, surface, normals, images, world_mat, camera_mat))
-    scalars = {name: term.mean() for name, term in terms.items()}
+    scalars = {f'loss_{name}': term.mean() for name, term in terms.items()}
     return sum(scalars.values()), Aux({}, scalars)
 
 

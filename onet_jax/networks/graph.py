@@ -40,7 +40,7 @@ class Level(NamedTuple):
     """A mesh as a graph. Sparse matrices have, of each row, the values at the neighbours of its vertex."""
 
     edges: np.ndarray  # [E, 2] int, each once; a vertex of the next level is in the middle of each
-    neighbours: np.ndarray  # [K, V] int: of each vertex, then its own number
+    neighbours: np.ndarray  # [K, V] int: in column v the neighbours of vertex v, then v itself
     adjacency: np.ndarray  # [K, V]: 1, then 0
     support: np.ndarray  # [K, V] of the scaled Laplacian, and its diagonal
     diagonal: float

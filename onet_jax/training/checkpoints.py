@@ -122,11 +122,11 @@ def restore(checkpointer: storage.Checkpointer, like: TrainState, step: int) -> 
 
 
 def load_best(workdir: str | Path) -> tuple[int, dict]:
-    """Step and state of the best checkpoint in validation, of the latest where none was validated; on the first device.
+    """Step and state of the best checkpoint in validation, of the latest where none was validated; on the first local device.
 
     It is looked for again where a run that saves has removed it meanwhile. Raises as `read_checkpoints`.
     """
-    place = SingleDeviceSharding(jax.devices()[0])  # whatever devices it was saved from
+    place = SingleDeviceSharding(jax.local_devices()[0])  # whatever devices it was saved from
     tries_left = NUM_TRIES
     while True:
         tries_left -= 1
@@ -153,6 +153,8 @@ def check_workdir(workdir: Path, config: ConfigDict, *, accept_changes: bool = F
         return
     old, new = _flatten(read_config(workdir).to_dict()), _flatten(config.to_dict())
     free = FREE_KEYS if config.optim.schedule in ENDING_SCHEDULES else (*FREE_KEYS, 'train.num_steps')
+    if has_checkpoints(workdir):
+        free = (*free, 'train.init_from')  # it is read before the first step only
     changed = [
         f'  config.{key}: {old.get(key, "(absent)")!r} in the workdir, {new.get(key, "(absent)")!r} asked for'
         for key in sorted(old | new)
@@ -235,6 +237,11 @@ def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path,
         variables = jax.tree.map(jnp.asarray, official.from_state_dict(state, shapes, config))
         opt_state = make_optimizer(config, config.train.num_steps).init(variables['params'])
         if optimizer and 'optimizer' in rest:
+            if config.train.frozen:
+                raise InputError(
+                    f"'optimizer': expected no frozen modules, found config.train.frozen={tuple(config.train.frozen)}; convert "
+                    'without the optimiser: --nooptimizer'
+                )
             opt_state = official.from_adam(rest['optimizer'], state, opt_state, shapes, config)
         step = rest.get('it', 0)
         if not isinstance(step, int) or not 0 <= step < 2**31:

@@ -27,14 +27,10 @@ def read_initial_weights(config: ConfigDict, method: Method) -> Weights | None:
     for frozen modules that would stay random.
     """
     source, modules = config.train.init_from, config.train.init_modules
-    if not source:
-        if config.train.frozen:
-            raise InputError(
-                f'config.train.init_from: expected a workdir, for the modules {tuple(config.train.frozen)} are frozen and '
-                'would stay random, found none; give one, or let all learn: --config.train.frozen="()"'
-            )
-        return None
     shapes = official.variable_shapes(method, config)
+    if not source:
+        _check_frozen(config, shapes, {})
+        return None
     try:
         if Path(source).is_dir():
             _, state = load_best(source)
@@ -42,14 +38,30 @@ def read_initial_weights(config: ConfigDict, method: Method) -> Weights | None:
         else:
             weights, _ = official.split_checkpoint(read_torch_file(source))
             found = _flatten(official.read_trunk(weights, shapes, config))
-        return _choose(found, _flatten(shapes), tuple(modules))
+        chosen = _choose(found, _flatten(shapes), tuple(modules))
+        _check_frozen(config, shapes, chosen)
     except InputError as error:
         raise InputError(f'config.train.init_from: {source}: {error}') from error
+    return {path: np.asarray(array) for path, array in chosen.items()}
 
 
 def start_from(variables: dict, weights: Weights) -> dict:
     """The variables of a network with some of their weights replaced."""
     return jax.tree_util.tree_map_with_path(lambda path, array: weights.get(path_of(path), array), variables)
+
+
+def _check_frozen(config: ConfigDict, shapes: dict, chosen: Weights) -> None:
+    random = [
+        '.'.join(path[1:])
+        for path in _flatten({'params': shapes['params']})
+        if is_in(path, config.train.frozen) and path not in chosen
+    ]
+    if random:
+        raise InputError(
+            f'config.train.init_from: expected weights of all frozen modules, {tuple(config.train.frozen)}, which would stay '
+            f'random, found none of {random[:MAX_NAMED]}; give a workdir that has them, or let them learn: '
+            '--config.train.frozen="()"'
+        )
 
 
 def _choose(found: Weights, shapes: dict, modules: tuple[str, ...]) -> Weights:

@@ -91,19 +91,19 @@ def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
             )
         schedule = optax.cosine_decay_schedule(rate, num_steps - warmup_steps)
     elif optim.schedule in ('step', 'exponential'):
-        steps, several = optim.decay_steps, isinstance(optim.decay_steps, tuple)
-        ascending = (0, *steps) if several else (0, steps)
-        if any(a >= b for a, b in pairwise(ascending)) or not 0 < optim.decay_factor < 1:
+        steps = optim.decay_steps if isinstance(optim.decay_steps, tuple) else (optim.decay_steps,)
+        several = steps is optim.decay_steps and optim.schedule == 'step'
+        if not steps or any(a >= b for a, b in pairwise((0, *steps))) or not 0 < optim.decay_factor < 1:
             raise InputError(
                 'config.optim: expected decay_steps of at least 1, several in ascending order, and a decay_factor between 0 '
-                f'and 1, found {steps} and {optim.decay_factor}'
+                f'and 1, found {optim.decay_steps} and {optim.decay_factor}'
             )
-        if several and optim.schedule == 'step':
+        if several:
             schedule = optax.piecewise_constant_schedule(rate, dict.fromkeys(steps, optim.decay_factor))
-        elif several:
+        elif len(steps) > 1:
             raise InputError(f"config.optim.decay_steps: expected one number with 'exponential', found {steps}")
         else:
-            schedule = optax.exponential_decay(rate, steps, optim.decay_factor, staircase=optim.schedule == 'step')
+            schedule = optax.exponential_decay(rate, steps[0], optim.decay_factor, staircase=optim.schedule == 'step')
     else:
         raise InputError(
             f"config.optim.schedule: expected 'constant', 'cosine', 'step' or 'exponential', found {optim.schedule!r}"

@@ -76,7 +76,7 @@ def test_points_outside_of_the_cube_are_left_out_and_counted(capsys):
 
 def test_bad_values_are_named():
     for key, value, expected in (
-        ('grid_resolution', 3, 'at least 4'),
+        ('grid_resolution', 2, 'at least 3'),
         ('encoder', 'pointnet', 'one of .*'),
         ('decoder', 'simple', 'one of .*'),
     ):

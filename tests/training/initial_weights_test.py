@@ -68,8 +68,11 @@ def test_weights_that_do_not_fit_are_named(donor, tmp_path):
         read(deeper)
     with pytest.raises(FileNotFoundError, match='nowhere'):
         read(with_initial_weights(tmp_path / 'nowhere'))
-    with pytest.raises(InputError, match=r"init_from: expected a workdir, for the modules \('decoder',\) are frozen"):
-        read(with_initial_weights('', frozen=('decoder',)))
+    for source, modules in (('', ()), (workdir, ('encoder',))):
+        with pytest.raises(
+            InputError, match=r"(?s)weights of all frozen modules, \('decoder',\).*none of \['decoder\."
+        ):
+            read(with_initial_weights(source, init_modules=modules, frozen=('decoder',)))
     assert read(with_initial_weights('')) is None
 
 

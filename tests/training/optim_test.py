@@ -100,6 +100,7 @@ def test_a_schedule_counts_steps_whatever_number_of_them_makes_an_update():
         ({'clip_norm': -1.0}, 'clip_norm: expected a norm, or 0 for none, found -1.0'),
         ({'accumulate_steps': 0}, 'accumulate_steps: expected at least 1, found 0'),
         ({'ema_decay': 1.0}, 'ema_decay: expected 0 for none, or more and less than 1, found 1.0'),
+        ({'schedule': 'step', 'decay_steps': ()}, r'decay_steps of at least 1, .* found \(\) and 0.3'),
         ({'schedule': 'step', 'decay_steps': (4, 4)}, r'several in ascending order, .* found \(4, 4\) and 0.3'),
         ({'schedule': 'exponential', 'decay_steps': (4, 6)}, r"one number with 'exponential', found \(4, 6\)"),
         ({'schedule': 'step', 'decay_steps': 0}, 'decay_steps of at least 1, .* found 0 and 0.3'),
