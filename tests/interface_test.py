@@ -21,7 +21,7 @@ def test_the_public_names_are_listed_and_found():
     'module, name, message',
     [
         (onet_jax, 'lood', "'onet_jax' has no attribute 'lood'"),
-        (onet_jax.configs, 'onet_point', "no attribute 'onet_point'; its configs are conv_onet, "),
+        (onet_jax.configs, 'onet_point', "no attribute 'onet_point'; its configs are atlasnet, "),
     ],
 )
 def test_a_name_that_does_not_exist_is_an_error(module, name, message):

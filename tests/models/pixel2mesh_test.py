@@ -178,6 +178,7 @@ def test_a_vertex_on_another_has_no_direction_and_a_gradient():
     assert (gradient == 0).all()
 
 
+@pytest.mark.slow
 def test_from_a_dataset_to_scores_and_from_photos_to_files(dataset, tmp_path, capsys):
     config = small()
     method, params = untrained(config)
