@@ -131,7 +131,7 @@ def test_a_trunk_of_torchvision_starts_the_encoder():
     with pytest.raises(InputError, match=r'encoder.features.conv1.weight: missing'):
         official.read_trunk({k: v for k, v in state.items() if k != 'conv1.weight'}, params, config)
     with pytest.raises(InputError, match=r"expected the encoder of the config to be a ResNet, found 'pointnet"):
-        official.read_trunk(state, params, small_config())
+        official.read_trunk(state, random_params(small_config()), small_config())
 
 
 def test_what_is_no_checkpoint_is_named():
