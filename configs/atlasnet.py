@@ -20,7 +20,8 @@ Published by its authors, in their frame (Chamfer distance, squared, x1000): aut
 
 `squares` (the default) or `sphere` is the template; the sphere gives closed meshes. An epoch of the split of Occupancy Networks
 has 958 steps of 32 shapes. The variant `tiny` has small networks and nothing frozen, so that it needs no other stage, and takes
-about four minutes on two CPU cores.
+about four minutes on two CPU cores. In three stages of 400 steps each, as long, it reaches Chamfer-L1 0.202 and normal
+consistency 0.752 on the test split of the embedded dataset.
 """
 
 from ml_collections import ConfigDict

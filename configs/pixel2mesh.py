@@ -10,7 +10,9 @@ Published on ShapeNet (13 classes), in the tables of Occupancy Networks; the mes
     0.480   0.216              0.772
 
 It needs the camera of a picture. Where `cameras.npz` of the official data is beside a photo, `onet reconstruct` takes it from
-there, or else a camera of the training views. The variant `tiny` has a small network, for two CPU cores.
+there, or else a camera of the training views. The variant `tiny`, a small network, takes about four minutes on two CPU cores.
+That is not enough: on the test split of the embedded dataset it reaches IoU 0.14, Chamfer-L1 0.563 and normal consistency
+0.58, and all of its meshes cut themselves.
 """
 
 from ml_collections import ConfigDict

@@ -29,6 +29,7 @@ from onet_jax.networks.layers import Linear, cast
 
 NUM_LEVELS = 3
 NUM_HIDDEN = (12, 12, 13)  # hidden graph convolutions of each block
+NO_DEPTH = 1e-6  # of a vertex in the plane of the camera
 # The official ellipsoid: centre, semi-axes and the grid (first point, step, number of points along an axis), before it is moved
 # to the unit of ShapeNet and in front of a camera that looks along +z.
 CENTRE, SEMI_AXES = np.array([0, 0, -0.8]), np.array([0.2 * 2**0.5, 0.2, 0.2])
@@ -184,6 +185,9 @@ def sample_maps(maps: Sequence[jax.Array], camera_mat: jax.Array, points: jax.Ar
     camera_mat [B, 3, 3]: to px of an image of 137 px. points [B, V, 3] in the camera frame -> [B, V, F] each.
     """
     intrinsic: Any = camera_mat
+    depth = points[..., 2:]
+    # What lies in the plane of the camera is seen nowhere: of all finite places any will do.
+    points = jnp.concatenate([points[..., :2], jnp.where(jnp.abs(depth) < NO_DEPTH, 1, depth)], axis=-1)
     unit = project(Camera(np.eye(3, 4), intrinsic), points)[0] / IMAGE_SIZE  # [0, 1] from edge to edge
     margin = 2  # of zeros, so that all beyond it, where places are clamped, is zero too
 

@@ -136,6 +136,11 @@ def test_maps_are_sampled_where_vertices_project_to_and_are_zero_beyond():
                     expected[n] += features[0, row, column] * (1 - abs(x - column)) * (1 - abs(y - row))
     assert (expected == 0).all(axis=1).sum() > 20
     np.testing.assert_allclose(found[0], expected, atol=1e-4)
+    # Where a network whose ReLUs are all off puts its vertices.
+    gradient = jax.grad(lambda points: graph.sample_maps([features], camera_mat, points)[0].sum())(
+        np.zeros_like(points)
+    )
+    assert np.isfinite(gradient).all()
 
 
 def test_losses_equal_their_definitions_vertex_by_vertex():
