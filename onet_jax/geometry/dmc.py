@@ -52,8 +52,8 @@ CORNERS = np.array([(0, 1, 0), (1, 1, 0), (1, 0, 0), (0, 0, 0), (0, 1, 1), (1, 1
 _ends = (
     [(e, (e + 1) % 4) for e in range(4)] + [(4 + e, 4 + (e + 1) % 4) for e in range(4)] + [(e, 4 + e) for e in range(4)]
 )
-EDGE_ENDS = np.array([np.maximum(CORNERS[a], CORNERS[b]) for a, b in _ends])  # [12, 3], the higher corner of each edge
-EDGE_AXES = np.array([int(np.flatnonzero(CORNERS[a] != CORNERS[b])[0]) for a, b in _ends])  # [12]
+EDGE_ENDS = np.array([np.maximum(CORNERS[a], CORNERS[b]) for a, b in _ends], np.int32)  # [12, 3], the higher corner
+EDGE_AXES = np.array([int(np.flatnonzero(CORNERS[a] != CORNERS[b])[0]) for a, b in _ends], np.int32)  # [12]
 
 Triangle = tuple[int, ...]  # three edges
 
@@ -72,8 +72,9 @@ def _is_simple(topology: int, most: int) -> bool:
 
 # Of the losses: a topology of each class and then, in reverse, the complements; number 47 is without a surface.
 CLASSES = (*(t for t in range(1, 128) if _is_simple(t, 3)), 0)
-TOPOLOGIES = np.array([*CLASSES, *(255 - t for t in reversed(CLASSES))])  # [96]
-VISIBLE = np.array([t for t in range(256) if _is_simple(t, 4)])  # [140], those of which a mesh is made
+# All indices are int32, one type in both precisions of JAX.
+TOPOLOGIES = np.array([*CLASSES, *(255 - t for t in reversed(CLASSES))], np.int32)  # [96]
+VISIBLE = np.array([t for t in range(256) if _is_simple(t, 4)], np.int32)  # [140], those of which a mesh is made
 TRIANGLES = [triangle for t in TOPOLOGIES for triangle in triangles_of(t)]  # 220
 TRIANGLE_TOPOLOGIES = np.array(
     [n for n, t in enumerate(TOPOLOGIES) for _ in triangles_of(t)]
@@ -126,10 +127,12 @@ def _place(offsets: jax.Array) -> jax.Array:
 
 # The loss of points to the mesh
 
-_of_classes = np.array(TRIANGLES[: len(TRIANGLES) // 2])  # [110, 3]
+_of_classes = np.array(TRIANGLES[: len(TRIANGLES) // 2], np.int32)  # [110, 3]
 _first = np.searchsorted(TRIANGLE_TOPOLOGIES, range(48))
 # [47, 3]: of each class its triangles among the 110, the first one repeated where it has fewer than three.
-_CLASS_TRIANGLES = np.array([[i + (j if i + j < end else 0) for j in range(3)] for i, end in pairwise(_first)])
+_CLASS_TRIANGLES = np.array(
+    [[i + (j if i + j < end else 0) for j in range(3)] for i, end in pairwise(_first)], np.int32
+)
 FAR = 0.4  # squared distance from every triangle that a cell without points counts with
 NONE = 10.0  # distance from no surface at all, in units of the largest from a surface
 
@@ -278,7 +281,7 @@ def _pairs_inside() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     owners = np.zeros((len(pairs), 96))
     for row, topologies in zip(owners, pairs.values(), strict=True):
         row[topologies] = 1
-    first, second, turns = np.array(list(pairs)).T
+    first, second, turns = np.array(list(pairs), np.int32).T
     return np.stack([first, second]), turns, owners
 
 
