@@ -9,7 +9,6 @@ draws from its own key, so a part of a batch has the same rows as the whole. Lab
 never jittered: their labels are exact for these values.
 """
 
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,25 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from onet_jax.data import draws
-from onet_jax.data.archives import read_arrays
-from onet_jax.data.images import load_image
-from onet_jax.data.records import CHUNK_POINTS, COLUMNS, DEPTH_STEPS, NUM_VOXELS, Need
-from onet_jax.data.scans import load_bulk, load_scan
+from onet_jax.data import draws, user_inputs
+from onet_jax.data.records import CHUNK_POINTS, COLUMNS, DEPTH_STEPS, Need
 from onet_jax.data.sources import Source, check_file, find_files, find_photos
 from onet_jax.errors import InputError
-from onet_jax.geometry.cameras import DISTANCE_RATIOS, ELEVATIONS, Camera, r2n2_camera
+from onet_jax.geometry.cameras import Camera
 from onet_jax.geometry.clouds import measure_sampling
-from onet_jax.geometry.companions import CAMERAS_FILE
-from onet_jax.geometry.grid import BOX, voxel_centres
-from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_INPUTS, Frame, load_mesh, normalise
-from onet_jax.geometry.solid import make_solid
-from onet_jax.geometry.voxels import read_binvox
-
-OBJECT_FRAME = Frame(np.zeros(3), 1.0)
-CLOUD_STEP = 2.0**-16  # longest edges: far below the noise of any cloud, and exact in float32
-TYPICAL_VIEW = (45.0, np.mean(ELEVATIONS), np.mean(DISTANCE_RATIOS))  # from halfway between front and side
-NUM_FITTED_POINTS = 16_384  # labelled points that are drawn from a mesh, to fit a code to
+from onet_jax.geometry.grid import voxel_centres
+from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_INPUTS, Frame
 
 
 class Field(NamedTuple):
@@ -61,78 +49,8 @@ class Field(NamedTuple):
     arrays: tuple[str, ...] = ()  # names of its arrays; (): it has one, of the name of the field
 
 
-def subsample(cloud: np.ndarray, num_points: int, seed: int) -> np.ndarray:
-    """num_points of a cloud [P, 3] at random; with replacement where the cloud has fewer."""
-    rng = np.random.default_rng(seed)
-    return cloud[rng.choice(len(cloud), num_points, replace=len(cloud) < num_points)]
-
-
-def normalised_cloud(cloud: np.ndarray, num_points: int, seed: int) -> tuple[np.ndarray, Frame]:
-    """A cloud [P, 3] in any frame -> num_points of its points in object coordinates, float32, and the frame.
-
-    They are rounded to `CLOUD_STEP`: a network sees the same bits of an object far from the origin, where doubles are coarser.
-    """
-    frame = normalise(cloud)
-    points = frame.to_object(subsample(cloud, num_points, seed))
-    return (np.round(points / CLOUD_STEP) * CLOUD_STEP).astype(np.float32), frame
-
-
-def _read_cloud(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
-    points, frame = normalised_cloud(load_bulk(source.path, data.keep_outliers), data.num_input_points, seed)
-    return {'cloud': points}, frame
-
-
-def _read_scene(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
-    """The points of a scan, scaled so that a cell of the sliding-window network has the edge `cell_size`."""
-    cloud, cell = load_scan(source.path, data, seed)
-    frame = Frame(np.min(cloud, axis=0), cell / data.cell_size)
-    return {'scene': frame.to_object(cloud)}, frame
-
-
-def _read_image(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
-    return {'image': load_image(source.path, data.image_size, source.box)}, OBJECT_FRAME
-
-
-def _read_camera(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
-    """The camera of a view of the official data, 003.jpg beside `cameras.npz`; of any other photo that of a typical view.
-
-    Of the former the frame is that of the user, to which `world_mat` belongs.
-    """
-    path, view = source.path.with_name(CAMERAS_FILE), source.path.stem
-    if path.is_file() and view.isdecimal() and source.box is None:
-        names = {f'world_mat_{int(view)}': (3, 4), f'camera_mat_{int(view)}': (3, 3)}
-        camera = Camera(*read_arrays(path, {name: ('f', dims) for name, dims in names.items()}).values())
-    else:
-        warnings.warn(
-            f'the camera is not known ({CAMERAS_FILE} beside a view 000.jpg would say it): that of a typical training view is '
-            'taken, and the shape is made of longest edge 1 and centre 0',
-            stacklevel=2,
-        )
-        camera = r2n2_camera(*TYPICAL_VIEW)
-        camera.world_mat[:, 3] = np.nan
-    return {name: array.astype(np.float32) for name, array in camera._asdict().items()}, OBJECT_FRAME
-
-
-def _read_voxels(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
-    values = read_binvox(source.path).values
-    if values.shape != (NUM_VOXELS,) * 3:
-        raise InputError(f'{source.path}: expected 32 x 32 x 32 voxels, found {" x ".join(map(str, values.shape))}')
-    return {'voxels': values.astype(np.float32)}, OBJECT_FRAME
-
-
 def _occupied_centres(voxels: np.ndarray) -> np.ndarray:
     return voxel_centres(len(voxels))[voxels > 0.5]
-
-
-def _read_labels(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
-    """Uniform points of the sampled cube, labelled by a mesh, which may be open (see `geometry/solid.py`)."""
-    try:
-        solid = make_solid(load_mesh(source.path))
-    except InputError as error:
-        raise InputError(str(error) if str(source.path) in str(error) else f'{source.path}: {error}') from error
-    points = np.random.default_rng(seed).uniform(-BOX / 2, BOX / 2, (NUM_FITTED_POINTS, 3)).astype(np.float32)
-    occ = solid.contains(points.astype(np.float64))
-    return {'labels': np.column_stack([points, occ]).astype(np.float32)}, Frame(solid.loc, solid.scale)
 
 
 def held_out(targets: dict, inputs: dict) -> dict:
@@ -174,7 +92,7 @@ FIELDS = {
         settings=('num_input_points', 'noise_std', 'partial', 'keep_outliers'),
         num_samples=lambda data: data.num_input_points,
         find=find_clouds,
-        read=_read_cloud,
+        read=user_inputs.read_cloud,
         show=np.asarray,
         measure=measure_sampling,
         is_object=True,
@@ -186,7 +104,7 @@ FIELDS = {
         settings=('num_input_points', 'noise_std', 'cell_size', 'scan_cell', 'keep_outliers'),
         num_samples=lambda data: data.num_input_points,
         find=find_clouds,
-        read=_read_scene,
+        read=user_inputs.read_scene,
         show=np.asarray,
     ),
     # f32 [B, S, S, 3], RGB in [0, 1]
@@ -196,7 +114,7 @@ FIELDS = {
         _single('image', lambda key, row, data: draws.resize_view(row['image'], data.image_size)),
         ('image_size', 'augment'),
         find=find_photos,
-        read=_read_image,
+        read=user_inputs.read_image,
         show=lambda image: (np.asarray(image) * 255).round().astype(np.uint8),
         is_object=True,
     ),
@@ -210,7 +128,7 @@ FIELDS = {
         Camera._fields,
         lambda key, row, data: {name: row[name] for name in Camera._fields},
         find=find_photos,
-        read=_read_camera,
+        read=user_inputs.read_camera,
         is_object=True,
         arrays=Camera._fields,
     ),
@@ -219,7 +137,7 @@ FIELDS = {
         ('voxels',),
         _single('voxels', lambda key, row, data: draws.unpack_voxels(row)),
         find=partial(find_files, formats=('binvox',)),
-        read=_read_voxels,
+        read=user_inputs.read_voxels,
         show=_occupied_centres,
         is_object=True,
     ),
@@ -228,7 +146,7 @@ FIELDS = {
         (),
         _single('index', lambda key, row, data: row['index']),
         find=find_meshes,
-        read=_read_labels,
+        read=user_inputs.read_labels,
         unseen='labels',
     ),
     # f32 [B, T / 2, 4], points and their occupancies: a code is fitted to them (auto-decoding)

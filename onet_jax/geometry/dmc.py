@@ -21,7 +21,7 @@ from scipy.ndimage import convolve
 BOX = 1.2  # edge of the cube in object coordinates that the cells fill, its centre at 0
 
 # Of Lorensen and Cline (SIGGRAPH 1987) as tabulated by Bourke: for each topology the edges of its triangles, in hexadecimal.
-TABLE = """
+_ROWS = """
     - 083 019 183981 12a 08312a 92a029 2832a8a98 3b2 0b28b0 19023b 1b219b98b 3a1ba3 0a108a8ba 3903b9ba9 98aa8b 478 430734
     019847 419471731 12a847 34730412a 92a902847 2a9297273794 8473b2 b47b24204 90184723b 47b94b9b2921 3a13ba784
     1ba14b1047b4 47890b9bab03 47b4b99ba 954 954083 054150 854835315 12a954 30812a495 52a542402 2a5325354348 95423b
@@ -46,7 +46,8 @@ TABLE = """
     045105 845853905035 945 4b749b9ab 0834979b79ab 1ab1b414074b 3143481a474bab4 4b79b492b912 9749b791b2b1083 b74b42240
     b74b42834324 29a279237749 9a7974a27870207 37a3a274a1a040a 1a2874 491417713 491417081871 403743 487 9a8ab8 30939bb9a
     01a0a88ab 31ab3a 12b1b99b8 30939b1292b9 02b80b 32b 23828aa89 9a2092 23828a0181a8 1a2 138918 091 038 -
-""".split()  # noqa: SIM905
+"""
+TABLE = _ROWS.split()
 # Bit v of a topology says that corner v is unoccupied. Edges join corners; a vertex is placed from the higher one.
 CORNERS = np.array([(0, 1, 0), (1, 1, 0), (1, 0, 0), (0, 0, 0), (0, 1, 1), (1, 1, 1), (1, 0, 1), (0, 0, 1)])
 _ends = (
@@ -150,7 +151,10 @@ def point_triangle_distance(points: jax.Array, a: jax.Array, b: jax.Array, c: ja
     Exact where the nearest point is inside of the triangle. Else its barycentric coordinates are clamped, as in the official
     code, which is an upper bound.
     """
-    dot = lambda u, v: (u * v).sum(axis=1)  # noqa: E731
+
+    def dot(u, v):
+        return (u * v).sum(axis=1)
+
     u, v, w = b - a, c - a, a - points
     uu, uv, vv, uw, vw, ww = dot(u, u), dot(u, v), dot(v, v), dot(u, w), dot(v, w), dot(w, w)
     area = jnp.maximum(uu * vv - uv * uv, 1e-8)

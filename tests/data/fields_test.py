@@ -12,7 +12,7 @@ from PIL import Image
 
 from onet_jax import configs
 from onet_jax.configs import conv_onet_crops, onet_embedding, onet_image, onet_points, onet_unconditional, onet_voxels
-from onet_jax.data import fields, resident
+from onet_jax.data import fields, resident, user_inputs
 from onet_jax.data.fields import make_evaluation_transform, make_transform
 from onet_jax.data.records import CHUNK_POINTS, COLUMNS, Need
 from onet_jax.errors import InputError
@@ -246,7 +246,7 @@ def test_the_inputs_of_a_config_are_read_from_a_file_and_shown(tmp_path, experim
         np.testing.assert_array_equal(array, values)
         np.testing.assert_array_equal(shown, voxel_centres(32)[values])
     elif name == 'labels':
-        assert array.shape == (fields.NUM_FITTED_POINTS, 4)
+        assert array.shape == (user_inputs.NUM_FITTED_POINTS, 4)
         assert np.abs(array[:, :3]).max() <= BOX / 2
         corners = array[:, :3].min(axis=0), array[:, :3].max(axis=0)
         np.testing.assert_allclose(corners, [[-BOX / 2] * 3, [BOX / 2] * 3], atol=1e-3)
@@ -269,9 +269,9 @@ def test_of_several_inputs_the_first_decides_the_frame(tmp_path):
 
 def test_a_cloud_of_as_many_points_as_are_drawn_gives_all_of_them():
     cloud = np.random.default_rng(0).normal(size=(30, 3))
-    np.testing.assert_array_equal(np.sort(fields.subsample(cloud, 30, seed=0), axis=0), np.sort(cloud, axis=0))
-    assert len(np.unique(fields.subsample(cloud, 29, seed=0), axis=0)) == 29
-    assert fields.subsample(cloud, 31, seed=0).shape == (31, 3)
+    np.testing.assert_array_equal(np.sort(user_inputs.subsample(cloud, 30, seed=0), axis=0), np.sort(cloud, axis=0))
+    assert len(np.unique(user_inputs.subsample(cloud, 29, seed=0), axis=0)) == 29
+    assert user_inputs.subsample(cloud, 31, seed=0).shape == (31, 3)
 
 
 def test_the_one_input_of_a_config_is_what_its_encoder_reads():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from model_configs import small_data
 
-from onet_jax.data import fields
+from onet_jax.data import fields, user_inputs
 from onet_jax.data.scans import load_bulk, load_scan
 from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
@@ -46,7 +46,7 @@ def test_an_object_far_from_the_origin_gives_the_same_bits(tmp_path, cloud):
     np.testing.assert_array_equal(found['cloud'], expected['cloud'])
     np.testing.assert_allclose(frame_found.loc - offset, frame.loc, rtol=0, atol=3e-9)
     np.testing.assert_allclose(
-        expected['cloud'], frame.to_object(fields.subsample(cloud, 30, 0)), rtol=0, atol=2.0**-17
+        expected['cloud'], frame.to_object(user_inputs.subsample(cloud, 30, 0)), rtol=0, atol=2.0**-17
     )
 
 

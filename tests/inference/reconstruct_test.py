@@ -12,7 +12,8 @@ from PIL import Image
 
 from onet_jax import models
 from onet_jax.configs import onet_image, onet_unconditional, onet_voxels
-from onet_jax.data.fields import find_sources, normalised_cloud, read_inputs
+from onet_jax.data.fields import find_sources, read_inputs
+from onet_jax.data.user_inputs import normalised_cloud
 from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import save_mesh
 from onet_jax.geometry.mise import dense_grid

@@ -7,7 +7,7 @@ from untrained import untrained
 
 from onet_jax import losses
 from onet_jax.configs import onet_embedding
-from onet_jax.data import fields
+from onet_jax.data import user_inputs
 from onet_jax.data.datasets import open_dataset
 from onet_jax.evaluation.evaluate import evaluate
 from onet_jax.inference.reconstruct import reconstruct_files
@@ -91,7 +91,7 @@ def test_training_shapes_have_codes_and_to_others_they_are_fitted(dataset, tmp_p
     (tmp_path / 'meshes').mkdir()
     for name, content in mesh.export(file_type='gltf').items():
         (tmp_path / 'meshes' / name).write_bytes(content)
-    monkeypatch.setattr(fields, 'NUM_FITTED_POINTS', 2500)
+    monkeypatch.setattr(user_inputs, 'NUM_FITTED_POINTS', 2500)
     (path,) = reconstruct_files(method, params, config, tmp_path / 'meshes', tmp_path / 'out', 'ply')
     low, high = trimesh.load(path).bounds
     assert (low > [7.7, 17.7, 27.7]).all()

@@ -1,0 +1,98 @@
+"""The inputs of a network from a user's files: clouds, scans, photos and their cameras, voxels, and meshes to fit a code to.
+
+Functions (source, data, seed) -> ({name: array}, frame of the object), for `fields.FIELDS`; data is the group `config.data`.
+They raise OSError or InputError, naming the file, where it cannot be read. P points of a cloud.
+"""
+
+import warnings
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from onet_jax.data.archives import read_arrays
+from onet_jax.data.images import load_image
+from onet_jax.data.records import NUM_VOXELS
+from onet_jax.data.scans import load_bulk, load_scan
+from onet_jax.data.sources import Source
+from onet_jax.errors import InputError
+from onet_jax.geometry.cameras import DISTANCE_RATIOS, ELEVATIONS, Camera, r2n2_camera
+from onet_jax.geometry.companions import CAMERAS_FILE
+from onet_jax.geometry.grid import BOX
+from onet_jax.geometry.meshes import Frame, load_mesh, normalise
+from onet_jax.geometry.solid import make_solid
+from onet_jax.geometry.voxels import read_binvox
+
+OBJECT_FRAME = Frame(np.zeros(3), 1.0)
+CLOUD_STEP = 2.0**-16  # longest edges: far below the noise of any cloud, and exact in float32
+TYPICAL_VIEW = (45.0, np.mean(ELEVATIONS), np.mean(DISTANCE_RATIOS))  # from halfway between front and side
+NUM_FITTED_POINTS = 16_384  # labelled points that are drawn from a mesh, to fit a code to
+
+
+def subsample(cloud: np.ndarray, num_points: int, seed: int) -> np.ndarray:
+    """num_points of a cloud [P, 3] at random; with replacement where the cloud has fewer."""
+    rng = np.random.default_rng(seed)
+    return cloud[rng.choice(len(cloud), num_points, replace=len(cloud) < num_points)]
+
+
+def normalised_cloud(cloud: np.ndarray, num_points: int, seed: int) -> tuple[np.ndarray, Frame]:
+    """A cloud [P, 3] in any frame -> num_points of its points in object coordinates, float32, and the frame.
+
+    They are rounded to `CLOUD_STEP`: a network sees the same bits of an object far from the origin, where doubles are coarser.
+    """
+    frame = normalise(cloud)
+    points = frame.to_object(subsample(cloud, num_points, seed))
+    return (np.round(points / CLOUD_STEP) * CLOUD_STEP).astype(np.float32), frame
+
+
+def read_cloud(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
+    points, frame = normalised_cloud(load_bulk(source.path, data.keep_outliers), data.num_input_points, seed)
+    return {'cloud': points}, frame
+
+
+def read_scene(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
+    """The points of a scan, scaled so that a cell of the sliding-window network has the edge `cell_size`."""
+    cloud, cell = load_scan(source.path, data, seed)
+    frame = Frame(np.min(cloud, axis=0), cell / data.cell_size)
+    return {'scene': frame.to_object(cloud)}, frame
+
+
+def read_image(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
+    return {'image': load_image(source.path, data.image_size, source.box)}, OBJECT_FRAME
+
+
+def read_camera(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
+    """The camera of a view of the official data, 003.jpg beside `cameras.npz`; of any other photo that of a typical view.
+
+    Of the former the frame is that of the user, to which `world_mat` belongs.
+    """
+    path, view = source.path.with_name(CAMERAS_FILE), source.path.stem
+    if path.is_file() and view.isdecimal() and source.box is None:
+        names = {f'world_mat_{int(view)}': (3, 4), f'camera_mat_{int(view)}': (3, 3)}
+        camera = Camera(*read_arrays(path, {name: ('f', dims) for name, dims in names.items()}).values())
+    else:
+        warnings.warn(
+            f'the camera is not known ({CAMERAS_FILE} beside a view 000.jpg would say it): that of a typical training view is '
+            'taken, and the shape is made of longest edge 1 and centre 0',
+            stacklevel=2,
+        )
+        camera = r2n2_camera(*TYPICAL_VIEW)
+        camera.world_mat[:, 3] = np.nan
+    return {name: array.astype(np.float32) for name, array in camera._asdict().items()}, OBJECT_FRAME
+
+
+def read_voxels(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
+    values = read_binvox(source.path).values
+    if values.shape != (NUM_VOXELS,) * 3:
+        raise InputError(f'{source.path}: expected 32 x 32 x 32 voxels, found {" x ".join(map(str, values.shape))}')
+    return {'voxels': values.astype(np.float32)}, OBJECT_FRAME
+
+
+def read_labels(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
+    """Uniform points of the sampled cube, labelled by a mesh, which may be open (see `geometry/solid.py`)."""
+    try:
+        solid = make_solid(load_mesh(source.path))
+    except InputError as error:
+        raise InputError(str(error) if str(source.path) in str(error) else f'{source.path}: {error}') from error
+    points = np.random.default_rng(seed).uniform(-BOX / 2, BOX / 2, (NUM_FITTED_POINTS, 3)).astype(np.float32)
+    occ = solid.contains(points.astype(np.float64))
+    return {'labels': np.column_stack([points, occ]).astype(np.float32)}, Frame(solid.loc, solid.scale)
