@@ -32,7 +32,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'decoder': 'simple',
             'encoder_hidden_size': 8 if tiny else 16,  # features of the first convolution
             'decoder_hidden_size': 32 if tiny else 192,  # features of a graph convolution
-            'same_distance': tiny,  # scale the cameras, so that the object is as far away as the ellipsoid
+            'same_distance': bool(tiny),  # scale the cameras, so that the object is as far away as the ellipsoid
         },
         data={
             'feed': 'resident' if tiny else 'tfds',  # 'resident': all in device memory, without TensorFlow

@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from onet_jax.errors import InputError
 from onet_jax.geometry.extract import threshold_to_logit
 from onet_jax.geometry.sliding_window import SAMPLES_PER_CELL, Layout, claim, extract_sliding_window, find_origin
+from onet_jax.json_files import check_json, number, whole
 from onet_jax.models import occupancy
 from onet_jax.models.method import Aux, Encoder, Method, check_names, digest_arrays, keywords_of
 from onet_jax.models.occupancy import OccupancyModule, OccupancyNetwork
@@ -125,6 +126,8 @@ def make_modules(
     """The network, and the one of the loss: in `train_dtype`, and of one window, if it is the sliding-window network."""
     keywords = locals()
     check_names(keywords, encoder=ENCODERS, pooling=POOLINGS, interpolation=INTERPOLATIONS)
+    levels = whole(int(encoder == WINDOWED), 16)  # each halves the resolution
+    check_json(keywords, {'unet_depth': levels, 'unet3d_levels': levels, 'unit_size': number(1e-9)}, 'config.model')
     if decoder != DECODER_OF.get(encoder, 'simple_local'):
         raise InputError(
             f'config.model.decoder: expected {DECODER_OF.get(encoder, "simple_local")!r}, which reads what the encoder '

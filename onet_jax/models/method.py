@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from onet_jax.errors import InputError
 from onet_jax.geometry.field import check_finite
+from onet_jax.json_files import ANY, FLAG, TEXT, check_json, number, whole
 
 
 class Aux(NamedTuple):
@@ -74,13 +75,18 @@ INPUTS: dict[str, tuple[str | int, ...]] = {
 TRAIN_DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}  # of the features in a training step (mixed precision)
 
 
+# Annotation of a keyword of `make_model` -> what a config may hold.
+KINDS = {int: whole(0, 2**24), float: number(0), str: TEXT, bool: FLAG}
+
+
 def keywords_of(config: ConfigDict, make_model: Callable) -> dict[str, Any]:
     """The keywords of a paper's `make_model`: the group `model` without its name, and the precision of the training step.
 
-    Raises InputError for an unknown precision, a key that `make_model` does not take, and without encoder or decoder that it
-    takes.
+    Raises InputError for an unknown precision, a key that `make_model` does not take, a value of another kind than its
+    annotation says, and without encoder or decoder that it takes.
     """
-    known = set(inspect.signature(make_model).parameters) - {'train_dtype'}
+    parameters = inspect.signature(make_model).parameters
+    known = set(parameters) - {'train_dtype'}
     given, needed = set(config.model.keys()) - {'name'}, known & {'encoder', 'decoder'}
     if not needed <= given <= known:
         raise InputError(
@@ -89,6 +95,10 @@ def keywords_of(config: ConfigDict, make_model: Callable) -> dict[str, Any]:
     if config.train.dtype not in TRAIN_DTYPES:
         raise InputError(f'config.train.dtype: expected one of {tuple(TRAIN_DTYPES)}, found {config.train.dtype!r}')
     keywords = {key: value for key, value in config.model.items() if key != 'name'}
+    for key, value in keywords.items():
+        annotation, items = parameters[key].annotation, get_args(parameters[key].annotation)  # items: of a tuple
+        schema = [KINDS[items[0]]] if items else KINDS.get(annotation, ANY)
+        check_json(list(value) if isinstance(value, tuple) else value, schema, f'config.model.{key}')
     return {**keywords, 'train_dtype': TRAIN_DTYPES[config.train.dtype]}
 
 
