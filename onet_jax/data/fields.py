@@ -222,6 +222,8 @@ def _transform(data: ConfigDict, inputs: Sequence[str], targets: Sequence[str], 
 
     def transform_row(key, row):
         inputs_key, targets_key = jax.random.split(jax.random.fold_in(key, row['row']))
+        if training and data.get('random_scans'):
+            row = draws.pose(jax.random.fold_in(inputs_key, len(FIELDS)), row)
         return {'inputs': draw(inputs, inputs_key, row), 'targets': draw(targets, targets_key, row), 'row': row['row']}
 
     def transform(key, raw):

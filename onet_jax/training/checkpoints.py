@@ -50,7 +50,7 @@ CONFIG = {
         'feed?': TEXT, 'inputs': [TEXT], 'targets': [TEXT], 'families?': [TEXT], 'sampling?': TEXT,
         **dict.fromkeys(('num_input_points?', 'num_points_per_step?', 'num_near_points?', 'num_target_points?'), COUNT),
         'image_size?': WIDTH, 'noise_std?': RATE, 'cell_size?': LENGTH, 'scan_cell?': RATE, 'partial?': FLAG, 'augment?': FLAG,
-        'keep_outliers?': FLAG,
+        'keep_outliers?': FLAG, 'random_scans?': FLAG,
     },
     'optim': {
         'name?': TEXT, 'schedule?': TEXT,

@@ -23,9 +23,9 @@ def read_initial_weights(config: ConfigDict, method: Method) -> Weights | None:
     """The weights of `config.train.init_from` that lie in `config.train.init_modules`; None where a run starts at random.
 
     init_from is a workdir, of which the best checkpoint counts, or the file of a ResNet (.pth, .safetensors), which is the
-    trunk of an image encoder. Without modules they are all that are found there; modules without init_from are told. Raises OSError and InputError for weights
-    that cannot be read, that the network of the config lacks or has in another shape, for modules that are not complete, and
-    for frozen modules that would stay random.
+    trunk of an image encoder. Without modules they are all that are found there; modules without init_from are told. Raises
+    OSError and InputError for weights that cannot be read, that the network of the config lacks or has in another shape, for
+    modules that are not complete, and for frozen modules that would stay random.
     """
     source, modules = config.train.init_from, config.train.init_modules
     shapes = official.variable_shapes(method, config)
