@@ -17,7 +17,7 @@ from onet_jax.configs import choose, eval_, experiment, mesh, optim, train
 
 FAMILIES = (
     'airplane', 'bench', 'bottle', 'car', 'chair', 'lamp', 'mug', 'shelf', 'sofa', 'table',
-    'blobs', 'compositions', 'cut_compositions', 'limbs', 'rods', 'sheets', 'shells', 'tubes',
+    'blobs', 'compositions', 'cut_compositions', 'limbs', 'rods', 'sheets', 'shells', 'tubes', 'vessels',
 )  # fmt: skip
 VARIANTS = ('',)
 

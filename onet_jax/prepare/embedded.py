@@ -37,7 +37,7 @@ def embedded_solid(seed: int, family: str, index: int) -> ConstructiveSolid:
 def code_of(families: Sequence[str]) -> tuple[Path, ...]:
     """The generators of some families."""
     others = [module for module in (rooms, random_solids) if set(families) & set(module.FAMILIES)]
-    return (*CODE, *(Path(module.__file__) for module in others))
+    return (*CODE, *(Path(str(module.__file__)) for module in others))
 
 
 def embedded_dataset(

@@ -1,8 +1,8 @@
 """Random solids: compositions of random primitives in random poses, so that a network learns surfaces rather than categories.
 
 Each family is a function rng -> (parts, cuts), as in `procedural.py`: constructive solid geometry of random primitives, with
-and without cuts; thin sheets; rods; bodies of revolution and boxes with a thin wall; bent tubes; smooth blends of limbs and of
-balls. The whole is turned at random: no direction is up. Same (seed, family, index), same solid. Imports no JAX.
+and without cuts; thin sheets; rods; vessels and shells with a thin wall; bent tubes; smooth blends of limbs and of balls. The
+whole is turned at random: no direction is up. Same (seed, family, index), same solid. Imports no JAX.
 """
 
 import zlib
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from manifold3d import Manifold, Mesh
+from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation
 from skimage.measure import marching_cubes
 
@@ -127,7 +128,7 @@ def draw_pose(rng: np.random.Generator, body: Primitive, origin: np.ndarray, upr
 
 def attach(rng: np.random.Generator, parts: Sequence[Posed]) -> np.ndarray:
     """A random place [3] within one of the parts, at which another one hangs together with it."""
-    part = parts[rng.integers(len(parts))]
+    part = parts[int(rng.integers(len(parts)))]
     low, high = part.bounds()
     for _ in range(200):
         places = rng.uniform(low, high, (64, 3))
@@ -137,8 +138,9 @@ def attach(rng: np.random.Generator, parts: Sequence[Posed]) -> np.ndarray:
     return part.origin  # a very thin one
 
 
-def compose(rng: np.random.Generator, draw: Callable[[], Primitive], count: int) -> list[Posed]:
-    """`count` random primitives that hang together."""
+def compose(rng: np.random.Generator, draw: Callable[[], Primitive], most: int, fewest: int = 1) -> list[Posed]:
+    """`fewest` to `most` random primitives that hang together."""
+    count = rng.integers(fewest, most + 1)
     parts = [draw_pose(rng, draw(), np.zeros(3))]
     while len(parts) < count:
         parts.append(draw_pose(rng, draw(), attach(rng, parts)))
@@ -146,13 +148,13 @@ def compose(rng: np.random.Generator, draw: Callable[[], Primitive], count: int)
 
 
 def composition(rng: np.random.Generator) -> Parts:
-    return compose(rng, lambda: draw_primitive(rng, rng.uniform(0.3, 1.0)), rng.integers(1, 7)), []
+    return compose(rng, lambda: draw_primitive(rng, rng.uniform(0.3, 1.0)), 6), []
 
 
 def cut_composition(rng: np.random.Generator) -> Parts:
-    parts = compose(rng, lambda: draw_primitive(rng, rng.uniform(0.5, 1.0)), rng.integers(1, 4))
-    cuts = [draw_pose(rng, draw_primitive(rng, rng.uniform(0.2, 0.6)), attach(rng, parts)) for _ in range(3)]
-    return parts, cuts[: rng.integers(1, 4)]
+    parts = compose(rng, lambda: draw_primitive(rng, rng.uniform(0.5, 1.0)), 3)
+    count = rng.integers(1, 4)
+    return parts, [draw_pose(rng, draw_primitive(rng, rng.uniform(0.2, 0.6)), attach(rng, parts)) for _ in range(count)]
 
 
 def sheets(rng: np.random.Generator) -> Parts:
@@ -163,7 +165,7 @@ def sheets(rng: np.random.Generator) -> Parts:
             return Frustum((0, -thickness / 2, 0), (0, thickness / 2, 0), x / 2, x / 2)
         return Box((0, 0, 0), (x, thickness, y))
 
-    return compose(rng, sheet, rng.integers(1, 6)), []
+    return compose(rng, sheet, 5), []
 
 
 def rods(rng: np.random.Generator) -> Parts:
@@ -176,50 +178,55 @@ def rods(rng: np.random.Generator) -> Parts:
             return Box((0, 0, 0), (2 * radius, length, 2 * radius * rng.uniform(0.5, 2)))
         return Frustum((0, -length / 2, 0), (0, length / 2, 0), radius, radius * rng.uniform(0.4, 1.0))
 
-    count = rng.integers(2, 9)
-    if rng.random() < 0.5:  # on a body
-        body = draw_pose(rng, draw_primitive(rng, 0.6), np.zeros(3))
-        return [body, *(draw_pose(rng, rod(), attach(rng, [body])) for _ in range(count))], []
-    return compose(rng, rod, count), []
-
-
-def shells(rng: np.random.Generator) -> Parts:
-    wall = rng.uniform(0.02, 0.07)
-    if rng.random() < 0.5:  # a vessel, turned around an axis, open at one end or both
-        count = rng.integers(4, 9)
-        rise = np.linspace(0, 1, 40)
-        radii = np.interp(rise, np.linspace(0, 1, count), rng.uniform(0.12, 0.5, count))
-        radii = np.convolve(np.pad(radii, 6, 'edge'), np.full(13, 1 / 13), 'valid')  # a smooth outline
-        heights = rise * rng.uniform(0.3, 1.2)
-        cup = Revolution((0, 0, 0), tuple(zip(heights, np.zeros(40), radii, strict=True)))
-        floor = rng.choice((-0.1, wall))
-        inside = [(floor, 0.0, radii[0] - wall), *zip(heights[2:], np.zeros(38), radii[2:] - wall, strict=True)]
-        return [cup], [Revolution((0, 0, 0), (*inside, (heights[-1] + 0.1, 0.0, radii[-1] - wall)))]
-    radii = rng.uniform(0.25, 0.5, 3)
-    outer = Ellipsoid((0, 0, 0), tuple(radii))
     if rng.random() < 0.5:
-        outer = Box((0, 0, 0), tuple(2 * radii))
-    inner = type(outer)((0, 0, 0), tuple(np.array(outer[1]) - wall * (1 if isinstance(outer, Ellipsoid) else 2)))
-    opening = draw_pose(rng, draw_primitive(rng, rng.uniform(0.3, 0.8)), radii * rng.choice((-1, 1), 3) * np.eye(3)[0])
-    more = compose(rng, lambda: draw_primitive(rng, 0.3), 1) if rng.random() < 0.2 else []
-    return [outer, *more], [inner, opening]
+        return compose(rng, rod, 8, fewest=2), []
+    body = draw_pose(rng, draw_primitive(rng, 0.6), np.zeros(3))
+    return [body, *(draw_pose(rng, rod(), attach(rng, [body])) for _ in range(rng.integers(2, 9)))], []
+
+
+def vessel(rng: np.random.Generator) -> Parts:
+    """A body of revolution with a thin wall and a smooth outline, open above, perhaps also below."""
+    wall, count = rng.uniform(0.02, 0.07), rng.integers(4, 9)
+    rise = np.linspace(0, 1, 40)
+    radii = np.interp(rise, np.linspace(0, 1, count), rng.uniform(0.12, 0.5, count))
+    radii = np.convolve(np.pad(radii, 6, 'edge'), np.full(13, 1 / 13), 'valid')
+    heights = rise * rng.uniform(0.3, 1.2)
+    floor = -0.1 if rng.random() < 0.3 else wall
+    inside = [(floor, radii[0]), *((h, r) for h, r in zip(heights, radii, strict=True) if h > floor), (2.0, radii[-1])]
+    cup = Revolution((0, 0, 0), tuple((float(h), 0.0, float(r)) for h, r in zip(heights, radii, strict=True)))
+    return [cup], [Revolution((0, 0, 0), tuple((float(h), 0.0, float(r - wall)) for h, r in inside))]
+
+
+def shell(rng: np.random.Generator) -> Parts:
+    """A hollow box or ellipsoid with an opening."""
+    wall, (x, y, z), is_box = rng.uniform(0.02, 0.07), rng.uniform(0.25, 0.5, 3), rng.random() < 0.5
+    bodies: list[Primitive] = [
+        Box((0, 0, 0), (2 * (x - w), 2 * (y - w), 2 * (z - w)))
+        if is_box
+        else Ellipsoid((0, 0, 0), (x - w, y - w, z - w))
+        for w in (0, wall)
+    ]
+    opening = draw_pose(rng, draw_primitive(rng, rng.uniform(0.3, 0.8)), np.array([x, 0, 0]))
+    return bodies[:1], [bodies[1], opening]
 
 
 def tubes(rng: np.random.Generator) -> Parts:
     """Bent tubes: rods along smooth random curves, with balls at the joints."""
     parts: list[Primitive] = []
+    joints: list[np.ndarray] = []
     for _ in range(rng.integers(1, 4)):
         knots = np.cumsum(rng.normal(scale=0.3, size=(rng.integers(3, 6), 3)), axis=0)
-        times = np.linspace(0, 1, 4 * len(knots))
-        curve = np.stack([np.interp(times, np.linspace(0, 1, len(knots)), x) for x in knots.T], axis=1)
-        curve = (np.pad(curve, ((1, 1), (0, 0)), 'edge')[2:] + curve + np.pad(curve, ((1, 1), (0, 0)), 'edge')[:-2]) / 3
-        if parts:  # it starts on an earlier one
-            curve += np.asarray(parts[rng.integers(len(parts))][0]) - curve[0]
+        times = np.linspace(0, len(knots) - 1, 4 * len(knots))
+        curve = CubicSpline(np.arange(len(knots)), knots)(times)
+        if joints:  # it begins on an earlier one
+            curve += joints[int(rng.integers(len(joints)))] - curve[0]
+        joints += [*curve]
         radii = np.linspace(rng.uniform(0.02, 0.09), rng.uniform(0.02, 0.09), len(curve))
-        for a, b, first, last in zip(curve, curve[1:], radii, radii[1:], strict=False):
-            parts.append(Ellipsoid(tuple(a), (first,) * 3))
-            parts.append(Frustum(tuple(a), tuple(b), first, last))
-        parts.append(Ellipsoid(tuple(curve[-1]), (radii[-1],) * 3))
+        parts += [Ellipsoid(tuple(place), (r, r, r)) for place, r in zip(curve, radii, strict=True)]
+        parts += [
+            Frustum(tuple(a), tuple(b), first, last)
+            for a, b, first, last in zip(curve, curve[1:], radii, radii[1:], strict=False)
+        ]
     return parts, []
 
 
@@ -260,7 +267,8 @@ MAKERS: dict[str, Callable[[np.random.Generator], Parts]] = {
     'limbs': limbs,
     'rods': rods,
     'sheets': sheets,
-    'shells': shells,
+    'shells': shell,
     'tubes': tubes,
+    'vessels': vessel,
 }
 FAMILIES = tuple(MAKERS)
