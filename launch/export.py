@@ -1,20 +1,35 @@
-"""Write a dataset in the official ShapeNet layout: onet export --data_dir=D --output=ROOT.
+"""What others can use: weights of a workdir in one folder, or a dataset in the official ShapeNet layout.
 
-The original code reads it: points.npz, pointcloud.npz, model.binvox, img_choy2016, lists and metadata.yaml.
+    onet export --workdir=W --output=FOLDER    config.json and model.safetensors, which every --workdir takes, also as hf://USER/REPO
+    onet export --data_dir=D --output=ROOT     points.npz, pointcloud.npz, model.binvox, img_choy2016, lists and metadata.yaml
+
+The original code reads the dataset.
 """
 
 from absl import flags
 
+from onet_jax.errors import InputError
+
 from . import run_command
 
-DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the dataset.', required=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by onet train.')
+DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of a dataset.')
 OUTPUT = flags.DEFINE_string('output', None, 'New or empty folder.', required=True)
 
 
 def main(_):
-    from onet_jax.prepare.shapenet import export_shapenet
+    if (WORKDIR.value is None) == (DATA_DIR.value is None):
+        raise InputError('expected --workdir or --data_dir, found both or neither')
+    if WORKDIR.value is not None:
+        from onet_jax.run import export_weights, load_run
 
-    export_shapenet(DATA_DIR.value, OUTPUT.value)
+        run = load_run(WORKDIR.value)
+        export_weights(run, OUTPUT.value)
+        print(f'{WORKDIR.value}, step {run.step} -> {OUTPUT.value}')
+    else:
+        from onet_jax.prepare.shapenet import export_shapenet
+
+        export_shapenet(DATA_DIR.value, OUTPUT.value)
 
 
 if __name__ == '__main__':

@@ -87,9 +87,12 @@ def draw_scene(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
 
 
 def draw_cloud(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
-    """As `draw_scene`; with `partial` from a part of the shape alone, with `random_scans` as `draw_scan`."""
-    if data.get('random_scans'):
-        return draw_scan(key, row, data)
+    """With `random_scans` as `draw_scan`, else as `draw_clean_cloud`."""
+    return (draw_scan if data.get('random_scans') else draw_clean_cloud)(key, row, data)
+
+
+def draw_clean_cloud(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
+    """As `draw_scene`; with `partial` from a part of the shape alone."""
     if not data.partial:
         return draw_scene(key, row, data)
     part_key, noise_key = jax.random.split(key)

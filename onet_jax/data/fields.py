@@ -89,6 +89,7 @@ FIELDS = {
     'cloud': Field(
         ('surface',),
         _single('cloud', draws.draw_cloud),
+        _single('cloud', draws.draw_clean_cloud),
         settings=('num_input_points', 'noise_std', 'partial', 'keep_outliers'),
         num_samples=lambda data: data.num_input_points,
         find=find_clouds,
