@@ -106,7 +106,6 @@ def _lead(config: ConfigDict, domain: Domain | None, items: list[dict]) -> str:
         return f'{known} Whether the inputs resemble those of the training was not measured.'
     num_outside = sum(item.get('out_of_distribution_score', 0) > 1 for item in items)
     return (
-        f'{known} {num_outside} of {len(items)} inputs are out of distribution: their codes, or extent, density and noise of '
-        f'their points, are farther from those of training inputs than {SHARE:.0%} of the validation inputs are. A network of '
-        'this kind answers such inputs with a shape that it knows, not with the one that is there.'
+        f'{known} {num_outside} of {len(items)} inputs are out of distribution: less like the training inputs than {SHARE:.0%} '
+        'of the validation inputs are. The network answers them with a shape that it knows, not with the one that is there.'
     )

@@ -232,7 +232,7 @@ def check_picture(path: str | Path) -> None:
 
 
 def check_columns(items: Sequence[Item], column_titles: Sequence[str]) -> None:
-    """Raises InputError unless there are items, and each has one shape for every column."""
+    """Raises InputError unless there are items, and each has one shape for every column, and a link for each or none."""
     if not items:
         raise InputError('items: expected at least one, found none')
     for item in items:
@@ -240,6 +240,10 @@ def check_columns(items: Sequence[Item], column_titles: Sequence[str]) -> None:
             raise InputError(
                 f'item {item.name!r}: expected {len(column_titles)} shapes, one for each of '
                 f'{list(column_titles)}, found {len(item.shapes)}'
+            )
+        if item.links and len(item.links) != len(item.shapes):
+            raise InputError(
+                f'item {item.name!r}: expected {len(item.shapes)} links, one a shape, found {len(item.links)}'
             )
 
 

@@ -9,6 +9,7 @@ import pytest
 import trimesh
 from PIL import Image
 
+from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import OpenSurface
 from onet_jax.geometry.voxels import Voxels, voxels_to_mesh
 from onet_jax.viz import page
@@ -118,3 +119,38 @@ def test_a_page_of_photos_has_neither_table_nor_curves(tmp_path):
     assert re.findall(r'data-shape="(\d+)"', html) == ['0'], 'only the mesh turns'
     shapes = re.search(r'id="shapes">(.*?)</script>', html, re.DOTALL).group(1)
     assert [shape['count'] for shape in json.loads(shapes)] == [3 * len(BALL.faces)]
+
+
+def test_names_links_failures_and_upright_shapes(tmp_path):
+    rod = trimesh.creation.box((0.1, 0.2, 1.0))
+    painted = Painted(rod, np.full((8, 3), 7, np.uint8))
+    write_page(
+        tmp_path / 'index.html',
+        title='',
+        lead='',
+        summary={},
+        items=[Item('a', '', (rod.vertices, rod, painted), up='z', links=(None, 'a b/<c>.ply', None))],
+        column_titles=('input', 'result', 'painted'),
+        notes={'result': 'what <it> is'},
+        legend={'no point': (1.0, 0.5, 0.0)},
+        failures={'b<': 'expected a cloud, found & none'},
+    )
+    html = (tmp_path / 'index.html').read_text()
+    assert '<figcaption>result <a href="a%20b/%3Cc%3E.ply">ply</a></figcaption>' in html
+    assert '<dt>result</dt><dd>what &lt;it&gt; is</dd>' in html
+    assert '<dt>b&lt;</dt><dd>expected a cloud, found &amp; none</dd>' in html
+    assert 'rgb(255,128,0)"></i>no point' in html
+    for shape in json.loads(re.search(r'id="shapes">(.*?)</script>', html, re.DOTALL).group(1)):
+        positions = np.frombuffer(base64.b64decode(shape['positions']), '<u2').reshape(-1, 3)
+        extents = np.ptp(positions, axis=0) / 65535 * 2 * page.REACH
+        np.testing.assert_allclose(extents, [0.1, 1.0, 0.2], atol=1e-3)
+    assert (rod.extents == (0.1, 0.2, 1.0)).all(), 'the caller keeps the own frame'
+    with pytest.raises(InputError, match=r"item 'a': expected 3 links"):
+        write_page(
+            tmp_path / 'index.html',
+            title='',
+            lead='',
+            summary={},
+            items=[Item('a', '', (rod, rod, rod), links=('a',))],
+            column_titles=('a', 'b', 'c'),
+        )
