@@ -29,6 +29,7 @@ CORE = [
 # TFDS imports importlib_resources without naming it among its requirements.
 DATA = ['tensorflow-cpu>=2.20', 'tensorflow-datasets>=4.9.9', 'importlib_resources>=6']
 BEAM = ['apache-beam>=2.77']
+SCAN = ['laspy[lazrs]>=2.5', 'pye57>=0.4.15']
 TEST = ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.14', 'mypy>=2']
 
 setup(
@@ -45,5 +46,5 @@ setup(
     package_data={'onet_jax': ['py.typed'], 'onet_jax.viz': ['*.html']},
     entry_points={'console_scripts': ['onet = onet_jax.launch.__main__:main']},
     install_requires=CORE,
-    extras_require={'data': DATA, 'beam': BEAM, 'test': TEST, 'dev': DATA + BEAM + TEST},
+    extras_require={'data': DATA, 'beam': BEAM, 'scan': SCAN, 'test': TEST, 'dev': DATA + BEAM + SCAN + TEST},
 )

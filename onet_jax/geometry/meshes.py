@@ -12,6 +12,7 @@ from onet_jax.files import write_atomically, write_json
 from onet_jax.geometry.clouds import bounding_box
 from onet_jax.geometry.colours import has_colours
 from onet_jax.geometry.mesh_files.gltf import read_gltf
+from onet_jax.geometry.mesh_files.lidar import read_e57, read_las
 from onet_jax.geometry.mesh_files.obj import read_obj
 from onet_jax.geometry.mesh_files.off import read_off
 from onet_jax.geometry.mesh_files.pcd import read_pcd
@@ -33,6 +34,9 @@ READERS = {
     'gltf': read_gltf,
     **dict.fromkeys(('xyz', 'txt', 'csv', 'pts'), read_text),
     'pcd': read_pcd,
+    'las': read_las,
+    'laz': read_las,
+    'e57': read_e57,
     'npy': read_npy,
     'npz': read_npz,
 }
