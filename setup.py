@@ -31,6 +31,7 @@ CORE = [
 DATA = ['tensorflow-cpu>=2.20', 'tensorflow-datasets>=4.9.9', 'importlib_resources>=6']
 BEAM = ['apache-beam>=2.77']
 HUB = ['huggingface_hub>=0.30']
+SCAN = ['laspy[lazrs]>=2.5', 'pye57>=0.4.15']
 TEST = ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.14', 'mypy>=2']
 
 setup(
@@ -47,5 +48,12 @@ setup(
     package_data={'onet_jax': ['py.typed', 'weights/*/*'], 'onet_jax.viz': ['*.html']},
     entry_points={'console_scripts': ['onet = onet_jax.launch.__main__:main']},
     install_requires=CORE,
-    extras_require={'data': DATA, 'beam': BEAM, 'hub': HUB, 'test': TEST, 'dev': DATA + BEAM + TEST},
+    extras_require={
+        'data': DATA,
+        'beam': BEAM,
+        'hub': HUB,
+        'scan': SCAN,
+        'test': TEST,
+        'dev': DATA + BEAM + SCAN + TEST,
+    },
 )

@@ -326,6 +326,11 @@ def shows_objects(data: ConfigDict) -> bool:
     return all(FIELDS[name].is_object for name in data.inputs)
 
 
+def has_cloud(data: ConfigDict) -> bool:
+    """Whether an input is read from a point cloud."""
+    return any(FIELDS[name].find is find_clouds for name in data.inputs)
+
+
 def sees_views(data: ConfigDict) -> bool:
     """Whether an input is one of the views of a shape."""
     return any(COLUMNS[column].per == 'view' for name in data.inputs for column in FIELDS[name].columns)
