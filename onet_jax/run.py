@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from onet_jax import models
 from onet_jax.data.datasets import open_dataset
-from onet_jax.data.fields import has_cloud
+from onet_jax.data.fields import has_cloud, input_names
 from onet_jax.errors import InputError
 from onet_jax.evaluation.calibrate import Calibration, calibrate
 from onet_jax.files import write_json
@@ -128,6 +128,10 @@ def for_clouds(run: Run, *, cell: float | None = None, keep_outliers: bool = Fal
 
     Raises InputError for what a network of other inputs does not have.
     """
+    if cell is not None and 'scan_cell' not in run.config.data:
+        raise InputError(
+            f'--cell: expected a network of scenes, found one of {", ".join(input_names(run.config.data))}'
+        )
     if cell is not None:
         run = change(run, 'data', scan_cell=cell)
     if keep_outliers:
@@ -135,7 +139,9 @@ def for_clouds(run: Run, *, cell: float | None = None, keep_outliers: bool = Fal
     if up == 'y':
         return run
     if not has_cloud(run.config.data):
-        raise InputError(f'--up: expected a network of point clouds, found one of {", ".join(run.config.data.inputs)}')
+        raise InputError(
+            f'--up: expected a network of point clouds, found one of {", ".join(input_names(run.config.data))}'
+        )
     config = run.config.copy_and_resolve_references()
     with config.unlocked():
         config.data.up = up
