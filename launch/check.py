@@ -9,7 +9,7 @@ import sys
 
 from absl import flags
 
-from . import run_command
+from . import run_command, tell_next
 
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the dataset.', required=True)
 PICTURE = flags.DEFINE_string('picture', None, 'PNG file of a contact sheet.')
@@ -32,9 +32,14 @@ def main(_):
         print(f'note: {note}')
     for name, fault in problems.items():
         print(f'bad: {name}: {fault}')
-    print(f'{len(problems)} bad examples')
+    done = f'{DATA_DIR.value}: {len(problems)} bad examples'
     if PICTURE.value:
         dataset_sheet(DATA_DIR.value, PICTURE.value)
+        done += f'; {PICTURE.value} written'
+    left_out = [f'--max_bad_examples={len(problems)}'] if problems else []
+    tell_next(
+        done, 'onet', 'train', '--config=onet_points', '--workdir=FOLDER', f'--data_dir={DATA_DIR.value}', *left_out
+    )
     sys.exit(1 if problems else 0)
 
 

@@ -5,7 +5,7 @@ The original code reads it: points.npz, pointcloud.npz, model.binvox, img_choy20
 
 from absl import flags
 
-from . import run_command
+from . import run_command, tell_next
 
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the dataset.', required=True)
 OUTPUT = flags.DEFINE_string('output', None, 'New or empty folder.', required=True)
@@ -15,6 +15,7 @@ def main(_):
     from onet_jax.prepare.shapenet import export_shapenet
 
     export_shapenet(DATA_DIR.value, OUTPUT.value)
+    tell_next(f'{OUTPUT.value}: written', 'onet', 'prepare', f'--shapenet={OUTPUT.value}', '--data_dir=FOLDER')
 
 
 if __name__ == '__main__':

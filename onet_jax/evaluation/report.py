@@ -10,6 +10,7 @@ from onet_jax.errors import InputError
 from onet_jax.evaluation.evaluate import Result
 from onet_jax.evaluation.tables import class_means, make_table
 from onet_jax.geometry.meshes import save_mesh
+from onet_jax.progress import working
 from onet_jax.scores import METRICS, as_geometry, headline
 from onet_jax.viz.page import write_page
 from onet_jax.viz.pictures import Item, Shape, contact_sheet
@@ -70,7 +71,8 @@ def write_report(
         shapes = (*seen, *(one.prediction for one in row), true_shape(result))
         caption = headline(*(one.scores for one in row))
         items.append(Item(f'{result.category} {result.name}', caption, shapes))
-    contact_sheet(items, column_titles, output / 'contact_sheet.png')
+    with working(f'drawing {output / "contact_sheet.png"}'):
+        contact_sheet(items, column_titles, output / 'contact_sheet.png')
 
     means = {title: class_means(rows)['mean'] for title, rows in results.items()}
     of = {title: f', {title}' if others else '' for title in results}
@@ -78,13 +80,14 @@ def write_report(
     figures |= {METRICS[HEADLINE[0]].title + of[other]: means[other][HEADLINE[0]] for other in others}
     summary = {title: f'{value:.3f}' for title, value in figures.items() if not math.isnan(value)}
     header, rows = make_table(results[first])
-    write_page(
-        output / 'index.html',
-        title=title,
-        lead=lead,
-        summary=summary | {'held-out shapes': str(len(results[first]))},
-        table=([header[0] + of[first], *header[1:]], rows),
-        curves=curves,
-        items=items,
-        column_titles=column_titles,
-    )
+    with working(f'writing {output / "index.html"}'):
+        write_page(
+            output / 'index.html',
+            title=title,
+            lead=lead,
+            summary=summary | {'held-out shapes': str(len(results[first]))},
+            table=([header[0] + of[first], *header[1:]], rows),
+            curves=curves,
+            items=items,
+            column_titles=column_titles,
+        )

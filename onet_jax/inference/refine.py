@@ -15,6 +15,7 @@ from onet_jax.geometry.refine import refine_mesh, refinement_loss
 from onet_jax.geometry.simplify import simplify_mesh
 from onet_jax.inference.reconstruct import bind_input
 from onet_jax.models.method import Model
+from onet_jax.progress import working
 
 
 def refine_file(
@@ -54,10 +55,13 @@ def refine_file(
         )
     threshold = config.eval.threshold
     if num_faces is not None:
-        mesh = simplify_mesh(mesh, num_faces)
+        with working(f'simplifying from {len(mesh.faces):,} faces to {num_faces:,}'):
+            mesh = simplify_mesh(mesh, num_faces)
     loss_key, step_key = jax.random.split(jax.random.key(config.seed))
-    refined = refine_mesh(mesh, field, step_key, steps=steps, threshold=threshold)
-    before, after = (refinement_loss(m, field, loss_key, threshold=threshold) for m in (mesh, refined))
+    with working(f'refining {len(mesh.faces):,} faces in {steps} steps, after about half a minute of compiling'):
+        refined = refine_mesh(mesh, field, step_key, steps=steps, threshold=threshold)
+    with working('measuring the loss before and after'):
+        before, after = (refinement_loss(m, field, loss_key, threshold=threshold) for m in (mesh, refined))
     refined.vertices = frame.to_user(refined.vertices)
     save_mesh(refined, output)
     return before, after
