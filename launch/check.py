@@ -2,7 +2,8 @@
 
 Reads every shape and checks its columns against each other: ranges, labels against those of neighbours, surface and normals,
 voxels, silhouettes and depth against cameras. Prints a table, what is unusual, and every bad example with its fault; exit
-code 1 where there is a bad example. --picture=F.png draws a shape of each category as it is stored.
+code 1 where there is a bad example. --picture=F.png draws three shapes of each category as they are stored, and says at
+which of them up is doubtful.
 """
 
 import sys
@@ -24,11 +25,11 @@ def main(_):
 
     if PICTURE.value:
         check_picture(PICTURE.value)
-    header, rows, problems = check_dataset(DATA_DIR.value)
+    header, rows, problems, hints = check_dataset(DATA_DIR.value)
     print(to_markdown(header, rows))
     for name, reason in read_index(DATA_DIR.value).rejected.items():
         print(f'rejected in preparation: {name}: {reason}')
-    for note in list_notes(DATA_DIR.value):
+    for note in (*list_notes(DATA_DIR.value), *hints):
         print(f'note: {note}')
     for name, fault in problems.items():
         print(f'bad: {name}: {fault}')

@@ -52,17 +52,18 @@ class Activity:
         self._base, self._last = self._base + seconds, self._last + seconds
 
     def eta(self) -> str:
-        """'ETA 1:05', minutes and seconds, by the speed since the first steps; '' where that is not known."""
+        """'ETA 1:05', minutes and seconds, by the speed since the first steps; '' where it is not known or nothing is left."""
         steps = self.done - self._done_at_base
-        if self.total is None or not steps:
+        if self.total is None or not steps or self.done >= self.total:
             return ''
         return f'ETA {format_seconds((self.total - self.done) * max(self._last - self._base, 0) / steps)}'
 
-    def __str__(self) -> str:
+    def describe(self, innermost: bool) -> str:
+        """What is done and how far, and the time that is left; where that is not known the time since the beginning."""
         counted = '' if self.total is None else f': {self.done:,} of {self.total:,} {self.unit}'
-        elapsed = time.monotonic() - self.began
-        time_shown = self.eta() or (f'{format_seconds(elapsed)} so far' if elapsed >= EVERY / 2 else '')
-        return f'{self.what}{counted}{", " if time_shown else ""}{time_shown}'
+        elapsed = time.monotonic() - self.began if innermost else 0
+        so_far = f'{format_seconds(elapsed)} so far' if elapsed >= EVERY / 2 else ''
+        return ', '.join(filter(None, (self.what + counted, self.eta() or so_far)))
 
 
 def format_seconds(seconds: float) -> str:
@@ -120,7 +121,8 @@ class Reporter:
             return None
         self._announced.add(newest.what)
         # What is not counted says nothing beside the work that it consists of.
-        return '; '.join(str(each) for each in activities if each is newest or each.total is not None)
+        shown = (each for each in activities if each is newest or each.total is not None)
+        return '; '.join(each.describe(each is newest) for each in shown)
 
     def _watch(self, ended: threading.Event) -> None:
         while not ended.wait(TICK):

@@ -77,7 +77,9 @@ def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, 
     ):
         for batch, names in dataset.evaluation_batches(config, split, targets=SCORED_FIELDS):
             predicted = [predict(batch, i) for i in range(len(names))]
-            yield from threads.map(judge, names, *zip(*predicted, strict=True))
+            with working(f'scoring {len(names)} of them'):
+                results = list(threads.map(judge, names, *zip(*predicted, strict=True)))
+            yield from results
 
 
 # Inputs as predictions: the cloud itself, the blocky surface of the voxels.

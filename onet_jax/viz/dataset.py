@@ -13,6 +13,7 @@ from onet_jax.geometry.meshes import load_mesh
 from onet_jax.geometry.solid import UPS
 from onet_jax.prepare.embedded import embedded_solid
 from onet_jax.prepare.own_meshes import find_meshes
+from onet_jax.prepare.upright import is_up_doubtful
 from onet_jax.progress import track, working
 from onet_jax.viz.pictures import Item, contact_sheet
 
@@ -22,7 +23,8 @@ NUM_SHOWN, NUM_VIEWS_SHOWN = 3, 2  # shapes of a category, views of a shape
 def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
     """Write a PNG with the first shapes of each category: mesh, points inside, surface samples, voxels, two views.
 
-    The mesh is shown where its source still exists. Raises FileNotFoundError or InputError for a dataset that cannot be read.
+    The mesh is shown where its source still exists; where up is doubtful, the caption asks. Raises FileNotFoundError or
+    InputError for a dataset that cannot be read.
     """
     index = records.read_index(data_dir)
     of_category: dict[str, dict[str, None]] = {}
@@ -39,7 +41,8 @@ def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
         views = records.decode_views(stored, 'image', shape.image[:num_views]) if num_views else ()
         clouds = (shape.points[shape.occ].astype(np.float32), shape.surface.astype(np.float32), centres)
         meshes = (original(shape),) if original else ()
-        items.append(Item(f'{category} {name}', f'{shape.occ.mean():.1%} inside', (*meshes, *clouds, *views)))
+        caption = f'{shape.occ.mean():.1%} inside' + ', is y up?' * is_up_doubtful(shape.surface)
+        items.append(Item(f'{category} {name}', caption, (*meshes, *clouds, *views)))
     titles = ('points inside', 'surface samples', 'voxels', *(f'view {i}' for i in range(num_views)))
     with working(f'drawing {path}'):
         contact_sheet(items, ('mesh', *titles) if original else titles, path)
