@@ -37,10 +37,10 @@ def list_commands(folder: Path) -> dict[str, list[str]]:
         'prepare': ['prepare', data, '--families=chair,mug', '--num_shapes_per_family=30', '--num_points=16384'],
         'check --picture': ['check', data, f'--picture={folder}/picture.png'],
         'train': ['train', '--config=conv_onet:tiny', run, data, *steps],
-        'train, streamed': [
+        'train streamed': [
             'train', '--config=onet_points:tiny', f'--workdir={folder}/streamed', data, *steps, '--config.data.feed=tfds'
         ],
-        'train, unconditional': ['train', '--config=onet_unconditional:tiny', vae, data, *steps],
+        'train unconditional': ['train', '--config=onet_unconditional:tiny', vae, data, *steps],
         'evaluate --calibrate': ['evaluate', run, '--calibrate'],
         'reconstruct': ['reconstruct', run, scan, f'--output={folder}/meshes'],
         'refine': ['refine', run, scan, f'--mesh={folder}/meshes/scan.ply', f'--output={folder}/fine.ply'],
