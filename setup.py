@@ -23,11 +23,14 @@ CORE = [
     'scikit-image>=0.26',
     'fast-simplification>=0.2',
     'pillow>=11',
+    'safetensors>=0.5',
     'tensorboardX>=2.6.4',
 ]
 # TFDS imports importlib_resources without naming it among its requirements.
 DATA = ['tensorflow-cpu>=2.20', 'tensorflow-datasets>=4.9.9', 'importlib_resources>=6']
 BEAM = ['apache-beam>=2.77']
+HUB = ['huggingface_hub>=0.30']
+SCAN = ['laspy[lazrs]>=2.5', 'pye57>=0.4.15']
 TEST = ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.14', 'mypy>=2']
 
 setup(
@@ -41,8 +44,15 @@ setup(
     # The wheel carries commands and configs inside the package: nobody's site-packages gets a top-level `configs`.
     packages=[*find_packages(include=['onet_jax*']), 'onet_jax.configs', 'onet_jax.launch'],
     package_dir={'onet_jax.configs': 'configs', 'onet_jax.launch': 'launch'},
-    package_data={'onet_jax': ['py.typed'], 'onet_jax.viz': ['*.html']},
+    package_data={'onet_jax': ['py.typed', 'weights/*/*'], 'onet_jax.viz': ['*.html']},
     entry_points={'console_scripts': ['onet = onet_jax.launch.__main__:main']},
     install_requires=CORE,
-    extras_require={'data': DATA, 'beam': BEAM, 'test': TEST, 'dev': DATA + BEAM + TEST},
+    extras_require={
+        'data': DATA,
+        'beam': BEAM,
+        'hub': HUB,
+        'scan': SCAN,
+        'test': TEST,
+        'dev': DATA + BEAM + SCAN + TEST,
+    },
 )

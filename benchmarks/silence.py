@@ -52,7 +52,7 @@ def list_commands(folder: Path) -> dict[str, list[str]]:
             'convert', '--config=onet_points', f'--checkpoint={CHECKPOINT}', f'--workdir={folder}/converted', *WIDTHS
         ],
         'reproduce': [
-            'reproduce', 'completion', '--tiny', '--rows=ONet', '--num_steps=40', data, f'--output={folder}/pages',
+            'reproduce', 'completion', '--tiny', '--rows=ONet', '--num_steps=110', data, f'--output={folder}/pages',
             f'--runs={folder}/rows',
         ],
         'demo': ['demo', f'--output={folder}/demo'],

@@ -88,7 +88,7 @@ def get_config(arg: str = '') -> ConfigDict:
             log_every_steps=50 if tiny else 10,
             eval_every_steps=500 if tiny else 2000,
             checkpoint_every_steps=500 if tiny else 1000,
-            init_modules=() if finetune or points else ('decoder',),
+            init_modules=() if points else ('encoder', 'decoder') if finetune else ('decoder',),
             frozen=() if tiny or points or finetune else ('decoder',),
         ),
         eval=eval_(targets=('surface_samples',), threshold=None, sample=None, select_by='chamfer'),

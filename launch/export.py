@@ -1,21 +1,37 @@
-"""Write a dataset in the official ShapeNet layout: onet export --data_dir=D --output=ROOT.
+"""What others can use: weights of a workdir in one folder, or a dataset in the official ShapeNet layout.
 
-The original code reads it: points.npz, pointcloud.npz, model.binvox, img_choy2016, lists and metadata.yaml.
+    onet export --workdir=W --output=FOLDER    config.json and model.safetensors, which every --workdir takes, also as hf://USER/REPO
+    onet export --data_dir=D --output=ROOT     points.npz, pointcloud.npz, model.binvox, img_choy2016, lists and metadata.yaml
+
+The original code reads the dataset.
 """
 
 from absl import flags
 
-from . import run_command, tell_next
+from onet_jax.errors import InputError
 
-DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the dataset.', required=True)
+from . import making_shapes, run_command, tell_next
+
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by onet train.')
+DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of a dataset.')
 OUTPUT = flags.DEFINE_string('output', None, 'New or empty folder.', required=True)
 
 
 def main(_):
-    from onet_jax.prepare.shapenet import export_shapenet
+    if (WORKDIR.value is None) == (DATA_DIR.value is None):
+        raise InputError('expected --workdir or --data_dir, found both or neither')
+    if WORKDIR.value is not None:
+        from onet_jax.run import export_weights, load_run
 
-    export_shapenet(DATA_DIR.value, OUTPUT.value)
-    tell_next(f'{OUTPUT.value}: written', 'onet', 'prepare', f'--shapenet={OUTPUT.value}', '--data_dir=FOLDER')
+        run = load_run(WORKDIR.value)
+        export_weights(run, OUTPUT.value)
+        done = f'{WORKDIR.value}, step {run.step} -> {OUTPUT.value}'
+        tell_next(done, *making_shapes(run.config, OUTPUT.value))
+    else:
+        from onet_jax.prepare.shapenet import export_shapenet
+
+        export_shapenet(DATA_DIR.value, OUTPUT.value)
+        tell_next(f'{OUTPUT.value}: written', 'onet', 'prepare', f'--shapenet={OUTPUT.value}', '--data_dir=FOLDER')
 
 
 if __name__ == '__main__':

@@ -12,7 +12,9 @@ from onet_jax.evaluation.calibrate import Calibration, calibrate
 from onet_jax.files import write_json
 from onet_jax.json_files import COUNT, NUMBER, PROBABILITY, TEXT, read_json
 from onet_jax.models.method import Model
+from onet_jax.progress import working
 from onet_jax.training.checkpoints import load_best, read_config, read_run
+from onet_jax.training.portable import FILES, write_weights
 
 CALIBRATION = {
     'threshold': PROBABILITY, 'iou': NUMBER, 'default_threshold': PROBABILITY, 'default_iou': NUMBER,
@@ -20,9 +22,13 @@ CALIBRATION = {
 }  # fmt: skip
 
 
+PACKAGED, HUB = Path(__file__).with_name('weights'), 'hf://'
+
+
 class Run(NamedTuple):
     """A trained workdir."""
 
+    workdir: Path
     config: ConfigDict  # its eval.threshold is the one that meshes are made at
     method: models.Method
     params: dict  # of the best checkpoint in validation; their exponential moving average where the run kept one
@@ -32,12 +38,38 @@ class Run(NamedTuple):
 
 
 def load(workdir: str | Path) -> tuple[Model, dict]:
-    """The trained network of a workdir: its functions and its weights.
+    """The trained network of a workdir, or of weights that `find_workdir` finds: its functions and its weights.
 
     Example: `model, params = onet_jax.load('runs/points')`. Raises FileNotFoundError and InputError as `load_run`.
     """
     run = load_run(workdir)
     return run.method.model, run.params
+
+
+def find_workdir(name: str | Path) -> Path:
+    """The folder of a trained network: a workdir, weights of this package by their name, or of the Hugging Face hub.
+
+    name: a path; one of `names_of_weights()`, unless a folder has that path; or 'hf://USER/REPO', which is downloaded once
+    (needs `pip install 'onet_jax[hub]'`).
+    """
+    text = str(name)
+    if text.startswith(HUB):
+        try:
+            from huggingface_hub import snapshot_download
+
+            return Path(snapshot_download(text.removeprefix(HUB), allow_patterns=[*FILES]))
+        except ModuleNotFoundError as error:
+            raise InputError(f"{text}: expected huggingface_hub, found none; pip install 'onet_jax[hub]'") from error
+        except (OSError, ValueError) as error:  # no such repository, no network
+            raise InputError(f'{text}: expected a repository of the Hugging Face hub, found none: {error}') from error
+    if text in names_of_weights() and not Path(text).exists():
+        return PACKAGED / text
+    return Path(name)
+
+
+def names_of_weights() -> list[str]:
+    """The weights that travel with the package; each has a card, onet_jax/weights/NAME/README.md."""
+    return sorted(path.parent.name for path in PACKAGED.glob('*/config.json'))
 
 
 def load_run(workdir: str | Path) -> Run:
@@ -46,13 +78,14 @@ def load_run(workdir: str | Path) -> Run:
     A run that saves there meanwhile is no hindrance. Raises FileNotFoundError without config or checkpoint, InputError for
     damaged files and where every checkpoint is damaged.
     """
-    workdir = Path(workdir)
+    workdir = find_workdir(workdir)
     config = read_config(workdir)
     method = models.build(config)
     data_dir = Path(read_run(workdir)['data_dir']) if (workdir / 'run.json').exists() else None
-    step, state = load_best(workdir)
+    with working(f'loading the network of {workdir}'):
+        step, state = load_best(workdir)
     params = state.get('average', state['variables'])  # as `state.chosen_variables`
-    run = Run(config, method, params, step, data_dir)
+    run = Run(workdir, config, method, params, step, data_dir)
 
     calibration = read_calibration(workdir)
     if calibration is None:
@@ -111,3 +144,12 @@ def read_calibration(workdir: str | Path) -> Calibration | None:
         return None
     content = read_json(path, CALIBRATION, 'delete it and calibrate again by `onet evaluate --calibrate`')
     return Calibration(*(content[key] for key in Calibration._fields))
+
+
+def export_weights(run: Run, folder: str | Path) -> None:
+    """Write the network of a run as a folder of weights that travel (see `training/portable.py`), at the threshold of the run.
+
+    Raises InputError for a folder that has files.
+    """
+    domain = run.workdir / 'domain.npz'
+    write_weights(folder, run.config, run.step, run.params, domain.read_bytes() if domain.exists() else None)

@@ -43,12 +43,12 @@ ABSENT = f'{SHARED / "golden"} not found (set ONET_JAX_SHARED): only the files o
 
 # One of each kind of network and of comparison, the one that compiles fastest; the others are slow.
 FLOAT64 = (
-    'layers/', 'decoders/batchnorm_cz', 'decoders/cbatchnorm2_c.', 'decoders/cbatchnorm_cz.', 'decoders/cbatchnorm_legacy_c.',
+    'layers/', 'decoders/cbatchnorm2_c.', 'decoders/cbatchnorm_cz.', 'decoders/cbatchnorm_legacy_c.',
     'decoders/cbatchnorm_noresnet_c.', 'decoders/simple', 'encoders/encoder_latent', 'encoders/pointnet',
-    'encoders/conv_encoder', 'encoders/voxel_encoder', 'onet/unconditional', 'checkpoints/pointcloud_model.',
+    'encoders/conv_encoder', 'onet/unconditional',
     'checkpoints/pointcloud_legacydecoder', 'checkpoints/img', 'conv/conv_onet/unet_depth3.',
-    'conv/conv_onet/enc_3plane.', 'conv/conv_onet/enc_grid', 'conv/conv_onet/enc_voxel_k1', 'conv/conv_onet/dec_combined',
-    'conv/psgn/model_simple', 'conv/r2n2/enc_r2n2_simple', 'conv/r2n2/model', 'conv/pixel2mesh/layers',
+    'conv/conv_onet/enc_grid', 'conv/conv_onet/enc_voxel_k1', 'conv/conv_onet/dec_combined',
+    'conv/r2n2/enc_r2n2_simple', 'conv/pixel2mesh/layers',
     *(f'{ATLASNET}/{name}' for name in ('chamfer', 'decoder', 'normalization', 'templates')), f'{DMC}/tables',
 )  # fmt: skip
 FLOAT32 = ('layers/', 'encoders/encoder_latent', 'encoders/pointnet')

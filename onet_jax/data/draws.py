@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS
 from onet_jax.errors import InputError
+from onet_jax.geometry.grid import BOX
 
 
 def as_float(x: jax.Array) -> jax.Array:
@@ -86,6 +87,11 @@ def draw_scene(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
 
 
 def draw_cloud(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
+    """With `random_scans` as `draw_scan`, else as `draw_clean_cloud`."""
+    return (draw_scan if data.get('random_scans') else draw_clean_cloud)(key, row, data)
+
+
+def draw_clean_cloud(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
     """As `draw_scene`; with `partial` from a part of the shape alone."""
     if not data.partial:
         return draw_scene(key, row, data)
@@ -104,6 +110,49 @@ def _draw_part(key: jax.Array, surface: jax.Array, num_points: int) -> jax.Array
     beyond = place - place.min() > jax.random.uniform(share_key, minval=0.7) * (place.max() - place.min())
     kept = jnp.argsort(beyond)  # those that are kept come first
     return surface[kept[jax.random.randint(points_key, (num_points,), 0, (~beyond).sum())]]
+
+
+# What `draw_scan` draws from: points of a cloud (at most `num_input_points`), the standard deviation of their noise and the
+# share of outliers, in units of the longest edge; the share of clouds that lack a side, and what is left of their extent.
+FEWEST_POINTS, MOST_NOISE, MOST_OUTLIERS = 100, 0.02, 0.02
+SHARE_CUT, LEAST_LEFT = 0.3, 0.6
+SMALLEST = 0.75  # factor of `pose`; the largest, BOX, fills the sampled box
+
+
+def draw_scan(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
+    """A cloud [P, 3] as scanners give them: of random density and noise, some with outliers or without a side.
+
+    A sparse cloud has each of its points several times, as that of a user who has too few.
+    """
+    direction_key, cut_key, points_key, count_key, noise_key, outliers_key = jax.random.split(key, 6)
+    surface, num_points = as_float(row['surface']), data.num_input_points
+    place = surface @ jax.random.normal(direction_key, (3,))
+    is_cut, left = jax.random.uniform(cut_key, (2,))
+    left = jnp.where(is_cut < SHARE_CUT, LEAST_LEFT + (1 - LEAST_LEFT) * left, 1.0)
+    beyond = place - place.min() > left * (place.max() - place.min())
+    kept = jnp.argsort(beyond)  # those that are kept come first
+    points = surface[kept[jax.random.randint(points_key, (num_points,), 0, (~beyond).sum())]]
+
+    fewest = min(FEWEST_POINTS, num_points)
+    count_share, noise_share, outliers_share = jax.random.uniform(count_key, (3,))
+    count = jnp.round(fewest * (num_points / fewest) ** count_share).astype(jnp.int32)
+    points += MOST_NOISE * noise_share**2 * jax.random.normal(noise_key, points.shape)
+    where_key, which_key = jax.random.split(outliers_key)
+    is_outlier = jax.random.uniform(which_key, (num_points, 1)) < MOST_OUTLIERS * jnp.maximum(2 * outliers_share - 1, 0)
+    points = jnp.where(is_outlier, jax.random.uniform(where_key, points.shape, minval=-0.5, maxval=0.5), points)
+    return points[jnp.arange(num_points) % count]
+
+
+def pose(key: jax.Array, row: dict) -> dict:
+    """The row with its points in a random pose and size: a symmetry of the cube, a stretch of each axis, a shift.
+
+    The shape stays in the sampled box, and each labelled point stays on its side of the surface.
+    """
+    axes_key, signs_key, stretch_key, shift_key = jax.random.split(key, 4)
+    axes, signs = jax.random.permutation(axes_key, 3), jax.random.rademacher(signs_key, (3,), jnp.float32)
+    stretch = jax.random.uniform(stretch_key, (3,), minval=SMALLEST, maxval=BOX)
+    shift = jax.random.uniform(shift_key, (3,), minval=-1.0) * (BOX - stretch) / 2
+    return {**row, **{name: signs * stretch * as_float(row[name])[:, axes] + shift for name in ('points', 'surface')}}
 
 
 def draw_image(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:

@@ -89,6 +89,7 @@ FIELDS = {
     'cloud': Field(
         ('surface',),
         _single('cloud', draws.draw_cloud),
+        _single('cloud', draws.draw_clean_cloud),
         settings=('num_input_points', 'noise_std', 'partial', 'keep_outliers'),
         num_samples=lambda data: data.num_input_points,
         find=find_clouds,
@@ -222,6 +223,8 @@ def _transform(data: ConfigDict, inputs: Sequence[str], targets: Sequence[str], 
 
     def transform_row(key, row):
         inputs_key, targets_key = jax.random.split(jax.random.fold_in(key, row['row']))
+        if training and data.get('random_scans'):
+            row = draws.pose(jax.random.fold_in(inputs_key, len(FIELDS)), row)
         return {'inputs': draw(inputs, inputs_key, row), 'targets': draw(targets, targets_key, row), 'row': row['row']}
 
     def transform(key, raw):
@@ -321,6 +324,11 @@ def has_input(data: ConfigDict) -> bool:
 def shows_objects(data: ConfigDict) -> bool:
     """Whether each input is of one whole object, so that the codes of two of them can be compared."""
     return all(FIELDS[name].is_object for name in data.inputs)
+
+
+def has_cloud(data: ConfigDict) -> bool:
+    """Whether an input is read from a point cloud."""
+    return any(FIELDS[name].find is find_clouds for name in data.inputs)
 
 
 def sees_views(data: ConfigDict) -> bool:

@@ -1,14 +1,17 @@
 """Point clouds of users: their bulk without stray points, and scans with the edge of a cell. P points of a cloud."""
 
-from functools import cache
+import os
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from onet_jax.errors import InputError
+from onet_jax.files import file_state
 from onet_jax.geometry.clouds import describe_strays, drop_repeated, find_strays
-from onet_jax.geometry.meshes import load_cloud
+from onet_jax.geometry.companions import find_companions
+from onet_jax.geometry.meshes import load_coloured_cloud
 from onet_jax.geometry.sliding_window import NEIGHBOURS, matching_cell
 
 
@@ -17,13 +20,28 @@ def load_bulk(path: str | Path, keep_outliers: bool) -> np.ndarray:
 
     Raises FileNotFoundError or InputError as `load_cloud`.
     """
-    cloud = load_cloud(path)
+    return load_coloured_bulk(path, keep_outliers)[0]
+
+
+def load_coloured_bulk(path: str | Path, keep_outliers: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """The points of `load_bulk`, and their colours [P, 3] uint8 sRGB, None where the file has none. Raises as it does."""
+    path = Path(path)
+    files = [path, *find_companions(path)] if os.path.isfile(path) else []
+    return _load_bulk(path, keep_outliers, tuple(map(str, map(file_state, files))))
+
+
+@lru_cache(maxsize=1)
+def _load_bulk(path: Path, keep_outliers: bool, state: object) -> tuple[np.ndarray, np.ndarray | None]:
+    """Kept for the next caller, since a large file takes long; state: of the files that hold it, which may change."""
+    cloud, colours = load_coloured_cloud(path)
     stray = find_strays(cloud)
-    if not stray.any():
-        return cloud
-    done = 'kept as --keep_outliers asks' if keep_outliers else 'left out; --keep_outliers keeps them'
-    _tell(f'{path}: {describe_strays(cloud, stray)}: {done}')
-    return cloud if keep_outliers else cloud[~stray]
+    if stray.any():
+        done = 'kept as --keep_outliers asks' if keep_outliers else 'left out; --keep_outliers keeps them'
+        _tell(f'{path}: {describe_strays(cloud, stray)}: {done}')
+    if stray.any() and not keep_outliers:
+        cloud, colours = cloud[~stray], None if colours is None else colours[~stray]
+    cloud.flags.writeable = False
+    return cloud, colours
 
 
 @cache

@@ -18,7 +18,7 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import DISTANCE_RATIOS, ELEVATIONS, Camera, r2n2_camera
 from onet_jax.geometry.companions import CAMERAS_FILE
 from onet_jax.geometry.grid import BOX
-from onet_jax.geometry.meshes import Frame, load_mesh, normalise
+from onet_jax.geometry.meshes import UPS, Frame, load_mesh, normalise
 from onet_jax.geometry.solid import make_solid
 from onet_jax.geometry.voxels import read_binvox
 
@@ -34,25 +34,27 @@ def subsample(cloud: np.ndarray, num_points: int, seed: int) -> np.ndarray:
     return cloud[rng.choice(len(cloud), num_points, replace=len(cloud) < num_points)]
 
 
-def normalised_cloud(cloud: np.ndarray, num_points: int, seed: int) -> tuple[np.ndarray, Frame]:
+def normalised_cloud(cloud: np.ndarray, num_points: int, seed: int, up: str = 'y') -> tuple[np.ndarray, Frame]:
     """A cloud [P, 3] in any frame -> num_points of its points in object coordinates, float32, and the frame.
 
+    up: the axis of its frame that points up, one of `meshes.UPS`.
     They are rounded to `CLOUD_STEP`: a network sees the same bits of an object far from the origin, where doubles are coarser.
     """
-    frame = normalise(cloud)
+    frame = normalise(cloud)._replace(turn=UPS[up])
     points = frame.to_object(subsample(cloud, num_points, seed))
     return (np.round(points / CLOUD_STEP) * CLOUD_STEP).astype(np.float32), frame
 
 
 def read_cloud(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
-    points, frame = normalised_cloud(load_bulk(source.path, data.keep_outliers), data.num_input_points, seed)
+    cloud = load_bulk(source.path, data.keep_outliers)
+    points, frame = normalised_cloud(cloud, data.num_input_points, seed, data.get('up', 'y'))
     return {'cloud': points}, frame
 
 
 def read_scene(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
     """The points of a scan, scaled so that a cell of the sliding-window network has the edge `cell_size`."""
     cloud, cell = load_scan(source.path, data, seed)
-    frame = Frame(np.min(cloud, axis=0), cell / data.cell_size)
+    frame = Frame(np.min(cloud, axis=0), cell / data.cell_size, UPS[data.get('up', 'y')])
     return {'scene': frame.to_object(cloud)}, frame
 
 

@@ -48,13 +48,14 @@ def write_report(
     lead: str,
     num_shown: int,
     curves: Sequence[tuple[str, Sequence[tuple[float, float]], bool]],
+    notes: Mapping[str, str] | None = None,
 ) -> None:
     """Write OUTPUT/meshes/CATEGORY_NAME.ply, OUTPUT/contact_sheet.png and OUTPUT/index.html.
 
     results: title of a column -> the results of one model. The table is of all results of the first model, and `num_shown` of
     its meshes become files; those of the other models are shown beside them. true_shape: the mesh or the points [N, 3] of the
-    ground truth. curves: as of `write_page`. An empty mesh is shown, but has no file. Raises InputError unless all models have
-    results of the same shapes in the same order.
+    ground truth. curves, notes: as of `write_page`. An empty mesh is shown, but has no file. Raises InputError unless all
+    models have results of the same shapes in the same order.
     """
     output, (first, *others) = Path(output), results
     (output / 'meshes').mkdir(parents=True, exist_ok=True)
@@ -64,13 +65,15 @@ def write_report(
     by_shape = pair_up(results)
     items = []
     for result in choose_shown(results[first], num_shown):
-        if result.num_faces != 0:
-            save_mesh(as_geometry(result.prediction), output / 'meshes' / f'{result.category}_{result.name}.ply')
+        file = f'meshes/{result.category}_{result.name}.ply' if result.num_faces != 0 else None
+        if file:
+            save_mesh(as_geometry(result.prediction), output / file)
         row = by_shape[result.category, result.name]
         seen = [show(result.inputs)] if see else []
         shapes = (*seen, *(one.prediction for one in row), true_shape(result))
         caption = headline(*(one.scores for one in row))
-        items.append(Item(f'{result.category} {result.name}', caption, shapes))
+        links = [file if prediction is row[0].prediction else None for prediction in shapes]
+        items.append(Item(f'{result.category} {result.name}', caption, shapes, links=links))
     with working(f'drawing {output / "contact_sheet.png"}'):
         contact_sheet(items, column_titles, output / 'contact_sheet.png')
 
@@ -88,6 +91,7 @@ def write_report(
             summary=summary | {'held-out shapes': str(len(results[first]))},
             table=([header[0] + of[first], *header[1:]], rows),
             curves=curves,
+            notes=notes,
             items=items,
             column_titles=column_titles,
         )

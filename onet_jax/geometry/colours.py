@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 import numpy as np
 import trimesh
+from scipy.spatial import KDTree
 from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.color import uv_to_color
 from trimesh.visual.material import PBRMaterial
 
 GREY = (0.80, 0.80, 0.80)  # of a mesh without colours
 GAMMA = 2.2  # approximates the transfer function of sRGB
+NEIGHBOURS = 4  # points whose colours a vertex averages
 
 
 def colours_of(mesh: trimesh.Trimesh) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
@@ -36,6 +38,26 @@ def colours_of(mesh: trimesh.Trimesh) -> Callable[[np.ndarray, np.ndarray], np.n
     elif isinstance(visual, ColorVisuals) and visual.kind == 'face':
         return lambda faces, weights: _of_bytes(visual.face_colors[faces])
     return lambda faces, weights: np.broadcast_to(np.asarray(colour, np.float32), (len(faces), 3))
+
+
+def has_colours(mesh: trimesh.Trimesh) -> bool:
+    """Whether a mesh has colours of its own: of vertices, faces, a texture or a material."""
+    visual = mesh.visual
+    return isinstance(visual, TextureVisuals) or (
+        isinstance(visual, ColorVisuals) and visual.kind in ('vertex', 'face')
+    )
+
+
+def carry_colours(mesh: trimesh.Trimesh, points: np.ndarray, colours: np.ndarray) -> trimesh.Trimesh:
+    """A copy of a mesh whose vertices have the mean colour of the `NEIGHBOURS` points that are nearest to each.
+
+    points [P, 3] in the frame of the mesh, colours [P, 3] uint8 sRGB.
+    """
+    _, nearest = KDTree(points).query(mesh.vertices, k=range(1, min(NEIGHBOURS, len(points)) + 1))
+    rgb = np.round(colours[nearest].mean(axis=1)).astype(np.uint8)
+    coloured = mesh.copy()
+    coloured.visual = ColorVisuals(coloured, vertex_colors=np.column_stack([rgb, np.full(len(rgb), 255, np.uint8)]))
+    return coloured
 
 
 def _interpolate(corners: np.ndarray, weights: np.ndarray) -> np.ndarray:

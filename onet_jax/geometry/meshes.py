@@ -10,7 +10,9 @@ import trimesh
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically, write_json
 from onet_jax.geometry.clouds import bounding_box
+from onet_jax.geometry.colours import has_colours
 from onet_jax.geometry.mesh_files.gltf import read_gltf
+from onet_jax.geometry.mesh_files.lidar import read_e57, read_las
 from onet_jax.geometry.mesh_files.obj import read_obj
 from onet_jax.geometry.mesh_files.off import read_off
 from onet_jax.geometry.mesh_files.pcd import read_pcd
@@ -19,7 +21,7 @@ from onet_jax.geometry.mesh_files.point_tables import read_npy, read_npz, read_t
 from onet_jax.geometry.mesh_files.polygons import to_geometry
 from onet_jax.geometry.mesh_files.stl import OFFSET, describe_offset, offset_file, read_stl
 from onet_jax.geometry.mesh_files.writers import encode_mesh, find_offset
-from onet_jax.geometry.sampling import sample_surface
+from onet_jax.geometry.sampling import sample_surface, sample_surface_with_colours
 from onet_jax.json_files import read_json
 
 MESH_FORMATS = ('ply', 'obj', 'off', 'stl', 'glb')
@@ -32,6 +34,9 @@ READERS = {
     'gltf': read_gltf,
     **dict.fromkeys(('xyz', 'txt', 'csv', 'pts'), read_text),
     'pcd': read_pcd,
+    'las': read_las,
+    'laz': read_las,
+    'e57': read_e57,
     'npy': read_npy,
     'npz': read_npz,
 }
@@ -41,19 +46,28 @@ POINT_FORMATS = ('ply', 'obj', 'glb', 'xyz')  # to which a cloud is written
 NUM_SAMPLES = 100_000  # drawn from the surface of a file that has faces
 
 
+# Axis of a user's frame that points up -> the rotation matrix from object coordinates, in which y does.
+UPS = {
+    'x': np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]]),
+    'y': np.eye(3, dtype=int),
+    'z': np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]),
+}
+
+
 class Frame(NamedTuple):
-    """Where an object lies in the user's frame: user = loc + scale * object."""
+    """Where an object lies in the user's frame: user = loc + scale * turn @ object."""
 
     loc: np.ndarray  # [3] float64, centre of the bounding box
     scale: float  # longest edge of the bounding box
+    turn: np.ndarray = UPS['y']  # rotation matrix [3, 3]
 
     def to_object(self, points: np.ndarray) -> np.ndarray:
         """User's frame -> object coordinates, [N, 3] float64."""
-        return (np.asarray(points, np.float64) - self.loc) / self.scale
+        return (np.asarray(points, np.float64) - self.loc) @ self.turn / self.scale
 
     def to_user(self, points: np.ndarray) -> np.ndarray:
         """Object coordinates -> user's frame, [N, 3] float64."""
-        return self.loc + self.scale * np.asarray(points, np.float64)
+        return self.loc + self.scale * np.asarray(points, np.float64) @ self.turn.T
 
 
 def normalise(points: np.ndarray) -> Frame:
@@ -68,15 +82,23 @@ def load_cloud(path: str | Path) -> np.ndarray:
     Formats: those of CLOUD_FORMATS. Points that are NaN or infinity are dropped; a printed line says how many. Raises
     FileNotFoundError or InputError, naming the file, for one that is missing, damaged or without two distinct points.
     """
+    return load_coloured_cloud(path)[0]
+
+
+def load_coloured_cloud(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The points of `load_cloud`, and their colours [P, 3] uint8 sRGB, None where the file has none. Raises as it does."""
     path = Path(path)
     geometry = _load(path)
     points = np.asarray(geometry.vertices, np.float64)
     if len(points) < 2 or ((points[1] == points[0]).all() and (points == points[0]).all()):
         raise InputError(f'{path}: expected at least 2 distinct points, found {min(len(points), 1)} in {len(points)}')
     if isinstance(geometry, trimesh.PointCloud):
-        return points
+        return points, geometry.colors[:, :3] if len(geometry.colors) else None
     try:
-        return sample_surface(geometry, NUM_SAMPLES, 0)[0]
+        if not has_colours(geometry):
+            return sample_surface(geometry, NUM_SAMPLES, 0)[0], None
+        points, _, colours = sample_surface_with_colours(geometry, NUM_SAMPLES, 0)
+        return points, colours
     except InputError as error:
         raise InputError(f'{path}: {error}') from error
 

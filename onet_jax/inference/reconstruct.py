@@ -15,22 +15,24 @@ import numpy as np
 import trimesh
 from ml_collections import ConfigDict
 
-from onet_jax.data.fields import find_sources, in_order, read_inputs, show, shows_objects
+from onet_jax.data.fields import find_sources, has_cloud, in_order, read_inputs, shows_objects
+from onet_jax.data.scans import load_coloured_bulk
 from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
 from onet_jax.files import file_state, ignores_case, one_at_a_time, refuse_replacing, remove_leftovers
 from onet_jax.geometry.companions import find_companions
-from onet_jax.geometry.meshes import check_format, load_geometry, normalise, save_mesh
+from onet_jax.geometry.meshes import check_format, save_mesh
 from onet_jax.geometry.mise import dense_grid
+from onet_jax.geometry.quality import Quality, measure_support, thin
+from onet_jax.inference.finish import UNCHANGED, Finish, check_finish, finish_geometry
+from onet_jax.inference.gallery import describe, write_gallery
 from onet_jax.inference.manifest import Manifest
-from onet_jax.inference.out_of_distribution import SHARE, Domain, measure, summarise
+from onet_jax.inference.out_of_distribution import Domain, measure, summarise
 from onet_jax.models.method import Method, Model, digest_arrays
 from onet_jax.scores import as_geometry
-from onet_jax.viz.page import write_page
-from onet_jax.viz.pictures import SIZE, Item
 
 CHANGED_BY_OTHERS = ('.gltf', '.glb', '.stl', '.jpg', '.jpeg', '.png')  # formats with companion files that matter
-MAX_SHOWN = 100  # items of a page
+MAX_COLOURED = 1_000_000  # points of a cloud whose colours the vertices get
 BUSY = 'expected a folder that no other reconstruction writes to, found {}; wait for it, or choose another --output'
 
 
@@ -42,19 +44,23 @@ def reconstruct_files(
     output: str | Path,
     file_format: str,
     find_domain: Callable[[], Domain | None] = lambda: None,
+    finish: Finish = UNCHANGED,
+    up: str = 'y',
 ) -> list[Path]:
     """Reconstruct a file, or all files of a folder, to OUTPUT/<name of the source>.<format>; returns the files written.
 
     OUTPUT/manifest.json has the status of every input, 'done' or 'failed' with the reason: one bad input never stops the
     others, whatever it raises, and another run makes what is not done yet. It makes all meshes again for other weights or
-    settings, and that of an input that has changed. OUTPUT/index.html shows the first `MAX_SHOWN` inputs beside their meshes,
-    and which are out of distribution. find_domain: gives the training distribution, or None where it is not known; it is
-    called after all arguments have been checked.
+    settings, and that of an input that has changed. OUTPUT/index.html shows the first inputs beside their meshes, how far the
+    meshes of clouds are from their points, their surface that no point supports, and which inputs are out of distribution.
+    find_domain: gives the training distribution, or None where it is not known; it is called after all arguments have been
+    checked. up: the axis of the inputs that points up on the page, 'y' or 'z'.
 
     Raises InputError, before anything is written, when two inputs share a name, for files in OUTPUT that no reconstruction has
     written and a mesh would replace, and while another run writes there; after all is done, when any input failed.
     """
     check_format(file_format)
+    check_finish(finish, file_format, config.data)
     found, output = find_sources(config.data, inputs), Path(output)
     # One at a time where the position in the batch matters, as of sampled latent codes: it depends on what was done before.
     together = shows_objects(config.data) and not config.eval.get('sample')
@@ -80,7 +86,7 @@ def reconstruct_files(
         domain = find_domain()
         for folder in {target.parent for target in targets.values()}:
             remove_leftovers(folder)
-        manifest.adopt(_describe_settings(params, config, domain))
+        manifest.adopt(_describe_settings(params, config, domain, finish))
         waiting = [s for s, target in targets.items() if not _is_done(manifest.items.get(s.name), s, output, target)]
         manifest.begin([source.name for source in waiting], written)
         if len(waiting) < len(targets):
@@ -89,7 +95,9 @@ def reconstruct_files(
             for some in (waiting[i : i + batch_size] for i in range(0, len(waiting), batch_size)):
                 states = {source: _identify(source) for source in some}
                 workspace = workspaces.get(some[0])
-                for source, result in _reconstruct_batch(some, method, params, config, domain, workspace).items():
+                for source, result in _reconstruct_batch(
+                    some, method, params, config, domain, finish, workspace
+                ).items():
                     item = states[source] | _write(source, states[source], result, targets[source], output)
                     manifest.add(source.name, item)
                     _say(_report(source, targets[source], item))
@@ -97,17 +105,23 @@ def reconstruct_files(
                         shutil.rmtree(workspace)
         finally:
             manifest.end()
-        return _finish(output, targets, manifest.items, config, domain)
+        return _conclude(output, targets, manifest.items, config, domain, up)
 
 
-def _finish(
-    output: Path, targets: dict[Source, Path], items: dict[str, dict], config: ConfigDict, domain: Domain | None
+def _conclude(
+    output: Path,
+    targets: dict[Source, Path],
+    items: dict[str, dict],
+    config: ConfigDict,
+    domain: Domain | None,
+    up: str,
 ) -> list[Path]:
     """Write the page; returns the meshes. Raises InputError when any input failed."""
     failed = {s: items[s.name] for s in targets if items[s.name]['status'] == 'failed'}
     done = {source: target for source, target in targets.items() if source not in failed}
     if done:
-        _write_page(output / 'index.html', done, failed, items, config, domain)
+        for message in write_gallery(output, done, failed, items, config, domain, up):
+            _say(message)
     else:
         (output / 'index.html').unlink(missing_ok=True)
     if failed:
@@ -126,6 +140,7 @@ class Reconstruction(NamedTuple):
 
     geometry: trimesh.Trimesh | trimesh.PointCloud | None = None
     score: float | None = None  # out-of-distribution score, see `Domain`
+    quality: Quality | None = None  # of a mesh of a cloud
     reason: str = ''
 
 
@@ -135,15 +150,19 @@ def _reconstruct_batch(
     params: dict,
     config: ConfigDict,
     domain: Domain | None,
+    finish: Finish,
     workspace: Path | None,
 ) -> dict[Source, Reconstruction]:
-    results, read = {}, {}
+    results, read, clouds = {}, {}, {}
     said: dict[str, list[Source]] = {}
     for source in sources:
         try:
             with warnings.catch_warnings(record=True) as caught:  # they would name a line of the program
                 warnings.simplefilter('always')
-                read[source] = read_inputs(config.data, source, config.seed)
+                inputs = read_inputs(config.data, source, config.seed)
+                if has_cloud(config.data):
+                    clouds[source] = _read_cloud(source, config, finish)
+                read[source] = inputs
         except Exception as error:
             results[source] = Reconstruction(reason=_explain(source, error))
         for warning in caught:
@@ -165,7 +184,7 @@ def _reconstruct_batch(
             return results | {source: Reconstruction(reason=_explain(source, error)) for source in read}
     if predictions is None:
         for source in read:
-            results |= _reconstruct_batch([source], method, params, config, domain, workspace)
+            results |= _reconstruct_batch([source], method, params, config, domain, finish, workspace)
         return results
     for (source, (seen, frame)), prediction, score in zip(read.items(), predictions, scores, strict=True):
         try:
@@ -173,10 +192,21 @@ def _reconstruct_batch(
             if not len(geometry.vertices):
                 raise InputError(_explain_empty(method.model, params, config, seen))
             geometry.vertices = frame.to_user(geometry.vertices)
-            results[source] = Reconstruction(geometry, score)
+            geometry = finish_geometry(geometry, finish, *clouds.get(source, (None, None)))
+            quality = None
+            if source in clouds and isinstance(geometry, trimesh.Trimesh):
+                quality = measure_support(geometry, clouds[source][0])
+            results[source] = Reconstruction(geometry, score, quality)
         except Exception as error:
             results[source] = Reconstruction(reason=_explain(source, error))
     return results
+
+
+def _read_cloud(source: Source, config: ConfigDict, finish: Finish) -> tuple[np.ndarray, np.ndarray | None]:
+    """The points [P, 3] of an input that its mesh is measured with, and their colours [P, 3], where these are asked for."""
+    cloud, colours = load_coloured_bulk(source.path, config.data.keep_outliers)
+    kept = thin(len(cloud), MAX_COLOURED) if finish.colours else thin(len(cloud))
+    return cloud[kept], None if colours is None else colours[kept]
 
 
 def _warn(said: dict[str, list[Source]]) -> None:
@@ -213,6 +243,8 @@ def _write(source: Source, state: dict, result: Reconstruction, target: Path, ou
     item: dict[str, Any] = {'status': 'done', 'mesh': target.relative_to(output).as_posix()}
     item['bytes'] = target.stat().st_size  # one that is cut later is made again
     item |= {'vertices': len(result.geometry.vertices), 'faces': len(getattr(result.geometry, 'faces', ()))}
+    if result.quality is not None:
+        item['quality'] = result.quality._asdict()
     return item if result.score is None else {**item, 'out_of_distribution_score': result.score}
 
 
@@ -257,70 +289,17 @@ def _report(source: Source, target: Path, item: dict) -> str:
     return ', '.join(filter(None, (done, describe(item))))
 
 
-def describe(item: dict) -> str:
-    """The out-of-distribution score of an input in words; '' where it was not measured."""
-    score = item.get('out_of_distribution_score')
-    if score is None:
-        return ''
-    if score > 1:
-        return f'OUT OF DISTRIBUTION ({score:.2f} times the limit): do not trust this shape'
-    return f'within the training distribution ({score:.2f} times the limit)'
-
-
-def _write_page(
-    path: Path,
-    done: dict[Source, Path],
-    failed: dict[Source, dict],
-    items: dict,
-    config: ConfigDict,
-    domain: Domain | None,
-) -> None:
-    shown, data = [], config.data.copy_and_resolve_references()
-    if 'image_size' in data:  # a photo is shown at a higher resolution than the network sees
-        with data.unlocked():
-            data.image_size = SIZE
-    for source in list(done)[:MAX_SHOWN]:
-        try:
-            with warnings.catch_warnings(action='ignore'):  # they have been said
-                inputs, frame = read_inputs(data, source, config.seed)
-            geometry = load_geometry(done[source])
-        except (InputError, OSError) as error:  # it was there a moment ago
-            _say(f'{path}: not shown: {error}')
-            continue
-        seen = show(inputs)
-        if seen is not None and not shows_objects(data):  # a scene is shown normalised, as an object
-            network, frame = frame, normalise(geometry.vertices)
-            seen = frame.to_object(network.to_user(seen))
-        geometry.vertices = frame.to_object(geometry.vertices)
-        shown.append(Item(source.name, describe(items[source.name]), (seen, geometry)))
-    num_outside = sum(items[source.name].get('out_of_distribution_score', 0) > 1 for source in done)
-    write_page(
-        path,
-        title=f'{len(done)} reconstructions',
-        lead=_lead(config, domain, num_outside, len(done)),
-        summary={'done': str(len(done)), 'failed': str(len(failed))},
-        items=shown,
-        column_titles=('input', 'reconstruction'),
-    )
-
-
-def _lead(config: ConfigDict, domain: Domain | None, num_outside: int, num_inputs: int) -> str:
-    known = f'Threshold {config.eval.threshold:g}.' if 'threshold' in config.eval else ''
-    known += f' The first {MAX_SHOWN} of {num_inputs} are shown.' if num_inputs > MAX_SHOWN else ''
-    if domain is None:
-        return f'{known} Whether the inputs resemble those of the training was not measured.'
-    return (
-        f'{known} {num_outside} of {num_inputs} inputs are out of distribution: their codes, or extent, density and noise of '
-        f'their points, are farther from those of training inputs than {SHARE:.0%} of the validation inputs are. A network of '
-        'this kind answers such inputs with a shape that it knows, not with the one that is there.'
-    )
-
-
-def _describe_settings(params: dict, config: ConfigDict, domain: Domain | None) -> dict:
+def _describe_settings(params: dict, config: ConfigDict, domain: Domain | None, finish: Finish) -> dict:
     """All that the meshes of a run, and the text about them, depend on."""
     groups = {name: config[name].to_dict() for name in ('model', 'data', 'eval', 'mesh')}
     limit = None if domain is None else domain.limit
-    return {'weights': digest_arrays(params), 'limit': limit, 'seed': config.seed, **groups}
+    return {
+        'weights': digest_arrays(params),
+        'limit': limit,
+        'seed': config.seed,
+        'finish': finish._asdict(),
+        **groups,
+    }
 
 
 def _identify(source: Source) -> dict:

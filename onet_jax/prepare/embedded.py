@@ -1,4 +1,4 @@
-"""The embedded datasets: procedural objects and rooms, generated on first use and cached. Imports no JAX."""
+"""The embedded datasets: procedural objects, rooms and random solids, generated on first use and cached. Imports no JAX."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from onet_jax.data.records import Index, Shape
 from onet_jax.errors import InputError
 from onet_jax.files import cache_folder, one_at_a_time
 from onet_jax.geometry.solid import Solid
-from onet_jax.prepare import constructive_solids, procedural, rooms
+from onet_jax.prepare import constructive_solids, procedural, random_solids, rooms
 from onet_jax.prepare.constructive_solids import ConstructiveSolid
 from onet_jax.prepare.runners import Runner, processes, refuse_second_reading
 from onet_jax.prepare.sampling import check_options, sample_solid
@@ -22,13 +22,22 @@ from onet_jax.prepare.store import claim_folder, finish, recipe, store
 
 # In the recipe of a dataset: other generators make other shapes under the same settings.
 CODE = (Path(procedural.__file__), Path(constructive_solids.__file__))
-ROOM_CODE = (*CODE, Path(rooms.__file__))
-FAMILIES = (*procedural.FAMILIES, *rooms.FAMILIES)
+FAMILIES = (*procedural.FAMILIES, *rooms.FAMILIES, *random_solids.FAMILIES)
 
 
 def embedded_solid(seed: int, family: str, index: int) -> ConstructiveSolid:
-    """Number `index` of a family of objects or of rooms. Raises InputError for an unknown family."""
-    return (rooms.make_room if family in rooms.FAMILIES else procedural.make_shape)(seed, family, index)
+    """Number `index` of a family. Raises InputError for an unknown family."""
+    if family in rooms.FAMILIES:
+        return rooms.make_room(seed, family, index)
+    if family in random_solids.FAMILIES:
+        return random_solids.make_random_solid(seed, family, index)
+    return procedural.make_shape(seed, family, index)
+
+
+def code_of(families: Sequence[str]) -> tuple[Path, ...]:
+    """The generators of some families."""
+    others = [module for module in (rooms, random_solids) if set(families) & set(module.FAMILIES)]
+    return (*CODE, *(Path(str(module.__file__)) for module in others))
 
 
 def embedded_dataset(
@@ -54,8 +63,7 @@ def embedded_dataset(
         'test_fraction': data_config.test_fraction,
         'splits': tuple(splits),
     }
-    code = ROOM_CODE if set(settings['families']) & set(rooms.FAMILIES) else CODE
-    digest = recipe(settings, *code).hex()[:12]
+    digest = recipe(settings, *code_of(settings['families'])).hex()[:12]
     data_dir = cache_folder() / f'procedural-{digest}'
     if not (data_dir / 'dataset.json').exists():
         refuse_second_reading()  # else a spawned process would wait for the lock of its parent
@@ -82,7 +90,7 @@ def prepare_procedural(
 ) -> Index:
     """Build the dataset of procedural solids in `data_dir`; returns its index.
 
-    families: names of `procedural.FAMILIES`, all of them where empty, and of `rooms.FAMILIES`. The last `test_fraction` of
+    families: names of `FAMILIES`; where empty, all of `procedural.FAMILIES`. The last `test_fraction` of
     each family is the test split, `val_fraction` before it the validation split, at least one shape each where the fraction
     is positive. splits: those whose shapes are made. depth: whether to store the depth of the views. sampling: of the training
     points, one of `SAMPLING_STRATEGIES`; those of other splits are uniform. A shape that cannot be made is listed in the index
@@ -117,8 +125,9 @@ def prepare_shape(
         mesh = made.mesh()
         return sample_solid(Solid(mesh, made.contains, picture=mesh), family, name, seed=seed, **sizes)
 
-    code = ROOM_CODE if family in rooms.FAMILIES else CODE
-    return store(data_dir, family, name, {'family': family, 'name': name, 'seed': seed, **sizes}, code, make)
+    return store(
+        data_dir, family, name, {'family': family, 'name': name, 'seed': seed, **sizes}, code_of([family]), make
+    )
 
 
 def shape_name(index: int) -> str:

@@ -28,6 +28,7 @@ from onet_jax.parallel import from_first_process, is_first_process, tell
 from onet_jax.scores import METRICS
 from onet_jax.training import storage
 from onet_jax.training.optim import ENDING_SCHEDULES, make_optimizer
+from onet_jax.training.portable import is_portable, read_weights
 from onet_jax.training.state import TrainState, begin_average
 
 NUM_TRIES = 5  # to load a checkpoint of a run that is saving
@@ -50,7 +51,7 @@ CONFIG = {
         'feed?': TEXT, 'inputs': [TEXT], 'targets': [TEXT], 'families?': [TEXT], 'sampling?': TEXT,
         **dict.fromkeys(('num_input_points?', 'num_points_per_step?', 'num_near_points?', 'num_target_points?'), COUNT),
         'image_size?': WIDTH, 'noise_std?': RATE, 'cell_size?': LENGTH, 'scan_cell?': RATE, 'partial?': FLAG, 'augment?': FLAG,
-        'keep_outliers?': FLAG,
+        'keep_outliers?': FLAG, 'random_scans?': FLAG,
     },
     'optim': {
         'name?': TEXT, 'schedule?': TEXT,
@@ -124,8 +125,12 @@ def restore(checkpointer: storage.Checkpointer, like: TrainState, step: int) -> 
 def load_best(workdir: str | Path) -> tuple[int, dict]:
     """Step and state of the best checkpoint in validation, of the latest where none was validated; on the first local device.
 
-    It is looked for again where a run that saves has removed it meanwhile. Raises as `read_checkpoints`.
+    Of weights that travel, those. It is looked for again where a run that saves has removed it meanwhile. Raises as
+    `read_checkpoints` and `portable.read_weights`.
     """
+    if is_portable(workdir):
+        step, variables = read_weights(workdir)
+        return step, {'variables': variables}
     place = SingleDeviceSharding(jax.local_devices()[0])  # whatever devices it was saved from
     tries_left = NUM_TRIES
     while True:

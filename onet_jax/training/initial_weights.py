@@ -10,6 +10,7 @@ from onet_jax.convert import official
 from onet_jax.convert.torch_file import read_torch_file
 from onet_jax.errors import InputError
 from onet_jax.models.method import Method
+from onet_jax.parallel import tell
 from onet_jax.training.checkpoints import load_best
 from onet_jax.training.state import is_in, path_of
 
@@ -22,14 +23,19 @@ def read_initial_weights(config: ConfigDict, method: Method) -> Weights | None:
     """The weights of `config.train.init_from` that lie in `config.train.init_modules`; None where a run starts at random.
 
     init_from is a workdir, of which the best checkpoint counts, or the file of a ResNet (.pth, .safetensors), which is the
-    trunk of an image encoder. Without modules they are all that are found there. Raises OSError and InputError for weights
-    that cannot be read, that the network of the config lacks or has in another shape, for modules that are not complete, and
-    for frozen modules that would stay random.
+    trunk of an image encoder. Without modules they are all that are found there; modules without init_from are told. Raises
+    OSError and InputError for weights that cannot be read, that the network of the config lacks or has in another shape, for
+    modules that are not complete, and for frozen modules that would stay random.
     """
     source, modules = config.train.init_from, config.train.init_modules
     shapes = official.variable_shapes(method, config)
     if not source:
         _check_frozen(config, shapes, {})
+        if modules:
+            tell(
+                f'config.train.init_modules names {", ".join(modules)}, but there is no config.train.init_from to take them '
+                'from: they start at random'
+            )
         return None
     try:
         if Path(source).is_dir():

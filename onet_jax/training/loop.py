@@ -86,8 +86,9 @@ def train(
         state = create_state(init_key, method, tx, transform(train_key, example), ema_decay)
     if weights is not None:
         state = state._replace(variables=start_from(state.variables, weights))
-    batch, _ = next(dataset.evaluation_batches(config, config.eval.split, batch_size=1, left_out=left_out))
-    _check_selector(config, jax.eval_shape(metrics, state.variables, batch))
+    with working('checking the metrics of the validation'):
+        batch, _ = next(dataset.evaluation_batches(config, config.eval.split, batch_size=1, left_out=left_out))
+        _check_selector(config, jax.eval_shape(metrics, state.variables, batch))
     state = parallel.replicate(state)
     train_key = parallel.replicate(train_key)
 

@@ -1,28 +1,36 @@
-"""One self-contained HTML page: headline numbers, a table, training curves, and interactive shapes in 3D (WebGL).
+"""One self-contained HTML page: interactive shapes in 3D (WebGL), headline numbers, tables, failures and training curves.
 
-It opens from a file, offline. Without WebGL rendered images of the shapes remain.
+It opens from a file, offline, and has at most about `MAX_BYTES`: the more shapes, the fewer faces each of them has. Without
+WebGL rendered images of the shapes remain.
 """
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
-import trimesh
+from scipy.spatial import KDTree
 
 from onet_jax.data.records import encode_picture
 from onet_jax.files import write_atomically
 from onet_jax.geometry.grid import BOX
 from onet_jax.geometry.simplify import simplify_mesh
 from onet_jax.viz.pictures import (
+    BACK,
+    DOTS,
+    FRONT,
     Item,
+    Painted,
+    Shape,
     ball_radius,
     check_columns,
     drawable,
+    drawn_shapes,
     encode_png,
     is_picture,
     render,
@@ -31,7 +39,13 @@ from onet_jax.viz.pictures import (
 from onet_jax.viz.plots import plot
 
 REACH = BOX / 2 + 0.05  # positions are stored as uint16 over [-REACH, REACH]^3
-MAX_FACES = 20_000  # of a mesh on the page; mesh files keep all faces
+MAX_BYTES = 5_000_000  # of a page
+# Of a shape on the page, at least and at most; mesh files keep all faces.
+FACES, POINTS = (500, 60_000), (500, 10_000)
+BYTES_OF_FACE, BYTES_OF_POINT = 14, 8  # in base64; of a face with half a vertex and its colour
+POINT_SIZE = 0.8  # of a point, in balls of the images
+
+Colour = tuple[float, float, float]
 
 
 def write_page(
@@ -42,55 +56,121 @@ def write_page(
     summary: dict[str, str],
     items: Sequence[Item],
     column_titles: Sequence[str],
+    notes: Mapping[str, str] | None = None,
+    legend: Mapping[str, Colour] | None = None,
+    failures: Mapping[str, str] | None = None,
     table: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None,
     curves: Sequence[tuple[str, Sequence[tuple[float, float]], bool]] = (),
 ) -> None:
     """Write the page.
 
-    summary: label -> value, the headline numbers. items: each with one shape for every column title. table: header and rows.
+    summary: label -> value, the headline numbers. items: each with one shape for every column title. notes: name of a method
+    -> what it is, in a line. legend: meaning -> sRGB in [0, 1]. failures: name -> reason. table: header and rows.
     curves: (title, [(step, value)], whether y is logarithmic) of each plot. Raises InputError as `check_columns` does.
     """
     check_columns(items, column_titles)
-    solids = [shape for item in items for shape in item.shapes if not is_picture(shape)]
+    drawn = [drawn_shapes(item) for item in items]
+    solids = [shape for shapes in drawn for shape in shapes if not is_picture(shape)]
     numbers = iter(range(len(solids)))
-    content = Template(Path(__file__).with_name('page.html').read_text(encoding='utf-8')).substitute(
-        title=escape(title),
-        lead=escape(lead),
-        figures=''.join(f'<li><b>{escape(v)}</b><span>{escape(k)}</span></li>' for k, v in summary.items()),
-        evaluation=_table(*table) if table else '',
-        training=_plots(curves) if curves else '',
-        items=''.join(_article(item, column_titles, numbers) for item in items),
-        shapes=json.dumps([embed(shape) for shape in solids]),
-        reach=REACH,
-    )
+    template = Template(Path(__file__).with_name('page.html').read_text(encoding='utf-8'))
+    parts = {
+        'title': escape(title),
+        'lead': escape(lead),
+        'figures': ''.join(f'<li><b>{escape(v)}</b><span>{escape(k)}</span></li>' for k, v in summary.items()),
+        'notes': _notes(notes or {}),
+        'legend': _legend(legend or {}),
+        'items': ''.join(
+            _article(item, shapes, column_titles, numbers) for item, shapes in zip(items, drawn, strict=True)
+        ),
+        'evaluation': _table(*table) if table else '',
+        'failures': _failures(failures or {}),
+        'training': _plots(curves) if curves else '',
+    }
+    num_faces, num_points = _share(solids, MAX_BYTES - sum(map(len, (template.template, *parts.values()))))
+    shapes = json.dumps([embed(shape, num_faces, num_points) for shape in solids])
+    colours = {name: json.dumps(colour) for name, colour in (('front', FRONT), ('back', BACK), ('dots', DOTS))}
+    content = template.substitute(parts, shapes=shapes, reach=REACH, **colours)
     write_atomically(Path(path), content.encode(errors='backslashreplace'))  # names of files need not be UTF-8
 
 
-def embed(shape: Any) -> dict:
-    """A prediction or points [N, 3] in object coordinates, for JSON: base64 of uint16 positions and of uint32 faces."""
+def embed(shape: Any, num_faces: int = FACES[1], num_points: int = POINTS[1]) -> dict:
+    """A prediction, a painted mesh or points [N, 3], in object coordinates, for JSON.
+
+    Base64 of positions as uint16, of faces as uint16 or uint32, and of colours as uint8; of at most so many faces and points.
+    """
     shape = drawable(shape)
-    if not isinstance(shape, trimesh.Trimesh):
-        points = thin(shape)
-        return {'positions': _positions(points), 'count': len(points), 'radius': 1.5 * ball_radius(len(points))}
-    mesh = simplify_mesh(shape, MAX_FACES)
-    return {
+    if isinstance(shape, np.ndarray):
+        points = thin(shape, num_points)
+        radius = POINT_SIZE * ball_radius(len(points))
+        return {'positions': _positions(points), 'count': len(points), 'radius': radius}
+    whole = shape.mesh if isinstance(shape, Painted) else shape
+    mesh = simplify_mesh(whole, num_faces)
+    narrow = len(mesh.vertices) <= 1 << 16
+    found = {
         'positions': _positions(mesh.vertices),
-        'faces': base64.b64encode(np.asarray(mesh.faces, '<u4').tobytes()).decode(),
+        'faces': _encode(np.asarray(mesh.faces, '<u2' if narrow else '<u4')),
+        'narrow': narrow,
         'count': 3 * len(mesh.faces),
-        'radius': 0,
     }
+    if isinstance(shape, Painted):
+        _, nearest = KDTree(whole.vertices).query(mesh.vertices)
+        found['colours'] = _encode(shape.colours[nearest])
+    return found
+
+
+def _share(solids: Sequence[Shape], left: int) -> tuple[int, int]:
+    """How many faces each mesh and how many points each cloud has on a page on which so many bytes are left."""
+    num_clouds = sum(isinstance(shape, np.ndarray) for shape in solids)
+    num_meshes = len(solids) - num_clouds
+    # A quarter for the clouds, whatever there is for meshes.
+    of_clouds = left / 4 if num_meshes else left
+    num_points = int(np.clip(of_clouds / BYTES_OF_POINT / max(num_clouds, 1), *POINTS))
+    left -= BYTES_OF_POINT * sum(min(len(shape), num_points) for shape in solids if isinstance(shape, np.ndarray))
+    return int(np.clip(left / BYTES_OF_FACE / max(num_meshes, 1), *FACES)), num_points
 
 
 def _positions(points: np.ndarray) -> str:
     levels = np.round((np.asarray(points).clip(-REACH, REACH) / REACH + 1) / 2 * 65535)
-    return base64.b64encode(levels.astype('<u2').tobytes()).decode()
+    return _encode(levels.astype('<u2'))
+
+
+def _encode(array: np.ndarray) -> str:
+    return base64.b64encode(array.tobytes()).decode()
+
+
+def _notes(notes: Mapping[str, str]) -> str:
+    lines = ''.join(f'<dt>{escape(name)}</dt><dd>{escape(text)}</dd>' for name, text in notes.items())
+    return f'<dl class="notes">{lines}</dl>' if notes else ''
+
+
+def _legend(legend: Mapping[str, Colour]) -> str:
+    def css(colour: Colour) -> str:
+        return ','.join(f'{255 * value:.0f}' for value in colour)
+
+    marks = ''.join(
+        f'<span><i style="background:rgb({css(c)})"></i>{escape(text)}</span>' for text, c in legend.items()
+    )
+    return f'<p class="legend">{marks}</p>' if legend else ''
+
+
+def _failures(failures: Mapping[str, str]) -> str:
+    lines = ''.join(f'<dt>{escape(name)}</dt><dd>{escape(reason)}</dd>' for name, reason in failures.items())
+    return f'<h2>Failed</h2>\n<dl class="failures">{lines}</dl>' if failures else ''
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The table; on a narrow window each row becomes a block of lines, in which a cell repeats the title of its column."""
     head = ''.join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    body = ''.join('<tr>' + ''.join(f'<td>{escape(cell)}</td>' for cell in row) + '</tr>' for row in rows)
+    body = ''.join(
+        '<tr>'
+        + ''.join(
+            f'<td data-title="{escape(name)}">{escape(cell)}</td>' for name, cell in zip(header, row, strict=True)
+        )
+        + '</tr>'
+        for row in rows
+    )
     table = f'<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<h2>Evaluation on held-out shapes</h2>\n<div class="scroll">{table}</div>'
+    return f'<h2>Evaluation on held-out shapes</h2>\n{table}'
 
 
 def _plots(curves: Sequence[tuple[str, Sequence[tuple[float, float]], bool]]) -> str:
@@ -101,16 +181,18 @@ def _plots(curves: Sequence[tuple[str, Sequence[tuple[float, float]], bool]]) ->
     return f'<h2>Training</h2>\n<div class="plots">{plots}</div>'
 
 
-def _article(item: Item, column_titles: Sequence[str], numbers: Iterator[int]) -> str:
+def _article(item: Item, shapes: Sequence[Shape], column_titles: Sequence[str], numbers: Iterator[int]) -> str:
     """The tiles of an item. numbers: indices of the interactive shapes."""
     tiles = ''
-    for title, shape in zip(column_titles, item.shapes, strict=True):
+    links = item.links or [None] * len(shapes)
+    for title, shape, link in zip(column_titles, shapes, links, strict=True):
         still = is_picture(shape)
         kind, content = ('jpeg', encode_picture(render(shape))) if still else ('png', encode_png(render(shape)))
         attribute = '' if still else f' data-shape="{next(numbers)}"'
+        file = f' <a href="{escape(quote(link))}">{escape(Path(link).suffix[1:])}</a>' if link else ''
         tiles += (
             f'<figure><div class="tile"{attribute}><img alt="{escape(f"{item.name}: {title}")}" '
             f'src="data:image/{kind};base64,{base64.b64encode(content).decode()}"></div>'
-            f'<figcaption>{escape(title)}</figcaption></figure>'
+            f'<figcaption>{escape(title)}{file}</figcaption></figure>'
         )
     return f'<article><h3>{escape(item.name)}<span>{escape(item.caption)}</span></h3><div class="tiles">{tiles}</div></article>'

@@ -3,7 +3,7 @@
 All images have the same camera: it looks at the origin from `DISTANCE` with y up, and frames the whole padded cube, so that
 images can be compared. Angles are in degrees: azimuth 0 looks along -z, a positive one moves the eye towards +x; elevation
 lifts it towards +y. The key light is fixed to the camera, above left. Back faces have the colour `BACK`, so that holes and
-meshes that are inside out can be seen. N points or vertices, H, W pixels.
+meshes that are inside out can be seen; a `Painted` mesh has colours of its own. N points or vertices, H, W pixels.
 """
 
 import io
@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
 from onet_jax.geometry.render import prepare, trace, unit
+from onet_jax.geometry.solid import UPS
 from onet_jax.scores import as_geometry
 
 PNG = b'\x89PNG\r\n\x1a\n'  # the first bytes of a file
@@ -26,6 +27,7 @@ AZIMUTH, ELEVATION = 30.0, 20.0  # degrees
 DISTANCE = 5.0  # of the eye from the origin
 HALF_WIDTH = 0.87  # of the image, measured in the plane through the origin
 FRONT, BACK, DOTS = (0.50, 0.66, 0.88), (0.93, 0.56, 0.34), (0.31, 0.38, 0.48)  # sRGB of surfaces in full light
+UNSUPPORTED = (0.82, 0.40, 0.62)  # of the surface that no input point supports
 LIGHT = (-0.48, 0.72, 0.50)  # towards the key light: right, up, back
 AMBIENT, SKY, KEY = 0.52, 0.10, 0.46  # everywhere, from above, from the key light
 MAX_POINTS = 2048  # of a cloud, in images and on the page
@@ -36,25 +38,51 @@ _ROWS_PER_PIXEL = 2  # supersampling: rays of a pixel along each axis
 _SOFTNESS = 0.05  # area light: the rays of a pixel have key lights this far apart, which softens shadows
 _SHADOW_OFFSET = 2e-3
 
-Shape = trimesh.Trimesh | np.ndarray
+
+class Painted(NamedTuple):
+    """A mesh with colours for its pictures."""
+
+    mesh: trimesh.Trimesh
+    colours: np.ndarray  # [N, 3] uint8 sRGB, of the front at its vertices
+
+
+Shape = trimesh.Trimesh | Painted | np.ndarray
 
 
 class Item(NamedTuple):
     """One row of images: a name, a caption such as 'IoU 0.93', and what to show in each column.
 
-    A shape is in object coordinates: a prediction of any type (see `scores.py`), or points [N, 3]. An image [H, W, 3] uint8 is
-    shown unchanged.
+    A shape is in object coordinates: a prediction of any type (see `scores.py`), a painted mesh, or points [N, 3]. An image
+    [H, W, 3] uint8 is shown unchanged.
     """
 
     name: str
     caption: str
     shapes: Sequence[Any]
+    up: str = 'y'  # the axis of the shapes that points up: 'y' or 'z'
+    links: Sequence[str | None] = ()  # files of the shapes, relative to the page
+
+
+def drawn_shapes(item: Item) -> list[Shape]:
+    """What to draw of an item, with y up."""
+    return [turn_up(drawable(shape), item.up) for shape in item.shapes]
 
 
 def drawable(shape: Any) -> Shape:
-    """A prediction of any type as a mesh or as points [N, 3]; images are returned unchanged."""
+    """A prediction of any type as a mesh or as points [N, 3]; images and painted meshes are returned unchanged."""
     shape = as_geometry(shape)
     return np.asarray(shape.vertices) if isinstance(shape, trimesh.PointCloud) else shape
+
+
+def turn_up(shape: Shape, up: str) -> Shape:
+    """A shape whose axis `up` points up, with y up."""
+    if up == 'y' or is_picture(shape):
+        return shape
+    if not isinstance(shape, (trimesh.Trimesh, Painted)):
+        return np.asarray(shape) @ UPS[up].T
+    turned = (shape.mesh if isinstance(shape, Painted) else shape).copy()
+    turned.vertices = turned.vertices @ UPS[up].T
+    return shape._replace(mesh=turned) if isinstance(shape, Painted) else turned
 
 
 def render(shape: Any, *, size: int = SIZE) -> np.ndarray:
@@ -65,6 +93,8 @@ def render(shape: Any, *, size: int = SIZE) -> np.ndarray:
     shape = drawable(shape)
     if is_picture(shape):
         return np.asarray(Image.fromarray(shape).resize((size, size), Image.Resampling.LANCZOS))
+    if isinstance(shape, Painted):
+        return render_mesh(shape.mesh, size=size, colour=shape.colours / np.float32(255))
     return render_mesh(shape, size=size) if isinstance(shape, trimesh.Trimesh) else render_points(shape, size=size)
 
 
@@ -79,12 +109,12 @@ def render_mesh(
     size: int = SIZE,
     azimuth: float = AZIMUTH,
     elevation: float = ELEVATION,
-    colour: tuple[float, float, float] = FRONT,
+    colour: tuple[float, float, float] | np.ndarray = FRONT,
 ) -> np.ndarray:
     """Render a mesh in object coordinates on white: [size, size, 3] uint8.
 
-    azimuth, elevation: of the camera, in degrees. colour: of front faces, sRGB in [0, 1]. An empty mesh gives an image with the
-    word 'empty'. Raises InputError for vertices that are not finite.
+    azimuth, elevation: of the camera, in degrees. colour: of front faces, sRGB in [0, 1], or [N, 3] at the vertices. An empty
+    mesh gives an image with the word 'empty'. Raises InputError for vertices that are not finite.
     """
     if len(mesh.faces) == 0:
         return _empty_picture(size)
@@ -102,8 +132,10 @@ def render_mesh(
     starts = eye + hits.distances * directions[hits.rays] + _SHADOW_OFFSET * hits.flat
     lit[exposed[surface.scene.run(starts[exposed], lights[exposed], query='OCCLUDED') != -1]] = 0
 
-    samples = np.ones((len(directions), 3), np.float32)
-    paint = np.where(hits.front, np.asarray(colour, np.float32), np.asarray(BACK, np.float32))
+    samples, front = np.ones((len(directions), 3), np.float32), np.asarray(colour, np.float32)
+    if front.ndim == 2:
+        front = np.einsum('hi,hic->hc', hits.weights, front[mesh.faces[hits.faces]])
+    paint = np.where(hits.front, front, np.asarray(BACK, np.float32))
     samples[hits.rays] = paint * (AMBIENT + SKY * hits.normals @ axes[1][:, None] + KEY * lit)
     pixels = samples.reshape(size, _ROWS_PER_PIXEL, size, _ROWS_PER_PIXEL, 3).mean(axis=(1, 3))
     return np.round(255 * pixels.clip(0, 1)).astype(np.uint8)
@@ -121,12 +153,15 @@ def render_points(points: np.ndarray, **camera: Any) -> np.ndarray:
     return render_mesh(trimesh.Trimesh(vertices, faces, process=False), colour=DOTS, **camera)
 
 
-def thin(points: np.ndarray) -> np.ndarray:
-    """At most MAX_POINTS of the points [N, 3], evenly spaced in their order, float64. Raises InputError for another shape."""
+def thin(points: np.ndarray, num_points: int = MAX_POINTS) -> np.ndarray:
+    """At most `num_points` of the points [N, 3], evenly spaced in their order, float64.
+
+    Raises InputError for another shape.
+    """
     points = np.asarray(points, np.float64)
     if points.ndim != 2 or points.shape[1] != 3:
         raise InputError(f'points: expected an array [N, 3], found shape {points.shape}')
-    return points[np.linspace(0, len(points) - 1, min(len(points), MAX_POINTS)).astype(int)]
+    return points[np.linspace(0, len(points) - 1, min(len(points), num_points)).astype(int)]
 
 
 def ball_radius(num_points: int) -> float:
@@ -157,7 +192,7 @@ def contact_sheet(items: Sequence[Item], column_titles: Sequence[str], path: str
     for index, item in enumerate(items):
         left, top = gap + index // rows * pitch_x, head + index % rows * pitch_y
         right, baseline = left + pitch_x - gap, top + size + text_height
-        for column, shape in enumerate(item.shapes):
+        for column, shape in enumerate(drawn_shapes(item)):
             sheet.paste(Image.fromarray(render(shape, size=size)), (left + column * size, top))
         caption = _fit(item.caption, font, size)
         room = right - left - font.getlength(caption) - gap
@@ -197,7 +232,7 @@ def check_picture(path: str | Path) -> None:
 
 
 def check_columns(items: Sequence[Item], column_titles: Sequence[str]) -> None:
-    """Raises InputError unless there are items, and each has one shape for every column."""
+    """Raises InputError unless there are items, and each has one shape for every column, and a link for each or none."""
     if not items:
         raise InputError('items: expected at least one, found none')
     for item in items:
@@ -205,6 +240,10 @@ def check_columns(items: Sequence[Item], column_titles: Sequence[str]) -> None:
             raise InputError(
                 f'item {item.name!r}: expected {len(column_titles)} shapes, one for each of '
                 f'{list(column_titles)}, found {len(item.shapes)}'
+            )
+        if item.links and len(item.links) != len(item.shapes):
+            raise InputError(
+                f'item {item.name!r}: expected {len(item.shapes)} links, one a shape, found {len(item.links)}'
             )
 
 

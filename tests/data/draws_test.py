@@ -150,3 +150,35 @@ def test_an_evaluation_of_too_few_surface_samples_is_refused():
     transform = make_evaluation_transform(small_data(num_input_points=20_000), ('cloud',), ('voxels',))
     with pytest.raises(InputError, match=f'expected at most the {NUM_SAMPLES} surface samples of a shape, found 20000'):
         transform(KEY, raw)
+
+
+def test_random_scans_are_of_the_posed_shape():
+    """The cloud of a ball lies on the ball that the labelled points describe, whatever its pose and stretch."""
+    rng = np.random.default_rng(0)
+    data = small_data(random_scans=True, num_input_points=300, num_points_per_step=2048, num_near_points=0)
+    need, num_rows = fields.find_need(data), 64
+    rows = make_rows(need, 1)
+    points = rng.uniform(-0.55, 0.55, rows['points'].shape).astype(np.float16)
+    directions = rng.normal(size=rows['surface'].shape)
+    surface = 0.5 * directions / np.linalg.norm(directions, axis=-1, keepdims=True)
+    is_inside = np.linalg.norm(points.astype(np.float32), axis=-1) < 0.5
+    rows |= {'points': points, 'surface': surface.astype(np.float16), 'occ': np.packbits(is_inside, axis=-1)}
+    batch = compiled(make_transform(data))(KEY, repeat(rows, num_rows))
+    num_distinct, errors = [], []
+    for cloud, points, occ in zip(batch['inputs']['cloud'], *map(batch['targets'].get, ('points', 'occ')), strict=True):
+        cloud, inside = np.unique(cloud, axis=0), np.asarray(points)[np.asarray(occ) > 0]
+        low, high = inside.min(axis=0), inside.max(axis=0)
+        assert (np.abs(inside) < 0.56).all()
+        radii = np.linalg.norm((cloud - (low + high) / 2) / ((high - low) / 2), axis=-1)
+        num_distinct.append(len(cloud))
+        errors.append(np.median(np.abs(radii - 1)))
+        assert (high - low).min() > 0.7
+        assert (high - low).max() < 1.11
+    assert min(num_distinct) >= 100
+    assert max(num_distinct) <= 300
+    assert len(set(num_distinct)) > 10
+    # The extent of the points inside is a little less than that of the ball.
+    assert np.median(errors) < 0.1
+    assert max(errors) < 0.2
+    evaluated = compiled(make_evaluation_transform(data, ('cloud',), ('volume_points',)))(KEY, repeat(rows, 2))
+    np.testing.assert_allclose(np.linalg.norm(evaluated['inputs']['cloud'], axis=-1), 0.5, atol=1e-3)

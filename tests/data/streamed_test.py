@@ -105,6 +105,7 @@ except ModuleNotFoundError as error:
     assert '--config.data.feed=resident' in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='launch sets up the allocator of glibc only')
 def test_the_feed_leaves_the_allocator_as_launch_has_set_it(numbered):
     """Parts of TensorFlow set it back; each large block is then taken from the system anew, page by page."""

@@ -114,6 +114,7 @@ def slow_curvature(weights, offset):
     return total
 
 
+@pytest.mark.slow
 def test_the_curvature_is_the_sum_over_all_pairs_of_triangles_that_share_an_edge():
     _, offset = random_shape(3)
     weights = np.random.default_rng(3).uniform(size=(96, N, N, N)).astype(np.float32)

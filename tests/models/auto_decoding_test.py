@@ -60,6 +60,7 @@ def test_a_fit_begins_at_the_learned_code_that_explains_the_points_best(network,
     np.testing.assert_array_equal(model.encode(params, labelled), learned[np.array(best)])
 
 
+@pytest.mark.slow
 def test_a_code_that_no_shape_has_is_found(network):
     model, params = network
     learned = params['params']['encoder']['embedding']

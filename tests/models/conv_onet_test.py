@@ -62,6 +62,7 @@ def test_the_bound_field_is_the_network(variant):
     assert np.abs(logits[0] - logits[1]).max() > 1e-3, 'what is seen matters'
 
 
+@pytest.mark.slow
 def test_the_order_of_the_points_does_not_matter():
     model, params = random_network(without_unets())
     cond, shuffled = (model.encode(params, x) for x in (clouds(), clouds()[:, ::-1]))

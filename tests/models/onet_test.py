@@ -204,6 +204,7 @@ def test_free_bits_count_in_the_loss_only():
         model.loss(params, points, occ, clouds)
 
 
+@pytest.mark.slow
 def test_own_training_loop():
     """Training outside of any config or file: arrays, the public functions of the model, and optax."""
     model = onet.make_model(cond_size=16, encoder_hidden_size=16, decoder_hidden_size=16)

@@ -171,6 +171,7 @@ def test_losses_equal_their_definitions_vertex_by_vertex():
     assert {name: float(value[0]) for name, value in found._asdict().items()} == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_vertex_on_another_has_no_direction_and_a_gradient():
     level = graph.make_ellipsoid().levels[0]
     after, normals = jnp.zeros((1, 156, 3)), jnp.ones((1, 5, 3))

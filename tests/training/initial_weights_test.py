@@ -50,7 +50,7 @@ def test_all_weights_or_those_of_the_modules_are_read(donor):
                 jax.tree.map(np.testing.assert_array_equal, found, source[collection][module][name])
 
 
-def test_weights_that_do_not_fit_are_named(donor, tmp_path):
+def test_weights_that_do_not_fit_are_named(donor, tmp_path, capsys):
     workdir, _ = donor
     wider = with_initial_weights(workdir, init_modules=('decoder',))
     with wider.unlocked():
@@ -73,7 +73,11 @@ def test_weights_that_do_not_fit_are_named(donor, tmp_path):
             InputError, match=r"(?s)weights of all frozen modules, \('decoder',\).*none of \['decoder\."
         ):
             read(with_initial_weights(source, init_modules=modules, frozen=('decoder',)))
+    capsys.readouterr()
     assert read(with_initial_weights('')) is None
+    assert capsys.readouterr().out == ''
+    assert read(with_initial_weights('', init_modules=('decoder',))) is None
+    assert 'decoder, but there is no config.train.init_from' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('name', ['adam', 'muon'])

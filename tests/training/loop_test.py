@@ -78,6 +78,7 @@ def test_an_interrupted_run_ends_bit_for_bit_as_one_that_was_not(workdir, datase
     assert [step for step, _ in read_log(tmp_path, 'train/loss')] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_of_a_step_of_its_own_ends_bit_for_bit_too(dataset, tmp_path, monkeypatch, fail_after):
     """With the other backend and the other feed: six steps, and the same six with a failure after step 5."""
     pytest.importorskip('tensorflow_datasets', reason='the extra `data` is not installed')
@@ -117,6 +118,7 @@ def test_all_options_of_the_optimiser_together_survive_an_interruption(dataset, 
     assert val_loss(whole.variables) != pytest.approx(val_loss(whole.average), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_pictures_and_a_trace_change_no_number_of_a_run(workdir, dataset, tmp_path, capsys):
     config = small_config(num_steps=6)
     with config.unlocked():

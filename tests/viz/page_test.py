@@ -9,13 +9,15 @@ import pytest
 import trimesh
 from PIL import Image
 
+from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import OpenSurface
 from onet_jax.geometry.voxels import Voxels, voxels_to_mesh
 from onet_jax.viz import page
 from onet_jax.viz.page import embed, write_page
-from onet_jax.viz.pictures import Item
+from onet_jax.viz.pictures import Item, Painted
 
 BALL = trimesh.creation.icosphere(subdivisions=3, radius=0.4)
+LARGE = trimesh.creation.icosphere(subdivisions=5, radius=0.4)
 
 
 @pytest.fixture
@@ -64,14 +66,31 @@ def test_the_shapes_of_the_page_are_those_that_were_given(html):
     assert cloud['count'] == 100
     levels = np.frombuffer(base64.b64decode(ball['positions']), '<u2').reshape(-1, 3)
     np.testing.assert_allclose((levels / 65535 * 2 - 1) * page.REACH, BALL.vertices, atol=1e-5)
-    np.testing.assert_array_equal(np.frombuffer(base64.b64decode(ball['faces']), '<u4').reshape(-1, 3), BALL.faces)
+    np.testing.assert_array_equal(np.frombuffer(base64.b64decode(ball['faces']), '<u2').reshape(-1, 3), BALL.faces)
     assert empty['count'] == 0
 
 
 def test_large_meshes_are_simplified_for_the_page():
     large = trimesh.creation.icosphere(subdivisions=6, radius=0.4)
-    assert len(large.faces) > page.MAX_FACES
-    assert embed(large)['count'] <= 3 * page.MAX_FACES
+    assert len(large.faces) > page.FACES[1]
+    assert page.FACES[1] / 2 < embed(large)['count'] / 3 <= page.FACES[1]
+    left = large.vertices[:, 0] < 0
+    found = embed(Painted(large, np.where(left[:, None], (255, 0, 0), (0, 0, 255)).astype(np.uint8)), 2000)
+    positions, colours = (
+        np.frombuffer(base64.b64decode(found[k]), t) for k, t in (('positions', '<u2'), ('colours', 'u1'))
+    )
+    red, x = colours.reshape(-1, 3)[:, 0] == 255, positions.reshape(-1, 3)[:, 0] / 65535 - 0.5
+    assert (red[np.abs(x) > 0.02] == (x < 0)[np.abs(x) > 0.02]).all(), 'each vertex has the colour of the nearest one'
+    wide = embed(trimesh.creation.icosphere(subdivisions=7, radius=0.4), 10**6)
+    assert not wide['narrow']
+    assert np.frombuffer(base64.b64decode(wide['faces']), '<u4').max() == 163_841
+
+
+def test_a_page_of_many_shapes_is_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, 'MAX_BYTES', 600_000)
+    items = [Item(f'{i}', '', (np.random.default_rng(i).uniform(-0.5, 0.5, (9000, 3)), LARGE)) for i in range(8)]
+    write_page(tmp_path / 'a.html', title='', lead='', summary={}, items=items, column_titles=('input', 'result'))
+    assert 400_000 < (tmp_path / 'a.html').stat().st_size < 610_000
 
 
 def test_every_kind_of_prediction_turns_on_the_page():
@@ -100,3 +119,38 @@ def test_a_page_of_photos_has_neither_table_nor_curves(tmp_path):
     assert re.findall(r'data-shape="(\d+)"', html) == ['0'], 'only the mesh turns'
     shapes = re.search(r'id="shapes">(.*?)</script>', html, re.DOTALL).group(1)
     assert [shape['count'] for shape in json.loads(shapes)] == [3 * len(BALL.faces)]
+
+
+def test_names_links_failures_and_upright_shapes(tmp_path):
+    rod = trimesh.creation.box((0.1, 0.2, 1.0))
+    painted = Painted(rod, np.full((8, 3), 7, np.uint8))
+    write_page(
+        tmp_path / 'index.html',
+        title='',
+        lead='',
+        summary={},
+        items=[Item('a', '', (rod.vertices, rod, painted), up='z', links=(None, 'a b/<c>.ply', None))],
+        column_titles=('input', 'result', 'painted'),
+        notes={'result': 'what <it> is'},
+        legend={'no point': (1.0, 0.5, 0.0)},
+        failures={'b<': 'expected a cloud, found & none'},
+    )
+    html = (tmp_path / 'index.html').read_text()
+    assert '<figcaption>result <a href="a%20b/%3Cc%3E.ply">ply</a></figcaption>' in html
+    assert '<dt>result</dt><dd>what &lt;it&gt; is</dd>' in html
+    assert '<dt>b&lt;</dt><dd>expected a cloud, found &amp; none</dd>' in html
+    assert 'rgb(255,128,0)"></i>no point' in html
+    for shape in json.loads(re.search(r'id="shapes">(.*?)</script>', html, re.DOTALL).group(1)):
+        positions = np.frombuffer(base64.b64decode(shape['positions']), '<u2').reshape(-1, 3)
+        extents = np.ptp(positions, axis=0) / 65535 * 2 * page.REACH
+        np.testing.assert_allclose(extents, [0.1, 1.0, 0.2], atol=1e-3)
+    assert (rod.extents == (0.1, 0.2, 1.0)).all(), 'the caller keeps the own frame'
+    with pytest.raises(InputError, match=r"item 'a': expected 3 links"):
+        write_page(
+            tmp_path / 'index.html',
+            title='',
+            lead='',
+            summary={},
+            items=[Item('a', '', (rod, rod, rod), links=('a',))],
+            column_titles=('a', 'b', 'c'),
+        )

@@ -14,7 +14,7 @@ KINDS = {'F': 'f', 'I': 'i', 'U': 'u'}
 
 
 def read_pcd(path: Path) -> list[Polygons]:
-    """The points of a file; invalid ones are NaN."""
+    """The points of a file, with their colours (fields rgb or rgba); invalid ones are NaN."""
     content = path.read_bytes()
     end = re.search(rb'(?m)^DATA[ \t]+(\w+)[^\n]*\n', content)
     if end is None:
@@ -29,7 +29,8 @@ def read_pcd(path: Path) -> list[Polygons]:
         raise InputError(f'expected fields x, y, z of a number of points, found {header}')
     body, kind = content[end.end() :], end[1]
     # Padding may repeat a name, such as `_`.
-    names = [field if field in ('x', 'y', 'z') else str(n) for n, field in enumerate(fields)]
+    colour = next((field for field in ('rgb', 'rgba') if field in fields), '')
+    names = [field if field in ('x', 'y', 'z', colour) else str(n) for n, field in enumerate(fields)]
     layout = [(name, dtype, (count,)) for name, dtype, count in zip(names, types, counts, strict=True)]
     if kind == b'ascii':
         starts = dict(zip(names, np.cumsum([0, *counts]), strict=False))
@@ -38,7 +39,8 @@ def read_pcd(path: Path) -> list[Polygons]:
         table = rows.columns(sum(counts), 'point')
         if len(table) < num:
             raise InputError(f'expected the {num} points of the header, found {len(table)}; the file is cut off')
-        return [Polygons(table[:num, [starts[axis] for axis in 'xyz']])]
+        packed = table[:num, starts[colour]].astype(types[names.index(colour)]) if colour else None
+        return [Polygons(table[:num, [starts[axis] for axis in 'xyz']], vertex_colours=_colours(packed))]
     size = num * np.dtype(layout).itemsize
     if kind == b'binary_compressed':
         packed, unpacked = (int.from_bytes(body[n : n + 4], 'little') for n in (0, 4))
@@ -55,7 +57,17 @@ def read_pcd(path: Path) -> list[Polygons]:
         for name, dtype, (count,) in layout:
             found[name] = np.frombuffer(body, dtype, num * count, place).reshape(num, count)
             place += num * count * dtype.itemsize
-    return [Polygons(np.concatenate([found[axis][:, :1] for axis in 'xyz'], axis=1).astype(np.float64))]
+    vertices = np.concatenate([found[axis][:, :1] for axis in 'xyz'], axis=1).astype(np.float64)
+    return [Polygons(vertices, vertex_colours=_colours(found[colour][:, 0]) if colour else None)]
+
+
+def _colours(packed: np.ndarray | None) -> np.ndarray | None:
+    """Colours [P, 4] uint8 of numbers [P] of 32 bits, whatever their type: blue in the lowest byte, then green and red."""
+    if packed is None or packed.dtype.itemsize != 4:
+        return None
+    rgba = np.full((len(packed), 4), 255, np.uint8)
+    rgba[:, :3] = np.ascontiguousarray(packed).view('<u4')[:, None] >> np.array([16, 8, 0], np.uint32) & 255
+    return rgba
 
 
 def _unpack(content: bytes, size: int) -> bytes:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from onet_jax.errors import InputError
-from onet_jax.geometry.meshes import load_cloud
+from onet_jax.geometry.meshes import load_cloud, load_coloured_cloud
 
 POINTS = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
 HEADER = (
@@ -36,6 +36,25 @@ def test_points_of_all_three_kinds(tmp_path):
         padded = HEADER.replace('rgb normal x y z', '_ _ x y z').format(kind).encode()
         (tmp_path / 'a.pcd').write_bytes(padded + body)
         np.testing.assert_array_equal(load_cloud(tmp_path / 'a.pcd'), POINTS, err_msg=f'padded {kind}')
+
+
+def test_colours_are_packed_in_floats_or_in_whole_numbers(tmp_path):
+    colours = np.random.default_rng(1).integers(0, 255, (40, 3), endpoint=True)
+    packed = (colours @ [1 << 16, 1 << 8, 1]).astype('<u4')
+    rows = np.hstack([np.zeros((40, 3)), POINTS]).astype('<f4')
+    for kind, column in (('U', packed), ('F', packed.view('<f4'))):
+        header = HEADER.replace('TYPE U', f'TYPE {kind}')
+        body = b''.join(packed[i].tobytes() + rows[i].tobytes() for i in range(40))
+        text = ''.join(
+            f'{c:.17g} ' + ' '.join(f'{v:.17g}' for v in row) + '\n' for c, row in zip(column, rows, strict=True)
+        )
+        for encoding, content in (('binary', body), ('ascii', text.encode())):
+            (tmp_path / 'a.pcd').write_bytes(header.format(encoding).encode() + content)
+            points, found = load_coloured_cloud(tmp_path / 'a.pcd')
+            np.testing.assert_array_equal(points, POINTS)
+            np.testing.assert_array_equal(found, colours, err_msg=f'{kind} {encoding}')
+    (tmp_path / 'a.pcd').write_bytes(HEADER.replace('rgb', '_').format('binary').encode() + TABLE.tobytes())
+    assert load_coloured_cloud(tmp_path / 'a.pcd')[1] is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,85 @@
+"""Quality control of surface reconstruction: distances of the input points to a mesh, and the surface that no point supports.
+
+A point of the surface is unsupported where its nearest input point is farther than the spacing of the cloud there. That is the
+distance of an input point to its `NEIGHBOURS`-th neighbour, which follows from the density and the noise of the cloud itself;
+of the point and its neighbours the median counts, so that a stray point supports nothing around it. Of points that are spread
+evenly over a plane the nearest one is farther with a probability of exp(-NEIGHBOURS).
+
+Millions of points take as long as `MAX_POINTS`: so many are drawn, with a fixed seed. P points of a cloud, S of a surface.
+Imports no JAX.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import trimesh
+from scipy.spatial import KDTree
+
+from onet_jax.errors import InputError
+from onet_jax.geometry.clouds import longest_edge
+from onet_jax.geometry.meshes import normalise
+
+MAX_POINTS = 50_000  # of a cloud
+NUM_SAMPLES = 50_000  # of a surface
+NEIGHBOURS = 8  # of an input point, up to which the spacing reaches
+HIGH = 0.95  # quantile of the distances
+NUM_CANDIDATES, MAX_CENTRES = 8, 1_000_000  # see `distances_to_mesh`
+
+
+class Quality(NamedTuple):
+    """How well a mesh and the cloud that it was made from agree."""
+
+    median: float  # distance of an input point to the mesh, in the unit of the cloud
+    high: float  # that which `HIGH` of the input points do not exceed
+    longest_edge: float  # of the box of the cloud, in its unit
+    unsupported: float  # share of the area of the mesh that no input point supports, in [0, 1]
+
+
+def measure_support(mesh: trimesh.Trimesh, cloud: np.ndarray) -> Quality:
+    """The quality of a mesh of a cloud [P, 3] in the same frame and unit, P at least 2 distinct points.
+
+    Raises InputError for a mesh without area.
+    """
+    if not mesh.area > 0:
+        raise InputError(f'mesh: expected a surface, found {len(mesh.faces)} faces of area zero')
+    seen = cloud[thin(len(cloud))]
+    median, high = np.quantile(distances_to_mesh(seen, mesh), (0.5, HIGH))
+    samples, _ = trimesh.sample.sample_surface(mesh, NUM_SAMPLES, seed=0)
+    unsupported = find_unsupported(samples, seen)
+    return Quality(float(median), float(high), longest_edge(cloud), float(unsupported.mean()))
+
+
+def thin(num_points: int, most: int = MAX_POINTS) -> slice | np.ndarray:
+    """Which of the points of a cloud to keep: all, or `most` that are drawn with a fixed seed."""
+    if num_points <= most:
+        return slice(None)
+    return np.random.default_rng(0).choice(num_points, most, replace=False, shuffle=False)
+
+
+def find_unsupported(surface: np.ndarray, cloud: np.ndarray) -> np.ndarray:
+    """Which points [S, 3] of a surface no point of a cloud [P, 3] supports: [S] bool."""
+    cloud = np.unique(cloud[thin(len(cloud))], axis=0)
+    tree, num = KDTree(cloud), min(NEIGHBOURS + 1, len(cloud))
+    distances, near = tree.query(cloud, k=range(1, num + 1))  # each point is the nearest to itself
+    spacing = np.median(distances[near, -1], axis=1)
+    gaps, nearest = tree.query(surface)
+    return gaps > spacing[nearest]
+
+
+def distances_to_mesh(points: np.ndarray, mesh: trimesh.Trimesh) -> np.ndarray:
+    """The distances [P] of points [P, 3] to a mesh with area.
+
+    They are those to the nearest of the faces at the `NUM_CANDIDATES` nearest of many places: samples of the surface, and the
+    centres of at most `MAX_CENTRES` faces. For few points, and meshes of more faces, they are too long by at most the distance
+    of a place.
+    """
+    frame = normalise(mesh.vertices)
+    triangles = frame.to_object(mesh.vertices)[mesh.faces]
+    samples, sampled = trimesh.sample.sample_surface(mesh, NUM_SAMPLES, seed=0)
+    centred = np.flatnonzero(mesh.area_faces > 0)[:: -(-len(mesh.faces) // MAX_CENTRES)]
+    places = np.concatenate([frame.to_object(samples), triangles[centred].mean(axis=1)])
+    points, faces = frame.to_object(points), np.concatenate([sampled, centred])
+    _, near = KDTree(places).query(points, k=range(1, NUM_CANDIDATES + 1))
+    repeated = np.repeat(points, NUM_CANDIDATES, axis=0)
+    closest = trimesh.triangles.closest_point(triangles[faces[near.reshape(-1)]], repeated)
+    return frame.scale * np.linalg.norm(closest - repeated, axis=1).reshape(near.shape).min(axis=1)

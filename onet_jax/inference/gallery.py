@@ -1,0 +1,111 @@
+"""The HTML page of a reconstruction: inputs beside their meshes with their quality, and the inputs that failed."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import trimesh
+from ml_collections import ConfigDict
+from trimesh.visual import ColorVisuals
+
+from onet_jax.data.fields import has_cloud, read_inputs, show, shows_objects
+from onet_jax.data.scans import load_bulk
+from onet_jax.data.sources import Source
+from onet_jax.errors import InputError
+from onet_jax.geometry.meshes import load_geometry, normalise
+from onet_jax.geometry.quality import find_unsupported
+from onet_jax.inference.out_of_distribution import SHARE, Domain
+from onet_jax.viz.page import write_page
+from onet_jax.viz.pictures import FRONT, SIZE, UNSUPPORTED, Item, Painted
+
+MAX_SHOWN = 48  # items of a page
+MAX_FAILURES = 200  # that it lists
+
+
+def write_gallery(
+    output: Path,
+    done: Mapping[Source, Path],
+    failed: Mapping[Source, dict],
+    items: Mapping[str, dict],
+    config: ConfigDict,
+    domain: Domain | None,
+    up: str,
+) -> list[str]:
+    """Write OUTPUT/index.html with the first `MAX_SHOWN` meshes of `done`; returns a message for each that cannot be read.
+
+    items: the entries of the manifest by name. up: the axis of the inputs that points up, 'y' or 'z'.
+    """
+    shown, said, data = [], [], config.data.copy_and_resolve_references()
+    if 'image_size' in data:  # a photo is shown at a higher resolution than the network sees
+        with data.unlocked():
+            data.image_size = SIZE
+    for source in list(done)[:MAX_SHOWN]:
+        try:
+            with warnings.catch_warnings(action='ignore'):  # they have been said
+                inputs, frame = read_inputs(data, source, config.seed)
+                geometry = load_geometry(done[source])
+                shape = paint(geometry, load_bulk(source.path, data.keep_outliers)) if has_cloud(data) else geometry
+        except (InputError, OSError) as error:  # it was there a moment ago
+            said.append(f'{output / "index.html"}: not shown: {error}')
+            continue
+        seen = show(inputs)
+        if seen is not None and not shows_objects(data):  # a scene is shown normalised, as an object
+            network, frame = frame, normalise(geometry.vertices)
+            seen = frame.to_object(network.to_user(seen))
+        geometry.vertices = frame.to_object(geometry.vertices)
+        links = None, done[source].relative_to(output).as_posix()
+        shown.append(Item(source.name, describe(items[source.name]), (seen, shape), up, links))
+    hidden = len(failed) - MAX_FAILURES
+    failures = {source.name: item['reason'] for source, item in list(failed.items())[:MAX_FAILURES]}
+    write_page(
+        output / 'index.html',
+        title=f'{len(done)} reconstruction{"s" if len(done) > 1 else ""}',
+        lead=_lead(config, domain, [items[source.name] for source in done]),
+        summary={'done': str(len(done)), 'failed': str(len(failed))},
+        items=shown,
+        column_titles=('input', 'reconstruction'),
+        legend={'surface': FRONT, 'surface that no input point supports': UNSUPPORTED} if has_cloud(data) else None,
+        failures=failures | ({'...': f'{hidden} more, see manifest.json'} if hidden > 0 else {}),
+    )
+    return said
+
+
+def paint(geometry: trimesh.Trimesh | trimesh.PointCloud, cloud: np.ndarray) -> Painted | trimesh.PointCloud:
+    """A mesh whose surface that a cloud [P, 3] does not support has another colour; its own colours are kept elsewhere."""
+    if not isinstance(geometry, trimesh.Trimesh):
+        return geometry
+    colours = np.tile(np.round(255 * np.array(FRONT)).astype(np.uint8), (len(geometry.vertices), 1))
+    visual = geometry.visual
+    if isinstance(visual, ColorVisuals) and visual.kind == 'vertex':
+        colours = visual.vertex_colors[:, :3].copy()
+    colours[find_unsupported(geometry.vertices, cloud)] = np.round(255 * np.array(UNSUPPORTED))
+    return Painted(geometry, colours)
+
+
+def describe(item: dict) -> str:
+    """The out-of-distribution score of an input and the quality of its mesh in words, of what was measured."""
+    said, quality, score = [], item.get('quality'), item.get('out_of_distribution_score')
+    if score is not None and score > 1:
+        said.append(f'OUT OF DISTRIBUTION ({score:.2f} times the limit): do not trust this shape')
+    elif score is not None:
+        said.append(f'within the training distribution ({score:.2f} times the limit)')
+    if quality:
+        of_edge = (f'{quality[name] / quality["longest_edge"]:.2%}' for name in ('median', 'high'))
+        said.append(
+            f'distance of the points {quality["median"]:.3g} (median) and {quality["high"]:.3g} (95 %), '
+            f'{" and ".join(of_edge)} of the longest edge; {quality["unsupported"]:.1%} of the surface unsupported'
+        )
+    return '; '.join(said)
+
+
+def _lead(config: ConfigDict, domain: Domain | None, items: list[dict]) -> str:
+    known = f'Threshold {config.eval.threshold:g}.' if 'threshold' in config.eval else ''
+    known += f' The first {MAX_SHOWN} of {len(items)} are shown.' if len(items) > MAX_SHOWN else ''
+    if domain is None:
+        return f'{known} Whether the inputs resemble those of the training was not measured.'
+    num_outside = sum(item.get('out_of_distribution_score', 0) > 1 for item in items)
+    return (
+        f'{known} {num_outside} of {len(items)} inputs are out of distribution: less like the training inputs than {SHARE:.0%} '
+        'of the validation inputs are. The network answers them with a shape that it knows, not with the one that is there.'
+    )

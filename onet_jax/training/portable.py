@@ -1,0 +1,69 @@
+"""Weights that travel: a folder of a config and the weights of one checkpoint, which every command takes for a workdir.
+
+FOLDER/config.json        the config, at the threshold that meshes are made at
+FOLDER/model.safetensors  the weights, float32, by their path in the variables: 'params.decoder.fc_p.kernel'
+FOLDER/domain.npz         the reference of out-of-distribution scores, where the workdir has one
+FOLDER/digest.json        the SHA-256 of these files, verified before they are read
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from safetensors.numpy import save
+
+from onet_jax.convert.torch_file import read_torch_file
+from onet_jax.errors import InputError
+from onet_jax.files import write_atomically, write_json
+from onet_jax.training.state import path_of
+from onet_jax.training.storage import DIGEST, digest_files, find_damage
+
+WEIGHTS, STEP = 'model.safetensors', 'step'
+FILES = ('config.json', WEIGHTS, 'domain.npz', DIGEST)
+
+
+def is_portable(folder: str | Path) -> bool:
+    """Whether a folder holds weights that `write_weights` wrote."""
+    return (Path(folder) / WEIGHTS).is_file()
+
+
+def write_weights(folder: str | Path, config: ConfigDict, step: int, variables: Mapping, domain: bytes | None) -> None:
+    """Write a folder of weights. Raises InputError for one that has other files, OSError where it cannot be written.
+
+    variables: of the network, any flax collections. domain: the content of domain.npz.
+    """
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f'{folder}: expected a new or empty folder, found files in it; choose another --output')
+    folder.mkdir(parents=True, exist_ok=True)
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    arrays = {'.'.join(path_of(path)): np.asarray(array, np.float32) for path, array in leaves}
+    write_json(folder / 'config.json', config.to_dict())
+    if domain is not None:
+        write_atomically(folder / 'domain.npz', domain)
+    write_atomically(folder / WEIGHTS, save({**arrays, STEP: np.array(step, np.int64)}))
+    write_json(folder / DIGEST, digest_files(folder))
+
+
+def read_weights(folder: str | Path) -> tuple[int, dict[str, Any]]:
+    """The step and the variables of a folder of weights. Raises OSError and InputError, naming the file, for damaged ones."""
+    damage = find_damage(Path(folder))
+    if damage is not None:
+        raise InputError(f'{damage}; download or install it again')
+    arrays = read_torch_file(Path(folder) / WEIGHTS)
+    if STEP not in arrays:
+        raise InputError(
+            f'{Path(folder) / WEIGHTS}: expected weights of onet_jax, with their step, found {sorted(arrays)[:9]}'
+        )
+    step, variables = int(arrays.pop(STEP)), dict[str, Any]()
+    for name, array in arrays.items():
+        *modules, leaf = name.split('.')
+        tree = variables
+        for module in modules:
+            tree = tree.setdefault(module, {})
+        tree[leaf] = jnp.asarray(array)
+    return step, variables
