@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 if platform.libc_ver()[0] == 'glibc':
     # XLA allocates its temporaries anew in every step, and by default glibc returns each large block to the system: the page
@@ -97,15 +98,18 @@ def _explain(error: Exception) -> str:
 
 @contextmanager
 def _watching_interrupts() -> Iterator[None]:
-    """Let control-C end the process, also where Python acts upon none: while XLA compiles, or in imports that catch it."""
+    """Let control-C end the process, also where Python acts upon none: while XLA compiles, or where something catches it."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     # It gets a signal at once, whatever this thread does.
     previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reader,), daemon=True).start()
+    previous_hook = sys.unraisablehook
+    sys.unraisablehook = partial(_leave_where_it_is_ignored, previous_hook)
     try:
         yield
     finally:
+        sys.unraisablehook = previous_hook
         signal.set_wakeup_fd(previous)
         os.close(writer)
 
@@ -124,6 +128,13 @@ def _watch(reader: int) -> None:
             timer = threading.Timer(PATIENCE, os.write if handled else _leave, (2, HINT) if handled else ())
             timer.daemon = True
             timer.start()
+
+
+def _leave_where_it_is_ignored(previous_hook: Callable[[Any], None], unraisable: Any) -> None:
+    """sys.unraisablehook: an interrupt in a callback of the garbage collector, such as JAX has, would print a traceback."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        _leave()
+    previous_hook(unraisable)
 
 
 def _leave() -> None:

