@@ -1,15 +1,14 @@
-"""Meshes from your own files: onet reconstruct --workdir=W --input=cloud.ply --output=DIR.
+"""Meshes from your own files: onet reconstruct scan.ply, or onet reconstruct FOLDER --workdir=W --output=DIR.
 
---input is a file or a folder, of what the model was trained on: point clouds (ply, obj, off, stl, glb, gltf, pcd, xyz, txt,
-csv, pts, npy, npz; y up), pictures (jpg, png, ...; also KITTI and Online Products folders) or 32^3 voxels (binvox). The
-meshes come back in the frame of the input; those of pictures and voxels in object coordinates, longest edge about 1 and
-centre 0. DIR/index.html shows inputs and meshes side by side, and says which inputs are out of distribution.
+Without --workdir the input is a point cloud, or a folder of them, and the weights `objects` or `scenes` of the package are
+taken, by the density of the points. With it, what the model was trained on: point clouds (ply, obj, off, stl, glb, gltf, pcd,
+las, laz, e57, xyz, txt, csv, pts, npy, npz), pictures (jpg, png, ...; also KITTI and Online Products folders) or 32^3 voxels
+(binvox). --workdir is a folder written by onet train, the name of weights of the package, or hf://USER/REPO.
 
-The sliding-window network (configs/conv_onet_crops.py) takes clouds of scenes of any size: --cell is the edge of its cells in
-their unit, by default such that a cell has as many points as in training. After an interruption the same command resumes.
-
-A few stray points of a cloud, such as invalid returns at (0, 0, 0), are left out where they would make its box three times as
-large or more, with a message; --keep_outliers keeps them.
+Meshes come back in the frame of the input; those of pictures and voxels in object coordinates, longest edge about 1 and centre
+0. DIR/index.html shows inputs and meshes, the surface that no point supports, and which inputs are out of distribution. After
+an interruption the same command resumes. A few stray points, such as invalid returns at (0, 0, 0), are left out where they make
+the box of a cloud three times as large or more, with a message; --keep_outliers keeps them.
 """
 
 from functools import partial
@@ -20,49 +19,52 @@ from onet_jax.errors import InputError
 
 from . import run_command
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by onet train.', required=True)
-INPUT = flags.DEFINE_string('input', None, 'Point cloud, picture or voxels, or a folder of them.', required=True)
-OUTPUT = flags.DEFINE_string('output', None, 'Folder for the meshes.', required=True)
+WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Trained network; by default weights of the package that suit the cloud.'
+)
+INPUT = flags.DEFINE_string(
+    'input', None, 'Point cloud, picture or voxels, or a folder of them; also without --input=.'
+)
+OUTPUT = flags.DEFINE_string('output', 'meshes', 'Folder for the meshes.')
+UP = flags.DEFINE_enum('up', 'y', ['x', 'y', 'z'], 'Clouds: the axis that points up.')
+SMOOTH = flags.DEFINE_integer('smooth', 0, 'Steps of Taubin smoothing.')
+SIMPLIFY = flags.DEFINE_integer('simplify', None, 'Faces of a mesh, at most.')
+COLORS = flags.DEFINE_bool('colors', False, 'Clouds: vertices get the colours of the nearest points.')
 RESOLUTION = flags.DEFINE_enum(
-    'resolution',
-    None,
-    ['64', '128', '256', '512'],
-    'Cells of the finest grid along an axis; those of the config by default.',
+    'resolution', None, ['64', '128', '256', '512'], 'Cells of the finest grid along an axis.'
 )
 THRESHOLD = flags.DEFINE_float('threshold', None, 'Probability of the surface; that of the workdir by default.')
-MAX_MEMORY_GB = flags.DEFINE_float(
-    'max_memory_gb', None, 'What a mesh may take; by default the memory of the machine.', lower_bound=1e-3
-)
+MAX_MEMORY_GB = flags.DEFINE_float('max_memory_gb', None, 'Memory of a mesh; by default that of the machine.', 1e-3)
 CELL = flags.DEFINE_float('cell', None, 'Scenes: edge of a cell, in the unit of the input.', lower_bound=1e-9)
 KEEP_OUTLIERS = flags.DEFINE_bool('keep_outliers', False, 'Clouds: stray points belong to the object.')
 FORMAT = flags.DEFINE_enum('format', 'ply', ['ply', 'obj', 'off', 'stl', 'glb'], 'Of the meshes.', case_sensitive=False)
 
 
-def main(_):
-    from onet_jax.data.fields import input_names
+def main(argv):
     from onet_jax.geometry.extract import check_memory
+    from onet_jax.inference.finish import Finish
     from onet_jax.inference.out_of_distribution import workdir_domain
     from onet_jax.inference.reconstruct import reconstruct_files
-    from onet_jax.run import at_resolution, at_threshold, change, load_run
+    from onet_jax.ready_made import load_for
+    from onet_jax.run import at_resolution, at_threshold, for_clouds, load_run
 
-    run = load_run(WORKDIR.value)
+    given = [*filter(None, [INPUT.value]), *argv[1:]]
+    if len(given) != 1:
+        raise InputError(
+            f'expected one file or folder to reconstruct, found {given or "none"}; put several into a folder'
+        )
+    run = load_run(WORKDIR.value) if WORKDIR.value else load_for(given[0], KEEP_OUTLIERS.value)
     if THRESHOLD.value is not None:
         run = at_threshold(run, THRESHOLD.value, 'the flag --threshold')
-    if CELL.value is not None:
-        if 'scan_cell' not in run.config.data:
-            raise InputError(
-                f'--cell: expected a network of scenes, found one of {", ".join(input_names(run.config.data))}'
-            )
-        run = change(run, 'data', scan_cell=CELL.value)
-    if KEEP_OUTLIERS.value:
-        run = change(run, 'data', keep_outliers=True)
+    run = for_clouds(run, cell=CELL.value, keep_outliers=KEEP_OUTLIERS.value, up=UP.value)
     if RESOLUTION.value is not None:
         run = at_resolution(run, int(RESOLUTION.value))
     if 'resolution' in run.config.mesh:
         check_memory(run.config.mesh.resolution << run.config.mesh.upsampling_steps, MAX_MEMORY_GB.value)
-    find_domain = partial(workdir_domain, WORKDIR.value, run.method.model, run.params, run.config, run.data_dir)
-    reconstruct_files(run.method, run.params, run.config, INPUT.value, OUTPUT.value, FORMAT.value, find_domain)
+    find_domain = partial(workdir_domain, run.workdir, run.method.model, run.params, run.config, run.data_dir)
+    finish = Finish(SMOOTH.value, SIMPLIFY.value, COLORS.value)
+    reconstruct_files(run.method, run.params, run.config, given[0], OUTPUT.value, FORMAT.value, find_domain, finish)
 
 
 if __name__ == '__main__':
-    run_command(main)
+    run_command(main, takes_arguments=True)

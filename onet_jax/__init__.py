@@ -2,6 +2,7 @@
 
 A shape is the decision boundary of `f(point, condition) -> occupancy`. The public names:
 
+    reconstruct     a point cloud to a mesh, without training
     load            a trained network: (model, params), functions and weights
     train           train a config, such as `configs.onet_points('tiny')`, in a folder
     configs         the experiments, functions of their variants: `dir(onet_jax.configs)`
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from onet_jax.geometry.extract import extract_mesh
     from onet_jax.geometry.refine import refine_mesh
     from onet_jax.models import Method
+    from onet_jax.ready_made import reconstruct
     from onet_jax.run import load
     from onet_jax.training.loop import train
 
@@ -34,13 +36,14 @@ __version__ = '0.1.0'
 
 _HOME = {
     'load': 'onet_jax.run',
+    'reconstruct': 'onet_jax.ready_made',
     'train': 'onet_jax.training.loop',
     'extract_mesh': 'onet_jax.geometry.extract',
     'refine_mesh': 'onet_jax.geometry.refine',
     'Method': 'onet_jax.models',
     'InputError': 'onet_jax.errors',
 }
-__all__ = ['InputError', 'Method', 'configs', 'extract_mesh', 'load', 'refine_mesh', 'train']
+__all__ = ['InputError', 'Method', 'configs', 'extract_mesh', 'load', 'reconstruct', 'refine_mesh', 'train']
 
 # JAX reads the variable when it is imported. It takes no path that is not UTF-8, which is not printable.
 _COMPILED = str(cache_folder() / 'compiled')

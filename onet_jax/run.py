@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from onet_jax import models
 from onet_jax.data.datasets import open_dataset
+from onet_jax.data.fields import has_cloud, input_names
 from onet_jax.errors import InputError
 from onet_jax.evaluation.calibrate import Calibration, calibrate
 from onet_jax.files import write_json
@@ -122,6 +123,31 @@ def at_threshold(run: Run, threshold: float, threshold_from: str) -> Run:
 def at_resolution(run: Run, resolution: int) -> Run:
     """The run with a finest grid of `resolution` cells, 32 times a power of two."""
     return change(run, 'mesh', resolution=32, upsampling_steps=(resolution // 32).bit_length() - 1)
+
+
+def for_clouds(run: Run, *, cell: float | None = None, keep_outliers: bool = False, up: str = 'y') -> Run:
+    """The run for clouds of a user. cell: edge of a cell of a scene, in the unit of the cloud. up: the axis that points up.
+
+    Raises InputError for what a network of other inputs does not have.
+    """
+    if cell is not None and 'scan_cell' not in run.config.data:
+        raise InputError(
+            f'--cell: expected a network of scenes, found one of {", ".join(input_names(run.config.data))}'
+        )
+    if cell is not None:
+        run = change(run, 'data', scan_cell=cell)
+    if keep_outliers:
+        run = change(run, 'data', keep_outliers=True)
+    if up == 'y':
+        return run
+    if not has_cloud(run.config.data):
+        raise InputError(
+            f'--up: expected a network of point clouds, found one of {", ".join(input_names(run.config.data))}'
+        )
+    config = run.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.data.up = up
+    return run._replace(config=config, method=models.build(config))
 
 
 def calibrate_run(workdir: str | Path, run: Run, data_dir: str | Path) -> Run:

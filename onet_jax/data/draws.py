@@ -79,6 +79,13 @@ def _window_start(key: jax.Array, num_stored: int, num_drawn: int) -> jax.Array:
 
 
 def draw_scene(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
+    """With `random_scans` as `draw_scan`, of at least a third of the points; else as `draw_clean_scene`."""
+    if data.get('random_scans'):
+        return draw_scan(key, row, data, data.num_input_points // 3, SCENE_NOISE)
+    return draw_clean_scene(key, row, data)
+
+
+def draw_clean_scene(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
     """`num_input_points` distinct surface samples [P, 3] with Gaussian noise of standard deviation `noise_std`."""
     window_key, noise_key = jax.random.split(key)
     start = _window_start(window_key, len(row['surface']), data.num_input_points)
@@ -88,13 +95,15 @@ def draw_scene(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
 
 def draw_cloud(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
     """With `random_scans` as `draw_scan`, else as `draw_clean_cloud`."""
-    return (draw_scan if data.get('random_scans') else draw_clean_cloud)(key, row, data)
+    if data.get('random_scans'):
+        return draw_scan(key, row, data, FEWEST_POINTS, MOST_NOISE)
+    return draw_clean_cloud(key, row, data)
 
 
 def draw_clean_cloud(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
-    """As `draw_scene`; with `partial` from a part of the shape alone."""
+    """As `draw_clean_scene`; with `partial` from a part of the shape alone."""
     if not data.partial:
-        return draw_scene(key, row, data)
+        return draw_clean_scene(key, row, data)
     part_key, noise_key = jax.random.split(key)
     points = _draw_part(part_key, as_float(row['surface']), data.num_input_points)
     return points + data.noise_std * jax.random.normal(noise_key, points.shape)
@@ -112,14 +121,14 @@ def _draw_part(key: jax.Array, surface: jax.Array, num_points: int) -> jax.Array
     return surface[kept[jax.random.randint(points_key, (num_points,), 0, (~beyond).sum())]]
 
 
-# What `draw_scan` draws from: points of a cloud (at most `num_input_points`), the standard deviation of their noise and the
-# share of outliers, in units of the longest edge; the share of clouds that lack a side, and what is left of their extent.
-FEWEST_POINTS, MOST_NOISE, MOST_OUTLIERS = 100, 0.02, 0.02
+# Random scans: points of a cloud (at most `num_input_points`), standard deviation of their noise in units of the longest edge,
+# share of outliers; share of the clouds that lack a side, and what is left of their extent.
+FEWEST_POINTS, MOST_NOISE, SCENE_NOISE, MOST_OUTLIERS = 100, 0.02, 0.01, 0.02
 SHARE_CUT, LEAST_LEFT = 0.3, 0.6
 SMALLEST = 0.75  # factor of `pose`; the largest, BOX, fills the sampled box
 
 
-def draw_scan(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
+def draw_scan(key: jax.Array, row: dict, data: ConfigDict, fewest: int, most_noise: float) -> jax.Array:
     """A cloud [P, 3] as scanners give them: of random density and noise, some with outliers or without a side.
 
     A sparse cloud has each of its points several times, as that of a user who has too few.
@@ -133,10 +142,10 @@ def draw_scan(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
     kept = jnp.argsort(beyond)  # those that are kept come first
     points = surface[kept[jax.random.randint(points_key, (num_points,), 0, (~beyond).sum())]]
 
-    fewest = min(FEWEST_POINTS, num_points)
+    fewest = min(fewest, num_points)
     count_share, noise_share, outliers_share = jax.random.uniform(count_key, (3,))
     count = jnp.round(fewest * (num_points / fewest) ** count_share).astype(jnp.int32)
-    points += MOST_NOISE * noise_share**2 * jax.random.normal(noise_key, points.shape)
+    points += most_noise * noise_share**2 * jax.random.normal(noise_key, points.shape)
     where_key, which_key = jax.random.split(outliers_key)
     is_outlier = jax.random.uniform(which_key, (num_points, 1)) < MOST_OUTLIERS * jnp.maximum(2 * outliers_share - 1, 0)
     points = jnp.where(is_outlier, jax.random.uniform(where_key, points.shape, minval=-0.5, maxval=0.5), points)

@@ -102,6 +102,7 @@ FIELDS = {
     'scene': Field(
         ('surface',),
         _single('scene', draws.draw_scene),
+        _single('scene', draws.draw_clean_scene),
         settings=('num_input_points', 'noise_std', 'cell_size', 'scan_cell', 'keep_outliers'),
         num_samples=lambda data: data.num_input_points,
         find=find_clouds,

@@ -50,20 +50,19 @@ def _tell(message: str) -> None:
     print(message, flush=True)
 
 
-def load_scan(path: str | Path, data: ConfigDict, seed: int) -> tuple[np.ndarray, float]:
-    """The points [P, 3] of a scan, without stray and repeated ones, and the edge of a cell, in its unit.
+def find_cell(bulk: np.ndarray, data: ConfigDict, seed: int, where: str = 'cloud') -> tuple[np.ndarray, float]:
+    """The points [P', 3] of a scan without repeated ones, and the edge of a cell, in its unit.
 
     The edge is `scan_cell` of the config, or where that is 0 such that a cell holds as many points as in training. Raises
-    InputError, naming the file, for points that do not tell it; others as of `load_bulk`.
+    InputError, with `where` they are from, for points that do not tell it.
     """
-    bulk = load_bulk(path, data.keep_outliers)
     cloud = drop_repeated(bulk)
     if data.scan_cell:
         return cloud, data.scan_cell
     cell = matching_cell(cloud, data.cell_size, data.num_input_points, seed) if len(cloud) > NEIGHBOURS else 0.0
     if not cell > 0:
         raise InputError(
-            f'{path}: expected more than {NEIGHBOURS} points in different places, which tell the edge of a cell, found '
+            f'{where}: expected more than {NEIGHBOURS} points in different places, which tell the edge of a cell, found '
             f'{len(bulk)} points in {len(cloud)} places; give it by --cell'
         )
     return cloud, cell

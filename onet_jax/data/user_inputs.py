@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from onet_jax.data.archives import read_arrays
 from onet_jax.data.images import load_image
 from onet_jax.data.records import NUM_VOXELS
-from onet_jax.data.scans import load_bulk, load_scan
+from onet_jax.data.scans import find_cell, load_bulk
 from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import DISTANCE_RATIOS, ELEVATIONS, Camera, r2n2_camera
@@ -45,17 +45,25 @@ def normalised_cloud(cloud: np.ndarray, num_points: int, seed: int, up: str = 'y
     return (np.round(points / CLOUD_STEP) * CLOUD_STEP).astype(np.float32), frame
 
 
-def read_cloud(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
-    cloud = load_bulk(source.path, data.keep_outliers)
-    points, frame = normalised_cloud(cloud, data.num_input_points, seed, data.get('up', 'y'))
+def cloud_input(bulk: np.ndarray, data: ConfigDict, seed: int, where: str = 'cloud') -> tuple[dict, Frame]:
+    """The field 'cloud' of the points [P, 3] of an object."""
+    points, frame = normalised_cloud(bulk, data.num_input_points, seed, data.get('up', 'y'))
     return {'cloud': points}, frame
 
 
-def read_scene(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
-    """The points of a scan, scaled so that a cell of the sliding-window network has the edge `cell_size`."""
-    cloud, cell = load_scan(source.path, data, seed)
+def scene_input(bulk: np.ndarray, data: ConfigDict, seed: int, where: str = 'cloud') -> tuple[dict, Frame]:
+    """The field 'scene' of a scan [P, 3]: scaled so that a cell of the sliding-window network has the edge `cell_size`."""
+    cloud, cell = find_cell(bulk, data, seed, where)
     frame = Frame(np.min(cloud, axis=0), cell / data.cell_size, UPS[data.get('up', 'y')])
     return {'scene': frame.to_object(cloud)}, frame
+
+
+def read_cloud(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
+    return cloud_input(load_bulk(source.path, data.keep_outliers), data, seed, str(source.path))
+
+
+def read_scene(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
+    return scene_input(load_bulk(source.path, data.keep_outliers), data, seed, str(source.path))
 
 
 def read_image(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:

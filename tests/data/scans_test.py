@@ -3,7 +3,7 @@ import pytest
 from model_configs import small_data
 
 from onet_jax.data import fields, user_inputs
-from onet_jax.data.scans import load_bulk, load_scan
+from onet_jax.data.scans import find_cell, load_bulk
 from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import normalise
@@ -53,14 +53,16 @@ def test_an_object_far_from_the_origin_gives_the_same_bits(tmp_path, cloud):
 def test_the_cell_is_that_of_the_distinct_points(tmp_path, cloud):
     data = small_data(inputs=('scene',), cell_size=0.025)
     once, thrice = write(tmp_path, 'once', cloud), write(tmp_path, 'thrice', np.repeat(cloud, 10, axis=0))
-    (points, cell), (expected, expected_cell) = (load_scan(source.path, data, 0) for source in (thrice, once))
+    (points, cell), (expected, expected_cell) = (
+        find_cell(load_bulk(source.path, False), data, 0) for source in (thrice, once)
+    )
     np.testing.assert_array_equal(points, expected)
     assert cell == expected_cell > 0
     same = write(tmp_path, 'same', np.repeat(cloud[:8], 100, axis=0))
     with pytest.raises(
         InputError, match=r'same.npy: expected more than 8 points in .* found 800 points in 8 places; .*--cell'
     ):
-        load_scan(same.path, data, 0)
+        find_cell(load_bulk(same.path, False), data, 0, str(same.path))
     with data.unlocked():
         data.scan_cell = 0.5
-    assert load_scan(same.path, data, 0)[1] == 0.5
+    assert find_cell(load_bulk(same.path, False), data, 0, str(same.path))[1] == 0.5

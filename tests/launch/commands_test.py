@@ -134,7 +134,7 @@ def test_reconstruction_reports_bad_clouds(workdir, tmp_path, points, message):
         (['--resolution=512', '--max_memory_gb=0.1'], 'resolution: expected a grid of at most 0.1 GB, found 3.0 GB'),
         (['--format=usd'], '--format=usd: value should be one of <ply|obj'),
         (['--output='], '--output: expected a path or a word, found nothing'),
-        (['b.xyz'], "expected flags, as in --name=value, found 'b.xyz' beside them"),
+        (['b.xyz'], 'expected one file or folder to reconstruct, found '),
     ],
 )
 def test_reconstruction_reports_bad_flags(workdir, tmp_path, flags, message):

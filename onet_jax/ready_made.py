@@ -1,0 +1,91 @@
+"""A mesh from a point cloud without training: the weights that travel with the package, and which of them suits a cloud.
+
+`objects` are feature planes of one whole object: they complete what a sparse or noisy cloud lacks, and resolve 64 cells along
+its longest edge. `scenes` is a sliding window: it resolves whatever the points do, of scenes of any size, and completes less. P
+points of a cloud.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import trimesh
+from numpy.typing import ArrayLike
+
+from onet_jax.data.fields import find_clouds, input_names
+from onet_jax.data.scans import load_bulk
+from onet_jax.data.user_inputs import cloud_input, scene_input
+from onet_jax.errors import InputError
+from onet_jax.geometry.clouds import drop_repeated, find_strays, longest_edge
+from onet_jax.geometry.sliding_window import NEIGHBOURS, matching_cell
+from onet_jax.run import Run, load_run
+
+INPUTS = {'cloud': cloud_input, 'scene': scene_input}
+OBJECT_CELLS = 64  # along the longest edge: what feature planes resolve
+# A cloud of more cells than this at the density of the training of `scenes` (10,000 points of a room, cells of 0.025) shows
+# more than `objects` can.
+MOST_CELLS, SCENE_POINTS, SCENE_CELL = 100, 10_000, 0.025
+
+
+class Choice(NamedTuple):
+    """Weights for a cloud."""
+
+    name: str
+    reason: str  # in words
+
+
+def choose_weights(cloud: np.ndarray) -> Choice:
+    """The weights that suit a cloud [P, 3], without stray points, in any frame."""
+    cloud = drop_repeated(cloud)
+    if len(cloud) <= NEIGHBOURS:
+        return Choice('objects', f'{len(cloud)} points')
+    num_cells = longest_edge(cloud) / max(matching_cell(cloud, SCENE_CELL, SCENE_POINTS, 0), 1e-12)
+    told = f'{len(cloud)} points, which resolve about {num_cells:.0f} cells along the longest edge'
+    if num_cells > MOST_CELLS:
+        return Choice('scenes', f'{told}: more than the {OBJECT_CELLS} of objects')
+    return Choice('objects', told)
+
+
+def load_for(inputs: str | Path, keep_outliers: bool = False) -> Run:
+    """The network of the weights that suit a file, or the first file of a folder; prints which, and why.
+
+    Raises OSError and InputError for files that are no point clouds.
+    """
+    first, *others = find_clouds(inputs)
+    choice = choose_weights(load_bulk(first.path, keep_outliers))
+    print(
+        f'{first.path}: {choice.reason}; taking the weights {choice.name!r}'
+        + (f' for it and {len(others)} others' if others else '')
+        + ' (--workdir takes others)',
+        flush=True,
+    )
+    return load_run(choice.name)
+
+
+def reconstruct(cloud: ArrayLike, weights: str = '', *, up: str = 'y', seed: int = 0) -> trimesh.Trimesh:
+    """The surface that a point cloud [P, 3] was sampled from, as a mesh in the frame and unit of the cloud.
+
+    weights: a name of `run.names_of_weights()`, a workdir or 'hf://USER/REPO' of a network of clouds; by default what
+    `choose_weights` says. up: the axis that points up, 'x', 'y' or 'z'; the weights that travel with the package are trained in
+    all poses. Stray points are left out. Raises InputError for an array of another shape, values that are not finite, a network
+    of other inputs, and where the network finds no surface.
+    """
+    points = np.asarray(cloud, np.float64)
+    if points.ndim != 2 or points.shape[1] != 3 or len(points) < 2 or not np.isfinite(points).all():
+        raise InputError(f'cloud: expected finite points [P, 3], at least 2, found an array {list(points.shape)}')
+    points = points[~find_strays(points)]
+    run = load_run(weights or choose_weights(points).name)
+    names = input_names(run.config.data)
+    if len(names) != 1 or names[0] not in INPUTS:
+        raise InputError(f'weights: expected a network of one of {sorted(INPUTS)}, found one of {", ".join(names)}')
+    data = run.config.data.copy_and_resolve_references()
+    with data.unlocked():
+        data.up = up
+    inputs, frame = INPUTS[names[0]](points, data, seed)
+    batch = {name: array[None] for name, array in inputs.items()}
+    (mesh,) = run.method.predict(run.params, batch, jax.random.key(seed))
+    if not len(mesh.vertices):
+        raise InputError('cloud: expected points of a surface that the network knows, found none inside')
+    mesh.vertices = frame.to_user(mesh.vertices)
+    return mesh
