@@ -17,7 +17,6 @@ from onet_jax.evaluation.published import CLASSES, LATER, Published
 from onet_jax.evaluation.report import choose_shown, pair_up
 from onet_jax.evaluation.tables import Table, class_means, format_cell, published_cells
 from onet_jax.geometry.meshes import OpenSurface
-from onet_jax.progress import working
 from onet_jax.scores import METRICS
 from onet_jax.viz.pictures import Item, contact_sheet
 
@@ -81,5 +80,4 @@ def draw_figure(methods: Mapping[str, Sequence[Result]], dataset: Shapes, num_sh
         truth = dataset.read(category, name).surface.astype(np.float32)
         shapes = (show(chosen.inputs), *(result.prediction for result in by_shape[category, name]), truth)
         items.append(Item(f'{category} {name}', '', shapes))
-    with working(f'drawing {path}'):
-        contact_sheet(items, ('input', *labels, 'ground truth'), path, size=PICTURE_SIZE)
+    contact_sheet(items, ('input', *labels, 'ground truth'), path, size=PICTURE_SIZE)

@@ -74,8 +74,7 @@ def write_report(
         caption = headline(*(one.scores for one in row))
         links = [file if prediction is row[0].prediction else None for prediction in shapes]
         items.append(Item(f'{result.category} {result.name}', caption, shapes, links=links))
-    with working(f'drawing {output / "contact_sheet.png"}'):
-        contact_sheet(items, column_titles, output / 'contact_sheet.png')
+    contact_sheet(items, column_titles, output / 'contact_sheet.png')
 
     means = {title: class_means(rows)['mean'] for title, rows in results.items()}
     of = {title: f', {title}' if others else '' for title in results}

@@ -114,8 +114,7 @@ def sample_files(
     codes = [sample_code(model, params, config, number, seed) for number in range(num_samples)]
     meshes = _decode_files(model, params, config, codes, targets)
     items = [Item(target.stem, '', (mesh,)) for target, mesh in meshes.items()]
-    with working('drawing the contact sheet'):
-        contact_sheet(items, (f'seed {seed}',), Path(output) / 'contact_sheet.png')
+    contact_sheet(items, (f'seed {seed}',), Path(output) / 'contact_sheet.png')
     return [target for target, mesh in meshes.items() if len(mesh.faces)]
 
 

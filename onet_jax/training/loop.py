@@ -158,8 +158,7 @@ def train(
                 checkpointer.save(step, state, metrics=means)
             if renders and draw is not None:
                 picture = workdir / 'images' / f'{step:08d}.png'
-                with working(f'drawing {picture}'):
-                    draw(parallel.local(chosen_variables(state)), picture)
+                draw(parallel.local(chosen_variables(state)), picture)
                 log.picture(step, picture)
             if stops and not last:
                 tell(f'stopped and saved at step {step}; the same command goes on')

@@ -14,7 +14,7 @@ from onet_jax.geometry.solid import UPS
 from onet_jax.prepare.embedded import embedded_solid
 from onet_jax.prepare.own_meshes import find_meshes
 from onet_jax.prepare.upright import is_up_doubtful
-from onet_jax.progress import track, working
+from onet_jax.progress import track
 from onet_jax.viz.pictures import Item, contact_sheet
 
 NUM_SHOWN, NUM_VIEWS_SHOWN = 3, 2  # shapes of a category, views of a shape
@@ -44,8 +44,7 @@ def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
         caption = f'{shape.occ.mean():.1%} inside' + ', is y up?' * is_up_doubtful(shape.surface)
         items.append(Item(f'{category} {name}', caption, (*meshes, *clouds, *views)))
     titles = ('points inside', 'surface samples', 'voxels', *(f'view {i}' for i in range(num_views)))
-    with working(f'drawing {path}'):
-        contact_sheet(items, ('mesh', *titles) if original else titles, path)
+    contact_sheet(items, ('mesh', *titles) if original else titles, path)
 
 
 def find_originals(index: Index, wanted: set[tuple[str, str]]) -> Callable[[Shape], trimesh.Trimesh] | None:
