@@ -25,7 +25,6 @@ CORE = [
     'pillow>=11',
     'safetensors>=0.5',
     'tensorboardX>=2.6.4',
-    'tqdm>=4.66',
 ]
 # TFDS imports importlib_resources without naming it among its requirements.
 DATA = ['tensorflow-cpu>=2.20', 'tensorflow-datasets>=4.9.9', 'importlib_resources>=6']

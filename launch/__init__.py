@@ -6,14 +6,16 @@ import io
 import os
 import platform
 import re
+import shlex
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 if platform.libc_ver()[0] == 'glibc':
     # XLA allocates its temporaries anew in every step, and by default glibc returns each large block to the system: the page
@@ -27,6 +29,7 @@ from ml_collections import ConfigDict
 
 from onet_jax.configs import FILES, describe, find_file, list_configs, load_config
 from onet_jax.errors import InputError
+from onet_jax.progress import working
 
 TRACEBACK = flags.DEFINE_bool('traceback', False, 'Show the full traceback of an error.')
 
@@ -47,7 +50,7 @@ def run_command(main: Callable[[list[str]], None], takes_arguments: bool = False
             stream.reconfigure(errors='backslashreplace')
     try:
         with _watching_interrupts():
-            app.run(main, flags_parser=partial(_parse_flags, takes_arguments))
+            app.run(_reported(main), flags_parser=partial(_parse_flags, takes_arguments))
     except INPUT_ERRORS as error:
         if flags.FLAGS.is_parsed() and TRACEBACK.value:
             raise
@@ -58,6 +61,30 @@ def run_command(main: Callable[[list[str]], None], takes_arguments: bool = False
         with suppress(OSError):  # of a reader that has gone
             sys.stdout.flush()
         _leave()  # not by the usual way out, where threads of XLA may crash
+
+
+def _reported(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
+    """main, which says what it does wherever it takes long: the title of its file, until there is more to say."""
+    title = (main.__globals__['__doc__'] or '').partition(':')[0]
+
+    def run(argv):
+        with working(title) if title else nullcontext():
+            main(argv)
+
+    return run
+
+
+def tell_next(done: str, *command: object) -> None:
+    """Print the last line of a command: what was done and written, and the command to type next."""
+    print(f'{done}; next: {shlex.join(map(str, command))}', flush=True)
+
+
+def making_shapes(config: ConfigDict, workdir: str) -> list[str]:
+    """The command with which the network of a workdir makes shapes."""
+    from onet_jax.data.fields import has_input
+
+    verb = ('reconstruct', '--input=FILE') if has_input(config.data) else ('sample',)
+    return ['onet', *verb, f'--workdir={workdir}', '--output=FOLDER']
 
 
 def _explain(error: Exception) -> str:
@@ -71,15 +98,18 @@ def _explain(error: Exception) -> str:
 
 @contextmanager
 def _watching_interrupts() -> Iterator[None]:
-    """Let control-C end the process, also where Python acts upon none: while XLA compiles, or in imports that catch it."""
+    """Let control-C end the process, also where Python acts upon none: while XLA compiles, or where something catches it."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     # It gets a signal at once, whatever this thread does.
     previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reader,), daemon=True).start()
+    previous_hook = sys.unraisablehook
+    sys.unraisablehook = partial(_leave_where_it_is_ignored, previous_hook)
     try:
         yield
     finally:
+        sys.unraisablehook = previous_hook
         signal.set_wakeup_fd(previous)
         os.close(writer)
 
@@ -98,6 +128,13 @@ def _watch(reader: int) -> None:
             timer = threading.Timer(PATIENCE, os.write if handled else _leave, (2, HINT) if handled else ())
             timer.daemon = True
             timer.start()
+
+
+def _leave_where_it_is_ignored(previous_hook: Callable[[Any], None], unraisable: Any) -> None:
+    """sys.unraisablehook: an interrupt in a callback of the garbage collector, such as JAX has, would print a traceback."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        _leave()
+    previous_hook(unraisable)
 
 
 def _leave() -> None:

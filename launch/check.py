@@ -2,14 +2,15 @@
 
 Reads every shape and checks its columns against each other: ranges, labels against those of neighbours, surface and normals,
 voxels, silhouettes and depth against cameras. Prints a table, what is unusual, and every bad example with its fault; exit
-code 1 where there is a bad example. --picture=F.png draws a shape of each category as it is stored.
+code 1 where there is a bad example. --picture=F.png draws three shapes of each category as they are stored, and says at
+which of them up is doubtful.
 """
 
 import sys
 
 from absl import flags
 
-from . import run_command
+from . import run_command, tell_next
 
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the dataset.', required=True)
 PICTURE = flags.DEFINE_string('picture', None, 'PNG file of a contact sheet.')
@@ -24,17 +25,22 @@ def main(_):
 
     if PICTURE.value:
         check_picture(PICTURE.value)
-    header, rows, problems = check_dataset(DATA_DIR.value)
+    header, rows, problems, hints = check_dataset(DATA_DIR.value)
     print(to_markdown(header, rows))
     for name, reason in read_index(DATA_DIR.value).rejected.items():
         print(f'rejected in preparation: {name}: {reason}')
-    for note in list_notes(DATA_DIR.value):
+    for note in (*list_notes(DATA_DIR.value), *hints):
         print(f'note: {note}')
     for name, fault in problems.items():
         print(f'bad: {name}: {fault}')
-    print(f'{len(problems)} bad examples')
+    done = f'{DATA_DIR.value}: {len(problems)} bad examples'
     if PICTURE.value:
         dataset_sheet(DATA_DIR.value, PICTURE.value)
+        done += f'; {PICTURE.value} written'
+    left_out = [f'--max_bad_examples={len(problems)}'] if problems else []
+    tell_next(
+        done, 'onet', 'train', '--config=onet_points', '--workdir=FOLDER', f'--data_dir={DATA_DIR.value}', *left_out
+    )
     sys.exit(1 if problems else 0)
 
 

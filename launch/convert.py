@@ -7,7 +7,7 @@ Reads the `.pt` files of the official implementation (and `.safetensors`) withou
 from absl import flags
 from ml_collections import config_flags
 
-from . import run_command
+from . import making_shapes, run_command, tell_next
 
 CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'File of weights.', required=True)
 CONFIG = config_flags.DEFINE_config_file('config', None, 'Config of the network in the file.')
@@ -20,7 +20,8 @@ def main(_):
     from onet_jax.training.checkpoints import import_checkpoint
 
     step = import_checkpoint(CHECKPOINT.value, CONFIG.value, WORKDIR.value, optimizer=OPTIMIZER.value)
-    print(f'{CHECKPOINT.value} -> {WORKDIR.value}, step {step}')
+    done = f'{CHECKPOINT.value} -> {WORKDIR.value}, step {step}'
+    tell_next(done, *making_shapes(CONFIG.value, WORKDIR.value))
 
 
 if __name__ == '__main__':

@@ -14,7 +14,7 @@ from absl import flags
 
 from onet_jax.errors import InputError
 
-from . import run_command
+from . import making_shapes, run_command, tell_next
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by onet train or onet convert.', required=True)
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Dataset; the one of the training run by default.')
@@ -25,8 +25,6 @@ INPUTS = flags.DEFINE_bool('inputs', False, 'Score the inputs instead of the rec
 
 
 def main(_):
-    from tqdm import tqdm
-
     from onet_jax.data.datasets import open_dataset
     from onet_jax.data.fields import input_names
     from onet_jax.evaluation.evaluate import describe_protocol, evaluate, return_inputs
@@ -54,10 +52,10 @@ def main(_):
         protocol |= {'evaluated': 'reconstructions', 'checkpoint_step': run.step}
         if 'threshold' in run.config.eval:
             protocol |= {'threshold': run.config.eval.threshold, 'threshold_from': run.threshold_from}
-    results = list(tqdm(evaluate(run.method, run.params, run.config, dataset, SPLIT.value), unit='shape'))
+    results = list(evaluate(run.method, run.params, run.config, dataset, SPLIT.value))
     folder = Path(WORKDIR.value) / 'evaluation' / (f'{SPLIT.value}_inputs' if INPUTS.value else SPLIT.value)
     write_results(folder, results, protocol, find_published(input_names(run.config.data), dataset.index))
-    print(f'written to {folder}')
+    tell_next(f'{folder}: written', *making_shapes(run.config, WORKDIR.value))
 
 
 if __name__ == '__main__':

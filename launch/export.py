@@ -10,7 +10,7 @@ from absl import flags
 
 from onet_jax.errors import InputError
 
-from . import run_command
+from . import making_shapes, run_command, tell_next
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by onet train.')
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of a dataset.')
@@ -25,11 +25,13 @@ def main(_):
 
         run = load_run(WORKDIR.value)
         export_weights(run, OUTPUT.value)
-        print(f'{WORKDIR.value}, step {run.step} -> {OUTPUT.value}')
+        done = f'{WORKDIR.value}, step {run.step} -> {OUTPUT.value}'
+        tell_next(done, *making_shapes(run.config, OUTPUT.value))
     else:
         from onet_jax.prepare.shapenet import export_shapenet
 
         export_shapenet(DATA_DIR.value, OUTPUT.value)
+        tell_next(f'{OUTPUT.value}: written', 'onet', 'prepare', f'--shapenet={OUTPUT.value}', '--data_dir=FOLDER')
 
 
 if __name__ == '__main__':

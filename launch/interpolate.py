@@ -8,7 +8,7 @@ them may be there already.
 
 from absl import flags
 
-from . import run_command
+from . import making_shapes, run_command, tell_next
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by onet train or onet convert.', required=True)
 OUTPUT = flags.DEFINE_string('output', None, 'Folder for the meshes and the pictures.', required=True)
@@ -25,7 +25,7 @@ def main(_):
     from onet_jax.run import load_run
 
     run = load_run(WORKDIR.value)
-    interpolate_files(
+    paths = interpolate_files(
         run.method.model,
         run.params,
         run.config,
@@ -37,6 +37,8 @@ def main(_):
         output=OUTPUT.value,
         file_format=FORMAT.value,
     )
+    done = f'{OUTPUT.value}: {len(paths)} meshes, strip.png and strip.gif'
+    tell_next(done, *making_shapes(run.config, WORKDIR.value))
 
 
 if __name__ == '__main__':

@@ -11,13 +11,13 @@ from absl import flags
 
 from onet_jax.errors import InputError
 
-from . import run_command
+from . import run_command, tell_next
 
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the dataset.', required=True)
 MESHES = flags.DEFINE_string('meshes', None, 'Folder tree of mesh files.')
 SHAPENET = flags.DEFINE_string('shapenet', None, 'Folder in the official layout.')
 NUM_POINTS = flags.DEFINE_integer('num_points', 100_000, 'Labelled points, and surface samples.', lower_bound=1)
-NUM_VIEWS = flags.DEFINE_integer('num_views', 24, 'Rendered pictures of a shape, 137 px.', lower_bound=0)
+NUM_VIEWS = flags.DEFINE_integer('num_views', 0, 'Rendered pictures of a shape, such as 24, 137 px.', lower_bound=0)
 DEPTH = flags.DEFINE_bool('depth', False, 'Also the depth of the pictures.')
 SEED = flags.DEFINE_integer('seed', 0, 'The same seed gives the same dataset.', lower_bound=0)
 VAL_FRACTION = flags.DEFINE_float('val_fraction', 0.1, 'Share of each category for validation.')
@@ -44,12 +44,11 @@ def main(_):
 
     if MESHES.value and SHAPENET.value:
         raise InputError('--meshes, --shapenet: expected one of them, found both')
-    kind = 'meshes' if MESHES.value else 'shapenet' if SHAPENET.value else 'solids'
+    data_dir, kind = DATA_DIR.value, 'meshes' if MESHES.value else 'shapenet' if SHAPENET.value else 'solids'
     for name in UNUSED[kind]:
         if flags.FLAGS[name].present:
             raise InputError(f'--{name}: expected no such flag for a dataset of {kind}, found one')
-    data_dir, on_beam = DATA_DIR.value, RUNNER.value == 'beam'
-    run = beam(f'{data_dir}/beam', BEAM_OPTIONS.value) if on_beam else processes(NUM_WORKERS.value)
+    run = processes(NUM_WORKERS.value) if RUNNER.value == 'processes' else beam(f'{data_dir}/beam', BEAM_OPTIONS.value)
     options = {'sampling': SAMPLING.value, 'seed': SEED.value, 'run': run}
     sizes = {'num_points': NUM_POINTS.value, 'num_views': NUM_VIEWS.value, 'depth': DEPTH.value}
     sizes |= {'val_fraction': VAL_FRACTION.value, 'test_fraction': TEST_FRACTION.value}
@@ -63,7 +62,8 @@ def main(_):
     counts = ', '.join(f'{split} {len(shapes)}' for split, shapes in index.splits.items())
     for name, reason in index.rejected.items():
         print(f'rejected: {name}: {reason}')
-    print(f'{data_dir}: {counts} shapes; {len(index.rejected)} rejected')
+    done, looks = f'{data_dir}: {counts} shapes; {len(index.rejected)} rejected', f'--picture={data_dir}/picture.png'
+    tell_next(done, 'onet', 'check', f'--data_dir={data_dir}', looks)
 
 
 if __name__ == '__main__':

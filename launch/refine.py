@@ -7,7 +7,7 @@ its vertices are moved so that random points of the faces lie on the level set, 
 
 from absl import flags
 
-from . import run_command
+from . import run_command, tell_next
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by onet train.', required=True)
 MESH = flags.DEFINE_string('mesh', None, 'The mesh to refine.', required=True)
@@ -37,7 +37,9 @@ def main(_):
         steps=STEPS.value,
         num_faces=SIMPLIFY_FACES.value,
     )
-    print(f'{MESH.value} -> {OUTPUT.value}: loss {before:.3g} before, {after:.3g} after {STEPS.value} steps')
+    done = f'{MESH.value} -> {OUTPUT.value}: loss {before:.3g} before, {after:.3g} after {STEPS.value} steps'
+    again = [f'--workdir={WORKDIR.value}', f'--mesh={OUTPUT.value}', f'--input={INPUT.value}', '--output=FILE']
+    tell_next(done, 'onet', 'refine', *again)
 
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ from absl import flags
 from onet_jax.configs import load_config
 from onet_jax.errors import InputError
 
-from . import run_command
+from . import making_shapes, run_command, tell_next
 
 TINY = flags.DEFINE_bool('tiny', False, 'Small networks, for a laptop.')
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Dataset written by onet prepare; the embedded ones by default.')
@@ -54,16 +54,16 @@ def main(argv):
 
     if len(argv) != 2 or argv[1] not in (*TABLES, 'all'):
         raise InputError(f'expected one table of {(*TABLES, "all")}, found {argv[1:]}')
-    options = sys.argv[1:]
-    if argv[1] in options:
-        options.remove(argv[1])
+    options = [word for word in sys.argv[1:] if word != argv[1]]
     for name in TABLES if argv[1] == 'all' else argv[1:]:
         table, labels = TABLES[name], ROWS.value or list(TABLES[name].rows)
         if not set(labels) <= set(table.rows):
             raise InputError(f'--rows: expected some of {list(table.rows)}, the rows of {name}, found {labels}')
         rows = [make_row(table, label, SEEDS.value if 'ablation' in name else 1) for label in labels]
         page = Page(name, table.title, rows, shlex.join(['onet', 'reproduce', name, *options]))
-        print(table.write(page, Path(OUTPUT.value), Path(RUNS.value), DATA_DIR.value and Path(DATA_DIR.value)))
+        path = table.write(page, Path(OUTPUT.value), Path(RUNS.value), DATA_DIR.value and Path(DATA_DIR.value))
+        folder, stages = next(iter(rows[-1].seeds.items()))
+        tell_next(f'{path}: written', *making_shapes(stages[folder], f'{RUNS.value}/{folder}'))
 
 
 if __name__ == '__main__':

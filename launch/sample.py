@@ -6,7 +6,7 @@ the files may be there already.
 
 from absl import flags
 
-from . import run_command
+from . import run_command, tell_next
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by onet train or onet convert.', required=True)
 OUTPUT = flags.DEFINE_string('output', None, 'Folder for the meshes and the contact sheet.', required=True)
@@ -20,7 +20,11 @@ def main(_):
     from onet_jax.run import load_run
 
     run = load_run(WORKDIR.value)
-    sample_files(run.method.model, run.params, run.config, NUM_SAMPLES.value, SEED.value, OUTPUT.value, FORMAT.value)
+    paths = sample_files(
+        run.method.model, run.params, run.config, NUM_SAMPLES.value, SEED.value, OUTPUT.value, FORMAT.value
+    )
+    ends = [f'--workdir={WORKDIR.value}', f'--seed={SEED.value}', '--start=0', '--end=1', '--output=FOLDER']
+    tell_next(f'{OUTPUT.value}: {len(paths)} meshes and contact_sheet.png', 'onet', 'interpolate', *ends)
 
 
 if __name__ == '__main__':

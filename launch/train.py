@@ -17,8 +17,9 @@ from ml_collections import config_flags
 
 from onet_jax.configs import describe
 from onet_jax.errors import InputError
+from onet_jax.progress import mute
 
-from . import run_command
+from . import run_command, tell_next
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'File of the config, optionally with a variant: FILE.py:tiny.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of checkpoints and logs.')
@@ -41,7 +42,8 @@ def main(_):
         return
     if WORKDIR.value is None:
         raise InputError('--workdir: expected the folder of the run, found none; give a new folder or one to go on in')
-    from onet_jax.parallel import leaving_at_once, start_processes
+    mute(DISTRIBUTED.value or bool(PROCESS_ID.value))  # until JAX knows which process this is
+    from onet_jax.parallel import is_first_process, leaving_at_once, start_processes
 
     start_processes(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, detect=DISTRIBUTED.value)
     from onet_jax.training.loop import train
@@ -55,6 +57,9 @@ def main(_):
             accept_changes=ACCEPT_CHANGES.value,
             max_bad_examples=MAX_BAD_EXAMPLES.value,
         )
+    if is_first_process():
+        done = f'{WORKDIR.value}: trained for {CONFIG.value.train.num_steps} steps'
+        tell_next(done, 'onet', 'evaluate', f'--workdir={WORKDIR.value}')
 
 
 if __name__ == '__main__':

@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from onet_jax.errors import InputError
+from onet_jax.progress import mute, say
 
 AXIS = 'data'
 BACKENDS = ('pmap', 'jit')
@@ -67,6 +68,7 @@ def start_processes(
                 '--distributed: expected a TPU slice, or a job of SLURM (started by srun), Open MPI or Kubernetes, found '
                 f'none ({error}); give {", ".join(given)}'
             ) from error
+        mute(not is_first_process())
         return
     if not known:
         return
@@ -84,6 +86,7 @@ def start_processes(
     if not 0 <= process_id < num_processes:
         raise InputError(f'--process_id: expected 0 to --num_processes - 1 = {num_processes - 1}, found {process_id}')
     jax.distributed.initialize(coordinator_address, num_processes, process_id, cluster_detection_method='deactivate')
+    mute(not is_first_process())
 
 
 @contextmanager
@@ -115,7 +118,7 @@ def is_first_process() -> bool:
 def tell(message: str) -> None:
     """Print a line, in process 0 only."""
     if is_first_process():
-        print(message, flush=True)
+        say(message, sys.stdout)
 
 
 def wait_for_all(what: str) -> None:

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from onet_jax.data.datasets import open_dataset
 from onet_jax.data.fields import input_names, show
@@ -27,6 +26,7 @@ from onet_jax.evaluation.tables import FAULTS, class_means, count_faults, make_t
 from onet_jax.files import write_atomically
 from onet_jax.inference.generate import interpolate_files, sample_files
 from onet_jax.prepare.embedded import embedded_dataset
+from onet_jax.progress import track
 from onet_jax.run import Run, calibrate_run, load_run
 from onet_jax.scores import METRICS, headline
 from onet_jax.training.log import read_log
@@ -74,7 +74,10 @@ class Trained(NamedTuple):
 def reconstruction(page: Page, output: Path, runs: Path, data_dir: Path | None) -> Path:
     """The page of a table of reconstructions; returns its path. Thresholds are calibrated on the validation split."""
     name, rows = page.name, page.rows
-    trained = {row.label: [_train_and_score(row, key, runs, data_dir) for key in row.seeds] for row in rows}
+    trained = {
+        row.label: [_train_and_score(row, key, runs, data_dir) for key in row.seeds]
+        for row in track(rows, name, 'rows')
+    }
     means = to_markdown(
         [
             '',
@@ -133,8 +136,7 @@ def _train_and_score(row: Row, name: str, runs: Path, data_dir: Path | None) -> 
     split = 'train' if config.eval.split == 'train' else 'test'
     if split == 'test' and not data_dir and config.data.num_points < NUM_SCORED:
         source = embedded_dataset(config.data, num_points=NUM_SCORED, splits=[split])
-    scored = evaluate(run.method, run.params, run.config, open_dataset(source), split)
-    results = list(tqdm(scored, desc=row.label, unit='shape'))
+    results = list(evaluate(run.method, run.params, run.config, open_dataset(source), split))
     return Trained(workdir, run, source, results, seconds)
 
 
@@ -219,7 +221,8 @@ def representation(page: Page, output: Path, runs: Path, data_dir: Path | None) 
     size = sum(array.size for array in jax.tree.leaves(trained.run.params['params']))
     ours = class_means(trained.results)['mean']['iou']
     ious_of: dict[str, list[list[float]]] = {}
-    for category, ious in tqdm(voxel_ious(open_dataset(source), 'train'), desc='voxels', unit='shape'):
+    ious_of_shapes = voxel_ious(open_dataset(source), 'train')
+    for category, ious in track(ious_of_shapes, 'measuring voxels', 'shapes', len(trained.results)):
         ious_of.setdefault(category, []).append([ious[n] for n in RESOLUTIONS])
     voxels = np.mean([np.mean(values, axis=0) for values in ious_of.values()], axis=0)
     curves = {'ONet': [(n, ours) for n in RESOLUTIONS], 'voxels': list(zip(RESOLUTIONS, voxels, strict=True))}

@@ -13,6 +13,7 @@ from onet_jax.evaluation.calibrate import Calibration, calibrate
 from onet_jax.files import write_json
 from onet_jax.json_files import COUNT, NUMBER, PROBABILITY, TEXT, read_json
 from onet_jax.models.method import Model
+from onet_jax.progress import working
 from onet_jax.training.checkpoints import load_best, read_config, read_run
 from onet_jax.training.portable import FILES, write_weights
 
@@ -82,7 +83,8 @@ def load_run(workdir: str | Path) -> Run:
     config = read_config(workdir)
     method = models.build(config)
     data_dir = Path(read_run(workdir)['data_dir']) if (workdir / 'run.json').exists() else None
-    step, state = load_best(workdir)
+    with working(f'loading the network of {workdir}'):
+        step, state = load_best(workdir)
     params = state.get('average', state['variables'])  # as `state.chosen_variables`
     run = Run(workdir, config, method, params, step, data_dir)
 

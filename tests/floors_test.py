@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
-    'conventions': 0, 'errors': 0, 'files': 0, 'json_files': 0, 'arrays': 0, 'geometry': 1, 'parallel': 1,
+    'conventions': 0, 'errors': 0, 'files': 0, 'json_files': 0, 'arrays': 0, 'progress': 0, 'geometry': 1, 'parallel': 1,
     'networks': 2, 'data': 2, 'prepare': 2, 'losses': 2, 'metrics': 2, 'scores': 2,
     'models': 3, 'convert': 4, 'viz': 4, 'inference': 5, 'evaluation': 5, 'training': 6, 'run': 7,
     'ready_made': 8, 'reproduce': 8,

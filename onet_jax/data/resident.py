@@ -28,6 +28,7 @@ from onet_jax.data.records import (
 )
 from onet_jax.errors import InputError
 from onet_jax.files import machine_memory
+from onet_jax.progress import track
 
 # Streams of random numbers of one seed. Never 0: numpy pads seeds with zeros, and [seed, n] would equal [seed, n, 0].
 SHAPE_STREAM, CHUNK_STREAM = 1, 2
@@ -110,7 +111,7 @@ def _load(
     [S, *dims] of shapes, and 'index' int32 [S], the position in the split."""
     host: dict[str, np.ndarray] = {}
     num_good = 0
-    for i, name in enumerate(names):
+    for i, name in enumerate(track(names, 'loading the training split', 'shapes')):
         arrays = bad_examples.attempt('/'.join(name), partial(_read, shape_path(data_dir, *name), index, need))
         if arrays is None:
             continue

@@ -11,8 +11,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from onet_jax.data.images import IMAGE_FORMATS, Box
 from onet_jax.errors import InputError
 
@@ -88,7 +86,7 @@ def _find_labelled(root: Path, types: Sequence[str]) -> Iterator[Source]:
     pictures = {p.stem: p for p in (root / 'image_2').iterdir() if _has_format(p, IMAGE_FORMATS)}
     for labels in sorted((root / 'label_2').glob('*.txt')):
         if labels.stem not in pictures:
-            tqdm.write(f'{labels}: expected the picture {root / "image_2" / labels.stem}.png, found none')
+            print(f'{labels}: expected the picture {root / "image_2" / labels.stem}.png, found none', flush=True)
             continue
         for number, line in read_lines(labels):
             if not line:
@@ -96,7 +94,7 @@ def _find_labelled(root: Path, types: Sequence[str]) -> Iterator[Source]:
             try:
                 kind, box = _parse_label(line)
             except ValueError as error:
-                tqdm.write(f'{labels}, line {number}: {error}')
+                print(f'{labels}, line {number}: {error}', flush=True)
                 continue
             if kind in types and box[3] - box[1] >= MIN_HEIGHT:
                 yield Source(f'{kind.lower()}/{labels.stem}-{number:02d}', pictures[labels.stem], box)
@@ -123,13 +121,13 @@ def _find_products(file: Path) -> Iterator[Source]:
     for number, name in read_lines(file):
         where, path = f'{file}, line {number}', folder / name
         if not name:
-            tqdm.write(f'{where}: expected a picture, found a blank line')
+            print(f'{where}: expected a picture, found a blank line', flush=True)
         elif Path(name).is_absolute() or '..' in Path(name).parts:
-            tqdm.write(f'{where}: expected a name in {folder}, found {name!r}')
+            print(f'{where}: expected a name in {folder}, found {name!r}', flush=True)
         elif not _has_format(path, IMAGE_FORMATS):
-            tqdm.write(f'{where}: expected the picture {path} ({"|".join(IMAGE_FORMATS)}), found none')
+            print(f'{where}: expected the picture {path} ({"|".join(IMAGE_FORMATS)}), found none', flush=True)
         elif path in seen:
-            tqdm.write(f'{where}: expected each picture once, found {name} again')
+            print(f'{where}: expected each picture once, found {name} again', flush=True)
         else:
             seen.add(path)
             category = folder.name.removesuffix('_final')

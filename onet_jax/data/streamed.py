@@ -14,6 +14,7 @@ import numpy as np
 from onet_jax.data.bad_examples import BadExamples
 from onet_jax.data.records import CHUNK_POINTS, COLUMNS, Feed, Need, check_need, read_index
 from onet_jax.errors import InputError
+from onet_jax.progress import working
 
 PREFETCHED_BATCHES = 4
 # Streams of random numbers of one seed. Never 0: numpy pads seeds with zeros, and [seed, n] would equal [seed, n, 0].
@@ -42,7 +43,8 @@ def tfds_feed(
     index = read_index(data_dir)
     check_need(data_dir, index, need)
     rows = range(batch_size) if rows is None else rows
-    tf = _import_tensorflow()
+    with working('loading TensorFlow'):
+        tf = _import_tensorflow()
     from onet_jax.data.tfds_builder import prepare_tfds
 
     train = prepare_tfds(data_dir, need, bad_examples).info.splits['train']

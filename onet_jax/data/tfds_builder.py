@@ -30,6 +30,7 @@ from onet_jax.data.records import (
 )
 from onet_jax.errors import InputError
 from onet_jax.files import cache_folder, one_at_a_time
+from onet_jax.progress import working
 
 
 def describe(need: Need) -> str:
@@ -123,7 +124,8 @@ def prepare_tfds(data_dir: str | Path, need: Need, bad_examples: BadExamples | N
                 shutil.rmtree(builder.data_path)
                 builder = make(folder=folder)
             if not builder.is_prepared():
-                builder.download_and_prepare(file_format='tfrecord')
+                with working('making records for the streaming feed, once for this dataset'):
+                    builder.download_and_prepare(file_format='tfrecord')
     for name, reason in _left_out(builder).items():
         bad_examples.add(name, reason)
     return builder

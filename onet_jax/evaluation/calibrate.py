@@ -15,6 +15,7 @@ from onet_jax.data.records import digest
 from onet_jax.errors import InputError
 from onet_jax.geometry.extract import threshold_to_logit
 from onet_jax.models.method import Model
+from onet_jax.progress import working
 
 THRESHOLDS = np.arange(2, 99) / 100  # probabilities
 
@@ -46,9 +47,11 @@ def calibrate(model: Model, params: dict, config: ConfigDict, dataset: Shapes, s
     split, default = config.eval.split, config.eval.threshold
     thresholds = np.unique([*THRESHOLDS, default])
     curves: dict[str, list[np.ndarray]] = {}
-    for category, logits, occ in _labelled_logits(model, params, config, dataset):
-        if occ.any():
-            curves.setdefault(category, []).append(iou_curve(logits, occ, thresholds))
+    with working('calibrating the threshold', len(dataset.names(split)), 'shapes') as calibrating:
+        for category, logits, occ in _labelled_logits(model, params, config, dataset):
+            if occ.any():
+                curves.setdefault(category, []).append(iou_curve(logits, occ, thresholds))
+            calibrating.advance()
     if not curves:
         raise InputError(
             f'{dataset.data_dir}: expected shapes with points inside in the split {split!r} to choose a threshold on, '

@@ -22,6 +22,7 @@ from onet_jax.data.records import digest
 from onet_jax.errors import InputError
 from onet_jax.geometry.voxels import voxels_to_mesh
 from onet_jax.models.method import Method
+from onet_jax.progress import working
 from onet_jax.scores import as_geometry, floor, is_solid, score, target_of
 
 SCORED_FIELDS = ('volume_points', 'surface_samples')  # the ground truth
@@ -60,6 +61,7 @@ def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, 
         start = time.perf_counter()
         (prediction,) = method.predict(params, inputs, jax.random.fold_in(key, batch['row'][i]))
         seconds = time.perf_counter() - start
+        evaluating.advance()
         return inputs, target_of(held_out(targets, inputs)), prediction, seconds
 
     def judge(category_and_name, inputs, target, prediction, seconds):
@@ -69,10 +71,15 @@ def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, 
         solid = is_solid(prediction, target)
         return Result(category, name, scores, floor(target), seconds, seen, prediction, solid)
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with (
+        working(f'evaluating on the {split} split', len(dataset.names(split)), 'shapes') as evaluating,
+        ThreadPoolExecutor(os.cpu_count()) as threads,
+    ):
         for batch, names in dataset.evaluation_batches(config, split, targets=SCORED_FIELDS):
             predicted = [predict(batch, i) for i in range(len(names))]
-            yield from threads.map(judge, names, *zip(*predicted, strict=True))
+            with working(f'scoring {len(names)} of them'):
+                results = list(threads.map(judge, names, *zip(*predicted, strict=True)))
+            yield from results
 
 
 # Inputs as predictions: the cloud itself, the blocky surface of the voxels.

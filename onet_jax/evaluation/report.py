@@ -10,6 +10,7 @@ from onet_jax.errors import InputError
 from onet_jax.evaluation.evaluate import Result
 from onet_jax.evaluation.tables import class_means, make_table
 from onet_jax.geometry.meshes import save_mesh
+from onet_jax.progress import working
 from onet_jax.scores import METRICS, as_geometry, headline
 from onet_jax.viz.page import write_page
 from onet_jax.viz.pictures import Item, Shape, contact_sheet
@@ -81,14 +82,15 @@ def write_report(
     figures |= {METRICS[HEADLINE[0]].title + of[other]: means[other][HEADLINE[0]] for other in others}
     summary = {title: f'{value:.3f}' for title, value in figures.items() if not math.isnan(value)}
     header, rows = make_table(results[first])
-    write_page(
-        output / 'index.html',
-        title=title,
-        lead=lead,
-        summary=summary | {'held-out shapes': str(len(results[first]))},
-        table=([header[0] + of[first], *header[1:]], rows),
-        curves=curves,
-        notes=notes,
-        items=items,
-        column_titles=column_titles,
-    )
+    with working(f'writing {output / "index.html"}'):
+        write_page(
+            output / 'index.html',
+            title=title,
+            lead=lead,
+            summary=summary | {'held-out shapes': str(len(results[first]))},
+            table=([header[0] + of[first], *header[1:]], rows),
+            curves=curves,
+            notes=notes,
+            items=items,
+            column_titles=column_titles,
+        )

@@ -8,6 +8,7 @@ import numpy as np
 from onet_jax.data.bad_examples import BadExamples
 from onet_jax.data.datasets import Shapes
 from onet_jax.errors import InputError
+from onet_jax.progress import track
 
 
 def unreadable_examples(dataset: Shapes, split: str, bad_examples: BadExamples) -> frozenset[tuple[str, str]]:
@@ -16,7 +17,11 @@ def unreadable_examples(dataset: Shapes, split: str, bad_examples: BadExamples) 
     Raises InputError for more of them than `bad_examples` allows, and when no example can be read.
     """
     names = dataset.names(split)
-    bad = frozenset(name for name in names if not bad_examples.attempt('/'.join(name), partial(dataset.check, *name)))
+    bad = frozenset(
+        name
+        for name in track(names, f'checking the files of the {split} split', 'shapes')
+        if not bad_examples.attempt('/'.join(name), partial(dataset.check, *name))
+    )
     if len(bad) == len(set(names)):
         raise InputError(f'{dataset.data_dir}: expected shapes in the split {split!r}, found none that can be read')
     return bad

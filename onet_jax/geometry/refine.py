@@ -20,6 +20,7 @@ import trimesh
 from onet_jax.errors import InputError
 from onet_jax.geometry.extract import threshold_to_logit
 from onet_jax.geometry.field import as_argument, bucket_size, check_finite, value_and_gradient
+from onet_jax.progress import track
 
 NORMAL_WEIGHT = 0.01  # lambda of the paper
 # As in the official generator: RMSprop of PyTorch, and what is added to the length of a normal.
@@ -107,9 +108,13 @@ def refine_vertices(
     weights: the point of each face in each step, barycentric (see `face_weights`). N and F are positive. Computes in the
     precision that JAX is set to.
     """
-    padded = pad(vertices), pad(faces), pad(weights, axis=1)
-    moved, losses = _optimise(as_argument(field), *padded, len(faces), threshold, learning_rate)
-    return np.asarray(moved)[: len(vertices)], np.asarray(losses)
+    field, padded_faces, losses = as_argument(field), pad(faces), []
+    start = jnp.asarray(pad(vertices), float)  # float32, or float64 with jax_enable_x64
+    state = start, jnp.zeros_like(start)
+    for step_weights in track(pad(weights, axis=1), 'refining', 'steps'):
+        state, loss = _step(field, state, padded_faces, step_weights, len(faces), threshold, learning_rate)
+        losses.append(np.asarray(loss))  # waits for the step, so that it is counted when it is done
+    return np.asarray(state[0])[: len(vertices)], np.stack(losses)
 
 
 @partial(jax.jit, static_argnums=(1, 2))
@@ -130,18 +135,11 @@ def pad(array: np.ndarray, axis: int = 0) -> np.ndarray:
 
 
 @jax.jit
-def _optimise(field, vertices, faces, weights, num_faces, threshold, learning_rate):
-    vertices = vertices.astype(float)  # float32, or float64 with jax_enable_x64
-
-    def step(state, weights):
-        vertices, average = state
-        loss, gradient = loss_and_gradient(vertices, faces, field, weights, threshold, num_faces)
-        average = DECAY * average + (1 - DECAY) * gradient**2
-        vertices = vertices - learning_rate * gradient / (jnp.sqrt(average) + EPSILON)
-        return (vertices, average), loss
-
-    (vertices, _), losses = jax.lax.scan(step, (vertices, jnp.zeros_like(vertices)), weights)
-    return vertices, losses
+def _step(field, state, faces, weights, num_faces, threshold, learning_rate):
+    vertices, average = state
+    loss, gradient = loss_and_gradient(vertices, faces, field, weights, threshold, num_faces)
+    average = DECAY * average + (1 - DECAY) * gradient**2
+    return (vertices - learning_rate * gradient / (jnp.sqrt(average) + EPSILON), average), loss
 
 
 def loss_and_gradient(

@@ -18,13 +18,13 @@ from typing import NamedTuple
 import numpy as np
 import trimesh
 from scipy.spatial import KDTree
-from tqdm import tqdm
 
 from onet_jax.errors import InputError
 from onet_jax.files import remove_leftovers, write_atomically, write_json
 from onet_jax.geometry.field import bucket_size, check_finite
 from onet_jax.geometry.tiled_marching_cubes import join, march_block
 from onet_jax.json_files import read_json
+from onet_jax.progress import track, working
 
 SAMPLES_PER_CELL = 2  # values along its edge
 BAND = 2  # cells
@@ -61,7 +61,7 @@ def extract_sliding_window(
     `claim`). Raises InputError for values that are not finite and for points too far apart.
     """
     folder, boxes, index = Path(folder), find_boxes(cells, layout), PointIndex(cells, layout)
-    for box in tqdm(boxes, desc='windows', unit='window', mininterval=5, leave=False):
+    for box in track(boxes, 'evaluating the network', 'windows'):
         path = _path(folder, box)
         if not path.exists():
             values = np.asarray(infer(fill_up(index.find(box), max_points, box)), np.float16)
@@ -69,7 +69,8 @@ def extract_sliding_window(
             write_atomically(path, values.tobytes())
     known, stride = {tuple(box) for box in boxes.tolist()}, layout.step * SAMPLES_PER_CELL
     size = (boxes.max(axis=0) + 1) * stride + 1
-    mesh = join(march_block(blend(folder, known, tuple(box), layout), level, box * stride, size) for box in boxes)
+    with working('extracting the surface'):
+        mesh = join(march_block(blend(folder, known, tuple(box), layout), level, box * stride, size) for box in boxes)
     mesh.vertices /= SAMPLES_PER_CELL
     return mesh
 

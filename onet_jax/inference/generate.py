@@ -23,6 +23,7 @@ from onet_jax.geometry.extract import extract_mesh
 from onet_jax.geometry.meshes import check_format, save_mesh
 from onet_jax.models.method import Model
 from onet_jax.models.occupancy import mesh_settings
+from onet_jax.progress import track, working
 from onet_jax.viz.pictures import Item, animation, contact_sheet, render
 
 
@@ -146,9 +147,10 @@ def interpolate_files(
     named, written = (('--start', start), ('--end', end)), [*targets, strip, morph]
     refuse_replacing([Path(name) for _, name in named if os.path.isfile(name)], written)
     refuse_existing(written)
-    first, last = (_find_code(model, params, config, flag, name, seed, data_dir) for flag, name in named)
+    with working(f'encoding {start} and {end}'):
+        first, last = (_find_code(model, params, config, flag, name, seed, data_dir) for flag, name in named)
     meshes = _decode_files(model, params, config, interpolate(first, last, num_steps), targets)
-    pictures = [render(mesh) for mesh in meshes.values()]
+    pictures = [render(mesh) for mesh in track(meshes.values(), 'drawing', 'shapes')]
     contact_sheet([Item(f'{start} to {end}', '', pictures)], [target.stem for target in targets], strip)
     animation(pictures, morph)
     return [target for target, mesh in meshes.items() if len(mesh.faces)]
@@ -181,7 +183,7 @@ def _decode_files(
 ) -> dict[Path, trimesh.Trimesh]:
     """The mesh of each code, by its file; an empty one is not written."""
     meshes, settings = {}, mesh_settings(config)
-    for code, target in zip(codes, targets, strict=True):
+    for code, target in zip(codes, track(targets, 'extracting meshes', 'shapes'), strict=True):
         mesh = extract_mesh(model.bind(params, *code), **settings)
         if len(mesh.faces):
             save_mesh(mesh, target)

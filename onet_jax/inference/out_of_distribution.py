@@ -16,7 +16,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 from scipy.spatial import KDTree
-from tqdm import tqdm
 
 from onet_jax.data.archives import read_arrays
 from onet_jax.data.datasets import Shapes, open_dataset
@@ -24,6 +23,7 @@ from onet_jax.data.fields import FIELDS, in_order, sees_views, shows_objects
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
 from onet_jax.models.method import Model, digest_arrays
+from onet_jax.progress import working
 
 MAX_SHAPES = 640  # of a split
 NUM_VIEWS = 4  # of a shape, where inputs are images
@@ -95,15 +95,19 @@ def _describe_split(
     model: Model, params: dict, config: ConfigDict, dataset: Shapes, split: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Codes and statistics of at most `MAX_SHAPES` shapes of a split, evenly spaced, and of `NUM_VIEWS` views of each."""
-    every = -(-len(dataset.names(split)) // MAX_SHAPES)
+    num_shapes = len(dataset.names(split))
+    every = -(-num_shapes // MAX_SHAPES)
     num_stored = dataset.index.num_views
     num_views = min(NUM_VIEWS, num_stored) if sees_views(config.data) else 1
     found = []
-    for number in tqdm(range(num_views), desc=f'codes of the {split} split', unit='view'):
-        view = number * num_stored // num_views
-        for batch, _ in dataset.evaluation_batches(config, split, targets=('none',), every=every, view=view):
-            inputs, mask = batch['inputs'], np.asarray(batch['mask'])
-            found.append((summarise(model.encode(params, *in_order(inputs)))[mask], measure(inputs)[mask]))
+    what = f'learning, once for this network, what the inputs of the {split} split are like'
+    with working(what, num_views * -(-num_shapes // every), 'inputs') as learning:
+        for number in range(num_views):
+            view = number * num_stored // num_views
+            for batch, _ in dataset.evaluation_batches(config, split, targets=('none',), every=every, view=view):
+                inputs, mask = batch['inputs'], np.asarray(batch['mask'])
+                found.append((summarise(model.encode(params, *in_order(inputs)))[mask], measure(inputs)[mask]))
+                learning.advance(int(mask.sum()))
     codes, statistics = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     return codes, statistics
 

@@ -15,6 +15,7 @@ from onet_jax.geometry.refine import refine_mesh, refinement_loss
 from onet_jax.geometry.simplify import simplify_mesh
 from onet_jax.inference.reconstruct import bind_input
 from onet_jax.models.method import Model
+from onet_jax.progress import working
 
 
 def refine_file(
@@ -43,7 +44,8 @@ def refine_file(
     refuse_replacing([mesh_path, sources[0].path], [output])
     refuse_existing([output])
     inputs, frame = read_inputs(config.data, sources[0], config.seed)
-    field, mesh = bind_input(model, params, config, inputs), load_mesh(mesh_path)
+    with working(f'encoding {sources[0].path}'):
+        field, mesh = bind_input(model, params, config, inputs), load_mesh(mesh_path)
     mesh.vertices = frame.to_object(mesh.vertices)
     mesh.merge_vertices(merge_tex=True, merge_norm=True)  # which takes lengths of the order of 1
     reach = np.abs(mesh.vertices).max()
@@ -54,10 +56,13 @@ def refine_file(
         )
     threshold = config.eval.threshold
     if num_faces is not None:
-        mesh = simplify_mesh(mesh, num_faces)
+        with working(f'simplifying from {len(mesh.faces):,} faces to {num_faces:,}'):
+            mesh = simplify_mesh(mesh, num_faces)
     loss_key, step_key = jax.random.split(jax.random.key(config.seed))
-    refined = refine_mesh(mesh, field, step_key, steps=steps, threshold=threshold)
-    before, after = (refinement_loss(m, field, loss_key, threshold=threshold) for m in (mesh, refined))
+    with working(f'moving the vertices of {len(mesh.faces):,} faces'):
+        refined = refine_mesh(mesh, field, step_key, steps=steps, threshold=threshold)
+    with working('measuring the loss before and after'):
+        before, after = (refinement_loss(m, field, loss_key, threshold=threshold) for m in (mesh, refined))
     refined.vertices = frame.to_user(refined.vertices)
     save_mesh(refined, output)
     return before, after

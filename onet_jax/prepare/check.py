@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import binary_dilation
@@ -16,6 +17,7 @@ from onet_jax.errors import InputError
 from onet_jax.geometry import grid
 from onet_jax.geometry.cameras import Camera, project
 from onet_jax.prepare.runners import Outcome, Runner, processes
+from onet_jax.prepare.upright import is_up_doubtful
 
 ROUNDING = 3e-4  # of float16 in the cube
 MAX_INSIDE = 0.95  # share of the labelled points inside; a shape with more of them is taken to be inside out
@@ -33,10 +35,20 @@ WHITE, RINGING = 250, 20  # least value of the background of an image; JPEG arte
 MIN_SEEN = 0.9  # least share of the surface samples that lie in the silhouette, and not in front of the depth map
 DEPTH_SLACK = 0.02  # tolerance of depth, in units of the longest edge
 MIN_VISIBLE = 0.05  # least share of the surface samples that lie on the depth map
+MAX_DOUBTFUL = 0.5  # share of the shapes of a category whose up is doubtful, above which it is said
 
 
-def check_dataset(data_dir: str | Path, run: Runner | None = None) -> tuple[list[str], list[list[str]], dict[str, str]]:
-    """Validate all shapes: header and rows of a table (each category, and all), and {'category/name': its faults}.
+class Checked(NamedTuple):
+    """What the validation of a dataset has found."""
+
+    header: list[str]
+    rows: list[list[str]]  # of a table: each category, and all
+    problems: dict[str, str]  # 'category/name': its faults
+    hints: list[str]  # what is no fault, but should be looked at
+
+
+def check_dataset(data_dir: str | Path, run: Runner | None = None) -> Checked:
+    """Validate all shapes.
 
     Raises FileNotFoundError or InputError for a dataset without a usable index.
     """
@@ -56,7 +68,7 @@ def check_dataset(data_dir: str | Path, run: Runner | None = None) -> tuple[list
             faults.append('expected it in a split or rejected, found both')
         if faults:
             problems[name] = '; '.join(faults)
-    return *_table(index, outcome, problems), dict(sorted(problems.items()))
+    return Checked(*_table(index, outcome, problems), dict(sorted(problems.items())), _list_hints(index, outcome))
 
 
 def list_notes(data_dir: str | Path) -> list[str]:
@@ -82,7 +94,7 @@ def _count_listed(index: records.Index) -> Counter[tuple[str, str]]:
 
 
 def check_shape(category: str, name: str, *, data_dir: Path, index: records.Index) -> dict[str, float]:
-    """Statistics of one shape: shares of points inside and of ambiguous volume, both in [0, 1].
+    """Statistics of one shape: shares of points inside and of ambiguous volume, in [0, 1]; 1 where up is doubtful, else 0.
 
     Raises InputError with all its faults.
     """
@@ -97,7 +109,8 @@ def check_shape(category: str, name: str, *, data_dir: Path, index: records.Inde
     faults = [*_check_ranges(shape), *chain(*relations), *_check_views(shape)]
     if faults:
         raise InputError('; '.join(faults))
-    return {'inside': float(shape.occ.mean()), 'ambiguous': shape.ambiguous}
+    doubtful = float(is_up_doubtful(shape.surface))
+    return {'inside': float(shape.occ.mean()), 'ambiguous': shape.ambiguous, 'up_doubtful': doubtful}
 
 
 def _check_ranges(shape: Shape) -> Iterator[str]:
@@ -226,6 +239,18 @@ def _check_depth(
             f'view {i}: expected surface samples at its depth and behind it, found {(np.abs(behind) < slack).mean():.0%} at it '
             f'and {(behind <= -slack).mean():.0%} before it'
         )
+
+
+def _list_hints(index: records.Index, outcome: Outcome) -> list[str]:
+    hints = []
+    for category in index.categories:
+        doubtful = [found['up_doubtful'] for name, found in outcome.results.items() if name.split('/')[0] == category]
+        if sum(doubtful) > MAX_DOUBTFUL * len(doubtful):
+            hints.append(
+                f'{category}: {sum(doubtful):.0f} of {len(doubtful)} shapes look as if y did not point up; look at them by '
+                '--picture, and where z points up in the files of meshes prepare them again with --up=z'
+            )
+    return hints
 
 
 def _table(index: records.Index, outcome: Outcome, problems: dict[str, str]) -> tuple[list[str], list[list[str]]]:

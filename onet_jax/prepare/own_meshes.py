@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import trimesh
-from tqdm import tqdm
 
 from onet_jax.data.records import SPLITS, Index, Shape
 from onet_jax.data.sources import check_file
@@ -97,7 +96,7 @@ def prepare_meshes(
         unlisted = sorted('/'.join(key) for key in files.keys() - {key for keys in listed.values() for key in keys})
         if unlisted:
             shown = ', '.join(unlisted[:10]) + (', ...' if len(unlisted) > 10 else '')
-            tqdm.write(f'{lists}: expected every mesh in a list, found {len(unlisted)} in none: {shown}')
+            print(f'{lists}: expected every mesh in a list, found {len(unlisted)} in none: {shown}', flush=True)
     training = set(splits['train'])
     settings: dict[str, Any] = {
         'seed': seed,

@@ -22,9 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from onet_jax.errors import InputError
+from onet_jax.progress import track, working
 
 # Not forked: a fork of a process in which JAX has started threads can hang.
 SPAWN = multiprocessing.get_context('spawn')
@@ -46,7 +45,7 @@ Runner = Callable[[Callable, Sequence[tuple], str], Outcome]  # (work, tasks, de
 def in_this_process(work: Callable, tasks: Sequence[tuple], description: str) -> Outcome:
     """Run one task after the other in this process: without start-up costs, and without protection from crashes."""
     outcome = Outcome({}, {})
-    for task in tqdm(tasks, desc=description, unit='shape', mininterval=1):
+    for task in track(tasks, description, 'shapes'):
         _note(outcome, task, partial(work, *task))
     return outcome
 
@@ -74,7 +73,7 @@ def _run_in_processes(num_workers: int, work: Callable, tasks: Sequence[tuple], 
         try:
             task_of = {threads.submit(_do_apart, work, task): task for task in tasks}
             finished = as_completed(task_of)
-            for future in tqdm(finished, total=len(tasks), desc=description, unit='shape', mininterval=1):
+            for future in track(finished, description, 'shapes', len(tasks)):
                 _note(outcome, task_of[future], future.result)
         except KeyboardInterrupt:
             stopping.set()  # at once: a task may take minutes, and what it has written is whole
@@ -200,7 +199,8 @@ def _run_with_beam(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     # The last --runner counts. Beam's default runner would download a program and start it.
-    with apache_beam.Pipeline(options=PipelineOptions(['--runner=FnApiRunner', *options])) as pipeline:
+    options = PipelineOptions(['--runner=FnApiRunner', *options])
+    with working(f'{description}, as a pipeline of Beam'), apache_beam.Pipeline(options=options) as pipeline:
         (
             pipeline
             | apache_beam.Create(list(tasks))

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from onet_jax.data import records
 from onet_jax.data.records import NUM_VOXELS, VIEW_SIZE, Index, Shape, encode_picture
@@ -31,6 +30,7 @@ from onet_jax.prepare.shapenet_files import (
     write_shapenet_model,
 )
 from onet_jax.prepare.store import claim_folder, finish, store
+from onet_jax.progress import track
 
 MAX_COORDINATE = 1.01  # of points and normals; larger ones are not object coordinates
 
@@ -52,7 +52,7 @@ def import_shapenet(
     check_options(sampling)
     collection = find_models(root)
     for note in collection.notes:
-        tqdm.write(note)
+        print(note, flush=True)
     names, settings = collection.names, {'sampling': sampling, 'seed': seed}
     source = {'kind': 'shapenet', 'root': str(root.resolve()), 'names': names, **settings}
     models = tuple(dict.fromkeys(model for split in collection.splits.values() for model in split))
@@ -193,7 +193,7 @@ def export_shapenet(data_dir: str | Path, root: str | Path) -> None:
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f'{root}: expected a new or an empty folder to write to, found something in it')
     shapes = tuple(dict.fromkeys(shape for split in records.SPLITS for shape in index.splits.get(split, ())))
-    for category, name in tqdm(shapes, desc='exporting shapes', unit='shape', mininterval=1):
+    for category, name in track(shapes, 'exporting', 'shapes'):
         shape = records.read_shape(records.shape_path(data_dir, category, name), index)
         # The official binvox files have the frame of the shape in their header.
         voxels = Voxels(shape.voxels, shape.loc, shape.scale)

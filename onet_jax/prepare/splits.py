@@ -13,7 +13,6 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
-from tqdm import tqdm
 
 from onet_jax.data.records import SPLITS
 from onet_jax.data.sources import read_lines
@@ -150,4 +149,4 @@ def report_copies(splits: dict[str, list[tuple[str, str]]], shapes: dict[tuple[s
         groups.setdefault(label, []).append(f'{"/".join(key)} ({split_of[key]})')
     for group in groups.values():
         if len({name.rpartition(' ')[2] for name in group}) > 1:
-            tqdm.write('copies of one shape in several splits: ' + ', '.join(group))
+            print('copies of one shape in several splits: ' + ', '.join(group), flush=True)

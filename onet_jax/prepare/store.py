@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from onet_jax.data import records
 from onet_jax.data.records import COLUMNS, Index, Shape
@@ -147,7 +146,7 @@ def finish(
         )
     kept = {split: tuple(shape for shape in shapes if '/'.join(shape) in made) for split, shapes in splits.items()}
     for split in (split for split, shapes in kept.items() if not shapes):
-        tqdm.write(f'{data_dir}: no shape is in the split {split!r}')
+        print(f'{data_dir}: no shape is in the split {split!r}', flush=True)
     num_points, num_samples, num_views = next(iter(made.values()))['counts']
     index = Index(
         tuple(categories),

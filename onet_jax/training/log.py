@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -16,6 +15,7 @@ from tensorboardX import SummaryWriter
 
 from onet_jax import __version__
 from onet_jax.json_files import COUNT, NUMBER, parse_json
+from onet_jax.progress import say
 from onet_jax.training.machine import describe_precision, gpu_present
 
 
@@ -56,28 +56,32 @@ class RunLog:
 
     def start(self, step: int) -> None:
         """Start the clock of the speed at `step`."""
-        self._last_step, self._last_time, self._waited = step, time.monotonic(), 0.0
+        self._last_step, self._last_time, self._waited, self._compiled = step, time.monotonic(), 0.0, 0.0
 
     def waited(self, seconds: float) -> None:
         """Count time that the loop spent waiting for data."""
         self._waited += seconds
 
-    def train(self, step: int, scalars: dict[str, float]) -> None:
+    def compiled(self, seconds: float) -> None:
+        """Leave the first step, in which the program is compiled, out of the measured speed."""
+        self._compiled, self._last_step = seconds, self._last_step + 1
+
+    def train(self, step: int, scalars: dict[str, float], eta: str = '') -> None:
         """Record training scalars at `step`, with the speed since the last record; print the progress line."""
         now = time.monotonic()
         elapsed, steps = max(now - self._last_time, 1e-9), step - self._last_step
-        speed, waiting = steps / elapsed, self._waited / elapsed
-        self._last_step, self._last_time, self._waited = step, now, 0.0
+        measured = max(elapsed - self._compiled, 1e-9)
+        clock = {'train/waiting_for_data': self._waited / elapsed, 'train/seconds': elapsed}
+        line = f'step {step}/{self._num_steps}  loss {scalars["loss"]:.2f}  {self._validated}'
+        if steps:
+            clock['train/steps_per_second'] = steps / measured
+            line += f'{steps / measured:.1f} steps/s  waiting for data {self._waited / measured:.0%}  {eta}'
+        else:
+            line += f'compiled and run in {elapsed:.0f} s'
+        self.start(step)
         self._write(step, {f'train/{k}': v for k, v in scalars.items()})
-        clock = {'train/steps_per_second': speed, 'train/waiting_for_data': waiting, 'train/seconds': elapsed}
         self._write(step, clock)
-        minutes, seconds = divmod(int((self._num_steps - step) / max(speed, 1e-9)), 60)
-        print(
-            f'step {step}/{self._num_steps}  loss {scalars["loss"]:.2f}  {self._validated}{speed:.1f} steps/s  '
-            f'waiting for data {waiting:.0%}  ETA {minutes}:{seconds:02d}',
-            file=sys.stderr,
-            flush=True,
-        )
+        say(line.rstrip())
 
     def validation(self, step: int, scalars: dict[str, float], selected: str) -> None:
         """Record the means over the validation split at `step`; `selected` is the one that the progress line repeats."""

@@ -17,6 +17,7 @@ from onet_jax.errors import InputError
 from onet_jax.evaluation.validate import unreadable_examples, validate
 from onet_jax.parallel import is_first_process, make_parallel, tell
 from onet_jax.prepare.embedded import embedded_dataset
+from onet_jax.progress import track, working
 from onet_jax.scores import METRICS
 from onet_jax.training import checkpoints, faults
 from onet_jax.training.initial_weights import read_initial_weights, start_from
@@ -76,14 +77,18 @@ def train(
     make_step = method.make_step or make_train_step
     step_fn = parallel.compile(make_step(method, tx, transform, parallel.axis_name, ema_decay))
     metrics = jax.jit(method.metrics)
+    num_validated = len(dataset.names(config.eval.split)) - len(left_out)
+    num_batches = -(-num_validated // config.eval.batch_size)
 
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     example = jax.tree.map(lambda rows: rows[:2], next(feed(0)))
-    state = create_state(init_key, method, tx, transform(train_key, example), ema_decay)
+    with working('initialising the weights'):
+        state = create_state(init_key, method, tx, transform(train_key, example), ema_decay)
     if weights is not None:
         state = state._replace(variables=start_from(state.variables, weights))
-    batch, _ = next(dataset.evaluation_batches(config, config.eval.split, batch_size=1, left_out=left_out))
-    _check_selector(config, jax.eval_shape(metrics, state.variables, batch))
+    with working('checking the metrics of the validation'):
+        batch, _ = next(dataset.evaluation_batches(config, config.eval.split, batch_size=1, left_out=left_out))
+        _check_selector(config, jax.eval_shape(metrics, state.variables, batch))
     state = parallel.replicate(state)
     train_key = parallel.replicate(train_key)
 
@@ -92,6 +97,7 @@ def train(
         faults.stop_requests() as stop_asked,
         checkpoints.open_checkpoints(workdir) as checkpointer,
         closing(RunLog(workdir, config.train.num_steps) if is_first_process() else NoLog()) as log,
+        working('training', config.train.num_steps, 'steps') as training,
     ):
         saved = checkpointer.latest
         if saved is not None:
@@ -106,6 +112,7 @@ def train(
         batches = feed(start)
         losses: list[jax.Array] = []
         log.start(start)
+        training.resume(start)
         for step in range(start + 1, stop + 1):
             if len(losses) > 1:
                 # At most one step ahead of the device, so that the time below is spent waiting for data only.
@@ -113,7 +120,14 @@ def train(
             began = time.monotonic()
             raw = parallel.shard(next(batches))
             log.waited(time.monotonic() - began)
-            state, scalars = step_fn(state, raw, train_key)
+            if step == start + 1:
+                began = time.monotonic()
+                with working('compiling the training step, for the first time about a minute'):
+                    state, scalars = jax.block_until_ready(step_fn(state, raw, train_key))
+                log.compiled(time.monotonic() - began)
+            else:
+                state, scalars = step_fn(state, raw, train_key)
+            training.advance()
             losses.append(scalars['loss'])
 
             last, stops = step == stop, stop_asked()
@@ -128,14 +142,14 @@ def train(
                         'loss': float(np.mean(jax.device_get(losses))),
                         'learning_rate': learning_rate_of(config, step),
                     }
-                    log.train(step, {**jax.tree.map(float, scalars), **means})
+                    log.train(step, {**jax.tree.map(float, scalars), **means}, training.eta())
                 if logs or saves:
                     losses = []
             began = time.monotonic()
             means = None
             if validates:
                 examples = dataset.evaluation_batches(config, config.eval.split, left_out=left_out)
-                batches_of_split = (batch for batch, _ in examples)
+                batches_of_split = (batch for batch, _ in track(examples, 'validating', 'batches', num_batches))
                 means = validate(metrics, parallel.local(chosen_variables(state)), batches_of_split)
                 means['score'] = checkpoints.score(config, means)
                 log.validation(step, means, config.eval.select_by)
@@ -150,6 +164,7 @@ def train(
                 tell(f'stopped and saved at step {step}; the same command goes on')
                 raise SystemExit(faults.EXIT_STOPPED)
             log.resume_clock(time.monotonic() - began)
+            training.skip(time.monotonic() - began)
     return state
 
 

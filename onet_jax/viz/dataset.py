@@ -1,4 +1,4 @@
-"""Contact sheet of a dataset: one shape of each category as stored."""
+"""Contact sheet of a dataset: a few shapes of each category as stored."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,31 +13,36 @@ from onet_jax.geometry.meshes import load_mesh
 from onet_jax.geometry.solid import UPS
 from onet_jax.prepare.embedded import embedded_solid
 from onet_jax.prepare.own_meshes import find_meshes
+from onet_jax.prepare.upright import is_up_doubtful
+from onet_jax.progress import track
 from onet_jax.viz.pictures import Item, contact_sheet
 
-NUM_VIEWS_SHOWN = 2
+NUM_SHOWN, NUM_VIEWS_SHOWN = 3, 2  # shapes of a category, views of a shape
 
 
 def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
-    """Write a PNG with the first shape of each category: mesh, points inside, surface samples, voxels, two views.
+    """Write a PNG with the first shapes of each category: mesh, points inside, surface samples, voxels, two views.
 
-    The mesh is shown where its source still exists. Raises FileNotFoundError or InputError for a dataset that cannot be read.
+    The mesh is shown where its source still exists; where up is doubtful, the caption asks. Raises FileNotFoundError or
+    InputError for a dataset that cannot be read.
     """
     index = records.read_index(data_dir)
-    first: dict[str, str] = {}
+    of_category: dict[str, dict[str, None]] = {}
     for split in records.SPLITS:
         for category, name in index.splits.get(split, ()):
-            first.setdefault(category, name)
-    num_views, original = min(NUM_VIEWS_SHOWN, index.num_views), find_originals(index, set(first.items()))
+            of_category.setdefault(category, {}).setdefault(name)
+    shown = [(category, name) for category, names in sorted(of_category.items()) for name in list(names)[:NUM_SHOWN]]
+    num_views, original = min(NUM_VIEWS_SHOWN, index.num_views), find_originals(index, set(shown))
     items = []
-    for category, name in sorted(first.items()):
+    for category, name in track(shown, 'reading what the picture shows', 'shapes'):
         stored = records.shape_path(data_dir, category, name)
         shape = records.read_shape(stored, index)
         centres = grid.voxel_centres(records.NUM_VOXELS)[shape.voxels]
         views = records.decode_views(stored, 'image', shape.image[:num_views]) if num_views else ()
         clouds = (shape.points[shape.occ].astype(np.float32), shape.surface.astype(np.float32), centres)
         meshes = (original(shape),) if original else ()
-        items.append(Item(f'{category} {name}', f'{shape.occ.mean():.1%} inside', (*meshes, *clouds, *views)))
+        caption = f'{shape.occ.mean():.1%} inside' + ', is y up?' * is_up_doubtful(shape.surface)
+        items.append(Item(f'{category} {name}', caption, (*meshes, *clouds, *views)))
     titles = ('points inside', 'surface samples', 'voxels', *(f'view {i}' for i in range(num_views)))
     contact_sheet(items, ('mesh', *titles) if original else titles, path)
 

@@ -19,6 +19,7 @@ from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
 from onet_jax.geometry.render import prepare, trace, unit
 from onet_jax.geometry.solid import UPS
+from onet_jax.progress import track
 from onet_jax.scores import as_geometry
 
 PNG = b'\x89PNG\r\n\x1a\n'  # the first bytes of a file
@@ -189,7 +190,7 @@ def contact_sheet(items: Sequence[Item], column_titles: Sequence[str], path: str
         for column, title in enumerate(column_titles):
             centre = gap + group * pitch_x + (column + 0.5) * size
             draw.text((centre, head / 2), _fit(title, font, size), 'dimgray', font, anchor='mm')
-    for index, item in enumerate(items):
+    for index, item in enumerate(track(items, f'drawing {path}', 'shapes')):
         left, top = gap + index // rows * pitch_x, head + index % rows * pitch_y
         right, baseline = left + pitch_x - gap, top + size + text_height
         for column, shape in enumerate(drawn_shapes(item)):

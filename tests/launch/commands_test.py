@@ -200,6 +200,8 @@ def test_evaluate_calibrates_and_scores_the_inputs(workdir, tmp_path):
     protocol = json.loads((own / 'evaluation/val/protocol.json').read_text())
     assert (protocol['threshold'], protocol['threshold_from']) == (threshold, 'calibration on val')
     assert f'{own}/calibration.json: threshold {threshold} with IoU' in done.stdout
+    last = f'{own}/evaluation/val: written; next: onet reconstruct --input=FILE --workdir={own} --output=FOLDER'
+    assert done.stdout.splitlines()[-1] == last
 
     done = launch('evaluate', f'--workdir={own}', '--inputs')
     assert done.returncode == 0, done.stderr
@@ -251,6 +253,7 @@ def test_sample_and_interpolate(dataset, tmp_path):
         launch('interpolate', *common, *ends, f'--output={tmp_path}/way'),
     ):
         assert done.returncode == 0, done.stderr
+        assert '; next: onet ' in done.stdout.splitlines()[-1]
     names = sorted(path.name for path in (tmp_path / 'way').iterdir())
     assert names == ['000.off', '001.off', '002.off', 'strip.gif', 'strip.png']
     assert (tmp_path / 'way' / '000.off').read_bytes() == (tmp_path / 'samples' / 'sample_001.off').read_bytes()
@@ -331,6 +334,7 @@ def test_prepare_train_evaluate_reconstruct_and_refine(tmp_path):
         done = command(name, *args)
         assert done.returncode == 0, done.stderr
         assert 'warning' not in done.stderr.lower(), done.stderr
+        assert name == 'reconstruct' or '; next: onet ' in done.stdout.splitlines()[-1]
         outputs[name] = done.stdout + done.stderr
     assert 'train 1, val 1, test 1 shapes; 0 rejected' in outputs['prepare']
     assert 'devices: 1 x cpu' in outputs['train']

@@ -15,10 +15,16 @@ import onet_jax.launch as launch
 launch.PATIENCE = float(sys.argv.pop())
 kind = sys.argv.pop()
 
+class Slow:
+    def __del__(self):  # what it raises is ignored
+        time.sleep(60)
+
 def main(_):
     if kind == 'handled':
         signal.signal(signal.SIGINT, lambda *_: None)
     print('ready', flush=True)
+    if kind == 'collected':
+        Slow()
     if kind == 'native':  # code of a minute, in which the interpreter acts upon no signal
         hashlib.pbkdf2_hmac('sha256', b'', b'', 10**8)
     for _ in range(600):
@@ -39,6 +45,7 @@ STOPPED = '\nstopped by control-C; what was finished is kept\n'
         ('python', 60, 1, STOPPED),
         ('native', 0.2, 1, STOPPED),
         ('swallowed', 0.2, 1, STOPPED),
+        ('collected', 60, 1, STOPPED),
         ('native', 60, 2, STOPPED),
         ('handled', 0.2, 2, 'the program stops as soon as it can; control-C again ends it at once\n' + STOPPED),
     ],

@@ -23,8 +23,8 @@ def copy(dataset, tmp_path):
 
 
 def test_a_sound_dataset_has_no_bad_example(dataset):
-    header, rows, problems = check_dataset(dataset, processes(1))
-    assert problems == {}
+    header, rows, problems, hints = check_dataset(dataset, processes(1))
+    assert (problems, hints) == ({}, [])
     assert header[:5] == ['category', 'train', 'val', 'test', 'bad']
     assert [row[:5] for row in rows] == [
         ['chair', '3', '1', '1', '0'],
@@ -143,7 +143,7 @@ def test_a_bad_shape_is_a_problem_of_its_dataset(copy):
     category, name = records.read_index(copy).splits['train'][0]
     path = records.shape_path(copy, category, name)
     records.write_shape(path, inverted(records.read_shape(path)))
-    _, rows, problems = check_dataset(copy, in_this_process)
+    _, rows, problems, _ = check_dataset(copy, in_this_process)
     assert list(problems) == [f'{category}/{name}']
     assert 'the normals point inwards' in problems[f'{category}/{name}']
     assert rows[-1][4] == '1'
@@ -273,7 +273,7 @@ def test_faults_of_the_index_are_named(copy):
     reasons = {'/'.join(rejected): 'it is flat'}
     records.write_index(copy, index._replace(splits=splits, categories=categories, rejected=reasons))
 
-    _, rows, problems = check_dataset(copy, in_this_process)
+    _, rows, problems, _ = check_dataset(copy, in_this_process)
     unknown = [shape for shapes in index.splits.values() for shape in shapes if shape[0] == 'table']
     assert len(unknown) == 5
     assert problems.keys() == {'/'.join(shape) for shape in (lost, repeated, rejected, *unknown)}
@@ -290,7 +290,7 @@ def test_all_that_is_wrong_with_a_shape_is_named(copy):
     shape = index.splits['train'][0]
     records.shape_path(copy, *shape).unlink()
     records.write_index(copy, index._replace(rejected={'/'.join(shape): 'it is flat'}))
-    _, _, problems = check_dataset(copy, in_this_process)
+    _, _, problems, _ = check_dataset(copy, in_this_process)
     lost, both = problems['/'.join(shape)].split('; ', 1)[0], problems['/'.join(shape)].rsplit('; ', 1)[1]
     assert 'expected a shape file, found none' in lost
     assert both == 'expected it in a split or rejected, found both'

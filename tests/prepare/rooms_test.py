@@ -83,7 +83,7 @@ def test_rooms_are_a_dataset_as_any_other(tmp_path):
     )
     assert index.categories == FAMILIES[:2]
     assert [len(index.splits[split]) for split in records.SPLITS] == [2, 2, 2]
-    _, _, problems = check_dataset(tmp_path, in_this_process)
+    _, _, problems, _ = check_dataset(tmp_path, in_this_process)
     assert not problems
 
 

@@ -66,11 +66,8 @@ def die_at_once(category, name, i):
 
 
 @pytest.mark.parametrize('run', [in_this_process, processes(2)])
-def test_a_task_that_is_rejected_stops_no_other(run, capsys):
+def test_a_task_that_is_rejected_stops_no_other(run):
     assert run(divide, TASKS, 'dividing') == EXPECTED
-    shown = capsys.readouterr().err
-    assert 'dividing: 100%' in shown
-    assert '12/12' in shown
     assert run(divide, [], 'dividing') == Outcome({}, {})
 
 

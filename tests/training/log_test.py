@@ -15,22 +15,30 @@ def test_the_banner_warns_of_an_unused_gpu(monkeypatch):
     assert 'WARNING: this machine has an NVIDIA GPU, but JAX runs on the CPU.' in banner()
 
 
-def test_the_progress_line_takes_validation_out_of_the_speed(tmp_path, monkeypatch, capsys):
+def test_the_progress_line_takes_compilation_and_validation_out_of_the_speed(tmp_path, monkeypatch, capsys):
     now = 100.0
     monkeypatch.setattr(log.time, 'monotonic', lambda: now)
     run_log = RunLog(tmp_path, num_steps=100)
-    now = 105.0
+    now = 130.0
+    run_log.compiled(30.0)
+    run_log.train(1, {'loss': 20.0})
+    now = 131.0
+    run_log.compiled(1.0)  # as where the first record is of a later step
+    now = 135.0
     run_log.waited(1.0)
-    run_log.train(10, {'loss': 12.345})
+    run_log.train(10, {'loss': 12.345}, 'ETA 0:45')
     run_log.validation(10, {'iou': 0.5, 'chamfer': 0.25}, 'chamfer')
-    now = 115.0  # 8 seconds of validation, 2 of training
+    now = 145.0  # 8 seconds of validation, 2 of training
     run_log.resume_clock(8.0)
-    run_log.train(20, {'loss': 11.0})
+    run_log.train(20, {'loss': 11.0}, 'ETA 0:16')
     run_log.close()
-    first, second = capsys.readouterr().err.splitlines()
-    assert first == 'step 10/100  loss 12.35  2.0 steps/s  waiting for data 20%  ETA 0:45'
+    compiled, first, second = capsys.readouterr().err.splitlines()
+    assert compiled == 'step 1/100  loss 20.00  compiled and run in 30 s'
+    assert first == 'step 10/100  loss 12.35  2.0 steps/s  waiting for data 25%  ETA 0:45'
     assert second == 'step 20/100  loss 11.00  chamfer 0.250  5.0 steps/s  waiting for data 0%  ETA 0:16'
-    assert read_log(tmp_path, 'train/loss') == [(10, 12.345), (20, 11.0)]
+    assert read_log(tmp_path, 'train/loss') == [(1, 20.0), (10, 12.345), (20, 11.0)]
+    assert read_log(tmp_path, 'train/steps_per_second') == [(10, 2.0), (20, 5.0)]
+    assert sum(seconds for _, seconds in read_log(tmp_path, 'train/seconds')) == 37, 'validation alone is left out'
     assert read_log(tmp_path, 'val/iou') == [(10, 0.5)]
 
 

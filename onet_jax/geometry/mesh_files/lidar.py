@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from onet_jax.errors import InputError
 from onet_jax.geometry.mesh_files.polygons import Polygons, to_bytes
@@ -109,7 +108,7 @@ def _draw(path: Path, chunks: Iterator[Chunk], total: int) -> Chunk:
         raise InputError(f'expected the {total} points of the header, found {num}; the file is cut off')
     found = np.concatenate(points)
     if share < 1:
-        tqdm.write(f'{path}: {len(found)} of {total} points are used, drawn with a fixed seed')
+        print(f'{path}: {len(found)} of {total} points are used, drawn with a fixed seed', flush=True)
     return found, np.concatenate(colours) if colours else None
 
 

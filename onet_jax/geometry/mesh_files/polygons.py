@@ -9,7 +9,6 @@ from typing import NamedTuple
 import mapbox_earcut
 import numpy as np
 import trimesh
-from tqdm import tqdm
 from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import Material
 
@@ -74,7 +73,7 @@ def to_geometry(path: object, parts: Sequence[Polygons]) -> trimesh.Trimesh | tr
         check_mesh(part.vertices, part.corners)
         if not np.isfinite(part.vertices).all():
             finite = np.isfinite(part.vertices).all(axis=1)
-            tqdm.write(f'{path}: dropped {(~finite).sum()} of {len(finite)} points, which are NaN or infinity')
+            print(f'{path}: dropped {(~finite).sum()} of {len(finite)} points, which are NaN or infinity', flush=True)
             part = _keep(part, finite)
         checked.append(part)
     if not any(part.material for part in checked):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from onet_jax.errors import InputError
 from onet_jax.geometry.mesh_files.polygons import Polygons, check_mesh
@@ -42,7 +41,7 @@ class Textures:
                     raise InputError(f'{image.width} x {image.height} px, more than {MAX_PIXELS} in all')
                 image.load()
         except Exception as error:  # a damaged picture makes Pillow raise whatever it likes
-            tqdm.write(f'{name}: a texture is not used ({error})')
+            print(f'{name}: a texture is not used ({error})', flush=True)
             return None
         self.num_pixels += image.width * image.height
         return image
