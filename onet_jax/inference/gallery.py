@@ -51,7 +51,7 @@ def write_gallery(
             continue
         seen = show(inputs)
         if seen is not None and not shows_objects(data):  # a scene is shown normalised, as an object
-            network, frame = frame, normalise(geometry.vertices)
+            network, frame = frame, normalise(geometry.vertices)._replace(turn=frame.turn)
             seen = frame.to_object(network.to_user(seen))
         geometry.vertices = frame.to_object(geometry.vertices)
         links = None, done[source].relative_to(output).as_posix()

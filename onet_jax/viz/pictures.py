@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
+from onet_jax.geometry.meshes import UPS
 from onet_jax.geometry.render import prepare, trace, unit
-from onet_jax.geometry.solid import UPS
 from onet_jax.progress import track
 from onet_jax.scores import as_geometry
 
