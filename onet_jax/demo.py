@@ -22,7 +22,7 @@ from onet_jax.geometry.meshes import save_mesh
 from onet_jax.geometry.quality import measure_support
 from onet_jax.geometry.sampling import sample_surface
 from onet_jax.metrics import iou
-from onet_jax.prepare.embedded import embedded_solid
+from onet_jax.prepare.embedded import embedded_dataset, embedded_solid
 from onet_jax.progress import track
 from onet_jax.run import load_run
 from onet_jax.training.checkpoints import read_config
@@ -31,8 +31,8 @@ from onet_jax.training.loop import train
 from onet_jax.viz.page import write_page
 from onet_jax.viz.pictures import Item, contact_sheet
 
-# Family and number of solids that are in the test split of every config, points of their clouds, and their noise in units of the
-# longest edge.
+# Family and number of solids that are in the test split of every config; points of their clouds, and their noise in units of
+# the longest edge.
 OBJECTS = (('chair', 159), ('airplane', 159), ('limbs', 159), ('cut_compositions', 158), ('mug', 159), ('vessels', 157))
 SCENE = ('rooms_06', 49)
 OBJECT_POINTS, SCENE_POINTS, NOISE = 3000, 40_000, 0.005
@@ -88,7 +88,7 @@ def count_steps(minutes: float) -> int:
     with tempfile.TemporaryDirectory() as workdir:
         train(config, workdir)
         speed = read_log(Path(workdir), 'train/steps_per_second')[-1][1]
-    return max(10, round(60 * minutes * speed, -1))
+    return max(10, 10 * round(6 * minutes * speed))
 
 
 def train_and_show(output: Path, num_steps: int, num_shown: int) -> dict[str, float]:
@@ -107,7 +107,7 @@ def train_and_show(output: Path, num_steps: int, num_shown: int) -> dict[str, fl
     # From the log: a demo that is run again resumes the training that it finds.
     seconds = sum(seconds for _, seconds in read_log(workdir, 'train/seconds'))
     run = load_run(workdir)
-    results = list(evaluate(run.method, run.params, run.config, open_dataset(run.data_dir), 'test'))
+    results = list(evaluate(run.method, run.params, run.config, open_dataset(embedded_dataset(config.data)), 'test'))
     write_report(
         output,
         {'feature planes': results},
