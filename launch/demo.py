@@ -20,10 +20,11 @@ NUM_SHOWN = flags.DEFINE_integer(
 
 
 def main(_):
+    from onet_jax.configs import conv_onet
     from onet_jax.demo import show
 
     output = Path(OUTPUT.value)
-    show(output, MINUTES.value, NUM_STEPS.value, NUM_SHOWN.value)
+    show(conv_onet('tiny'), output, MINUTES.value, NUM_STEPS.value, NUM_SHOWN.value)
     done = f'{output}/index.html and {output}/trained/index.html show the shapes'
     tell_next(done, 'onet', 'reconstruct', 'scan.ply', f'--output={output}/mine')
 

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from onet_jax import ready_made
-from onet_jax.configs import conv_onet
 from onet_jax.data.datasets import open_dataset
 from onet_jax.evaluation import tables
 from onet_jax.evaluation.evaluate import evaluate
@@ -80,9 +80,9 @@ def show_ready_made(output: Path) -> dict[str, float]:
     return found
 
 
-def count_steps(minutes: float) -> int:
-    """Training steps of the network of `train_and_show` that this machine makes in a time, measured by a few of them."""
-    config = conv_onet('tiny')
+def count_steps(config: ConfigDict, minutes: float) -> int:
+    """Training steps of a config that this machine makes in a time, measured by a few of them."""
+    config = config.copy_and_resolve_references()
     with config.unlocked():
         config.train.update(num_steps=NUM_MEASURED, log_every_steps=NUM_MEASURED // 2)
     with tempfile.TemporaryDirectory() as workdir:
@@ -91,12 +91,12 @@ def count_steps(minutes: float) -> int:
     return max(10, 10 * round(6 * minutes * speed))
 
 
-def train_and_show(output: Path, num_steps: int, num_shown: int) -> dict[str, float]:
-    """Train feature planes on 300 noisy points of the embedded objects, and evaluate them; returns the means of the scores.
+def train_and_show(config: ConfigDict, output: Path, num_steps: int, num_shown: int) -> dict[str, float]:
+    """Train a network of clouds on its embedded dataset, and evaluate it; returns the means of the scores.
 
     Writes OUTPUT with the page, the meshes and the contact sheet of `write_report`, and the workdir OUTPUT/run.
     """
-    config = conv_onet('tiny')
+    config = config.copy_and_resolve_references()
     with config.unlocked():
         config.train.update(
             num_steps=num_steps, eval_every_steps=-(-num_steps // 4), checkpoint_every_steps=-(-num_steps // 4)
@@ -112,7 +112,7 @@ def train_and_show(output: Path, num_steps: int, num_shown: int) -> dict[str, fl
         output,
         {'feature planes': results},
         lambda result: embedded_solid(config.data.dataset_seed, result.category, int(result.name)).mesh(),
-        title='Occupancy networks from 300 noisy points',
+        title=f'Occupancy networks from {config.data.num_input_points} noisy points',
         lead=f'{len(results)} shapes that the network has never seen, after {num_steps} steps in {seconds:.0f} seconds.',
         num_shown=num_shown,
         curves=[
@@ -125,8 +125,9 @@ def train_and_show(output: Path, num_steps: int, num_shown: int) -> dict[str, fl
     return {**tables.summary(results), 'num_steps': num_steps, 'seconds_train': seconds}
 
 
-def show(output: Path, minutes: float, num_steps: int | None, num_shown: int) -> None:
-    """Both parts. num_steps: of the training; by default as many as `minutes` allow, or as an earlier run has begun.
+def show(config: ConfigDict, output: Path, minutes: float, num_steps: int | None, num_shown: int) -> None:
+    """Both parts. config: of the network that is trained. num_steps: by default as many as `minutes` allow, or as an earlier run
+    has begun.
 
     Writes OUTPUT/index.html and OUTPUT/metrics.json, and OUTPUT/trained.
     """
@@ -140,7 +141,7 @@ def show(output: Path, minutes: float, num_steps: int | None, num_shown: int) ->
     earlier = output / 'trained' / 'run'
     if num_steps is None and (earlier / 'config.json').exists():
         num_steps = read_config(earlier).train.num_steps
-    num_steps = num_steps or count_steps(minutes)
+    num_steps = num_steps or count_steps(config, minutes)
     print(f'training {num_steps} steps; --num_steps={num_steps} repeats this, on any machine', flush=True)
-    means = train_and_show(output / 'trained', num_steps, num_shown)
+    means = train_and_show(config, output / 'trained', num_steps, num_shown)
     write_json(output / 'metrics.json', {**means, 'ready_made': found, 'seconds_ready_made': seconds})
