@@ -486,7 +486,7 @@ def test_the_surface_that_no_point_supports_is_measured_and_shown(tmp_path, caps
     method = predicting(lambda inputs: [trimesh.Trimesh(0.5 * ball.vertices, ball.faces)])
     arguments = method, {}, small_config(), tmp_path / 'ball.ply', tmp_path / 'out', 'ply'
     finish = Finish(smooth=1, num_faces=4000, colours=True)
-    (path,) = reconstruct_files(*arguments, finish=finish, up='z')
+    (path,) = reconstruct_files(*arguments, finish=finish, up='z', network='Validation IoU 0.8.')
     quality = json.loads((tmp_path / 'out/manifest.json').read_text())['items']['ball']['quality']
     assert quality['median'] < quality['high'] < 0.01
     assert quality['longest_edge'] == pytest.approx(2, abs=0.02)
@@ -506,6 +506,7 @@ def test_the_surface_that_no_point_supports_is_measured_and_shown(tmp_path, caps
     assert unsupported[height > 0].mean() < 0.01
     assert unsupported[(height < -0.05) & (height > -0.3)].all()
     assert 'surface that no input point supports' in page
+    assert '<p class="dim">Validation IoU 0.8. Threshold' in page
     assert '<a href="ball.ply">ply</a>' in page
     seen = []
     reconstruct_files(predicting(lambda inputs: seen.append(1) or [ball]), *arguments[1:])
