@@ -95,8 +95,8 @@ def describe(item: dict) -> str:
     if quality:
         of_edge = (f'{quality[name] / quality["longest_edge"]:.2%}' for name in ('median', 'high'))
         said.append(
-            f'distance of the points {quality["median"]:.3g} (median) and {quality["high"]:.3g} (95 %), '
-            f'{" and ".join(of_edge)} of the longest edge; {quality["unsupported"]:.1%} of the surface unsupported'
+            f'points lie {quality["median"]:.3g} (median) and {quality["high"]:.3g} (95 %) from the mesh, '
+            f'{" and ".join(of_edge)} of the longest edge; no point supports {quality["unsupported"]:.1%} of its surface'
         )
     return '; '.join(said)
 

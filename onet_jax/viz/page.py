@@ -43,7 +43,10 @@ REACH = BOX / 2 + 0.05  # positions are stored as uint16 over [-REACH, REACH]^3
 MAX_BYTES = 5_000_000  # of a page
 # Of a shape on the page, at least and at most; mesh files keep all faces.
 FACES, POINTS = (500, 60_000), (500, 10_000)
-BYTES_OF_FACE, BYTES_OF_POINT = 14, 8  # in base64; of a face with half a vertex and its colour
+BYTES_OF_FACE, BYTES_OF_POINT = (
+    15,
+    8,
+)  # in base64; of a face with half a vertex and its colour, and what an open mesh has more
 POINT_SIZE = 0.8  # of a point, in balls of the images
 
 Colour = tuple[float, float, float]
