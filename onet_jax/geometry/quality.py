@@ -24,6 +24,7 @@ MAX_POINTS = 50_000  # of a cloud
 NUM_SAMPLES = 20_000  # of a surface
 NUM_MEASURED = 10_000  # points whose distances to a mesh are measured
 NEIGHBOURS = 8  # of an input point, up to which the spacing reaches
+LEAST_SUPPORTED = 0.1  # share of a shell
 HIGH = 0.95  # quantile of the distances
 NUM_CANDIDATES, MAX_CENTRES = 8, 1_000_000  # see `distances_to_mesh`
 
@@ -66,6 +67,23 @@ def find_unsupported(surface: np.ndarray, cloud: np.ndarray) -> np.ndarray:
     spacing = np.median(distances[near, -1], axis=1)
     gaps, nearest = tree.query(surface)
     return gaps > spacing[nearest]
+
+
+def keep_supported(mesh: trimesh.Trimesh, cloud: np.ndarray) -> trimesh.Trimesh:
+    """The mesh without the shells of which a cloud [P, 3] supports less than `LEAST_SUPPORTED`, unless that is all of them.
+
+    A network that sees a part of a scene at a time cannot know the inside of a thick body, where no point is near: it may end
+    the body in a shell of its own.
+    """
+    if not len(mesh.faces):
+        return mesh
+    shells = trimesh.graph.connected_component_labels(mesh.edges_unique, len(mesh.vertices))
+    supported = np.bincount(shells, ~find_unsupported(mesh.vertices, cloud)) / np.bincount(shells)
+    kept = (supported >= LEAST_SUPPORTED)[shells[mesh.faces[:, 0]]]
+    if kept.all() or not kept.any():
+        return mesh
+    used, faces = np.unique(mesh.faces[kept], return_inverse=True)
+    return trimesh.Trimesh(mesh.vertices[used], faces.reshape(-1, 3), process=False)
 
 
 def distances_to_mesh(points: np.ndarray, mesh: trimesh.Trimesh) -> np.ndarray:

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 
 from onet_jax.errors import InputError
 from onet_jax.geometry.extract import threshold_to_logit
+from onet_jax.geometry.quality import keep_supported
 from onet_jax.geometry.sliding_window import SAMPLES_PER_CELL, Layout, claim, extract_sliding_window, find_origin
 from onet_jax.json_files import check_json, number, whole
 from onet_jax.models import occupancy
@@ -262,6 +263,7 @@ def predict_scenes(
             cells = (cloud - low) / unit
             infer = partial(_infer_window, module, layout, params)
             mesh = extract_sliding_window(cells, infer, layout, folder, level, max_points)
+            mesh = keep_supported(mesh, cells)
             mesh.vertices = low + unit * mesh.vertices
         meshes.append(mesh)
     return meshes
