@@ -10,7 +10,6 @@ nothing was said for `EVERY` seconds. Work that ends before says nothing. Lines 
 estimate of the time that is left (ETA) leaves out the first steps, in which programs are compiled.
 """
 
-import multiprocessing
 import sys
 import threading
 import time
@@ -77,7 +76,7 @@ class Reporter:
     """Decides when a line is due, and prints it from a thread of its own while there are activities."""
 
     def __init__(self) -> None:
-        self.muted = multiprocessing.parent_process() is not None  # workers leave it to their parent
+        self.muted = _is_worker()  # it leaves it to its parent
         self._activities: list[Activity] = []  # from the outermost to the innermost
         self._announced: set[str] = set()
         self._said = -EVERY
@@ -130,6 +129,12 @@ class Reporter:
             if line is not None:
                 with suppress(OSError):  # of a reader that has gone
                     self.say(line)
+
+
+def _is_worker() -> bool:
+    # Not imported here: it takes whatever is `__main__` at its first import for the main script, which `runpy` then replaces.
+    multiprocessing = sys.modules.get('multiprocessing')
+    return multiprocessing is not None and multiprocessing.parent_process() is not None
 
 
 _reporter = Reporter()
