@@ -87,6 +87,15 @@ def making_shapes(config: ConfigDict, workdir: str) -> list[str]:
     return ['onet', *verb, f'--workdir={workdir}', '--output=FOLDER']
 
 
+def refining(run: Any, source: str, mesh: object) -> list[str]:
+    """The command that refines a mesh made from a file; that shows flags where a network has no field of an object."""
+    from onet_jax.data.fields import shows_objects
+
+    if not (hasattr(run.method.model, 'bind') and shows_objects(run.config.data)):
+        return ['onet', 'reconstruct', '--help']
+    return ['onet', 'refine', f'--workdir={run.workdir}', f'--mesh={mesh}', f'--input={source}', '--output=refined.ply']
+
+
 def _explain(error: Exception) -> str:
     """What is wrong, in one line that names the file where the system does."""
     if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:

@@ -24,7 +24,7 @@ VAL_FRACTION = flags.DEFINE_float('val_fraction', 0.1, 'Share of each category f
 TEST_FRACTION = flags.DEFINE_float('test_fraction', 0.1, 'Share of each category for testing.')
 LISTS = flags.DEFINE_string('lists', None, 'Meshes: folder of <category>/{train,val,test}.lst instead of fractions.')
 SAMPLING = flags.DEFINE_string('sampling', 'uniform', 'Training points: uniform, equal or surface.')
-UP = flags.DEFINE_string('up', 'y', 'Meshes: the axis that points up in the files, y or z.')
+UP = flags.DEFINE_string('up', 'y', 'Meshes: the axis that points up in the files, x, y or z.')
 FAMILIES = flags.DEFINE_list('families', [], 'Solids: families; all of objects by default.')
 NUM_SHAPES_PER_FAMILY = flags.DEFINE_integer('num_shapes_per_family', 100, 'Solids: of each family.', lower_bound=1)
 NUM_WORKERS = flags.DEFINE_integer('num_workers', None, 'Processes; one for each core by default.', lower_bound=1)

@@ -17,22 +17,18 @@ from absl import flags
 
 from onet_jax.errors import InputError
 
-from . import run_command
+from . import refining, run_command, tell_next
 
 WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Trained network; by default weights of the package that suit the cloud.'
 )
-INPUT = flags.DEFINE_string(
-    'input', None, 'Point cloud, picture or voxels, or a folder of them; also without --input=.'
-)
+INPUT = flags.DEFINE_string('input', None, 'Cloud, picture or voxels, or a folder of them; also without --input=.')
 OUTPUT = flags.DEFINE_string('output', 'meshes', 'Folder for the meshes.')
 UP = flags.DEFINE_enum('up', 'y', ['x', 'y', 'z'], 'Clouds: the axis that points up.')
 SMOOTH = flags.DEFINE_integer('smooth', 0, 'Steps of Taubin smoothing.')
 SIMPLIFY = flags.DEFINE_integer('simplify', None, 'Faces of a mesh, at most.')
 COLORS = flags.DEFINE_bool('colors', False, 'Clouds: vertices get the colours of the nearest points.')
-RESOLUTION = flags.DEFINE_enum(
-    'resolution', None, ['64', '128', '256', '512'], 'Cells of the finest grid along an axis.'
-)
+RESOLUTION = flags.DEFINE_enum('resolution', None, ['64', '128', '256', '512'], 'Cells of the grid along an axis.')
 THRESHOLD = flags.DEFINE_float('threshold', None, 'Probability of the surface; that of the workdir by default.')
 MAX_MEMORY_GB = flags.DEFINE_float('max_memory_gb', None, 'Memory of a mesh; by default that of the machine.', 1e-3)
 CELL = flags.DEFINE_float('cell', None, 'Scenes: edge of a cell, in the unit of the input.', lower_bound=1e-9)
@@ -51,7 +47,7 @@ def main(argv):
     given = [*filter(None, [INPUT.value]), *argv[1:]]
     if len(given) != 1:
         raise InputError(
-            f'expected one file or folder to reconstruct, found {given or "none"}; put several into a folder'
+            f'expected one file or folder to reconstruct, found {given or "none"}; several go into a folder'
         )
     run = load_run(WORKDIR.value) if WORKDIR.value else load_for(given[0], KEEP_OUTLIERS.value)
     if THRESHOLD.value is not None:
@@ -63,7 +59,9 @@ def main(argv):
         check_memory(run.config.mesh.resolution << run.config.mesh.upsampling_steps, MAX_MEMORY_GB.value)
     find_domain = partial(workdir_domain, run.workdir, run.method.model, run.params, run.config, run.data_dir)
     finish = Finish(SMOOTH.value, SIMPLIFY.value, COLORS.value)
-    reconstruct_files(run.method, run.params, run.config, given[0], OUTPUT.value, FORMAT.value, find_domain, finish)
+    into = OUTPUT.value, FORMAT.value
+    made = reconstruct_files(run.method, run.params, run.config, given[0], *into, find_domain, finish)
+    tell_next(f'{OUTPUT.value}/index.html shows {len(made)} meshes', *refining(run, given[0], made[0]))
 
 
 if __name__ == '__main__':

@@ -12,7 +12,7 @@ FLOORS = {
     'conventions': 0, 'errors': 0, 'files': 0, 'json_files': 0, 'arrays': 0, 'progress': 0, 'geometry': 1, 'parallel': 1,
     'networks': 2, 'data': 2, 'prepare': 2, 'losses': 2, 'metrics': 2, 'scores': 2,
     'models': 3, 'convert': 4, 'viz': 4, 'inference': 5, 'evaluation': 5, 'training': 6, 'run': 7,
-    'ready_made': 8, 'reproduce': 8,
+    'ready_made': 8, 'reproduce': 8, 'demo': 9,
 }  # fmt: skip
 # What prepares a dataset writes what `data` reads; a score is made of metrics; damaged arrays, what is not JSON, and files that
 # must not be replaced, are wrong input.

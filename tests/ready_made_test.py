@@ -53,8 +53,8 @@ def test_a_cloud_becomes_a_mesh_in_its_frame_whatever_axis_is_up():
     assert (np.abs((low + high) / 2 - (100, 0, 7)) < 7).all()
     assert (high - low).max() < 1.2 * 6
     for up, turn in UPS.items():
-        turned = onet_jax.reconstruct(CLOUD @ turn.T, 'objects', up=up)
-        np.testing.assert_allclose(turned.vertices, mesh.vertices @ turn.T, atol=1e-4)
+        turned = onet_jax.reconstruct(CLOUD @ turn, 'objects', up=up)
+        np.testing.assert_allclose(turned.vertices, mesh.vertices @ turn, atol=1e-4)
 
 
 @pytest.mark.parametrize('cloud', [CLOUD[:, :2], CLOUD[:1], np.where(CLOUD > 101, np.nan, CLOUD), CLOUD[0]])

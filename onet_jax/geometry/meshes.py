@@ -46,28 +46,28 @@ POINT_FORMATS = ('ply', 'obj', 'glb', 'xyz')  # to which a cloud is written
 NUM_SAMPLES = 100_000  # drawn from the surface of a file that has faces
 
 
-# Axis of a user's frame that points up -> the rotation matrix from object coordinates, in which y does.
+# Axis of a user's frame that points up -> the rotation matrix to object coordinates, in which y does.
 UPS = {
-    'x': np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]]),
+    'x': np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]]),
     'y': np.eye(3, dtype=int),
-    'z': np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]),
+    'z': np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]]),
 }
 
 
 class Frame(NamedTuple):
-    """Where an object lies in the user's frame: user = loc + scale * turn @ object."""
+    """Where an object lies in the user's frame: turn @ user = turn @ loc + scale * object."""
 
     loc: np.ndarray  # [3] float64, centre of the bounding box
     scale: float  # longest edge of the bounding box
-    turn: np.ndarray = UPS['y']  # rotation matrix [3, 3]
+    turn: np.ndarray = UPS['y']  # one of `UPS`
 
     def to_object(self, points: np.ndarray) -> np.ndarray:
         """User's frame -> object coordinates, [N, 3] float64."""
-        return (np.asarray(points, np.float64) - self.loc) @ self.turn / self.scale
+        return (np.asarray(points, np.float64) - self.loc) @ self.turn.T / self.scale
 
     def to_user(self, points: np.ndarray) -> np.ndarray:
         """Object coordinates -> user's frame, [N, 3] float64."""
-        return self.loc + self.scale * np.asarray(points, np.float64) @ self.turn.T
+        return self.loc + self.scale * np.asarray(points, np.float64) @ self.turn
 
 
 def normalise(points: np.ndarray) -> Frame:

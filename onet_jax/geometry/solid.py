@@ -11,11 +11,10 @@ import numpy as np
 import trimesh
 
 from onet_jax.errors import InputError
-from onet_jax.geometry.meshes import normalise
+from onet_jax.geometry.meshes import UPS, normalise
 from onet_jax.geometry.watertight import close
 
 MAX_AMBIGUOUS = 0.5  # share of the volume, above which a mesh is rejected
-UPS = {'y': np.eye(3), 'z': np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])}  # up axis of a file -> rotation to y up
 
 
 class Solid(NamedTuple):

@@ -31,10 +31,12 @@ def write_gallery(
     config: ConfigDict,
     domain: Domain | None,
     up: str,
+    network: str,
 ) -> list[str]:
     """Write OUTPUT/index.html with the first `MAX_SHOWN` meshes of `done`; returns a message for each that cannot be read.
 
-    items: the entries of the manifest by name. up: the axis of the inputs that points up, 'y' or 'z'.
+    items: the entries of the manifest by name. up: the axis of the inputs that points up, 'y' or 'z'. network: a sentence about
+    how well the network does.
     """
     shown, said, data = [], [], config.data.copy_and_resolve_references()
     if 'image_size' in data:  # a photo is shown at a higher resolution than the network sees
@@ -51,7 +53,7 @@ def write_gallery(
             continue
         seen = show(inputs)
         if seen is not None and not shows_objects(data):  # a scene is shown normalised, as an object
-            network, frame = frame, normalise(geometry.vertices)
+            network, frame = frame, normalise(geometry.vertices)._replace(turn=frame.turn)
             seen = frame.to_object(network.to_user(seen))
         geometry.vertices = frame.to_object(geometry.vertices)
         links = None, done[source].relative_to(output).as_posix()
@@ -61,7 +63,7 @@ def write_gallery(
     write_page(
         output / 'index.html',
         title=f'{len(done)} reconstruction{"s" if len(done) > 1 else ""}',
-        lead=_lead(config, domain, [items[source.name] for source in done]),
+        lead=f'{network} {_lead(config, domain, [items[source.name] for source in done])}'.strip(),
         summary={'done': str(len(done)), 'failed': str(len(failed))},
         items=shown,
         column_titles=('input', 'reconstruction'),
@@ -93,8 +95,8 @@ def describe(item: dict) -> str:
     if quality:
         of_edge = (f'{quality[name] / quality["longest_edge"]:.2%}' for name in ('median', 'high'))
         said.append(
-            f'distance of the points {quality["median"]:.3g} (median) and {quality["high"]:.3g} (95 %), '
-            f'{" and ".join(of_edge)} of the longest edge; {quality["unsupported"]:.1%} of the surface unsupported'
+            f'points lie {quality["median"]:.3g} (median) and {quality["high"]:.3g} (95 %) from the mesh, '
+            f'{" and ".join(of_edge)} of the longest edge; no point supports {quality["unsupported"]:.1%} of its surface'
         )
     return '; '.join(said)
 

@@ -19,8 +19,8 @@ from onet_jax.data.records import SPLITS, Index, Shape
 from onet_jax.data.sources import check_file
 from onet_jax.errors import InputError
 from onet_jax.geometry.companions import find_companions
-from onet_jax.geometry.meshes import MESH_INPUTS, load_mesh
-from onet_jax.geometry.solid import UPS, make_solid
+from onet_jax.geometry.meshes import MESH_INPUTS, UPS, load_mesh
+from onet_jax.geometry.solid import make_solid
 from onet_jax.geometry.watertight import MAX_FACES
 from onet_jax.json_files import TEXT, Value, number
 from onet_jax.prepare.runners import Outcome, Runner, processes

@@ -9,8 +9,7 @@ import trimesh
 from onet_jax.data import records
 from onet_jax.data.records import Index, Shape
 from onet_jax.geometry import grid
-from onet_jax.geometry.meshes import load_mesh
-from onet_jax.geometry.solid import UPS
+from onet_jax.geometry.meshes import UPS, load_mesh
 from onet_jax.prepare.embedded import embedded_solid
 from onet_jax.prepare.own_meshes import find_meshes
 from onet_jax.prepare.upright import is_up_doubtful

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+import trimesh
 from scipy.spatial import KDTree
 
 from onet_jax.data.records import encode_picture
@@ -42,7 +43,10 @@ REACH = BOX / 2 + 0.05  # positions are stored as uint16 over [-REACH, REACH]^3
 MAX_BYTES = 5_000_000  # of a page
 # Of a shape on the page, at least and at most; mesh files keep all faces.
 FACES, POINTS = (500, 60_000), (500, 10_000)
-BYTES_OF_FACE, BYTES_OF_POINT = 14, 8  # in base64; of a face with half a vertex and its colour
+BYTES_OF_FACE, BYTES_OF_POINT = (
+    15,
+    8,
+)  # in base64; of a face with half a vertex and its colour, and what an open mesh has more
 POINT_SIZE = 0.8  # of a point, in balls of the images
 
 Colour = tuple[float, float, float]
@@ -69,7 +73,10 @@ def write_page(
     curves: (title, [(step, value)], whether y is logarithmic) of each plot. Raises InputError as `check_columns` does.
     """
     check_columns(items, column_titles)
-    drawn = [drawn_shapes(item) for item in items]
+    drawn = [
+        [shape if isinstance(shape, np.ndarray) else _reduce(shape, FACES[1]) for shape in drawn_shapes(item)]
+        for item in items
+    ]
     solids = [shape for shapes in drawn for shape in shapes if not is_picture(shape)]
     numbers = iter(range(len(solids)))
     template = Template(Path(__file__).with_name('page.html').read_text(encoding='utf-8'))
@@ -103,8 +110,8 @@ def embed(shape: Any, num_faces: int = FACES[1], num_points: int = POINTS[1]) ->
         points = thin(shape, num_points)
         radius = POINT_SIZE * ball_radius(len(points))
         return {'positions': _positions(points), 'count': len(points), 'radius': radius}
-    whole = shape.mesh if isinstance(shape, Painted) else shape
-    mesh = simplify_mesh(whole, num_faces)
+    shape = _reduce(shape, num_faces)
+    mesh: trimesh.Trimesh = shape.mesh if isinstance(shape, Painted) else shape
     narrow = len(mesh.vertices) <= 1 << 16
     found = {
         'positions': _positions(mesh.vertices),
@@ -113,9 +120,19 @@ def embed(shape: Any, num_faces: int = FACES[1], num_points: int = POINTS[1]) ->
         'count': 3 * len(mesh.faces),
     }
     if isinstance(shape, Painted):
-        _, nearest = KDTree(whole.vertices).query(mesh.vertices)
-        found['colours'] = _encode(shape.colours[nearest])
+        found['colours'] = _encode(shape.colours)
     return found
+
+
+def _reduce(shape: trimesh.Trimesh | Painted, num_faces: int) -> trimesh.Trimesh | Painted:
+    """A mesh of at most so many faces; its vertices have the colours of the nearest ones before."""
+    if isinstance(shape, trimesh.Trimesh):
+        return simplify_mesh(shape, num_faces)
+    if len(shape.mesh.faces) <= num_faces:
+        return shape
+    mesh = simplify_mesh(shape.mesh, num_faces)
+    _, nearest = KDTree(shape.mesh.vertices).query(mesh.vertices)
+    return Painted(mesh, shape.colours[nearest])
 
 
 def _share(solids: Sequence[Shape], left: int) -> tuple[int, int]:

@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
+from onet_jax.geometry.meshes import UPS
 from onet_jax.geometry.render import prepare, trace, unit
-from onet_jax.geometry.solid import UPS
 from onet_jax.progress import track
 from onet_jax.scores import as_geometry
 
@@ -32,6 +32,7 @@ UNSUPPORTED = (0.82, 0.40, 0.62)  # of the surface that no input point supports
 LIGHT = (-0.48, 0.72, 0.50)  # towards the key light: right, up, back
 AMBIENT, SKY, KEY = 0.52, 0.10, 0.46  # everywhere, from above, from the key light
 MAX_POINTS = 2048  # of a cloud, in images and on the page
+MANY = 1000  # points from which on their balls are so small that an icosahedron is one
 NUM_COLOURS = 64  # of a palette
 MOVE, REST = 120, 700  # ms that an animation shows a step, and either end
 
@@ -148,7 +149,7 @@ def render_points(points: np.ndarray, **camera: Any) -> np.ndarray:
     At most MAX_POINTS points are drawn. Raises InputError for an array of another shape.
     """
     points = thin(points)
-    ball = trimesh.creation.icosphere(subdivisions=1, radius=ball_radius(len(points)))
+    ball = trimesh.creation.icosphere(subdivisions=int(len(points) < MANY), radius=ball_radius(len(points)))
     vertices = (points[:, None] + ball.vertices).reshape(-1, 3)
     faces = (len(ball.vertices) * np.arange(len(points))[:, None, None] + ball.faces).reshape(-1, 3)
     return render_mesh(trimesh.Trimesh(vertices, faces, process=False), colour=DOTS, **camera)

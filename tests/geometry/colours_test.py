@@ -5,7 +5,8 @@ from PIL import Image
 from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
-from onet_jax.geometry.colours import GREY, colours_of
+from onet_jax.geometry.colours import GREY, carry_colours, colours_of
+from onet_jax.geometry.meshes import load_cloud, load_coloured_cloud, load_mesh, save_mesh
 from onet_jax.geometry.sampling import sample_surface, sample_surface_with_colours
 
 QUAD = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], [[0, 1, 2], [0, 2, 3]], process=False)
@@ -56,3 +57,39 @@ def test_colours_are_between_0_and_1():
     colours = colours_of(QUAD)(np.zeros(3, int), np.eye(3))
     assert colours.dtype == np.float32
     np.testing.assert_array_equal(colours, np.float32([GREY] * 3))
+
+
+@pytest.mark.parametrize('kind', ['ply', 'obj', 'glb'])
+def test_the_colours_of_a_cloud_come_back_from_the_file_of_a_mesh(tmp_path, kind):
+    """The same bytes of sRGB, whatever the format: of a cloud, and of the mesh to which they are carried."""
+    ball = trimesh.creation.icosphere(3)
+    points, _ = trimesh.sample.sample_surface(ball, 20_000, seed=0)
+    left = points[:, :1] < 0
+    save_mesh(
+        trimesh.PointCloud(points, np.where(left, (10, 100, 200), (250, 60, 0)).astype(np.uint8)),
+        tmp_path / f'cloud.{kind}',
+    )
+    cloud, colours = load_coloured_cloud(tmp_path / f'cloud.{kind}')
+    np.testing.assert_allclose(cloud, points, atol=1e-6)
+    mesh = carry_colours(ball, cloud, colours)
+    save_mesh(mesh, tmp_path / f'mesh.{kind}')
+    found = load_mesh(tmp_path / f'mesh.{kind}')
+    far = np.abs(found.vertices[:, 0]) > 0.1
+    expected = np.where(found.vertices[far, :1] < 0, (10, 100, 200, 255), (250, 60, 0, 255))
+    np.testing.assert_array_equal(found.visual.vertex_colors[far], expected)
+    assert ball.visual.kind is None, 'a copy has the colours'
+
+
+def test_colours_of_samples_and_of_none(tmp_path):
+    box = trimesh.creation.box()
+    save_mesh(box, tmp_path / 'plain.ply')
+    plain, colours = load_coloured_cloud(tmp_path / 'plain.ply')
+    assert colours is None
+    box.visual.vertex_colors = (1, 2, 3, 255)
+    save_mesh(box, tmp_path / 'painted.ply')
+    painted, colours = load_coloured_cloud(tmp_path / 'painted.ply')
+    np.testing.assert_array_equal(painted, plain)
+    np.testing.assert_array_equal(painted, load_cloud(tmp_path / 'painted.ply'))
+    assert (colours == (1, 2, 3)).all()
+    mesh = carry_colours(box, np.zeros((1, 3)), np.array([[7, 8, 9]], np.uint8))
+    assert (mesh.visual.vertex_colors == (7, 8, 9, 255)).all(), 'of fewer points than neighbours'

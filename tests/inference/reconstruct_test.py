@@ -467,7 +467,7 @@ def test_the_page_says_which_inputs_are_out_of_distribution(workdir, cloud, tmp_
     arguments = run.method._replace(predict=hull_method().predict), run.params, run.config, inputs
     reconstruct_files(*arguments, tmp_path / 'out', 'ply', lambda: domain)
     page = (tmp_path / 'out/index.html').read_text()
-    assert '<h3>box<span>within the training distribution (0.00 times the limit); distance of' in page
+    assert '<h3>box<span>within the training distribution (0.00 times the limit); points lie' in page
     assert '<h3>rod<span>OUT OF DISTRIBUTION (2.00 times the limit)' in page
     assert '1 of 2 inputs are out of distribution' in page
     reconstruct_files(*arguments, tmp_path / 'unknown', 'ply')
@@ -486,12 +486,12 @@ def test_the_surface_that_no_point_supports_is_measured_and_shown(tmp_path, caps
     method = predicting(lambda inputs: [trimesh.Trimesh(0.5 * ball.vertices, ball.faces)])
     arguments = method, {}, small_config(), tmp_path / 'ball.ply', tmp_path / 'out', 'ply'
     finish = Finish(smooth=1, num_faces=4000, colours=True)
-    (path,) = reconstruct_files(*arguments, finish=finish, up='z')
+    (path,) = reconstruct_files(*arguments, finish=finish, up='z', network='Validation IoU 0.8.')
     quality = json.loads((tmp_path / 'out/manifest.json').read_text())['items']['ball']['quality']
     assert quality['median'] < quality['high'] < 0.01
     assert quality['longest_edge'] == pytest.approx(2, abs=0.02)
     assert 0.4 < quality['unsupported'] < 0.5
-    assert f'{quality["unsupported"]:.1%} of the surface unsupported' in capsys.readouterr().out
+    assert f'no point supports {quality["unsupported"]:.1%} of its surface' in capsys.readouterr().out
     mesh, page = load_mesh(path), (tmp_path / 'out/index.html').read_text()
     assert len(mesh.faces) <= 4000
     right, near = mesh.vertices[:, 0] > offset[0] + 0.2, mesh.vertices[:, 2] > 100.2
@@ -506,6 +506,7 @@ def test_the_surface_that_no_point_supports_is_measured_and_shown(tmp_path, caps
     assert unsupported[height > 0].mean() < 0.01
     assert unsupported[(height < -0.05) & (height > -0.3)].all()
     assert 'surface that no input point supports' in page
+    assert '<p class="dim">Validation IoU 0.8. Threshold' in page
     assert '<a href="ball.ply">ply</a>' in page
     seen = []
     reconstruct_files(predicting(lambda inputs: seen.append(1) or [ball]), *arguments[1:])

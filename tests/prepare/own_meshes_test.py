@@ -8,7 +8,8 @@ from onet_jax.data import records
 from onet_jax.errors import InputError
 from onet_jax.geometry import solid
 from onet_jax.geometry.inside import contains
-from onet_jax.geometry.solid import UPS, make_solid
+from onet_jax.geometry.meshes import UPS
+from onet_jax.geometry.solid import make_solid
 from onet_jax.prepare import own_meshes, procedural
 from onet_jax.prepare.own_meshes import find_meshes, prepare_meshes
 from onet_jax.prepare.runners import in_this_process, processes

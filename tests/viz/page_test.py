@@ -14,7 +14,7 @@ from onet_jax.geometry.meshes import OpenSurface
 from onet_jax.geometry.voxels import Voxels, voxels_to_mesh
 from onet_jax.viz import page
 from onet_jax.viz.page import embed, write_page
-from onet_jax.viz.pictures import Item, Painted
+from onet_jax.viz.pictures import Item, Painted, render
 
 BALL = trimesh.creation.icosphere(subdivisions=3, radius=0.4)
 LARGE = trimesh.creation.icosphere(subdivisions=5, radius=0.4)
@@ -87,10 +87,11 @@ def test_large_meshes_are_simplified_for_the_page():
 
 
 def test_a_page_of_many_shapes_is_small(tmp_path, monkeypatch):
-    monkeypatch.setattr(page, 'MAX_BYTES', 600_000)
-    items = [Item(f'{i}', '', (np.random.default_rng(i).uniform(-0.5, 0.5, (9000, 3)), LARGE)) for i in range(8)]
+    monkeypatch.setattr(page, 'MAX_BYTES', 400_000)
+    monkeypatch.setattr(page, 'render', lambda shape: render(shape, size=32))
+    items = [Item(f'{i}', '', (np.random.default_rng(i).uniform(-0.5, 0.5, (9000, 3)), LARGE)) for i in range(6)]
     write_page(tmp_path / 'a.html', title='', lead='', summary={}, items=items, column_titles=('input', 'result'))
-    assert 400_000 < (tmp_path / 'a.html').stat().st_size < 610_000
+    assert 250_000 < (tmp_path / 'a.html').stat().st_size < 400_000
 
 
 def test_every_kind_of_prediction_turns_on_the_page():

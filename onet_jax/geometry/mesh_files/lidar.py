@@ -4,6 +4,7 @@ A file is read chunk by chunk, and of more than `MAX_POINTS` points only so many
 """
 
 import importlib
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from onet_jax.geometry.mesh_files.polygons import Polygons, to_bytes
 
 MAX_POINTS = 5_000_000  # of a file: more than a network sees
 CHUNK = 1_000_000  # points
+COMPRESSED = 128  # kinds of points in LAS files from this on; they say nothing about the size of the file
+RECORD, LONGEST = 54, 1024  # bytes of a variable length record of a LAS file, at least, and of a point, at most
 CARTESIAN = ('cartesianX', 'cartesianY', 'cartesianZ')
 SPHERICAL = ('sphericalRange', 'sphericalAzimuth', 'sphericalElevation')
 COLOURS = ('colorRed', 'colorGreen', 'colorBlue')
@@ -26,7 +29,8 @@ def read_las(path: Path) -> list[Polygons]:
     """The points of a LAS or LAZ file, with their colours where it has some."""
     laspy = _require('laspy', path)
     _require('lazrs', path)
-    with laspy.open(path) as reader:
+    _check_las(path)
+    with laspy.open(path, laz_backend=laspy.LazBackend.Lazrs, read_evlrs=False) as reader:
         has_colours = {'red', 'green', 'blue'} <= set(reader.header.point_format.dimension_names)
         chunks = (
             (
@@ -41,6 +45,19 @@ def read_las(path: Path) -> list[Polygons]:
     return [
         Polygons(points, vertex_colours=to_bytes(colours, 1 if colours.max() <= 255 else 255 / 65535))
     ]  # 8 or 16 bits
+
+
+def _check_las(path: Path) -> None:
+    """Raises InputError for counts in the header for which the file is too small: the library allocates what they say."""
+    with path.open('rb') as file:
+        header, size = file.read(255).ljust(255, b'\0'), path.stat().st_size
+    start, num_records, kind, length, num = struct.unpack_from('<IIBHI', header, 96)
+    if header[25] >= 4:
+        (num,) = struct.unpack_from('<Q', header, 247)
+    if header[:4] != b'LASF' or not num_records * RECORD <= start <= size or length > LONGEST:
+        raise InputError(f'expected the header of a LAS file, found {header[:4]!r} or wrong counts; export it again')
+    if kind < COMPRESSED and start + num * length > size:
+        raise InputError(f'expected {num} points of {length} bytes, found {size} bytes in all; the file is cut off')
 
 
 def read_e57(path: Path) -> list[Polygons]:
