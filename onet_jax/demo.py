@@ -126,8 +126,8 @@ def train_and_show(config: ConfigDict, output: Path, num_steps: int, num_shown: 
 
 
 def show(config: ConfigDict, output: Path, minutes: float, num_steps: int | None, num_shown: int) -> None:
-    """Both parts. config: of the network that is trained. num_steps: by default those of an earlier run, or as many as `minutes`
-    allow.
+    """Both parts. config: of the network that is trained. num_steps: by default those of an earlier run, or as many as fit into
+    `minutes`.
 
     Writes OUTPUT/index.html and OUTPUT/metrics.json, and OUTPUT/trained.
     """
