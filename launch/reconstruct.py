@@ -42,7 +42,7 @@ def main(argv):
     from onet_jax.inference.out_of_distribution import workdir_domain
     from onet_jax.inference.reconstruct import reconstruct_files
     from onet_jax.ready_made import load_for
-    from onet_jax.run import at_resolution, at_threshold, for_clouds, load_run
+    from onet_jax.run import at_resolution, at_threshold, describe_training, for_clouds, load_run
 
     given = [*filter(None, [INPUT.value]), *argv[1:]]
     if len(given) != 1:
@@ -60,7 +60,9 @@ def main(argv):
     find_domain = partial(workdir_domain, run.workdir, run.method.model, run.params, run.config, run.data_dir)
     finish = Finish(SMOOTH.value, SIMPLIFY.value, COLORS.value)
     into = OUTPUT.value, FORMAT.value
-    made = reconstruct_files(run.method, run.params, run.config, given[0], *into, find_domain, finish)
+    made = reconstruct_files(
+        run.method, run.params, run.config, given[0], *into, find_domain, finish, describe_training(run)
+    )
     tell_next(f'{OUTPUT.value}/index.html shows {len(made)} meshes', *refining(run, given[0], made[0]))
 
 

@@ -14,6 +14,7 @@ from onet_jax.files import write_json
 from onet_jax.json_files import COUNT, NUMBER, PROBABILITY, TEXT, read_json
 from onet_jax.models.method import Model
 from onet_jax.progress import working
+from onet_jax.scores import METRICS
 from onet_jax.training.checkpoints import load_best, read_config, read_run
 from onet_jax.training.portable import FILES, write_weights
 
@@ -34,6 +35,7 @@ class Run(NamedTuple):
     method: models.Method
     params: dict  # of the best checkpoint in validation; their exponential moving average where the run kept one
     step: int  # of that checkpoint
+    metrics: dict[str, float]  # its means over the validation split; {} where it was not validated
     data_dir: Path | None  # the dataset it was trained on; None where that is not known
     threshold_from: str = 'config'  # what set the threshold: 'config', 'calibration on val' or a flag
 
@@ -84,9 +86,9 @@ def load_run(workdir: str | Path) -> Run:
     method = models.build(config)
     data_dir = Path(read_run(workdir)['data_dir']) if (workdir / 'run.json').exists() else None
     with working(f'loading the network of {workdir}'):
-        step, state = load_best(workdir)
+        step, state, metrics = load_best(workdir)
     params = state.get('average', state['variables'])  # as `state.chosen_variables`
-    run = Run(workdir, config, method, params, step, data_dir)
+    run = Run(workdir, config, method, params, step, metrics, data_dir)
 
     calibration = read_calibration(workdir)
     if calibration is None:
@@ -99,6 +101,13 @@ def load_run(workdir: str | Path) -> Run:
         )
         return run
     return at_threshold(run, calibration.threshold, f'calibration on {calibration.split}')
+
+
+def describe_training(run: Run) -> str:
+    """How long a network was trained, and how well it does on the validation split, in a sentence."""
+    name = run.config.eval.select_by
+    title, known = METRICS[name].title, name in run.metrics
+    return (f'Validation {title} {run.metrics[name]:.3f} after' if known else 'Trained for') + f' {run.step:,} steps.'
 
 
 def change(run: Run, group: str, **values: object) -> Run:
@@ -178,4 +187,6 @@ def export_weights(run: Run, folder: str | Path) -> None:
     Raises InputError for a folder that has files.
     """
     domain = run.workdir / 'domain.npz'
-    write_weights(folder, run.config, run.step, run.params, domain.read_bytes() if domain.exists() else None)
+    write_weights(
+        folder, run.config, run.step, run.params, run.metrics, domain.read_bytes() if domain.exists() else None
+    )

@@ -122,7 +122,7 @@ def count_refused(monkeypatch, path, read):
 )
 def test_configs(tmp_path, config, monkeypatch):
     """The workdir is loaded, but for its checkpoint."""
-    monkeypatch.setattr(run, 'load_best', lambda _: (4, {'variables': {}}))
+    monkeypatch.setattr(run, 'load_best', lambda _: (4, {'variables': {}}, {}))
     write_json(tmp_path / 'config.json', config().to_dict())
     refused, tried = count_refused(monkeypatch, tmp_path / 'config.json', lambda: run.load_run(tmp_path))
     assert 0.6 * tried < refused < tried

@@ -33,7 +33,7 @@ def package(tmp_path, monkeypatch):
     points = RNG.uniform(-0.5, 0.5, (1, 1000, 3)).astype(np.float32)
     with config.unlocked():
         config.eval.threshold = float(jax.nn.sigmoid(np.median(method.model.occupancy(variables, points, cond))))
-    write_weights(tmp_path / 'package' / 'objects', config, 1, variables, None)
+    write_weights(tmp_path / 'package' / 'objects', config, 1, variables, {}, None)
     monkeypatch.setattr(run, 'PACKAGED', tmp_path / 'package')
     return tmp_path
 

@@ -49,11 +49,13 @@ class Shapes(NamedTuple):
         positions: Sequence[int] | None = None,
         view: int = 0,
         left_out: Collection[tuple[str, str]] = (),
+        as_trained: bool = False,
     ) -> Iterator[Examples]:
         """Whole examples of a split, in its order. An input is a function of (config.seed, position in the split).
 
-        targets: names of fields, by default `config.eval.targets`; batch_size: by default that of `config.eval`; the other
-        arguments and the errors as of `records.evaluation_batches`.
+        targets: names of fields, by default `config.eval.targets`; batch_size: by default that of `config.eval`; as_trained:
+        inputs are drawn as in training, in random poses and with its noise; the other arguments and the errors as of
+        `records.evaluation_batches`.
         """
         inputs = fields.unseen_inputs(fields.find_fields(config.data)[0], split)
         targets = tuple(config.eval.targets if targets is None else targets)
@@ -70,7 +72,7 @@ class Shapes(NamedTuple):
         )
         key, data = fields.evaluation_key(config.seed), FrozenConfigDict(config.data)
         for raw, names in raw_batches:
-            yield Examples(_transform(data, inputs, targets, key, raw), names)
+            yield Examples(_transform(data, inputs, targets, as_trained, key, raw), names)
 
     def read(self, category: str, name: str) -> records.Shape:
         """One example as stored. Raises as `records.read_shape` does."""
@@ -84,12 +86,17 @@ class Shapes(NamedTuple):
         return True
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _transform(
-    data: FrozenConfigDict, inputs: tuple[str, ...], targets: tuple[str, ...], key: jax.Array, raw: dict
+    data: FrozenConfigDict,
+    inputs: tuple[str, ...],
+    targets: tuple[str, ...],
+    as_trained: bool,
+    key: jax.Array,
+    raw: dict,
 ) -> dict:
     # A function of the module, so that the validations of a run share one compilation.
-    return fields.make_evaluation_transform(data, inputs, targets)(key, raw)
+    return fields.make_evaluation_transform(data, inputs, targets, as_trained)(key, raw)
 
 
 LAYOUTS = {'shapes': lambda data_dir: Shapes(data_dir, records.read_index(data_dir))}

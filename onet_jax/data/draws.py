@@ -161,7 +161,8 @@ def pose(key: jax.Array, row: dict) -> dict:
     axes, signs = jax.random.permutation(axes_key, 3), jax.random.rademacher(signs_key, (3,), jnp.float32)
     stretch = jax.random.uniform(stretch_key, (3,), minval=SMALLEST, maxval=BOX)
     shift = jax.random.uniform(shift_key, (3,), minval=-1.0) * (BOX - stretch) / 2
-    return {**row, **{name: signs * stretch * as_float(row[name])[:, axes] + shift for name in ('points', 'surface')}}
+    names = [name for name in ('points', 'surface') if name in row]
+    return {**row, **{name: signs * stretch * as_float(row[name])[:, axes] + shift for name in names}}
 
 
 def draw_image(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:

@@ -207,10 +207,10 @@ def make_transform(data: ConfigDict) -> Callable[[jax.Array, dict], dict]:
 
 
 def make_evaluation_transform(
-    data: ConfigDict, inputs: Sequence[str], targets: Sequence[str]
+    data: ConfigDict, inputs: Sequence[str], targets: Sequence[str], as_trained: bool = False
 ) -> Callable[[jax.Array, dict], dict]:
-    """transform(key, raw evaluation batch) -> batch, jittable: whole shapes, images without augmentation."""
-    return _transform(data, inputs, targets, training=False)
+    """transform(key, raw evaluation batch) -> batch, jittable: whole shapes, without augmentation unless it is `as_trained`."""
+    return _transform(data, inputs, targets, training=as_trained)
 
 
 def _transform(data: ConfigDict, inputs: Sequence[str], targets: Sequence[str], training: bool) -> Callable:

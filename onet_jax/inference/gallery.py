@@ -30,13 +30,11 @@ def write_gallery(
     items: Mapping[str, dict],
     config: ConfigDict,
     domain: Domain | None,
-    up: str,
     network: str,
 ) -> list[str]:
     """Write OUTPUT/index.html with the first `MAX_SHOWN` meshes of `done`; returns a message for each that cannot be read.
 
-    items: the entries of the manifest by name. up: the axis of the inputs that points up, 'y' or 'z'. network: a sentence about
-    how well the network does.
+    items: the entries of the manifest by name. network: a sentence about how well the network does.
     """
     shown, said, data = [], [], config.data.copy_and_resolve_references()
     if 'image_size' in data:  # a photo is shown at a higher resolution than the network sees
@@ -53,11 +51,11 @@ def write_gallery(
             continue
         seen = show(inputs)
         if seen is not None and not shows_objects(data):  # a scene is shown normalised, as an object
-            network, frame = frame, normalise(geometry.vertices)._replace(turn=frame.turn)
-            seen = frame.to_object(network.to_user(seen))
+            scan, frame = frame, normalise(geometry.vertices)._replace(turn=frame.turn)
+            seen = frame.to_object(scan.to_user(seen))
         geometry.vertices = frame.to_object(geometry.vertices)
         links = None, done[source].relative_to(output).as_posix()
-        shown.append(Item(source.name, describe(items[source.name]), (seen, shape), up, links))
+        shown.append(Item(source.name, describe(items[source.name]), (seen, shape), links=links))
     hidden = len(failed) - MAX_FAILURES
     failures = {source.name: item['reason'] for source, item in list(failed.items())[:MAX_FAILURES]}
     write_page(

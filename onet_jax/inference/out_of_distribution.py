@@ -100,11 +100,15 @@ def _describe_split(
     num_stored = dataset.index.num_views
     num_views = min(NUM_VIEWS, num_stored) if sees_views(config.data) else 1
     found = []
+    as_trained = config.data.get('random_scans', False)
     what = f'learning, once for this network, what the inputs of the {split} split are like'
     with working(what, num_views * -(-num_shapes // every), 'inputs') as learning:
         for number in range(num_views):
             view = number * num_stored // num_views
-            for batch, _ in dataset.evaluation_batches(config, split, targets=('none',), every=every, view=view):
+            batches = dataset.evaluation_batches(
+                config, split, targets=('none',), every=every, view=view, as_trained=as_trained
+            )
+            for batch, _ in batches:
                 inputs, mask = batch['inputs'], np.asarray(batch['mask'])
                 found.append((summarise(model.encode(params, *in_order(inputs)))[mask], measure(inputs)[mask]))
                 learning.advance(int(mask.sum()))

@@ -45,7 +45,6 @@ def reconstruct_files(
     file_format: str,
     find_domain: Callable[[], Domain | None] = lambda: None,
     finish: Finish = UNCHANGED,
-    up: str = 'y',
     network: str = '',
 ) -> list[Path]:
     """Reconstruct a file, or all files of a folder, to OUTPUT/<name of the source>.<format>; returns the files written.
@@ -55,8 +54,8 @@ def reconstruct_files(
     settings, and that of an input that has changed. OUTPUT/index.html shows the first inputs beside their meshes, how far the
     meshes of clouds are from their points, their surface that no point supports, and which inputs are out of distribution.
     find_domain: gives the training distribution, or None where it is not known; it is called after all arguments have been
-    checked. up: the axis of the inputs that points up on the page, 'y' or 'z'. network: a sentence on the page about how well
-    the network does, such as its validation IoU and the length of its training.
+    checked. network: a sentence on the page about how well the network does, such as its validation IoU and the length of its
+    training.
 
     Raises InputError, before anything is written, when two inputs share a name, for files in OUTPUT that no reconstruction has
     written and a mesh would replace, and while another run writes there; after all is done, when any input failed.
@@ -107,7 +106,7 @@ def reconstruct_files(
                         shutil.rmtree(workspace)
         finally:
             manifest.end()
-        return _conclude(output, targets, manifest.items, config, domain, up, network)
+        return _conclude(output, targets, manifest.items, config, domain, network)
 
 
 def _conclude(
@@ -116,14 +115,13 @@ def _conclude(
     items: dict[str, dict],
     config: ConfigDict,
     domain: Domain | None,
-    up: str,
     network: str,
 ) -> list[Path]:
     """Write the page; returns the meshes. Raises InputError when any input failed."""
     failed = {s: items[s.name] for s in targets if items[s.name]['status'] == 'failed'}
     done = {source: target for source, target in targets.items() if source not in failed}
     if done:
-        for message in write_gallery(output, done, failed, items, config, domain, up, network):
+        for message in write_gallery(output, done, failed, items, config, domain, network):
             _say(message)
     else:
         (output / 'index.html').unlink(missing_ok=True)

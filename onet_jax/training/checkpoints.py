@@ -122,15 +122,15 @@ def restore(checkpointer: storage.Checkpointer, like: TrainState, step: int) -> 
     return checkpointer.load(step, abstract)
 
 
-def load_best(workdir: str | Path) -> tuple[int, dict]:
-    """Step and state of the best checkpoint in validation, of the latest where none was validated; on the first local device.
+def load_best(workdir: str | Path) -> tuple[int, dict, dict]:
+    """Step, state and metrics of the best checkpoint in validation, of the latest where none was validated (no metrics).
 
-    Of weights that travel, those. It is looked for again where a run that saves has removed it meanwhile. Raises as
-    `read_checkpoints` and `portable.read_weights`.
+    The state is on the first local device. Of weights that travel, those. It is looked for again where a run that saves has
+    removed it meanwhile. Raises as `read_checkpoints` and `portable.read_weights`.
     """
     if is_portable(workdir):
-        step, variables = read_weights(workdir)
-        return step, {'variables': variables}
+        step, variables, metrics = read_weights(workdir)
+        return step, {'variables': variables}, metrics
     place = SingleDeviceSharding(jax.local_devices()[0])  # whatever devices it was saved from
     tries_left = NUM_TRIES
     while True:
@@ -142,7 +142,7 @@ def load_best(workdir: str | Path) -> tuple[int, dict]:
                 raise FileNotFoundError(f'{checkpointer.directory}: expected a checkpoint, found none')
             stored = checkpointer.metadata(best.step).metadata
             abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), stored)
-            return best.step, checkpointer.load(best.step, abstract)
+            return best.step, checkpointer.load(best.step, abstract), best.metrics
         except Exception:  # orbax raises many types
             if not tries_left or (best and best.path.exists()):
                 raise

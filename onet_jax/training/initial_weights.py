@@ -39,7 +39,7 @@ def read_initial_weights(config: ConfigDict, method: Method) -> Weights | None:
         return None
     try:
         if Path(source).is_dir():
-            _, state = load_best(source)
+            _, state, _ = load_best(source)
             found = _flatten(state.get('average', state['variables']))
         else:
             weights, _ = official.split_checkpoint(read_torch_file(source))

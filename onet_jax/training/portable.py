@@ -2,6 +2,7 @@
 
 FOLDER/config.json        the config, at the threshold that meshes are made at
 FOLDER/model.safetensors  the weights, float32, by their path in the variables: 'params.decoder.fc_p.kernel'
+FOLDER/validation.json    the means over the validation split, {} where it was not validated
 FOLDER/domain.npz         the reference of out-of-distribution scores, where the workdir has one
 FOLDER/digest.json        the SHA-256 of these files, verified before they are read
 """
@@ -19,11 +20,13 @@ from safetensors.numpy import save
 from onet_jax.convert.torch_file import read_torch_file
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically, write_json
+from onet_jax.json_files import NUMBER, read_json
 from onet_jax.training.state import path_of
 from onet_jax.training.storage import DIGEST, digest_files, find_damage
 
 WEIGHTS, STEP = 'model.safetensors', 'step'
-FILES = ('config.json', WEIGHTS, 'domain.npz', DIGEST)
+VALIDATION = 'validation.json'
+FILES = ('config.json', WEIGHTS, VALIDATION, 'domain.npz', DIGEST)
 
 
 def is_portable(folder: str | Path) -> bool:
@@ -31,10 +34,12 @@ def is_portable(folder: str | Path) -> bool:
     return (Path(folder) / WEIGHTS).is_file()
 
 
-def write_weights(folder: str | Path, config: ConfigDict, step: int, variables: Mapping, domain: bytes | None) -> None:
+def write_weights(
+    folder: str | Path, config: ConfigDict, step: int, variables: Mapping, metrics: Mapping, domain: bytes | None
+) -> None:
     """Write a folder of weights. Raises InputError for one that has other files, OSError where it cannot be written.
 
-    variables: of the network, any flax collections. domain: the content of domain.npz.
+    variables: of the network, any flax collections. metrics: of the validation. domain: the content of domain.npz.
     """
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()):
@@ -43,14 +48,18 @@ def write_weights(folder: str | Path, config: ConfigDict, step: int, variables: 
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     arrays = {'.'.join(path_of(path)): np.asarray(array, np.float32) for path, array in leaves}
     write_json(folder / 'config.json', config.to_dict())
+    write_json(folder / VALIDATION, dict(metrics))
     if domain is not None:
         write_atomically(folder / 'domain.npz', domain)
     write_atomically(folder / WEIGHTS, save({**arrays, STEP: np.array(step, np.int64)}))
     write_json(folder / DIGEST, digest_files(folder))
 
 
-def read_weights(folder: str | Path) -> tuple[int, dict[str, Any]]:
-    """The step and the variables of a folder of weights. Raises OSError and InputError, naming the file, for damaged ones."""
+def read_weights(folder: str | Path) -> tuple[int, dict[str, Any], dict[str, float]]:
+    """The step, the variables and the metrics of a folder of weights.
+
+    Raises OSError and InputError, naming the file, for damaged ones.
+    """
     damage = find_damage(Path(folder))
     if damage is not None:
         raise InputError(f'{damage}; download or install it again')
@@ -66,4 +75,4 @@ def read_weights(folder: str | Path) -> tuple[int, dict[str, Any]]:
         for module in modules:
             tree = tree.setdefault(module, {})
         tree[leaf] = jnp.asarray(array)
-    return step, variables
+    return step, variables, read_json(Path(folder) / VALIDATION, {'': NUMBER})

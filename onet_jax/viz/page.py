@@ -31,7 +31,6 @@ from onet_jax.viz.pictures import (
     ball_radius,
     check_columns,
     drawable,
-    drawn_shapes,
     encode_png,
     is_picture,
     render,
@@ -74,7 +73,7 @@ def write_page(
     """
     check_columns(items, column_titles)
     drawn = [
-        [shape if isinstance(shape, np.ndarray) else _reduce(shape, FACES[1]) for shape in drawn_shapes(item)]
+        [shape if isinstance(shape, np.ndarray) else _reduce(shape, FACES[1]) for shape in map(drawable, item.shapes)]
         for item in items
     ]
     solids = [shape for shapes in drawn for shape in shapes if not is_picture(shape)]

@@ -17,7 +17,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
-from onet_jax.geometry.meshes import UPS
 from onet_jax.geometry.render import prepare, trace, unit
 from onet_jax.progress import track
 from onet_jax.scores import as_geometry
@@ -61,30 +60,13 @@ class Item(NamedTuple):
     name: str
     caption: str
     shapes: Sequence[Any]
-    up: str = 'y'  # the axis of the shapes that points up: 'y' or 'z'
     links: Sequence[str | None] = ()  # files of the shapes, relative to the page
-
-
-def drawn_shapes(item: Item) -> list[Shape]:
-    """What to draw of an item, with y up."""
-    return [turn_up(drawable(shape), item.up) for shape in item.shapes]
 
 
 def drawable(shape: Any) -> Shape:
     """A prediction of any type as a mesh or as points [N, 3]; images and painted meshes are returned unchanged."""
     shape = as_geometry(shape)
     return np.asarray(shape.vertices) if isinstance(shape, trimesh.PointCloud) else shape
-
-
-def turn_up(shape: Shape, up: str) -> Shape:
-    """A shape whose axis `up` points up, with y up."""
-    if up == 'y' or is_picture(shape):
-        return shape
-    if not isinstance(shape, (trimesh.Trimesh, Painted)):
-        return np.asarray(shape) @ UPS[up].T
-    turned = (shape.mesh if isinstance(shape, Painted) else shape).copy()
-    turned.vertices = turned.vertices @ UPS[up].T
-    return shape._replace(mesh=turned) if isinstance(shape, Painted) else turned
 
 
 def render(shape: Any, *, size: int = SIZE) -> np.ndarray:
@@ -194,7 +176,7 @@ def contact_sheet(items: Sequence[Item], column_titles: Sequence[str], path: str
     for index, item in enumerate(track(items, f'drawing {path}', 'shapes')):
         left, top = gap + index // rows * pitch_x, head + index % rows * pitch_y
         right, baseline = left + pitch_x - gap, top + size + text_height
-        for column, shape in enumerate(drawn_shapes(item)):
+        for column, shape in enumerate(map(drawable, item.shapes)):
             sheet.paste(Image.fromarray(render(shape, size=size)), (left + column * size, top))
         caption = _fit(item.caption, font, size)
         room = right - left - font.getlength(caption) - gap

@@ -484,9 +484,12 @@ def test_the_surface_that_no_point_supports_is_measured_and_shown(tmp_path, caps
     red = np.where(points[:, :1] > 0, (200, 30, 40, 255), (20, 30, 240, 255)).astype(np.uint8)
     save_mesh(trimesh.PointCloud(points + offset, red), tmp_path / 'ball.ply')
     method = predicting(lambda inputs: [trimesh.Trimesh(0.5 * ball.vertices, ball.faces)])
-    arguments = method, {}, small_config(), tmp_path / 'ball.ply', tmp_path / 'out', 'ply'
+    config = small_config()
+    with config.unlocked():
+        config.data.up = 'z'
+    arguments = method, {}, config, tmp_path / 'ball.ply', tmp_path / 'out', 'ply'
     finish = Finish(smooth=1, num_faces=4000, colours=True)
-    (path,) = reconstruct_files(*arguments, finish=finish, up='z', network='Validation IoU 0.8.')
+    (path,) = reconstruct_files(*arguments, finish=finish, network='Validation IoU 0.8.')
     quality = json.loads((tmp_path / 'out/manifest.json').read_text())['items']['ball']['quality']
     assert quality['median'] < quality['high'] < 0.01
     assert quality['longest_edge'] == pytest.approx(2, abs=0.02)

@@ -19,7 +19,7 @@ from model_configs import small_config
 from parity.golden import find_golden
 from untrained import untrained_workdir
 
-from onet_jax import configs
+from onet_jax import configs, demo
 from onet_jax.data import records
 from onet_jax.training.loop import train
 
@@ -271,27 +271,31 @@ def test_flags_that_a_kind_of_dataset_does_not_use_are_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_demo_shows_two_networks_of_the_same_shapes(dataset, tmp_path, monkeypatch):
-    """With small ones, for a few steps."""
+def test_the_demo_shows_ready_made_shapes_then_those_of_a_training(dataset, tmp_path, monkeypatch):
+    """With hulls in place of the weights of the package, and a small network."""
     small = small_config()
-
-    def train_briefly(config, workdir):
-        assert config.train.num_steps in (300, 1000)
-        with config.unlocked():
-            config.train.update(small.train)
-        train(config, workdir, dataset)
-
-    monkeypatch.setattr('onet_jax.training.loop.train', train_briefly)
-    for name in ('conv_onet', 'onet_points'):
-        monkeypatch.setattr(configs, name, lambda arg: small.copy_and_resolve_references())
-    done = launch('demo', f'--output={tmp_path}', '--num_shown=1')
+    for name, value in {
+        'onet_jax.ready_made.reconstruct': lambda cloud, weights: trimesh.PointCloud(cloud).convex_hull,
+        'onet_jax.demo.OBJECTS': (('mug', 3),),
+        'onet_jax.demo.train': lambda config, workdir: train(config, workdir, dataset),
+        'onet_jax.demo.embedded_dataset': lambda data: dataset,
+        'onet_jax.configs.conv_onet': lambda arg: small.copy_and_resolve_references(),
+    }.items():
+        monkeypatch.setattr(name, value)
+    done = launch('demo', f'--output={tmp_path}', '--num_shown=1', '--num_steps=7')
     assert done.returncode == 0, done.stderr
+    assert 'training 7 steps; --num_steps=7 repeats this' in done.stdout
+    assert done.stdout.splitlines()[-1].endswith(f'onet reconstruct scan.ply --output={tmp_path}/mine')
     found = json.loads((tmp_path / 'metrics.json').read_text())
-    assert (found['num_shapes'], found['one_code']['num_shapes']) == (3, 3)
-    assert found['seconds_total'] > found['seconds_train'] > 0
-    page = (tmp_path / 'index.html').read_text()
-    assert 'training loss (nats a shape), one code' in page
-    assert page.count('data-shape=') == 4, 'input, two reconstructions and the truth'
+    assert (found['num_shapes'], found['num_steps'], set(found['ready_made'])) == (3, 7, {'mug 3', 'rooms_06 49'})
+    assert 0.2 < found['ready_made']['mug 3'] < 1, 'the hull of its points'
+    assert (tmp_path / 'index.html').read_text().count('data-shape=') == 6
+    assert 'validation IoU' in (tmp_path / 'trained' / 'index.html').read_text()
+    again = launch('demo', f'--output={tmp_path}', '--num_shown=1')
+    assert 'training 7 steps' in again.stdout, 'as an earlier run has begun'
+    monkeypatch.setattr('onet_jax.demo.NUM_MEASURED', 4)
+    assert demo.count_steps(small, 0.001) == 10
+    assert demo.count_steps(small, 1.0) > 10
 
 
 # --- In processes of their own.

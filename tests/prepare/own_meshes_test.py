@@ -231,7 +231,7 @@ def test_splits_may_be_given_as_lists(tmp_path):
     ('change', 'message'),
     [
         ({'sampling': 'nearby'}, r"sampling: expected one of \('uniform', .*found 'nearby'"),
-        ({'up': 'x'}, r"up: expected one of \['y', 'z'\], found 'x'"),
+        ({'up': 'w'}, r"up: expected one of \['x', 'y', 'z'\], found 'w'"),
         ({'val_fraction': 0.6, 'test_fraction': 0.4}, 'expected shares of less than 1 in all, found 0.6, 0.4'),
         ({'test_fraction': -0.1}, 'expected shares of less than 1 in all, found 0.25, -0.1'),
     ],

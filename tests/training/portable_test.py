@@ -19,20 +19,21 @@ from onet_jax.training.portable import read_weights, write_weights
 def folder(tmp_path):
     """Weights of the small network as they travel, and its variables."""
     _, variables = untrained(small_config())
-    write_weights(tmp_path / 'weights', small_config(), 7, variables, None)
+    write_weights(tmp_path / 'weights', small_config(), 7, variables, {'iou': 0.5}, None)
     return tmp_path / 'weights', variables
 
 
 def test_weights_are_read_as_they_were_and_taken_for_a_workdir(folder):
     path, variables = folder
-    step, found = read_weights(path)
-    assert step == 7
+    step, found, metrics = read_weights(path)
+    assert (step, metrics) == (7, {'iou': 0.5})
     jax.tree.map(np.testing.assert_array_equal, found, variables)
     loaded = run.load_run(path)
     assert (loaded.step, loaded.config.to_dict(), loaded.workdir) == (7, small_config().to_dict(), path)
     run.export_weights(run.at_threshold(loaded, 0.3, 'a test'), path.with_name('again'))
     again = run.load_run(path.with_name('again'))
     assert again.config.eval.threshold == 0.3
+    assert run.describe_training(again) == 'Validation IoU 0.500 after 7 steps.'
     jax.tree.map(np.testing.assert_array_equal, again.params, variables)
     with pytest.raises(InputError, match='again: expected a new or empty folder'):
         run.export_weights(loaded, path.with_name('again'))
