@@ -55,7 +55,7 @@ def list_commands(folder: Path) -> dict[str, list[str]]:
             'reproduce', 'completion', '--tiny', '--rows=ONet', '--num_steps=110', data, f'--output={folder}/pages',
             f'--runs={folder}/rows',
         ],
-        'demo': ['demo', f'--output={folder}/demo'],
+        'demo': ['demo', f'--output={folder}/demo', '--minutes=0.5'],
     }  # fmt: skip
 
 

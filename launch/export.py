@@ -1,4 +1,4 @@
-"""What others can use: weights of a workdir in one folder, or a dataset in the official ShapeNet layout.
+"""Weights of a workdir in one folder, or a dataset in the official ShapeNet layout: what others can use.
 
     onet export --workdir=W --output=FOLDER    config.json and model.safetensors, which every --workdir takes, also as hf://USER/REPO
     onet export --data_dir=D --output=ROOT     points.npz, pointcloud.npz, model.binvox, img_choy2016, lists and metadata.yaml

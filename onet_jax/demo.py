@@ -85,6 +85,7 @@ def count_steps(config: ConfigDict, minutes: float) -> int:
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.train.update(num_steps=NUM_MEASURED, log_every_steps=NUM_MEASURED // 2)
+        config.optim.warmup_steps = 0  # which a schedule wants shorter than the training
     with tempfile.TemporaryDirectory() as workdir:
         train(config, workdir)
         speed = read_log(Path(workdir), 'train/steps_per_second')[-1][1]
@@ -102,6 +103,7 @@ def train_and_show(config: ConfigDict, output: Path, num_steps: int, num_shown: 
             num_steps=num_steps, eval_every_steps=-(-num_steps // 4), checkpoint_every_steps=-(-num_steps // 4)
         )
         config.optim.learning_rate = 5e-3  # few steps, at a high rate
+        config.optim.warmup_steps = min(config.optim.warmup_steps, num_steps // 4)
     workdir = output / 'run'
     train(config, workdir)
     # From the log: a demo that is run again resumes the training that it finds.

@@ -10,11 +10,10 @@ nothing was said for `EVERY` seconds. Work that ends before says nothing. Lines 
 estimate of the time that is left (ETA) leaves out the first steps, in which programs are compiled.
 """
 
-import multiprocessing
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TextIO, TypeVar
 
@@ -58,12 +57,16 @@ class Activity:
             return ''
         return f'ETA {format_seconds((self.total - self.done) * max(self._last - self._base, 0) / steps)}'
 
-    def describe(self, innermost: bool) -> str:
-        """What is done and how far, and the time that is left; where that is not known the time since the beginning."""
+    def describe(self, inner: Sequence['Activity']) -> str:
+        """What is done and how far, and the time that is left; where that is not known the time since the beginning.
+
+        inner: the activities within it, which say more of the time than it does.
+        """
         counted = '' if self.total is None else f': {self.done:,} of {self.total:,} {self.unit}'
-        elapsed = time.monotonic() - self.began if innermost else 0
+        eta = '' if any(activity.total is not None for activity in inner) else self.eta()
+        elapsed = 0 if inner else time.monotonic() - self.began
         so_far = f'{format_seconds(elapsed)} so far' if elapsed >= EVERY / 2 else ''
-        return ', '.join(filter(None, (self.what + counted, self.eta() or so_far)))
+        return ', '.join(filter(None, (self.what + counted, eta or so_far)))
 
 
 def format_seconds(seconds: float) -> str:
@@ -77,7 +80,7 @@ class Reporter:
     """Decides when a line is due, and prints it from a thread of its own while there are activities."""
 
     def __init__(self) -> None:
-        self.muted = multiprocessing.parent_process() is not None  # workers leave it to their parent
+        self.muted = _is_worker()  # it leaves it to its parent
         self._activities: list[Activity] = []  # from the outermost to the innermost
         self._announced: set[str] = set()
         self._said = -EVERY
@@ -121,8 +124,8 @@ class Reporter:
             return None
         self._announced.add(newest.what)
         # What is not counted says nothing beside the work that it consists of.
-        shown = (each for each in activities if each is newest or each.total is not None)
-        return '; '.join(each.describe(each is newest) for each in shown)
+        shown = [each for each in activities if each is newest or each.total is not None]
+        return '; '.join(each.describe(shown[i + 1 :]) for i, each in enumerate(shown))
 
     def _watch(self, ended: threading.Event) -> None:
         while not ended.wait(TICK):
@@ -130,6 +133,12 @@ class Reporter:
             if line is not None:
                 with suppress(OSError):  # of a reader that has gone
                     self.say(line)
+
+
+def _is_worker() -> bool:
+    # Not imported here: it takes whatever is `__main__` at its first import for the main script, which `runpy` then replaces.
+    multiprocessing = sys.modules.get('multiprocessing')
+    return multiprocessing is not None and multiprocessing.parent_process() is not None
 
 
 _reporter = Reporter()

@@ -107,6 +107,11 @@ assert not found, found
 """)
 
 
+def test_the_program_imports_no_multiprocessing_before_its_verb():
+    """At its first import it takes `__main__` for the script that worker processes read again, and the verb replaces it."""
+    in_new_process("import onet_jax.launch\nassert 'multiprocessing' not in sys.modules")
+
+
 @pytest.mark.slow
 def test_training_meshing_and_evaluation_take_no_tensorflow(dataset, tmp_path):
     """From the resident feed."""

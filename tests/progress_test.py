@@ -70,9 +70,19 @@ def test_counted_work_is_named_with_the_parts_that_it_consists_of(reporter, cloc
     inner.advance()
     clock.now += 2
     assert reporter.due() == 'table: 0 of 3 rows; evaluating: 1 of 1,200 shapes'
+    inner.advance()
+    rows.advance()
+    clock.now += EVERY
+    rows.advance()
+    assert reporter.due() == 'table: 2 of 3 rows; evaluating: 2 of 1,200 shapes, ETA 39:56'
+    within = Activity('scoring')
+    reporter.begin(within)
+    clock.now += 1
+    assert reporter.due() == 'table: 2 of 3 rows; evaluating: 2 of 1,200 shapes, ETA 39:56; scoring'
+    reporter.end(within)
     reporter.end(rows)
     clock.now += EVERY
-    assert reporter.due() == 'reproduce, 0:09 so far', 'what an exception left within it ends with it'
+    assert reporter.due() == 'reproduce, 0:17 so far', 'what an exception left within it ends with it'
     reporter.end(inner)
     reporter.end(title)
     assert reporter.due() is None
