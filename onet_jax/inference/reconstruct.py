@@ -29,6 +29,7 @@ from onet_jax.inference.gallery import describe, write_gallery
 from onet_jax.inference.manifest import Manifest
 from onet_jax.inference.out_of_distribution import Domain, measure, summarise
 from onet_jax.models.method import Method, Model, digest_arrays
+from onet_jax.progress import track, working
 from onet_jax.scores import as_geometry
 
 CHANGED_BY_OTHERS = ('.gltf', '.glb', '.stl', '.jpg', '.jpeg', '.png')  # formats with companion files that matter
@@ -92,8 +93,11 @@ def reconstruct_files(
         manifest.begin([source.name for source in waiting], written)
         if len(waiting) < len(targets):
             print(f'{len(targets) - len(waiting)} of {len(targets)} inputs are done already', flush=True)
+        batches = [waiting[i : i + batch_size] for i in range(0, len(waiting), batch_size)]
         try:
-            for some in (waiting[i : i + batch_size] for i in range(0, len(waiting), batch_size)):
+            for some in track(
+                batches, 'reconstructing', 'inputs' if batch_size == 1 else f'batches of {batch_size} inputs'
+            ):
                 states = {source: _identify(source) for source in some}
                 workspace = workspaces.get(some[0])
                 for source, result in _reconstruct_batch(
@@ -121,8 +125,9 @@ def _conclude(
     failed = {s: items[s.name] for s in targets if items[s.name]['status'] == 'failed'}
     done = {source: target for source, target in targets.items() if source not in failed}
     if done:
-        for message in write_gallery(output, done, failed, items, config, domain, network):
-            _say(message)
+        with working(f'writing {output / "index.html"}'):
+            for message in write_gallery(output, done, failed, items, config, domain, network):
+                _say(message)
     else:
         (output / 'index.html').unlink(missing_ok=True)
     if failed:
