@@ -7,8 +7,8 @@ A network of Convolutional Occupancy Networks (Peng et al., ECCV 2020), trained 
 the embedded objects half of the shapes are random solids (`prepare/random_solids.py`), and clouds are as scanners give them, in
 random poses, with 100 to 3,000 points, noise of up to 2 %, some with outliers or without a side (`data/draws.py`, `draw_scan`).
 
-The weights that come with the package are from this config; their card (onet_jax/weights/objects) says how long they were
-trained, and what they reach.
+The variant `tiny` is a smaller network on fewer shapes, for a few minutes on two CPU cores. The weights that come with the
+package are from the other; their card (onet_jax/weights/objects) says how long they were trained, and what they reach.
 """
 
 from ml_collections import ConfigDict
@@ -19,26 +19,26 @@ FAMILIES = (
     'airplane', 'bench', 'bottle', 'car', 'chair', 'lamp', 'mug', 'shelf', 'sofa', 'table',
     'blobs', 'compositions', 'cut_compositions', 'limbs', 'rods', 'sheets', 'shells', 'tubes', 'vessels',
 )  # fmt: skip
-VARIANTS = ('',)
+VARIANTS = ('', 'tiny')
 
 
 def get_config(arg: str = '') -> ConfigDict:
-    choose('objects', arg)
+    (tiny,) = choose('objects', arg, ('tiny',))
     return experiment(
         seed=0,
         model={
             'name': 'conv_onet',
             'encoder': 'pointnet_local_pool',
             'decoder': 'simple_local',
-            'cond_size': 32,  # channels of the feature maps
-            'encoder_hidden_size': 32,
+            'cond_size': 16 if tiny else 32,  # channels of the feature maps
+            'encoder_hidden_size': 16 if tiny else 32,
             'pooling': 'max',  # 'max' or 'mean' of the points in a cell
             'cell_coordinates': True,  # the encoder also sees where in its cell a point lies
-            'decoder_hidden_size': 64,
+            'decoder_hidden_size': 32 if tiny else 64,
             'maps': ('xz', 'xy', 'yz'),
             'plane_resolution': 64,
             'unet_depth': 4,  # levels of the U-Net of planes
-            'unet_size': 16,  # its channels on the first of them
+            'unet_size': 8 if tiny else 16,  # its channels on the first of them
             'interpolation': 'linear',  # sampling of the maps, 'linear' or 'nearest'
             'align_corners': False,  # of this sampling; True, half a cell off, in official networks
         },
@@ -56,7 +56,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'sampling': 'surface',  # 'uniform', 'equal' or 'surface': how the dataset's points were drawn
             # The embedded dataset, built where no --data_dir is given.
             'families': FAMILIES,
-            'num_shapes_per_family': 160,
+            'num_shapes_per_family': 40 if tiny else 160,
             'num_points': 16_384,
             'num_views': 0,
             'val_fraction': 0.05,
@@ -64,7 +64,13 @@ def get_config(arg: str = '') -> ConfigDict:
             'dataset_seed': 0,
         },
         optim=optim(name='muon', learning_rate=2e-3, schedule='cosine', warmup_steps=100, ema_decay=0.999),
-        train=train(num_steps=6000, batch_size=8, log_every_steps=50, eval_every_steps=500, checkpoint_every_steps=100),
+        train=train(
+            num_steps=1000 if tiny else 6000,
+            batch_size=8,
+            log_every_steps=50,
+            eval_every_steps=500,
+            checkpoint_every_steps=100,
+        ),
         eval=eval_(targets=('volume_points',), threshold=0.4),
         mesh=mesh(),
     )

@@ -31,5 +31,5 @@ def test_what_is_no_solid_is_refused():
         make_solid(bowl)
     with pytest.raises(InputError, match='expected finite vertices that are not all one, found a box of edge 0'):
         make_solid(trimesh.Trimesh(np.ones((3, 3)), [[0, 1, 2]], process=False))
-    with pytest.raises(InputError, match=r"up: expected one of \['y', 'z'\], found 'x'"):
-        make_solid(bowl, 'x')
+    with pytest.raises(InputError, match=r"up: expected one of \['x', 'y', 'z'\], found 'w'"):
+        make_solid(bowl, 'w')
