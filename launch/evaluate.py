@@ -8,8 +8,6 @@ published numbers) and protocol.json, and prints the table.
     --inputs        scores the inputs themselves, the paper's row "Input", into W/evaluation/SPLIT_inputs
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from onet_jax.errors import InputError
@@ -30,7 +28,7 @@ def main(_):
     from onet_jax.evaluation.evaluate import describe_protocol, evaluate, return_inputs
     from onet_jax.evaluation.published import find_published
     from onet_jax.evaluation.tables import write_results
-    from onet_jax.run import at_threshold, calibrate_run, load_run
+    from onet_jax.run import at_threshold, calibrate_run, evaluation_folder, load_run
 
     if INPUTS.value and (CALIBRATE.value or THRESHOLD.value is not None):
         raise InputError('--inputs: expected neither --calibrate nor --threshold, inputs have no threshold; found one')
@@ -46,14 +44,14 @@ def main(_):
         protocol |= {'evaluated': 'inputs'}
     else:
         if CALIBRATE.value:
-            run = calibrate_run(WORKDIR.value, run, data_dir)
+            run = calibrate_run(run, data_dir)
         if THRESHOLD.value is not None:
             run = at_threshold(run, THRESHOLD.value, '--threshold')
         protocol |= {'evaluated': 'reconstructions', 'checkpoint_step': run.step}
         if 'threshold' in run.config.eval:
             protocol |= {'threshold': run.config.eval.threshold, 'threshold_from': run.threshold_from}
     results = list(evaluate(run.method, run.params, run.config, dataset, SPLIT.value))
-    folder = Path(WORKDIR.value) / 'evaluation' / (f'{SPLIT.value}_inputs' if INPUTS.value else SPLIT.value)
+    folder = evaluation_folder(run) / (f'{SPLIT.value}_inputs' if INPUTS.value else SPLIT.value)
     write_results(folder, results, protocol, find_published(input_names(run.config.data), dataset.index))
     tell_next(f'{folder}: written', *making_shapes(run.config, WORKDIR.value))
 

@@ -131,7 +131,7 @@ def _train_and_score(row: Row, name: str, runs: Path, data_dir: Path | None) -> 
     if row.inputs:
         run = run._replace(method=run.method._replace(predict=return_inputs(run.config)))
     elif run.threshold_from == 'config' and 'threshold' in run.config.eval:
-        run = calibrate_run(workdir, run, source)
+        run = calibrate_run(run, source)
     # Representation power is measured on the training shapes.
     split = 'train' if config.eval.split == 'train' else 'test'
     if split == 'test' and not data_dir and config.data.num_points < NUM_SCORED:

@@ -16,7 +16,7 @@ from onet_jax.models.method import Model
 from onet_jax.progress import working
 from onet_jax.scores import METRICS
 from onet_jax.training.checkpoints import load_best, read_config, read_run
-from onet_jax.training.portable import FILES, write_weights
+from onet_jax.training.portable import FILES, is_portable, write_weights
 
 CALIBRATION = {
     'threshold': PROBABILITY, 'iou': NUMBER, 'default_threshold': PROBABILITY, 'default_iou': NUMBER,
@@ -52,7 +52,7 @@ def load(workdir: str | Path) -> tuple[Model, dict]:
 def find_workdir(name: str | Path) -> Path:
     """The folder of a trained network: a workdir, weights of this package by their name, or of the Hugging Face hub.
 
-    name: a path; one of `names_of_weights()`, unless a folder has that path; or 'hf://USER/REPO', which is downloaded once
+    name: a path; one of `names_of_weights()`, unless a workdir has that path; or 'hf://USER/REPO', which is downloaded once
     (needs `pip install 'onet_jax[hub]'`).
     """
     text = str(name)
@@ -65,7 +65,7 @@ def find_workdir(name: str | Path) -> Path:
             raise InputError(f"{text}: expected huggingface_hub, found none; pip install 'onet_jax[hub]'") from error
         except (OSError, ValueError) as error:  # no such repository, no network
             raise InputError(f'{text}: expected a repository of the Hugging Face hub, found none: {error}') from error
-    if text in names_of_weights() and not Path(text).exists():
+    if text in names_of_weights() and not (Path(text) / 'config.json').exists():
         return PACKAGED / text
     return Path(name)
 
@@ -159,10 +159,19 @@ def for_clouds(run: Run, *, cell: float | None = None, keep_outliers: bool = Fal
     return run._replace(config=config, method=models.build(config))
 
 
-def calibrate_run(workdir: str | Path, run: Run, data_dir: str | Path) -> Run:
+def evaluation_folder(run: Run) -> Path:
+    """Where evaluations are written: in the workdir; of weights that travel, whose folder stays as it is, in this folder."""
+    return Path(f'evaluation_of_{run.workdir.name}') if is_portable(run.workdir) else run.workdir / 'evaluation'
+
+
+def calibrate_run(run: Run, data_dir: str | Path) -> Run:
     """Calibrate: choose the threshold on `config.eval.split` of a dataset, write it to the workdir, return the run at it."""
-    path = Path(workdir) / 'calibration.json'
-    calibration = calibrate(run.method.model, run.params, read_config(workdir), open_dataset(data_dir), run.step)
+    path = run.workdir / 'calibration.json'
+    if is_portable(run.workdir):
+        raise InputError(
+            f'{run.workdir}: expected a workdir to calibrate, found weights that travel; give them --threshold'
+        )
+    calibration = calibrate(run.method.model, run.params, read_config(run.workdir), open_dataset(data_dir), run.step)
     print(
         f'{path}: threshold {calibration.threshold} with IoU {calibration.iou:.4f} of the network on {calibration.split}; '
         f'at {calibration.default_threshold} of the config it is {calibration.default_iou:.4f}',

@@ -60,7 +60,7 @@ def test_readers_leave_a_run_alone(own_workdir):
 def test_a_calibrated_threshold_belongs_to_its_checkpoint(own_workdir, dataset, capsys):
     run = load_run(own_workdir)
     assert (run.config.eval.threshold, run.threshold_from) == (0.4, 'config')
-    calibrated = calibrate_run(own_workdir, run, dataset)
+    calibrated = calibrate_run(run, dataset)
     found = json.loads((own_workdir / 'calibration.json').read_text())
     assert (found['step'], found['split'], found['default_threshold']) == (4, 'val', 0.4)
     assert found['threshold'] != 0.4, 'a network of four steps is not sure of anything'
@@ -70,7 +70,7 @@ def test_a_calibrated_threshold_belongs_to_its_checkpoint(own_workdir, dataset, 
         assert each.threshold_from == 'calibration on val'
     assert run.config.eval.threshold == 0.4, 'the old run is what it was'
     assert read_config(own_workdir).eval.threshold == 0.4
-    repeated = calibrate_run(own_workdir, again, dataset)
+    repeated = calibrate_run(again, dataset)
     assert json.loads((own_workdir / 'calibration.json').read_text()) == found, 'also from a calibrated run'
     assert repeated.config.eval.threshold == found['threshold']
 

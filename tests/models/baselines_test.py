@@ -81,7 +81,7 @@ def test_a_network_is_trained_and_calibrated(name, dataset, tmp_path):
     run = load_run(tmp_path / 'run')
     assert run.step == 4
     if name == 'r2n2':
-        run = calibrate_run(tmp_path / 'run', run, dataset)
+        run = calibrate_run(run, dataset)
         assert run.threshold_from == 'calibration on val'
         assert 0 < run.config.eval.threshold < 1
 

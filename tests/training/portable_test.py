@@ -37,6 +37,9 @@ def test_weights_are_read_as_they_were_and_taken_for_a_workdir(folder):
     jax.tree.map(np.testing.assert_array_equal, again.params, variables)
     with pytest.raises(InputError, match='again: expected a new or empty folder'):
         run.export_weights(loaded, path.with_name('again'))
+    assert run.evaluation_folder(loaded) == run.Path('evaluation_of_weights')
+    with pytest.raises(InputError, match='weights: expected a workdir to calibrate'):
+        run.calibrate_run(loaded, path)
 
 
 @pytest.mark.parametrize('name', ['config.json', 'model.safetensors'])
