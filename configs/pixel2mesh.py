@@ -52,7 +52,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'dataset_seed': 0,
         },
         optim=optim(name='muon', learning_rate=5e-3, schedule='cosine', warmup_steps=100) if tiny else optim(),
-        train=train(num_steps=1200, batch_size=8, log_every_steps=50, eval_every_steps=300, checkpoint_every_steps=300)
+        train=train(num_steps=500, batch_size=8, log_every_steps=50, eval_every_steps=250, checkpoint_every_steps=250)
         if tiny
         else train(batch_size=12),
         eval=eval_(targets=('surface_samples',), threshold=None, sample=None, select_by='chamfer'),
