@@ -87,13 +87,17 @@ def making_shapes(config: ConfigDict, workdir: str) -> list[str]:
     return ['onet', *verb, f'--workdir={workdir}', '--output=FOLDER']
 
 
-def refining(run: Any, source: str, mesh: object) -> list[str]:
-    """The command that refines a mesh made from a file; that shows flags where a network has no field of an object."""
+def refining(run: Any, workdir: str | None, source: str, mesh: object) -> list[str]:
+    """The command that refines a mesh made from a file; its flags where there are several, or no field of an object."""
     from onet_jax.data.fields import shows_objects
 
-    if not (hasattr(run.method.model, 'bind') and shows_objects(run.config.data)):
-        return ['onet', 'reconstruct', '--help']
-    return ['onet', 'refine', f'--workdir={run.workdir}', f'--mesh={mesh}', f'--input={source}', '--output=refined.ply']
+    if os.path.isdir(source) or not (hasattr(run.method.model, 'bind') and shows_objects(run.config.data)):
+        return ['onet', 'refine', '--help']
+    data = run.config.data
+    same = [f'--up={data.up}'] * ('up' in data) + ['--keep_outliers'] * bool(data.get('keep_outliers'))
+    same += [f'--threshold={run.config.eval.threshold}'] * run.threshold_from.startswith('the flag')
+    where = f'--workdir={workdir or run.workdir.name}'
+    return ['onet', 'refine', where, f'--mesh={mesh}', f'--input={source}', *same, '--output=refined.ply']
 
 
 def _explain(error: Exception) -> str:

@@ -12,7 +12,7 @@ from absl import flags
 from . import run_command, tell_next
 
 OUTPUT = flags.DEFINE_string('output', 'demo', 'Folder for everything that the demo writes.')
-MINUTES = flags.DEFINE_float('minutes', 3.0, 'Of training: how many steps this machine makes is measured.', 0.1)
+MINUTES = flags.DEFINE_float('minutes', 3.0, 'Of a new training: how many steps this machine makes is measured.', 0.1)
 NUM_STEPS = flags.DEFINE_integer('num_steps', None, 'Training steps, instead of --minutes.', lower_bound=1)
 NUM_SHOWN = flags.DEFINE_integer(
     'num_shown', 18, 'Shapes of the evaluation to write as meshes and to show.', lower_bound=1

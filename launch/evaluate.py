@@ -1,7 +1,8 @@
 """Evaluate a workdir by the paper's protocol: onet evaluate --workdir=W [--split=test] [--data_dir=D].
 
-Writes W/evaluation/SPLIT/: rows.csv (each shape), table.csv and table.md (means of the classes, on ShapeNet beside the
-published numbers) and protocol.json, and prints the table.
+Writes W/evaluation/SPLIT/, of weights that travel (--workdir=objects) evaluation_of_NAME/SPLIT/ in this folder: rows.csv (each
+shape), table.csv and table.md (means of the classes, on ShapeNet beside the published numbers) and protocol.json. Prints the
+table.
 
     --calibrate     first chooses the threshold on the validation split, for onet reconstruct too
     --threshold=T   evaluates at this threshold, whatever config and calibration say
@@ -14,7 +15,7 @@ from onet_jax.errors import InputError
 
 from . import making_shapes, run_command, tell_next
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by onet train or onet convert.', required=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Trained network.', required=True)
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Dataset; the one of the training run by default.')
 SPLIT = flags.DEFINE_string('split', 'test', "'train', 'val' or 'test'.")
 CALIBRATE = flags.DEFINE_bool('calibrate', False, 'Choose the threshold first, on the split config.eval.split.')

@@ -2,7 +2,7 @@
 
     onet prepare --meshes=DIR --data_dir=D      # off, obj, ply, stl, glb, gltf; first folder = category
     onet prepare --shapenet=DIR --data_dir=D    # points.npz, pointcloud.npz, model.binvox, ...
-    onet prepare --data_dir=D                   # ten families of solids; --families=rooms_04,... are rooms
+    onet prepare --data_dir=D                   # ten families of solids; rooms_04, ... and blobs, ... on request
 
 An interrupted run resumes where it stopped. Train on the dataset with `onet train ... --data_dir=D`.
 """

@@ -63,7 +63,7 @@ def main(argv):
     made = reconstruct_files(
         run.method, run.params, run.config, given[0], *into, find_domain, finish, describe_training(run)
     )
-    tell_next(f'{OUTPUT.value}/index.html shows {len(made)} meshes', *refining(run, given[0], made[0]))
+    tell_next(f'{OUTPUT.value}/index.html shows {len(made)} meshes', *refining(run, WORKDIR.value, given[0], made[0]))
 
 
 if __name__ == '__main__':

@@ -1,18 +1,22 @@
 """Mesh refinement by gradients of the network: onet refine --workdir=W --mesh=M --input=X --output=O.
 
-M is any mesh file (ply, obj, off, stl, glb) in the frame of X, the input that it was reconstructed from: an output of
-`onet reconstruct`, perhaps edited in another program. With --simplify_faces it is simplified first (paper, section 3.3); then
-its vertices are moved so that random points of the faces lie on the level set, and face normals along the gradient.
+--workdir is a folder written by onet train, the name of weights of the package, or hf://USER/REPO. M is any mesh file (ply,
+obj, off, stl, glb) in the frame of X, the input that it was reconstructed from with the same --up, --keep_outliers and
+--threshold: an output of `onet reconstruct`, perhaps edited in another program. With --simplify_faces it is simplified first
+(paper, section 3.3); then its vertices are moved so that random points of its faces lie on the level set, and normals along
+the gradient.
 """
 
 from absl import flags
 
 from . import run_command, tell_next
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'Folder written by onet train.', required=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Trained network.', required=True)
 MESH = flags.DEFINE_string('mesh', None, 'The mesh to refine.', required=True)
 INPUT = flags.DEFINE_string('input', None, 'The point cloud, picture or voxels it was made from.', required=True)
 OUTPUT = flags.DEFINE_string('output', None, 'The refined mesh; its suffix is its format.', required=True)
+UP = flags.DEFINE_enum('up', 'y', ['x', 'y', 'z'], 'Clouds: the axis that points up.')
+KEEP_OUTLIERS = flags.DEFINE_bool('keep_outliers', False, 'Clouds: stray points belong to the object.')
 THRESHOLD = flags.DEFINE_float('threshold', None, 'Probability of the surface; that of the workdir by default.')
 STEPS = flags.DEFINE_integer('steps', 30, 'Steps of RMSprop.', lower_bound=0)
 SIMPLIFY_FACES = flags.DEFINE_integer(
@@ -22,9 +26,9 @@ SIMPLIFY_FACES = flags.DEFINE_integer(
 
 def main(_):
     from onet_jax.inference.refine import refine_file
-    from onet_jax.run import at_threshold, load_run
+    from onet_jax.run import at_threshold, for_clouds, load_run
 
-    run = load_run(WORKDIR.value)
+    run = for_clouds(load_run(WORKDIR.value), keep_outliers=KEEP_OUTLIERS.value, up=UP.value)
     if THRESHOLD.value is not None:
         run = at_threshold(run, THRESHOLD.value, 'the flag --threshold')
     before, after = refine_file(

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from onet_jax import ready_made
 from onet_jax.data.datasets import open_dataset
+from onet_jax.errors import InputError
 from onet_jax.evaluation import tables
 from onet_jax.evaluation.evaluate import evaluate
 from onet_jax.evaluation.report import write_report
@@ -24,15 +25,15 @@ from onet_jax.geometry.sampling import sample_surface
 from onet_jax.metrics import iou
 from onet_jax.prepare.embedded import embedded_dataset, embedded_solid
 from onet_jax.progress import track
-from onet_jax.run import load_run
+from onet_jax.run import PACKAGED, load_run
 from onet_jax.training.checkpoints import read_config
 from onet_jax.training.log import read_log
 from onet_jax.training.loop import train
 from onet_jax.viz.page import write_page
 from onet_jax.viz.pictures import Item, contact_sheet
 
-# Family and number of solids that are in the test split of every config; points of their clouds, and their noise in units of
-# the longest edge.
+# Family and number of solids that are in the test splits of `objects` and `scenes`; points of their clouds, and their noise in
+# units of the longest edge.
 OBJECTS = (('chair', 159), ('airplane', 159), ('limbs', 159), ('cut_compositions', 158), ('mug', 159), ('vessels', 157))
 SCENE = ('rooms_06', 49)
 OBJECT_POINTS, SCENE_POINTS, NOISE = 3000, 40_000, 0.005
@@ -57,7 +58,7 @@ def show_ready_made(output: Path) -> dict[str, float]:
         truth = solid.mesh()
         cloud, _ = sample_surface(truth, num_points, 0)
         cloud = cloud + NOISE * rng.normal(size=cloud.shape)
-        mesh = ready_made.reconstruct(cloud, weights)
+        mesh = ready_made.reconstruct(cloud, str(PACKAGED / weights))
         points = rng.uniform(-BOX / 2, BOX / 2, (NUM_LABELLED, 3))
         name = f'{family} {number}'
         found[name] = float(iou(contains(mesh, points), solid.contains(points)))
@@ -133,6 +134,14 @@ def show(config: ConfigDict, output: Path, minutes: float, num_steps: int | None
 
     Writes OUTPUT/index.html and OUTPUT/metrics.json, and OUTPUT/trained.
     """
+    earlier = output / 'trained' / 'run'
+    if (earlier / 'config.json').exists():
+        begun = read_config(earlier).train.num_steps
+        if num_steps not in (None, begun):
+            raise InputError(
+                f'--num_steps: expected {begun}, with which {earlier} was begun, found {num_steps}; choose another --output'
+            )
+        num_steps = begun
     began = time.monotonic()
     found = show_ready_made(output)
     seconds = time.monotonic() - began
@@ -140,9 +149,6 @@ def show(config: ConfigDict, output: Path, minutes: float, num_steps: int | None
         f'{output / "index.html"}: {len(found)} shapes in {seconds:.0f} s, mean IoU {np.mean([*found.values()]):.3f}',
         flush=True,
     )
-    earlier = output / 'trained' / 'run'
-    if num_steps is None and (earlier / 'config.json').exists():
-        num_steps = read_config(earlier).train.num_steps
     num_steps = num_steps or count_steps(config, minutes)
     print(f'training {num_steps} steps; --num_steps={num_steps} repeats this, on any machine', flush=True)
     means = train_and_show(config, output / 'trained', num_steps, num_shown)

@@ -13,13 +13,15 @@ import numpy as np
 import trimesh
 from numpy.typing import ArrayLike
 
+from onet_jax import run
 from onet_jax.data.fields import find_clouds, input_names
 from onet_jax.data.scans import load_bulk
 from onet_jax.data.user_inputs import cloud_input, scene_input
 from onet_jax.errors import InputError
 from onet_jax.geometry.clouds import drop_repeated, find_strays, longest_edge
+from onet_jax.geometry.meshes import UPS
 from onet_jax.geometry.sliding_window import NEIGHBOURS, matching_cell
-from onet_jax.run import Run, load_run
+from onet_jax.scores import as_geometry
 
 INPUTS = {'cloud': cloud_input, 'scene': scene_input}
 OBJECT_CELLS = 64  # along the longest edge: what feature planes resolve
@@ -47,20 +49,27 @@ def choose_weights(cloud: np.ndarray) -> Choice:
     return Choice('objects', told)
 
 
-def load_for(inputs: str | Path, keep_outliers: bool = False) -> Run:
-    """The network of the weights that suit a file, or the first file of a folder; prints which, and why.
+def load_for(inputs: str | Path, keep_outliers: bool = False) -> run.Run:
+    """The network of the weights that suit a file, or the first cloud of a folder; prints which, and why.
 
-    Raises OSError and InputError for files that are no point clouds.
+    Raises OSError and InputError where no file is a point cloud.
     """
-    first, *others = find_clouds(inputs)
-    choice = choose_weights(load_bulk(first.path, keep_outliers))
+    sources = find_clouds(inputs)
+    for source in sources:
+        try:
+            choice = choose_weights(load_bulk(source.path, keep_outliers))
+        except (InputError, OSError):  # the reconstruction says what is wrong with it
+            if source is sources[-1]:
+                raise
+        else:
+            break
     print(
-        f'{first.path}: {choice.reason}; taking the weights {choice.name!r}'
-        + (f' for it and {len(others)} others' if others else '')
+        f'{source.path}: {choice.reason}; taking the weights {choice.name!r}'
+        + (f' for all {len(sources)} inputs' if len(sources) > 1 else '')
         + ' (--workdir takes others)',
         flush=True,
     )
-    return load_run(choice.name)
+    return run.load_run(run.PACKAGED / choice.name)
 
 
 def reconstruct(cloud: ArrayLike, weights: str = '', *, up: str = 'y', seed: int = 0) -> trimesh.Trimesh:
@@ -72,19 +81,24 @@ def reconstruct(cloud: ArrayLike, weights: str = '', *, up: str = 'y', seed: int
     of other inputs, and where the network finds no surface.
     """
     points = np.asarray(cloud, np.float64)
-    if points.ndim != 2 or points.shape[1] != 3 or len(points) < 2 or not np.isfinite(points).all():
-        raise InputError(f'cloud: expected finite points [P, 3], at least 2, found an array {list(points.shape)}')
+    if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all() or not np.ptp(points, axis=0).any():
+        raise InputError(
+            f'cloud: expected finite points [P, 3], at least 2 different ones, found an array {list(points.shape)}'
+        )
+    if up not in UPS:
+        raise InputError(f'up: expected one of {sorted(UPS)}, found {up!r}')
     points = points[~find_strays(points)]
-    run = load_run(weights or choose_weights(points).name)
-    names = input_names(run.config.data)
+    trained = run.load_run(weights or run.PACKAGED / choose_weights(points).name)
+    names = input_names(trained.config.data)
     if len(names) != 1 or names[0] not in INPUTS:
         raise InputError(f'weights: expected a network of one of {sorted(INPUTS)}, found one of {", ".join(names)}')
-    data = run.config.data.copy_and_resolve_references()
-    with data.unlocked():
-        data.up = up
+    data = run.for_clouds(trained, up=up).config.data
     inputs, frame = INPUTS[names[0]](points, data, seed)
     batch = {name: array[None] for name, array in inputs.items()}
-    (mesh,) = run.method.predict(run.params, batch, jax.random.key(seed))
+    (prediction,) = trained.method.predict(trained.params, batch, jax.random.key(seed))
+    mesh = as_geometry(prediction)
+    if not isinstance(mesh, trimesh.Trimesh):
+        raise InputError('weights: expected a network that makes meshes, found one of point clouds')
     if not len(mesh.vertices):
         raise InputError('cloud: expected points of a surface that the network knows, found none inside')
     mesh.vertices = frame.to_user(mesh.vertices)

@@ -53,7 +53,7 @@ def find_workdir(name: str | Path) -> Path:
     """The folder of a trained network: a workdir, weights of this package by their name, or of the Hugging Face hub.
 
     name: a path; one of `names_of_weights()`, unless a workdir has that path; or 'hf://USER/REPO', which is downloaded once
-    (needs `pip install 'onet_jax[hub]'`).
+    (needs `pip install -e '.[hub]'`).
     """
     text = str(name)
     if text.startswith(HUB):
@@ -62,7 +62,7 @@ def find_workdir(name: str | Path) -> Path:
 
             return Path(snapshot_download(text.removeprefix(HUB), allow_patterns=[*FILES]))
         except ModuleNotFoundError as error:
-            raise InputError(f"{text}: expected huggingface_hub, found none; pip install 'onet_jax[hub]'") from error
+            raise InputError(f"{text}: expected huggingface_hub, found none; pip install -e '.[hub]'") from error
         except (OSError, ValueError) as error:  # no such repository, no network
             raise InputError(f'{text}: expected a repository of the Hugging Face hub, found none: {error}') from error
     if text in names_of_weights() and not (Path(text) / 'config.json').exists():
@@ -161,7 +161,9 @@ def for_clouds(run: Run, *, cell: float | None = None, keep_outliers: bool = Fal
 
 def evaluation_folder(run: Run) -> Path:
     """Where evaluations are written: in the workdir; of weights that travel, whose folder stays as it is, in this folder."""
-    return Path(f'evaluation_of_{run.workdir.name}') if is_portable(run.workdir) else run.workdir / 'evaluation'
+    return (
+        Path(f'evaluation_of_{run.workdir.resolve().name}') if is_portable(run.workdir) else run.workdir / 'evaluation'
+    )
 
 
 def calibrate_run(run: Run, data_dir: str | Path) -> Run:
@@ -195,7 +197,7 @@ def export_weights(run: Run, folder: str | Path) -> None:
 
     Raises InputError for a folder that has files.
     """
-    domain = run.workdir / 'domain.npz'
-    write_weights(
-        folder, run.config, run.step, run.params, run.metrics, domain.read_bytes() if domain.exists() else None
-    )
+    domain, config = run.workdir / 'domain.npz', run.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.train.update(init_from='', init_modules=())  # a path of whoever trained it
+    write_weights(folder, config, run.step, run.params, run.metrics, domain.read_bytes() if domain.exists() else None)

@@ -153,7 +153,7 @@ def draw_scan(key: jax.Array, row: dict, data: ConfigDict, fewest: int, most_noi
 
 
 def pose(key: jax.Array, row: dict) -> dict:
-    """The row with its points in a random pose and size: a symmetry of the cube, a stretch of each axis, a shift.
+    """The row with its points and normals in a random pose and size: a symmetry of the cube, a stretch of each axis, a shift.
 
     The shape stays in the sampled box, and each labelled point stays on its side of the surface.
     """
@@ -162,7 +162,11 @@ def pose(key: jax.Array, row: dict) -> dict:
     stretch = jax.random.uniform(stretch_key, (3,), minval=SMALLEST, maxval=BOX)
     shift = jax.random.uniform(shift_key, (3,), minval=-1.0) * (BOX - stretch) / 2
     names = [name for name in ('points', 'surface') if name in row]
-    return {**row, **{name: signs * stretch * as_float(row[name])[:, axes] + shift for name in names}}
+    posed = {name: signs * stretch * as_float(row[name])[:, axes] + shift for name in names}
+    if 'normals' in row:
+        normals = signs / stretch * as_float(row['normals'])[:, axes]
+        posed['normals'] = normals / jnp.linalg.norm(normals, axis=-1, keepdims=True)
+    return {**row, **posed}
 
 
 def draw_image(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:

@@ -160,6 +160,9 @@ FIELDS = {
 }
 
 
+POSED = ('points', 'occ', 'surface', 'normals')  # columns that `draws.pose` turns, or that turn with others
+
+
 def find_fields(data: ConfigDict) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the inputs and of the targets of a config.
 
@@ -180,6 +183,11 @@ def find_fields(data: ConfigDict) -> tuple[tuple[str, ...], tuple[str, ...]]:
         raise InputError(
             'config.data.num_near_points: expected 0 to config.data.num_points_per_step = '
             f'{data.num_points_per_step}, found {data.num_near_points}'
+        )
+    fixed = sorted(set(columns_of((*data.inputs, *data.targets))) - set(POSED))
+    if data.get('random_scans') and fixed:
+        raise InputError(
+            f'config.data.random_scans: expected fields of points alone, which can be posed, found some that read {fixed}'
         )
     return tuple(data.inputs), tuple(data.targets)
 

@@ -21,6 +21,7 @@ from onet_jax.geometry.clouds import longest_edge
 from onet_jax.geometry.meshes import normalise
 
 MAX_POINTS = 50_000  # of a cloud
+MAX_POINTS_OF_SHELLS = 1_000_000  # in `keep_supported`: cells of a scan follow from the density of all its points
 NUM_SAMPLES = 20_000  # of a surface
 NUM_MEASURED = 10_000  # points whose distances to a mesh are measured
 NEIGHBOURS = 8  # of an input point, up to which the spacing reaches
@@ -59,9 +60,9 @@ def thin(num_points: int, most: int = MAX_POINTS) -> slice | np.ndarray:
     return np.random.default_rng(0).choice(num_points, most, replace=False, shuffle=False)
 
 
-def find_unsupported(surface: np.ndarray, cloud: np.ndarray) -> np.ndarray:
+def find_unsupported(surface: np.ndarray, cloud: np.ndarray, most: int = MAX_POINTS) -> np.ndarray:
     """Which points [S, 3] of a surface no point of a cloud [P, 3] supports: [S] bool."""
-    cloud = np.unique(cloud[thin(len(cloud))], axis=0)
+    cloud = np.unique(cloud[thin(len(cloud), most)], axis=0)
     tree, num = KDTree(cloud), min(NEIGHBOURS + 1, len(cloud))
     distances, near = tree.query(cloud, k=range(1, num + 1))  # each point is the nearest to itself
     spacing = np.median(distances[near, -1], axis=1)
@@ -78,7 +79,7 @@ def keep_supported(mesh: trimesh.Trimesh, cloud: np.ndarray) -> trimesh.Trimesh:
     if not len(mesh.faces):
         return mesh
     shells = trimesh.graph.connected_component_labels(mesh.edges_unique, len(mesh.vertices))
-    supported = np.bincount(shells, ~find_unsupported(mesh.vertices, cloud)) / np.bincount(shells)
+    supported = np.bincount(shells, ~find_unsupported(mesh.vertices, cloud, MAX_POINTS_OF_SHELLS)) / np.bincount(shells)
     kept = (supported >= LEAST_SUPPORTED)[shells[mesh.faces[:, 0]]]
     if kept.all() or not kept.any():
         return mesh

@@ -272,17 +272,17 @@ def _explain_empty(model: Model, params: dict, config: ConfigDict, inputs: dict[
     """Why the mesh is empty; for the field of an object also the threshold at which it would not be."""
     threshold = config.eval.get('threshold')
     if threshold is None:
-        return 'the network finds no surface; check that the object is upright (y up) and resembles the training shapes'
+        return 'the network finds no surface; check which axis points up (--up), and whether it knows such objects'
     said = f'the network finds nothing inside at threshold {threshold}'
     if not (hasattr(model, 'bind') and shows_objects(config.data)):
-        return f'{said}; check that y is up, and try another --threshold, or --cell for a scene'
+        return f'{said}; check which axis points up (--up), and try another --threshold, or --cell for a scene'
     logits = dense_grid(bind_input(model, params, config, inputs), num_points=config.mesh.resolution + 1)
     probs = 1 / (1 + np.exp(-logits))
     shares = (0.5, 0.9, 0.99, 0.999)
     quantiles = ', '.join(f'{share:.1%} below {np.quantile(probs, share):.3g}' for share in shares)
     return (
-        f'{said}; its probabilities of being inside are {probs.min():.3g} to {probs.max():.3g}, {quantiles}. Check that the '
-        'object is upright (y up) and resembles the training shapes; '
+        f'{said}; its probabilities of being inside are {probs.min():.3g} to {probs.max():.3g}, {quantiles}. Check which '
+        'axis points up (--up), and that the object resembles the training shapes; '
         f'--threshold={np.quantile(probs, 0.99):.3g} would make 1 % of the cube the inside'
     )
 

@@ -151,8 +151,14 @@ def load_best(workdir: str | Path) -> tuple[int, dict, dict]:
 def check_workdir(workdir: Path, config: ConfigDict, *, accept_changes: bool = False) -> None:
     """Raises InputError, with the differences, for a workdir of another config; with `accept_changes` prints them.
 
-    A run may be made longer, unless its learning rate depends on the number of steps.
+    A run may be made longer, unless its learning rate depends on the number of steps. Raises InputError for weights that
+    travel, too: they are not to be changed.
     """
+    if is_portable(workdir):
+        raise InputError(
+            f'{workdir}: expected a folder to train in, found weights that travel; choose another --workdir, and start from '
+            f'them by --config.train.init_from={workdir}'
+        )
     path = workdir / 'config.json'
     if not path.exists():
         return

@@ -73,5 +73,5 @@ def test_names_are_found_in_the_package_and_on_the_hub(folder, monkeypatch, tmp_
     monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
     assert run.load_run('hf://us/er').step == 7
     monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
-    with pytest.raises(InputError, match=r"pip install 'onet_jax\[hub\]'"):
+    with pytest.raises(InputError, match=r"pip install -e '.\[hub\]'"):
         run.find_workdir('hf://us/er')

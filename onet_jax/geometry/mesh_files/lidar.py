@@ -136,5 +136,5 @@ def _require(name: str, path: Path) -> Any:
     except ModuleNotFoundError as error:
         raise InputError(
             f'expected the library {name}, which reads {path.suffix} files, found it is not installed; run: '
-            "pip install 'onet_jax[scan]'"
+            "pip install -e '.[scan]'"
         ) from error

@@ -90,5 +90,5 @@ def test_what_cannot_be_read_is_named(tmp_path, suffix, monkeypatch):
             load_cloud(path)
     path.write_bytes(whole)
     monkeypatch.setitem(sys.modules, 'pye57' if suffix == 'e57' else 'laspy', None)
-    with pytest.raises(InputError, match=rf"a\.{suffix}: expected the library .* pip install 'onet_jax\[scan\]'"):
+    with pytest.raises(InputError, match=rf"a\.{suffix}: expected the library .* pip install -e '.\[scan\]'"):
         load_cloud(path)
