@@ -21,7 +21,7 @@ from onet_jax.geometry.clouds import longest_edge
 from onet_jax.geometry.meshes import normalise
 
 MAX_POINTS = 50_000  # of a cloud
-MAX_POINTS_OF_SHELLS = 1_000_000  # in `keep_supported`: cells of a scan follow from the density of all its points
+MAX_POINTS_OF_SHELLS = 1_000_000  # in `fill_cavities`: cells of a scan follow from the density of all its points
 NUM_SAMPLES = 20_000  # of a surface
 NUM_MEASURED = 10_000  # points whose distances to a mesh are measured
 NEIGHBOURS = 8  # of an input point, up to which the spacing reaches
@@ -70,18 +70,20 @@ def find_unsupported(surface: np.ndarray, cloud: np.ndarray, most: int = MAX_POI
     return gaps > spacing[nearest]
 
 
-def keep_supported(mesh: trimesh.Trimesh, cloud: np.ndarray) -> trimesh.Trimesh:
-    """The mesh without the shells of which a cloud [P, 3] supports less than `LEAST_SUPPORTED`, unless that is all of them.
+def fill_cavities(mesh: trimesh.Trimesh, cloud: np.ndarray) -> trimesh.Trimesh:
+    """The mesh without the shells around cavities of which a cloud [P, 3] supports less than `LEAST_SUPPORTED`.
 
     A network that sees a part of a scene at a time cannot know the inside of a thick body, where no point is near: it may end
-    the body in a shell of its own.
+    the body in a shell of its own. Shells that face outwards stay: of a room that was scanned from inside they lack points.
     """
     if not len(mesh.faces):
         return mesh
     shells = trimesh.graph.connected_component_labels(mesh.edges_unique, len(mesh.vertices))
     supported = np.bincount(shells, ~find_unsupported(mesh.vertices, cloud, MAX_POINTS_OF_SHELLS)) / np.bincount(shells)
-    kept = (supported >= LEAST_SUPPORTED)[shells[mesh.faces[:, 0]]]
-    if kept.all() or not kept.any():
+    corners, of_face = mesh.vertices[mesh.faces] - mesh.vertices.mean(axis=0), shells[mesh.faces[:, 0]]
+    volumes = np.bincount(of_face, np.linalg.det(corners) / 6, minlength=len(supported))
+    kept = ((supported >= LEAST_SUPPORTED) | (volumes >= 0))[of_face]
+    if kept.all():
         return mesh
     used, faces = np.unique(mesh.faces[kept], return_inverse=True)
     return trimesh.Trimesh(mesh.vertices[used], faces.reshape(-1, 3), process=False)

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from onet_jax.errors import InputError
 from onet_jax.geometry.extract import threshold_to_logit
-from onet_jax.geometry.quality import keep_supported
+from onet_jax.geometry.quality import fill_cavities
 from onet_jax.geometry.sliding_window import SAMPLES_PER_CELL, Layout, claim, extract_sliding_window, find_origin
 from onet_jax.json_files import check_json, number, whole
 from onet_jax.models import occupancy
@@ -127,8 +127,9 @@ def make_modules(
     """The network, and the one of the loss: in `train_dtype`, and of one window, if it is the sliding-window network."""
     keywords = locals()
     check_names(keywords, encoder=ENCODERS, pooling=POOLINGS, interpolation=INTERPOLATIONS)
-    levels = whole(int(encoder == WINDOWED), 16)  # each halves the resolution
-    check_json(keywords, {'unet_depth': levels, 'unet3d_levels': levels, 'unit_size': number(1e-9)}, 'config.model')
+    # Each level halves the resolution; 0 is no U-Net.
+    levels = {'unet_depth': whole(0, 16), 'unet3d_levels': whole(int(encoder == WINDOWED), 16)}
+    check_json(keywords, {**levels, 'unit_size': number(1e-9)}, 'config.model')
     if decoder != DECODER_OF.get(encoder, 'simple_local'):
         raise InputError(
             f'config.model.decoder: expected {DECODER_OF.get(encoder, "simple_local")!r}, which reads what the encoder '
@@ -263,7 +264,7 @@ def predict_scenes(
             cells = (cloud - low) / unit
             infer = partial(_infer_window, module, layout, params)
             mesh = extract_sliding_window(cells, infer, layout, folder, level, max_points)
-            mesh = keep_supported(mesh, cells)
+            mesh = fill_cavities(mesh, cells)
             mesh.vertices = low + unit * mesh.vertices
         meshes.append(mesh)
     return meshes

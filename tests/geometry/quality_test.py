@@ -4,7 +4,7 @@ import trimesh
 
 from onet_jax.errors import InputError
 from onet_jax.geometry import quality
-from onet_jax.geometry.quality import distances_to_mesh, find_unsupported, keep_supported, measure_support
+from onet_jax.geometry.quality import distances_to_mesh, fill_cavities, find_unsupported, measure_support
 
 
 def torus():
@@ -82,14 +82,14 @@ def test_few_points_and_no_surface():
         measure_support(trimesh.Trimesh(np.eye(3), [[0, 1, 1]], process=False), np.eye(3))
 
 
-def test_shells_that_no_point_supports_are_left_out():
+def test_cavities_that_no_point_supports_are_filled():
     ball, hollow = trimesh.creation.icosphere(3, 1.0), trimesh.creation.icosphere(2, 0.5)
     hollow.invert()
     both = trimesh.util.concatenate([ball, hollow])
-    kept = keep_supported(both, scan(ball, 3000, 0.005))
-    np.testing.assert_array_equal(kept.vertices, ball.vertices)
-    np.testing.assert_array_equal(kept.faces, ball.faces)
+    filled = fill_cavities(both, scan(ball, 3000, 0.005))
+    np.testing.assert_array_equal(filled.vertices, ball.vertices)
+    np.testing.assert_array_equal(filled.faces, ball.faces)
     seen_from_both_sides = np.concatenate([scan(ball, 3000, 0.005), scan(hollow, 1000, 0.005)])
-    assert keep_supported(both, seen_from_both_sides) is both
-    assert keep_supported(both, scan(ball, 3000) + 5) is both, 'something is left'
-    assert not len(keep_supported(trimesh.Trimesh(), scan(ball, 100)).faces)
+    assert fill_cavities(both, seen_from_both_sides) is both
+    assert fill_cavities(both, scan(hollow, 1000, 0.005)) is both, 'a room that was scanned from inside'
+    assert not len(fill_cavities(trimesh.Trimesh(), scan(ball, 100)).faces)
