@@ -94,8 +94,11 @@ def refining(run: Any, workdir: str | None, source: str, mesh: object) -> list[s
     if os.path.isdir(source) or not (hasattr(run.method.model, 'bind') and shows_objects(run.config.data)):
         return ['onet', 'refine', '--help']
     data = run.config.data
-    same = [f'--up={data.up}'] * ('up' in data) + ['--keep_outliers'] * bool(data.get('keep_outliers'))
-    same += [f'--threshold={run.config.eval.threshold}'] * run.threshold_from.startswith('the flag')
+    same = [f'--up={data.up}'] if 'up' in data else []
+    if data.get('keep_outliers'):
+        same.append('--keep_outliers')
+    if run.threshold_from.startswith('the flag'):
+        same.append(f'--threshold={run.config.eval.threshold}')
     where = f'--workdir={workdir or run.workdir.name}'
     return ['onet', 'refine', where, f'--mesh={mesh}', f'--input={source}', *same, '--output=refined.ply']
 
