@@ -7,6 +7,7 @@ over the meshes, with 100,000 labelled points and surface samples of each; `floo
 
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import numpy as np
 import trimesh
@@ -58,11 +59,7 @@ def methods() -> dict[str, Callable]:
     found: dict[str, Callable] = {}
     for name in WEIGHTS.value:
         found[name] = lambda cloud, name=name: ready_made.reconstruct(cloud, name)
-    try:
-        import pymeshlab  # noqa: F401
-    except ModuleNotFoundError:
-        return found
-    return found | {'screened Poisson': screened_poisson}
+    return found | ({'screened Poisson': screened_poisson} if find_spec('pymeshlab') else {})
 
 
 def main(_) -> None:

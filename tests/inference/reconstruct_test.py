@@ -1,65 +1,25 @@
-import base64
 import json
 import os
-import re
-import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
 import trimesh
-from geometry.mesh_dialects import glb
 from model_configs import small_config
 from PIL import Image
+from predictions import hull_method, one_by_one, predicting
 
 from onet_jax import models
 from onet_jax.configs import onet_image, onet_unconditional, onet_voxels
 from onet_jax.data.fields import find_sources, read_inputs
-from onet_jax.data.user_inputs import normalised_cloud
 from onet_jax.errors import InputError
-from onet_jax.geometry.meshes import load_mesh, save_mesh
 from onet_jax.geometry.mise import dense_grid
 from onet_jax.geometry.voxels import Voxels, write_binvox
-from onet_jax.inference import gallery, reconstruct
-from onet_jax.inference.finish import Finish
-from onet_jax.inference.out_of_distribution import Domain
+from onet_jax.inference import reconstruct
 from onet_jax.inference.reconstruct import bind_input, reconstruct_files
 from onet_jax.models import occupancy
 from onet_jax.models.method import Method
 from onet_jax.networks.bound_decoder import BoundDecoder
-from onet_jax.prepare.runners import SPAWN
 from onet_jax.run import load_run
-from onet_jax.viz.pictures import UNSUPPORTED
-
-
-@pytest.fixture(autouse=True)
-def _short_pages(monkeypatch):
-    """Pictures take longer than all the rest."""
-    monkeypatch.setattr(gallery, 'MAX_SHOWN', 1)
-
-
-def predicting(predict):
-    """A method that predicts so."""
-    return Method(None, None, None, lambda params, inputs, key, workspace=None: predict(inputs), None)
-
-
-def hull_method(seen=None):
-    """A method whose prediction is the convex hull of its input."""
-
-    def predict(inputs):
-        if seen is not None:
-            seen.append(inputs['cloud'])
-        return [trimesh.PointCloud(cloud).convex_hull for cloud in inputs['cloud']]
-
-    return predicting(predict)
-
-
-@pytest.fixture
-def cloud():
-    """The corners and random points of a box of 3 x 2 x 1 metres, far from the origin."""
-    corners = np.array(np.meshgrid((0, 3), (0, 2), (0, 1))).reshape(3, -1).T
-    inside = np.random.default_rng(0).uniform((0, 0, 0), (3, 2, 1), (22, 3))
-    return np.concatenate([corners, inside]) + np.array([1000.0, -20.0, 5.0])
 
 
 def test_the_network_sees_object_coordinates_and_the_user_gets_the_own_frame(cloud, tmp_path):
@@ -329,96 +289,6 @@ def test_whatever_is_in_a_folder_stops_no_other(cloud, tmp_path, capsys, batch_s
     assert len(list(output.iterdir())) == 5
 
 
-def test_an_input_that_changes_meanwhile_is_not_done(cloud, tmp_path):
-    np.save(tmp_path / 'a.npy', cloud)
-
-    def replace(inputs):
-        np.save(tmp_path / 'a.npy', cloud[:20])
-        return hull_method().predict(None, inputs, None)
-
-    arguments = {}, small_config(), tmp_path / 'a.npy', tmp_path / 'out', 'ply'
-    with pytest.raises(InputError, match=r'a.npy: expected a file that stays, found that it has changed meanwhile'):
-        reconstruct_files(predicting(replace), *arguments)
-    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['manifest.json']
-    seen = []
-    reconstruct_files(hull_method(seen), *arguments)
-    assert len(seen) == 1
-
-
-def test_an_input_changes_with_the_files_that_hold_its_points(tmp_path):
-    scans, seen, box = tmp_path / 'in', [], trimesh.creation.box()
-    scans.mkdir()
-    document = glb(box.vertices, box.faces)
-    (scans / 'a.gltf').write_text(document.gltf('a.bin'))
-    (scans / 'a.bin').write_bytes(document.data)
-    box.apply_translation((1e6, 0, 0))
-    save_mesh(box, scans / 'b.stl')
-    arguments = hull_method(seen), {}, small_config(), scans, tmp_path / 'out', 'off'
-    for change, count in (('a.bin', 2), ('b.stl.offset.json', 1), ('b.stl', 1), (None, 1)):
-        seen.clear()
-        reconstruct_files(*arguments)
-        assert sum(map(len, seen)) == count
-        if change:
-            os.utime(scans / change)
-    (tmp_path / 'out/a.off').unlink()
-    (tmp_path / 'out/a.off').symlink_to(scans / 'a.bin')
-    with pytest.raises(InputError, match=r'a.off: expected a new file, found the input .*a.bin'):
-        reconstruct_files(*arguments)
-
-
-def one_by_one():
-    config = small_config()
-    with config.unlocked():
-        config.eval.batch_size = 1
-    return config
-
-
-def test_a_folder_belongs_to_one_run_at_a_time(cloud, tmp_path):
-    """Else two of other weights would mix their meshes, and the manifest of one vouch for them."""
-    np.save(tmp_path / 'a.npy', cloud)
-    arguments = small_config(), tmp_path / 'a.npy', tmp_path / 'out', 'ply'
-
-    def meanwhile(inputs):
-        with pytest.raises(
-            InputError, match=rf'out/.lock: expected a folder that no other .* found process {os.getpid()}'
-        ):
-            reconstruct_files(hull_method(), {'weight': np.ones(1)}, *arguments)
-        return hull_method().predict(None, inputs, None)
-
-    reconstruct_files(predicting(meanwhile), {}, *arguments)
-    reconstruct_files(hull_method(), {'weight': np.ones(1)}, *arguments)
-
-
-def reconstruct_and_die(folder):
-    """Of the tests' module, so that another process can import it: killed while it writes the third mesh."""
-    seen = []
-
-    def predict(inputs):
-        seen.append(inputs)
-        if len(seen) == 3:
-            Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-        return hull_method().predict(None, inputs, None)
-
-    reconstruct_files(predicting(predict), {}, one_by_one(), folder, folder / 'out', 'off')
-
-
-def test_a_run_that_is_killed_loses_nothing_and_leaves_nothing(cloud, tmp_path):
-    for name in 'abcde':
-        np.save(tmp_path / f'{name}.npy', cloud)
-    run = SPAWN.Process(target=reconstruct_and_die, args=(tmp_path,))
-    run.start()
-    run.join()
-    assert run.exitcode == -signal.SIGKILL
-    left = [path.name for path in (tmp_path / 'out').glob('*') if path.suffix in ('.unfinished', '.log')]
-    assert len(left) == 2
-    (tmp_path / 'out/.0123456789abcdef.mine').touch()
-    seen = []
-    reconstruct_files(hull_method(seen), {}, one_by_one(), tmp_path, tmp_path / 'out', 'off')
-    assert len(seen) == 3
-    names = {path.name for path in (tmp_path / 'out').iterdir()}
-    assert names == {*(f'{name}.off' for name in 'abcde'), 'manifest.json', 'index.html', '.0123456789abcdef.mine'}
-
-
 def test_voxels_are_reconstructed(tmp_path):
     values = np.zeros((32, 32, 32), bool)
     values[4:8, 10:20, 12:28] = True
@@ -451,93 +321,6 @@ def test_photos_with_categories_become_folders_of_meshes(tmp_path):
     assert page.count('alt="chair/a: input" src="data:image/jpeg') == 1
     assert 'data-shape="0"' in page
     assert 'The first 1 of 2 are shown.' in page
-
-
-def test_the_page_says_which_inputs_are_out_of_distribution(workdir, cloud, tmp_path, monkeypatch):
-    monkeypatch.setattr(gallery, 'MAX_SHOWN', 2)
-    run, clouds = load_run(workdir), {'box': cloud, 'rod': cloud * (1, 0.1, 0.1)}
-    inputs, codes = tmp_path / 'in', []
-    inputs.mkdir()
-    for name, points in clouds.items():
-        np.save(inputs / f'{name}.npy', points)
-        seen, _ = normalised_cloud(points, run.config.data.num_input_points, run.config.seed)
-        codes.append(run.method.model.encode(run.params, seen[None])[0])
-    codes = np.stack(codes) / np.linalg.norm(codes, axis=1, keepdims=True)
-    domain = Domain(codes[:1], float(np.linalg.norm(codes[0] - codes[1])) / 2, np.zeros((1, 0)), np.zeros(0))
-    arguments = run.method._replace(predict=hull_method().predict), run.params, run.config, inputs
-    reconstruct_files(*arguments, tmp_path / 'out', 'ply', lambda: domain)
-    page = (tmp_path / 'out/index.html').read_text()
-    assert '<h3>box<span>within the training distribution (0.00 times the limit); points lie' in page
-    assert '<h3>rod<span>OUT OF DISTRIBUTION (2.00 times the limit)' in page
-    assert '1 of 2 inputs are out of distribution' in page
-    reconstruct_files(*arguments, tmp_path / 'unknown', 'ply')
-    page = (tmp_path / 'unknown/index.html').read_text()
-    assert 'was not measured' in page
-    assert 'OUT OF' not in page
-
-
-def test_the_surface_that_no_point_supports_is_measured_and_shown(tmp_path, capsys):
-    """Of a scan that lacks the back of a ball, in metres far from the origin, with colours."""
-    ball, offset = trimesh.creation.icosphere(4, 1.0), np.array([5e5, 4.6e6, 100])
-    points, _ = trimesh.sample.sample_surface(ball, 4000, seed=0)
-    points = np.concatenate([points[points[:, 2] > 0], [[0, 0, -1.0]]])  # one point behind, so that the box is known
-    red = np.where(points[:, :1] > 0, (200, 30, 40, 255), (20, 30, 240, 255)).astype(np.uint8)
-    save_mesh(trimesh.PointCloud(points + offset, red), tmp_path / 'ball.ply')
-    method = predicting(lambda inputs: [trimesh.Trimesh(0.5 * ball.vertices, ball.faces)])
-    config = small_config()
-    with config.unlocked():
-        config.data.up = 'z'
-    arguments = method, {}, config, tmp_path / 'ball.ply', tmp_path / 'out', 'ply'
-    finish = Finish(smooth=1, num_faces=4000, colours=True)
-    (path,) = reconstruct_files(*arguments, finish=finish, network='Validation IoU 0.8.')
-    quality = json.loads((tmp_path / 'out/manifest.json').read_text())['items']['ball']['quality']
-    assert quality['median'] < quality['high'] < 0.01
-    assert quality['longest_edge'] == pytest.approx(2, abs=0.02)
-    assert 0.4 < quality['unsupported'] < 0.5
-    assert f'no point supports {quality["unsupported"]:.1%} of its surface' in capsys.readouterr().out
-    mesh, page = load_mesh(path), (tmp_path / 'out/index.html').read_text()
-    assert len(mesh.faces) <= 4000
-    right, near = mesh.vertices[:, 0] > offset[0] + 0.2, mesh.vertices[:, 2] > 100.2
-    assert (mesh.visual.vertex_colors[right & near] == (200, 30, 40, 255)).all()
-    shape = json.loads(re.search(r'id="shapes">(.*?)</script>', page, re.DOTALL).group(1))[1]
-    colours, positions = (
-        np.frombuffer(base64.b64decode(shape[name]), dtype).reshape(-1, 3)
-        for name, dtype in (('colours', 'u1'), ('positions', '<u2'))
-    )
-    unsupported = (colours == np.round(255 * np.array(UNSUPPORTED))).all(axis=1)
-    height = positions[:, 1] / 65535 - 0.5  # z is up
-    assert unsupported[height > 0].mean() < 0.01
-    assert unsupported[(height < -0.05) & (height > -0.3)].all()
-    assert 'surface that no input point supports' in page
-    assert '<p class="dim">Validation IoU 0.8. Threshold' in page
-    assert '<a href="ball.ply">ply</a>' in page
-    seen = []
-    reconstruct_files(predicting(lambda inputs: seen.append(1) or [ball]), *arguments[1:])
-    assert seen, 'made again without the colours'
-
-
-def test_what_cannot_be_finished_is_refused_before_anything_is_done(cloud, tmp_path):
-    np.save(tmp_path / 'cloud.npy', cloud)
-
-    def refuses(message, finish, config=None, file_format='ply'):
-        with pytest.raises(InputError, match=message):
-            reconstruct_files(
-                hull_method(), {}, config or small_config(), tmp_path, tmp_path / 'out', file_format, finish=finish
-            )
-
-    refuses(r'--smooth: expected a number of steps, 0 or more, found -1', Finish(smooth=-1))
-    refuses(r'--simplify: expected a number of faces, 4 or more, found 3', Finish(num_faces=3))
-    refuses(
-        r'--colors: expected a format that holds colours \(ply\|obj\|glb\), found stl',
-        Finish(colours=True),
-        None,
-        'stl',
-    )
-    refuses(
-        r'--colors: expected a network of point clouds, found one of image', Finish(colours=True), onet_image('tiny')
-    )
-    assert not (tmp_path / 'out').exists()
-    refuses(r'cloud.npy: --colors: expected a point cloud with colours, found none', Finish(colours=True))
 
 
 def test_bad_requests_are_named(tmp_path):
