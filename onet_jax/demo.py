@@ -64,7 +64,7 @@ def show_ready_made(output: Path) -> dict[str, float]:
         found[name] = float(iou(contains(mesh, points), solid.contains(points)))
         quality = measure_support(mesh, cloud)
         save_mesh(mesh, output / 'meshes' / f'{family}_{number}.ply')
-        caption = f'IoU {found[name]:.2f}; points within {quality.median / quality.longest_edge:.1%}'
+        caption = f'IoU {found[name]:.2f}; half of the points within {quality.median / quality.longest_edge:.1%}'
         links = (None, f'meshes/{family}_{number}.ply', None)
         items.append(Item(name, caption, (cloud, mesh, truth), links=links))
     columns = ('input', 'reconstruction', 'ground truth')
