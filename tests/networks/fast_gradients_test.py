@@ -11,6 +11,7 @@ from untrained import draw_weights
 from onet_jax.networks.fast_gradients import (
     _convolve,
     _convolve_by_rows,
+    _convolve_by_slices,
     _convolve_images,
     _convolve_pixels,
     choose_on_cpu,
@@ -119,6 +120,8 @@ def test_no_points_are_multiplied_too():
         (_convolve_by_rows, (2, 7, 8, 9, 3), 3, 1, 1),
         (_convolve_by_rows, (2, 7, 8, 9, 3), 3, 2, 0),
         (_convolve_by_rows, (3, 7, 8, 9, 3), 4, 3, 2),
+        (_convolve_by_slices, (1, 32, 31, 30, 16), 3, 1, 1),
+        (_convolve_by_slices, (2, 65, 64, 63, 16), 3, 2, 0),
         (_convolve_pixels, (1, 3, 4, 3, 60), 3, 1, 1),
         (_convolve_pixels, (2, 7, 8, 9, 3), 1, 3, 2),
         (_convolve_pixels, (1, 4, 5, 60), 3, 2, 0),
