@@ -24,7 +24,12 @@ WORKDIR = flags.DEFINE_string(
 )
 INPUT = flags.DEFINE_string('input', None, 'Cloud, picture or voxels, or a folder of them; also without --input=.')
 OUTPUT = flags.DEFINE_string('output', 'meshes', 'Folder for the meshes.')
-UP = flags.DEFINE_enum('up', 'y', ['x', 'y', 'z'], 'Clouds: the axis that points up.')
+UP = flags.DEFINE_enum(
+    'up',
+    None,
+    ['x', 'y', 'z', 'auto'],
+    'Clouds: the axis that points up; auto finds it, the default of weights for all poses.',
+)
 SMOOTH = flags.DEFINE_integer('smooth', 0, 'Steps of Taubin smoothing.')
 SIMPLIFY = flags.DEFINE_integer('simplify', None, 'Faces of a mesh, at most.')
 COLORS = flags.DEFINE_bool('colors', False, 'Clouds: vertices get the colours of the nearest points.')

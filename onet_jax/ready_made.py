@@ -72,21 +72,22 @@ def load_for(inputs: str | Path, keep_outliers: bool = False) -> run.Run:
     return run.load_run(run.PACKAGED / choice.name)
 
 
-def reconstruct(cloud: ArrayLike, weights: str = '', *, up: str = 'y', seed: int = 0) -> trimesh.Trimesh:
+def reconstruct(cloud: ArrayLike, weights: str = '', *, up: str | None = None, seed: int = 0) -> trimesh.Trimesh:
     """The surface that a point cloud [P, 3] was sampled from, as a mesh in the frame and unit of the cloud.
 
     weights: a name of `run.names_of_weights()`, a workdir or 'hf://USER/REPO' of a network of clouds; by default what
-    `choose_weights` says. up: the axis that points up, 'x', 'y' or 'z'; the weights that travel with the package are trained in
-    all poses. Stray points are left out. Raises InputError for an array of another shape, values that are not finite, a network
-    of other inputs, and where the network finds no surface.
+    `choose_weights` says. up: the axis that points up, as of `run.for_clouds`. Stray points are left out.
+
+    Raises InputError for an array of another shape, values that are not finite, a network of other inputs, and where the
+    network finds no surface.
     """
     points = np.asarray(cloud, np.float64)
     if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all() or not np.ptp(points, axis=0).any():
         raise InputError(
             f'cloud: expected finite points [P, 3], at least 2 different ones, found an array {list(points.shape)}'
         )
-    if up not in UPS:
-        raise InputError(f'up: expected one of {sorted(UPS)}, found {up!r}')
+    if up not in (None, 'auto', *UPS):
+        raise InputError(f'up: expected one of {sorted(UPS)} or auto, found {up!r}')
     points = points[~find_strays(points)]
     trained = run.load_run(weights or run.PACKAGED / choose_weights(points).name)
     names = input_names(trained.config.data)

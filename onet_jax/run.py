@@ -134,8 +134,11 @@ def at_resolution(run: Run, resolution: int) -> Run:
     return change(run, 'mesh', resolution=32, upsampling_steps=(resolution // 32).bit_length() - 1)
 
 
-def for_clouds(run: Run, *, cell: float | None = None, keep_outliers: bool = False, up: str = 'y') -> Run:
-    """The run for clouds of a user. cell: edge of a cell of a scene, in the unit of the cloud. up: the axis that points up.
+def for_clouds(run: Run, *, cell: float | None = None, keep_outliers: bool = False, up: str | None = None) -> Run:
+    """The run for clouds of a user. cell: edge of a cell of a scene, in the unit of the cloud.
+
+    up: the axis that points up, 'x', 'y' or 'z', or 'auto', which finds it; by default 'auto' for a network that was trained in
+    all poses, else 'y'.
 
     Raises InputError for what a network of other inputs does not have.
     """
@@ -147,6 +150,8 @@ def for_clouds(run: Run, *, cell: float | None = None, keep_outliers: bool = Fal
         run = change(run, 'data', scan_cell=cell)
     if keep_outliers:
         run = change(run, 'data', keep_outliers=True)
+    if up is None:
+        up = 'auto' if run.config.data.get('random_scans') else 'y'
     if up == 'y':
         return run
     if not has_cloud(run.config.data):

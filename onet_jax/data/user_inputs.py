@@ -20,6 +20,7 @@ from onet_jax.geometry.companions import CAMERAS_FILE
 from onet_jax.geometry.grid import BOX
 from onet_jax.geometry.meshes import UPS, Frame, load_mesh, normalise
 from onet_jax.geometry.solid import make_solid
+from onet_jax.geometry.upright import find_up
 from onet_jax.geometry.voxels import read_binvox
 
 OBJECT_FRAME = Frame(np.zeros(3), 1.0)
@@ -34,13 +35,21 @@ def subsample(cloud: np.ndarray, num_points: int, seed: int) -> np.ndarray:
     return cloud[rng.choice(len(cloud), num_points, replace=len(cloud) < num_points)]
 
 
+def find_turn(cloud: np.ndarray, up: str) -> np.ndarray:
+    """The rotation matrix [3, 3] from the frame of a cloud [P, 3] to object coordinates.
+
+    up: the axis of the frame that points up, one of `meshes.UPS`, or 'auto', which finds it.
+    """
+    return UPS[find_up(cloud) if up == 'auto' else up]
+
+
 def normalised_cloud(cloud: np.ndarray, num_points: int, seed: int, up: str = 'y') -> tuple[np.ndarray, Frame]:
     """A cloud [P, 3] in any frame -> num_points of its points in object coordinates, float32, and the frame.
 
-    up: the axis of its frame that points up, one of `meshes.UPS`.
-    They are rounded to `CLOUD_STEP`: a network sees the same bits of an object far from the origin, where doubles are coarser.
+    up: as of `find_turn`. The points are rounded to `CLOUD_STEP`: a network sees the same bits of an object far from the
+    origin, where doubles are coarser.
     """
-    frame = normalise(cloud)._replace(turn=UPS[up])
+    frame = normalise(cloud)._replace(turn=find_turn(cloud, up))
     points = frame.to_object(subsample(cloud, num_points, seed))
     return (np.round(points / CLOUD_STEP) * CLOUD_STEP).astype(np.float32), frame
 
@@ -54,7 +63,7 @@ def cloud_input(bulk: np.ndarray, data: ConfigDict, seed: int, where: str = 'clo
 def scene_input(bulk: np.ndarray, data: ConfigDict, seed: int, where: str = 'cloud') -> tuple[dict, Frame]:
     """The field 'scene' of a scan [P, 3]: scaled so that a cell of the sliding-window network has the edge `cell_size`."""
     cloud, cell = find_cell(bulk, data, seed, where)
-    frame = Frame(np.min(cloud, axis=0), cell / data.cell_size, UPS[data.get('up', 'y')])
+    frame = Frame(np.min(cloud, axis=0), cell / data.cell_size, find_turn(cloud, data.get('up', 'y')))
     return {'scene': frame.to_object(cloud)}, frame
 
 

@@ -96,6 +96,8 @@ def describe(item: dict) -> str:
             f'points lie {quality["median"]:.3g} (median) and {quality["high"]:.3g} (95 %) from the mesh, '
             f'{" and ".join(of_edge)} of the longest edge; no point supports {quality["unsupported"]:.1%} of its surface'
         )
+    if 'up' in item:
+        said.append(f'{item["up"]} is taken for up')
     return '; '.join(said)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from onet_jax.errors import InputError
 from onet_jax.files import write_json
+from onet_jax.geometry.meshes import UPS
 from onet_jax.geometry.quality import Quality
 from onet_jax.json_files import COUNT, NUMBER, PATH, TEXT, one_of, parse_json, read_json, whole
 
@@ -27,6 +28,7 @@ DONE = {
     'faces': COUNT,
     'bytes?': whole(0, 2**63),
     'out_of_distribution_score?': NUMBER,
+    'up?': one_of(*UPS),
     'quality?': {name: NUMBER for name in Quality._fields},
 }
 FAILED = {'status': one_of('failed'), 'reason': TEXT}

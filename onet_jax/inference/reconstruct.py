@@ -21,7 +21,7 @@ from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
 from onet_jax.files import file_state, ignores_case, one_at_a_time, refuse_replacing, remove_leftovers
 from onet_jax.geometry.companions import find_companions
-from onet_jax.geometry.meshes import check_format, save_mesh
+from onet_jax.geometry.meshes import UPS, Frame, check_format, save_mesh
 from onet_jax.geometry.mise import dense_grid
 from onet_jax.geometry.quality import Quality, measure_support, thin
 from onet_jax.inference.finish import UNCHANGED, Finish, check_finish, finish_geometry
@@ -147,6 +147,7 @@ class Reconstruction(NamedTuple):
     geometry: trimesh.Trimesh | trimesh.PointCloud | None = None
     score: float | None = None  # out-of-distribution score, see `Domain`
     quality: Quality | None = None  # of a mesh of a cloud
+    up: str | None = None  # the axis of the user's frame that was found to point up
     reason: str = ''
 
 
@@ -202,10 +203,17 @@ def _reconstruct_batch(
             quality = None
             if source in clouds and isinstance(geometry, trimesh.Trimesh):
                 quality = measure_support(geometry, clouds[source][0])
-            results[source] = Reconstruction(geometry, score, quality)
+            results[source] = Reconstruction(geometry, score, quality, _name_up(frame, config))
         except Exception as error:
             results[source] = Reconstruction(reason=_explain(source, error))
     return results
+
+
+def _name_up(frame: Frame, config: ConfigDict) -> str | None:
+    """The axis that was found to point up; None where it was given."""
+    if config.data.get('up') != 'auto':
+        return None
+    return next(up for up, turn in UPS.items() if np.array_equal(turn, frame.turn))
 
 
 def _read_cloud(source: Source, config: ConfigDict, finish: Finish) -> tuple[np.ndarray, np.ndarray | None]:
@@ -251,6 +259,8 @@ def _write(source: Source, state: dict, result: Reconstruction, target: Path, ou
     item |= {'vertices': len(result.geometry.vertices), 'faces': len(getattr(result.geometry, 'faces', ()))}
     if result.quality is not None:
         item['quality'] = result.quality._asdict()
+    if result.up is not None:
+        item['up'] = result.up
     return item if result.score is None else {**item, 'out_of_distribution_score': result.score}
 
 

@@ -191,7 +191,8 @@ def _convolve_by_slices(x: jax.Array, kernel: jax.Array, stride: int, padding: i
     taps = jnp.split(_gather_taps(x, 1, len(kernel), stride, padding), len(kernel), axis=-1)
     batch, depth, *space, size = taps[0].shape
     convolved = (
-        _convolve(tap.reshape(-1, *space, size), of_tap, stride, padding) for tap, of_tap in zip(taps, kernel, strict=True)
+        _convolve(tap.reshape(-1, *space, size), of_tap, stride, padding)
+        for tap, of_tap in zip(taps, kernel, strict=True)
     )
     total = reduce(jnp.add, convolved)
     return total.reshape(batch, depth, *total.shape[1:])

@@ -16,8 +16,8 @@ from onet_jax.data.records import Shape
 from onet_jax.errors import InputError
 from onet_jax.geometry import grid
 from onet_jax.geometry.cameras import Camera, project
+from onet_jax.geometry.upright import is_up_doubtful
 from onet_jax.prepare.runners import Outcome, Runner, processes
-from onet_jax.prepare.upright import is_up_doubtful
 
 ROUNDING = 3e-4  # of float16 in the cube
 MAX_INSIDE = 0.95  # share of the labelled points inside; a shape with more of them is taken to be inside out

@@ -10,9 +10,9 @@ from onet_jax.data import records
 from onet_jax.data.records import Index, Shape
 from onet_jax.geometry import grid
 from onet_jax.geometry.meshes import UPS, load_mesh
+from onet_jax.geometry.upright import is_up_doubtful
 from onet_jax.prepare.embedded import embedded_solid
 from onet_jax.prepare.own_meshes import find_meshes
-from onet_jax.prepare.upright import is_up_doubtful
 from onet_jax.progress import track
 from onet_jax.viz.pictures import Item, contact_sheet
 

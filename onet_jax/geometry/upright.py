@@ -1,4 +1,4 @@
-"""Upright orientation: a doubt whether y points up, from samples of the surface. Imports no JAX.
+"""Upright orientation: a doubt whether y points up, and a guess which axis does, from samples of the surface. Imports no JAX.
 
 What people make stands on its base, and is a mirror image of itself from left to right, or all around, but not from top to
 bottom (Fu et al., Upright orientation of man-made objects, SIGGRAPH 2008). Measured on 34 categories with y up (embedded ones,
@@ -9,11 +9,14 @@ taken for y more than half of them in 24 categories, and in all 9 of SHREC 2012,
 import numpy as np
 from scipy.spatial import Delaunay, KDTree, QhullError
 
+from onet_jax.geometry.meshes import UPS
+
 NUM_SAMPLES = 3000
 BASE = 0.02  # thickness of the base, in units of the longest edge
 # Up is doubtful where the shape differs from its mirror image from top to bottom by less than these parts of what it differs
 # from the more and the less similar one of the other two.
 MORE_ALIKE, LESS_ALIKE = 1.3, 0.6
+FLAT = 1 / 3  # a scan of the ground has a height of less than this part of its width
 
 
 def is_up_doubtful(surface: np.ndarray) -> bool:
@@ -22,6 +25,18 @@ def is_up_doubtful(surface: np.ndarray) -> bool:
     low, high = samples.min(axis=0), samples.max(axis=0)
     samples = (samples - (low + high) / 2) / max((high - low).max(), 1e-12)
     return _topples(samples) or _is_mirrored(samples)
+
+
+def find_up(cloud: np.ndarray) -> str:
+    """The axis of a cloud [N, 3] that points up, 'x', 'y' or 'z', where it can be told; else 'y'.
+
+    It is the only one along which there is no doubt; a scan of the ground, which leaves doubts along all, is flat.
+    """
+    upright = [up for up, turn in UPS.items() if not is_up_doubtful(cloud @ turn.T)]
+    if len(upright) == 1:
+        return upright[0]
+    low, middle, _ = np.sort(edges := np.ptp(cloud, axis=0))
+    return [*UPS][int(np.argmin(edges))] if not upright and low < FLAT * middle else 'y'
 
 
 def _topples(samples: np.ndarray) -> bool:
