@@ -39,7 +39,8 @@ def test_up_of_ground_is_its_height():
     rng = np.random.default_rng(0)
     distance, angle = rng.exponential(10, 3000), rng.uniform(0, 2 * np.pi, 3000)  # from a scanner
     ground = np.column_stack([distance * np.cos(angle), distance * np.sin(angle), np.sin(distance / 5)])
-    ground = np.concatenate([ground, rng.normal(size=(30, 3)) + [60, 60, -15]])  # a pit, so that it does not stand
+    pit = rng.normal([60, 60, -15], size=(30, 3))
+    ground = np.concatenate([ground, pit])  # so that it does not stand
     assert all(is_up_doubtful(ground @ turn.T) for turn in UPS.values())
     assert find_up(ground) == 'z'
     assert find_up(ground[:, [2, 1, 0]]) == 'x'
