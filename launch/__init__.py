@@ -97,6 +97,8 @@ def refining(run: Any, workdir: str | None, source: str, mesh: object) -> list[s
     same = [f'--up={data.up}'] if 'up' in data else []
     if data.get('keep_outliers'):
         same.append('--keep_outliers')
+    if data.get('remove_outliers'):
+        same.append('--remove_outliers')
     if run.threshold_from.startswith('the flag'):
         same.append(f'--threshold={run.config.eval.threshold}')
     where = f'--workdir={workdir or run.workdir.name}'

@@ -9,6 +9,7 @@ Meshes come back in the frame of the input; those of pictures and voxels in obje
 0. DIR/index.html shows inputs and meshes, the surface that no point supports, and which inputs are out of distribution. After
 an interruption the same command resumes. A few stray points, such as invalid returns at (0, 0, 0), are left out where they make
 the box of a cloud three times as large or more, with a message; --keep_outliers keeps them.
+--remove_outliers also leaves out points that are scattered around the surface.
 """
 
 from functools import partial
@@ -38,6 +39,7 @@ THRESHOLD = flags.DEFINE_float('threshold', None, 'Probability of the surface; t
 MAX_MEMORY_GB = flags.DEFINE_float('max_memory_gb', None, 'Memory of a mesh; by default that of the machine.', 1e-3)
 CELL = flags.DEFINE_float('cell', None, 'Scenes: edge of a cell, in the unit of the input.', lower_bound=1e-9)
 KEEP_OUTLIERS = flags.DEFINE_bool('keep_outliers', False, 'Clouds: stray points belong to the object.')
+REMOVE_OUTLIERS = flags.DEFINE_bool('remove_outliers', False, 'Clouds: points far from their neighbours are left out.')
 FORMAT = flags.DEFINE_enum('format', 'ply', ['ply', 'obj', 'off', 'stl', 'glb'], 'Of the meshes.', case_sensitive=False)
 
 
@@ -54,10 +56,12 @@ def main(argv):
         raise InputError(
             f'expected one file or folder to reconstruct, found {given or "none"}; several go into a folder'
         )
-    run = load_run(WORKDIR.value) if WORKDIR.value else load_for(given[0], KEEP_OUTLIERS.value)
+    run = load_run(WORKDIR.value) if WORKDIR.value else load_for(given[0], KEEP_OUTLIERS.value, REMOVE_OUTLIERS.value)
     if THRESHOLD.value is not None:
         run = at_threshold(run, THRESHOLD.value, 'the flag --threshold')
-    run = for_clouds(run, cell=CELL.value, keep_outliers=KEEP_OUTLIERS.value, up=UP.value)
+    run = for_clouds(
+        run, cell=CELL.value, keep_outliers=KEEP_OUTLIERS.value, remove_outliers=REMOVE_OUTLIERS.value, up=UP.value
+    )
     if RESOLUTION.value is not None:
         run = at_resolution(run, int(RESOLUTION.value))
     if 'resolution' in run.config.mesh:

@@ -1,10 +1,10 @@
 """Mesh refinement by gradients of the network: onet refine --workdir=W --mesh=M --input=X --output=O.
 
 --workdir is a folder written by onet train, the name of weights of the package, or hf://USER/REPO. M is any mesh file (ply,
-obj, off, stl, glb) in the frame of X, the input that it was reconstructed from with the same --up, --keep_outliers and
---threshold: an output of `onet reconstruct`, perhaps edited in another program. With --simplify_faces it is simplified first
-(paper, section 3.3); then its vertices are moved so that random points of its faces lie on the level set, and normals along
-the gradient.
+obj, off, stl, glb) in the frame of X, the input that it was reconstructed from with the same --up, --keep_outliers,
+--remove_outliers and --threshold: an output of `onet reconstruct`, perhaps edited in another program. With --simplify_faces it
+is simplified first (paper, section 3.3); then its vertices are moved so that random points of its faces lie on the level set,
+and normals along the gradient.
 """
 
 from absl import flags
@@ -22,6 +22,7 @@ UP = flags.DEFINE_enum(
     'Clouds: the axis that points up; auto finds it, the default of weights for all poses.',
 )
 KEEP_OUTLIERS = flags.DEFINE_bool('keep_outliers', False, 'Clouds: stray points belong to the object.')
+REMOVE_OUTLIERS = flags.DEFINE_bool('remove_outliers', False, 'Clouds: points far from their neighbours are left out.')
 THRESHOLD = flags.DEFINE_float('threshold', None, 'Probability of the surface; that of the workdir by default.')
 STEPS = flags.DEFINE_integer('steps', 30, 'Steps of RMSprop.', lower_bound=0)
 SIMPLIFY_FACES = flags.DEFINE_integer(
@@ -33,7 +34,9 @@ def main(_):
     from onet_jax.inference.refine import refine_file
     from onet_jax.run import at_threshold, for_clouds, load_run
 
-    run = for_clouds(load_run(WORKDIR.value), keep_outliers=KEEP_OUTLIERS.value, up=UP.value)
+    run = for_clouds(
+        load_run(WORKDIR.value), keep_outliers=KEEP_OUTLIERS.value, remove_outliers=REMOVE_OUTLIERS.value, up=UP.value
+    )
     if THRESHOLD.value is not None:
         run = at_threshold(run, THRESHOLD.value, 'the flag --threshold')
     before, after = refine_file(

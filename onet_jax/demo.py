@@ -36,7 +36,7 @@ from onet_jax.viz.pictures import Item, contact_sheet
 # units of the longest edge.
 OBJECTS = (('chair', 159), ('airplane', 159), ('limbs', 159), ('cut_compositions', 158), ('mug', 159), ('vessels', 157))
 SCENE = ('rooms_06', 49)
-OBJECT_POINTS, SCENE_POINTS, NOISE = 3000, 40_000, 0.005
+OBJECT_POINTS, ROOM_POINTS, NOISE = 3000, 40_000, 0.005
 NUM_LABELLED = 20_000  # points of the cube with which the IoU is measured
 NUM_MEASURED = 24  # steps whose speed says how many can be made in a time
 NOTES = {
@@ -52,7 +52,7 @@ def show_ready_made(output: Path) -> dict[str, float]:
     """
     items, found, rng = [], {}, np.random.default_rng(0)
     (output / 'meshes').mkdir(parents=True, exist_ok=True)
-    solids = [(*name, 'objects', OBJECT_POINTS) for name in OBJECTS] + [(*SCENE, 'scenes', SCENE_POINTS)]
+    solids = [(*name, 'objects', OBJECT_POINTS) for name in OBJECTS] + [(*SCENE, 'scenes', ROOM_POINTS)]
     for family, number, weights, num_points in track(solids, 'reconstructing point clouds', 'shapes'):
         solid = embedded_solid(0, family, number)
         truth = solid.mesh()

@@ -49,7 +49,7 @@ def choose_weights(cloud: np.ndarray) -> Choice:
     return Choice('objects', told)
 
 
-def load_for(inputs: str | Path, keep_outliers: bool = False) -> run.Run:
+def load_for(inputs: str | Path, keep_outliers: bool = False, remove_outliers: bool = False) -> run.Run:
     """The network of the weights that suit a file, or the first cloud of a folder; prints which, and why.
 
     Raises OSError and InputError where no file is a point cloud.
@@ -57,7 +57,7 @@ def load_for(inputs: str | Path, keep_outliers: bool = False) -> run.Run:
     sources = find_clouds(inputs)
     for source in sources:
         try:
-            choice = choose_weights(load_bulk(source.path, keep_outliers))
+            choice = choose_weights(load_bulk(source.path, keep_outliers, remove_outliers))
         except (InputError, OSError):  # the reconstruction says what is wrong with it
             if source is sources[-1]:
                 raise

@@ -134,8 +134,16 @@ def at_resolution(run: Run, resolution: int) -> Run:
     return change(run, 'mesh', resolution=32, upsampling_steps=(resolution // 32).bit_length() - 1)
 
 
-def for_clouds(run: Run, *, cell: float | None = None, keep_outliers: bool = False, up: str | None = None) -> Run:
-    """The run for clouds of a user. cell: edge of a cell of a scene, in the unit of the cloud.
+def for_clouds(
+    run: Run,
+    *,
+    cell: float | None = None,
+    keep_outliers: bool = False,
+    remove_outliers: bool = False,
+    up: str | None = None,
+) -> Run:
+    """The run for clouds of a user. cell: edge of a cell of a scene, in the unit of the cloud. keep_outliers,
+    remove_outliers: as of `load_bulk`.
 
     up: the axis that points up, 'x', 'y' or 'z', or 'auto', which finds it; by default 'auto' for a network that was trained in
     all poses, else 'y'.
@@ -152,15 +160,15 @@ def for_clouds(run: Run, *, cell: float | None = None, keep_outliers: bool = Fal
         run = change(run, 'data', keep_outliers=True)
     if up is None:
         up = 'auto' if run.config.data.get('random_scans') else 'y'
-    if up == 'y':
+    asked = ({'up': up} if up != 'y' else {}) | ({'remove_outliers': True} if remove_outliers else {})
+    if not asked:
         return run
     if not has_cloud(run.config.data):
-        raise InputError(
-            f'--up: expected a network of point clouds, found one of {", ".join(input_names(run.config.data))}'
-        )
+        names = ', '.join(input_names(run.config.data))
+        raise InputError(f'--{next(iter(asked))}: expected a network of point clouds, found one of {names}')
     config = run.config.copy_and_resolve_references()
     with config.unlocked():
-        config.data.up = up
+        config.data.update(asked)
     return run._replace(config=config, method=models.build(config))
 
 

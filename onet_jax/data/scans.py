@@ -9,37 +9,46 @@ from ml_collections import ConfigDict
 
 from onet_jax.errors import InputError
 from onet_jax.files import file_state
-from onet_jax.geometry.clouds import describe_strays, drop_repeated, find_strays
+from onet_jax.geometry.clouds import describe_strays, drop_repeated, find_outliers, find_strays
 from onet_jax.geometry.companions import find_companions
 from onet_jax.geometry.meshes import load_coloured_cloud
 from onet_jax.geometry.sliding_window import NEIGHBOURS, matching_cell
 
 
-def load_bulk(path: str | Path, keep_outliers: bool) -> np.ndarray:
+def load_bulk(path: str | Path, keep_outliers: bool, remove_outliers: bool = False) -> np.ndarray:
     """The points [P, 3] of a file, float64, without its stray points, unless these are to be kept; either way it reports them.
 
-    Raises FileNotFoundError or InputError as `load_cloud`.
+    remove_outliers: also leave out what `find_outliers` finds. Raises FileNotFoundError or InputError as `load_cloud`.
     """
-    return load_coloured_bulk(path, keep_outliers)[0]
+    return load_coloured_bulk(path, keep_outliers, remove_outliers)[0]
 
 
-def load_coloured_bulk(path: str | Path, keep_outliers: bool) -> tuple[np.ndarray, np.ndarray | None]:
+def load_coloured_bulk(
+    path: str | Path, keep_outliers: bool, remove_outliers: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
     """The points of `load_bulk`, and their colours [P, 3] uint8 sRGB, None where the file has none. Raises as it does."""
     path = Path(path)
     files = [path, *find_companions(path)] if os.path.isfile(path) else []
-    return _load_bulk(path, keep_outliers, tuple(map(str, map(file_state, files))))
+    return _load_bulk(path, keep_outliers, remove_outliers, tuple(map(str, map(file_state, files))))
 
 
 @lru_cache(maxsize=1)
-def _load_bulk(path: Path, keep_outliers: bool, state: object) -> tuple[np.ndarray, np.ndarray | None]:
+def _load_bulk(
+    path: Path, keep_outliers: bool, remove_outliers: bool, state: object
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Kept for the next caller, since a large file takes long; state: of the files that hold it, which may change."""
     cloud, colours = load_coloured_cloud(path)
     stray = find_strays(cloud)
     if stray.any():
         done = 'kept as --keep_outliers asks' if keep_outliers else 'left out; --keep_outliers keeps them'
         _tell(f'{path}: {describe_strays(cloud, stray)}: {done}')
-    if stray.any() and not keep_outliers:
-        cloud, colours = cloud[~stray], None if colours is None else colours[~stray]
+    kept = ~stray if not keep_outliers else np.ones(len(cloud), bool)
+    if remove_outliers:
+        outlying = find_outliers(cloud[kept])
+        _tell(f'{path}: {outlying.sum()} of {len(outlying)} points are outliers: left out as --remove_outliers asks')
+        kept[kept] = ~outlying
+    if not kept.all():
+        cloud, colours = cloud[kept], None if colours is None else colours[kept]
     cloud.flags.writeable = False
     return cloud, colours
 

@@ -67,12 +67,17 @@ def scene_input(bulk: np.ndarray, data: ConfigDict, seed: int, where: str = 'clo
     return {'scene': frame.to_object(cloud)}, frame
 
 
+def read_bulk(source: Source, data: ConfigDict) -> np.ndarray:
+    """The points [P, 3] of a file that a network sees, as the user asks."""
+    return load_bulk(source.path, data.keep_outliers, data.get('remove_outliers', False))
+
+
 def read_cloud(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
-    return cloud_input(load_bulk(source.path, data.keep_outliers), data, seed, str(source.path))
+    return cloud_input(read_bulk(source, data), data, seed, str(source.path))
 
 
 def read_scene(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
-    return scene_input(load_bulk(source.path, data.keep_outliers), data, seed, str(source.path))
+    return scene_input(read_bulk(source, data), data, seed, str(source.path))
 
 
 def read_image(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:

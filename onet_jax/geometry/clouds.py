@@ -14,6 +14,7 @@ MIN_POINTS = 20  # distinct ones among them; fewer have no bulk
 GAP, GAP_OF_ZEROS = 2.0, 1.0
 MAX_SHARE = 0.01  # of the distinct points: a larger part of a cloud is no stray
 REPEATED = 0.01  # share of the points: from so many on, repeated points are dropped
+NUM_NEAREST, OUTLYING = 16, 2.5  # neighbours whose mean distance says how isolated a point is; medians of it
 # Nearest neighbours of a point, and of how many points, where the sampling is measured.
 SURROUNDINGS, NUM_PROBES = 8, 1000
 
@@ -62,6 +63,20 @@ def find_strays(points: np.ndarray) -> np.ndarray:
         rest = rest[~near]
     stray[rest] = True
     return stray
+
+
+def find_outliers(points: np.ndarray) -> np.ndarray:
+    """Which points [P, 3] are scattered around the surface: [P] bool, by statistical outlier removal (Rusu et al., 2008).
+
+    The mean distance to their `NUM_NEAREST` neighbours is more than `OUTLYING` times the median over the cloud. Of a scan whose
+    density falls with the distance from the scanner, the thin parts are outliers too.
+    """
+    num = min(NUM_NEAREST, len(points) - 1)
+    if num < 1:
+        return np.zeros(len(points), bool)
+    distances, _ = KDTree(points).query(points, k=range(2, num + 2), workers=-1)  # each point is the nearest to itself
+    isolation = distances.mean(axis=1)
+    return isolation > OUTLYING * np.median(isolation)
 
 
 def describe_strays(points: np.ndarray, stray: np.ndarray) -> str:

@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 from trimesh.visual import ColorVisuals
 
 from onet_jax.data.fields import has_cloud, read_inputs, show, shows_objects
-from onet_jax.data.scans import load_bulk
 from onet_jax.data.sources import Source
+from onet_jax.data.user_inputs import read_bulk
 from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import load_geometry, normalise
 from onet_jax.geometry.quality import find_unsupported
@@ -45,7 +45,7 @@ def write_gallery(
             with warnings.catch_warnings(action='ignore'):  # they have been said
                 inputs, frame = read_inputs(data, source, config.seed)
                 geometry = load_geometry(done[source])
-                shape = paint(geometry, load_bulk(source.path, data.keep_outliers)) if has_cloud(data) else geometry
+                shape = paint(geometry, read_bulk(source, data)) if has_cloud(data) else geometry
         except (InputError, OSError) as error:  # it was there a moment ago
             said.append(f'{output / "index.html"}: not shown: {error}')
             continue
@@ -65,7 +65,9 @@ def write_gallery(
         summary={'done': str(len(done)), 'failed': str(len(failed))},
         items=shown,
         column_titles=('input', 'reconstruction'),
-        legend={'surface': FRONT, 'surface that no input point supports': UNSUPPORTED} if has_cloud(data) else None,
+        legend={'surface': FRONT, 'surface that no input point supports': UNSUPPORTED}
+        if any(isinstance(shape, Painted) for item in shown for shape in item.shapes)
+        else None,
         failures=failures | ({'...': f'{hidden} more, see manifest.json'} if hidden > 0 else {}),
     )
     return said

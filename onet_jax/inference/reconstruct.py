@@ -218,7 +218,8 @@ def _name_up(frame: Frame, config: ConfigDict) -> str | None:
 
 def _read_cloud(source: Source, config: ConfigDict, finish: Finish) -> tuple[np.ndarray, np.ndarray | None]:
     """The points [P, 3] of an input that its mesh is measured with, and their colours [P, 3], where these are asked for."""
-    cloud, colours = load_coloured_bulk(source.path, config.data.keep_outliers)
+    data = config.data
+    cloud, colours = load_coloured_bulk(source.path, data.keep_outliers, data.get('remove_outliers', False))
     kept = thin(len(cloud), MAX_COLOURED) if finish.colours else thin(len(cloud))
     return cloud[kept], None if colours is None else colours[kept]
 

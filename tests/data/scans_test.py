@@ -9,6 +9,18 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import normalise
 
 
+def test_outliers_are_left_out_of_all_that_sees_a_cloud_where_a_user_asks(tmp_path, capsys, cloud):
+    flat = cloud * [1, 0, 1]
+    source = write(tmp_path, 'scan', np.concatenate([flat, [[0, 0.5, 0]]]))
+    data = small_data()
+    assert normalise(load_bulk(source.path, False)).loc[1] == 0.25
+    with data.unlocked():
+        data.remove_outliers = True
+    _, frame = fields.read_inputs(data, source, 0)
+    assert frame.loc[1] == 0
+    assert '1 of 501 points are outliers' in capsys.readouterr().out
+
+
 @pytest.fixture
 def cloud():
     return np.random.default_rng(0).uniform((-0.5, 0, -0.5), (0.5, 1.5, 0.5), (500, 3))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from onet_jax.geometry.clouds import describe_strays, drop_repeated, find_strays, measure_sampling
+from onet_jax.geometry.clouds import describe_strays, drop_repeated, find_outliers, find_strays, measure_sampling
 
 
 def ball(num_points=2000, radius=0.5):
@@ -88,3 +88,15 @@ def test_extent_density_and_noise_are_seen():
     np.testing.assert_allclose(sparse[3:6] - flat[3:6], np.log(2), atol=0.1)
     np.testing.assert_array_equal(measure_sampling(np.tile(plane, (3, 1))), flat)
     assert np.isfinite(measure_sampling(plane[:1])).all()
+
+
+def test_points_scattered_around_a_surface_are_outliers_and_none_of_its_own():
+    rng = np.random.default_rng(0)
+    surface = ball() + rng.normal(scale=0.005, size=(2000, 3))
+    scattered = rng.uniform(-0.5, 0.5, (100, 3))
+    far = np.abs(np.linalg.norm(scattered, axis=1) - 0.5) > 0.2
+    assert not find_outliers(surface).any()
+    found = find_outliers(np.concatenate([surface, scattered]))
+    assert not found[:2000].any()
+    assert found[2000:][far].all()
+    assert not find_outliers(surface[:1]).any()
