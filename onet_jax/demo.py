@@ -25,10 +25,11 @@ from onet_jax.geometry.sampling import sample_surface
 from onet_jax.metrics import iou
 from onet_jax.prepare.embedded import embedded_dataset, embedded_solid
 from onet_jax.progress import track
-from onet_jax.run import PACKAGED, load_run
+from onet_jax.run import load_run
 from onet_jax.training.checkpoints import read_config
 from onet_jax.training.log import read_log
 from onet_jax.training.loop import train
+from onet_jax.training.portable import PACKAGED
 from onet_jax.viz.page import write_page
 from onet_jax.viz.pictures import Item, contact_sheet
 

@@ -22,6 +22,7 @@ from onet_jax.geometry.clouds import drop_repeated, find_strays, longest_edge
 from onet_jax.geometry.meshes import UPS
 from onet_jax.geometry.sliding_window import NEIGHBOURS, matching_cell
 from onet_jax.scores import as_geometry
+from onet_jax.training import portable
 
 INPUTS = {'cloud': cloud_input, 'scene': scene_input}
 OBJECT_CELLS = 64  # along the longest edge: what feature planes resolve
@@ -69,13 +70,13 @@ def load_for(inputs: str | Path, keep_outliers: bool = False, remove_outliers: b
         + ' (--workdir takes others)',
         flush=True,
     )
-    return run.load_run(run.PACKAGED / choice.name)
+    return run.load_run(portable.PACKAGED / choice.name)
 
 
 def reconstruct(cloud: ArrayLike, weights: str = '', *, up: str | None = None, seed: int = 0) -> trimesh.Trimesh:
     """The surface that a point cloud [P, 3] was sampled from, as a mesh in the frame and unit of the cloud.
 
-    weights: a name of `run.names_of_weights()`, a workdir or 'hf://USER/REPO' of a network of clouds; by default what
+    weights: a name of `portable.names_of_weights()`, a workdir or 'hf://USER/REPO' of a network of clouds; by default what
     `choose_weights` says. up: the axis that points up, as of `run.for_clouds`. Stray points are left out.
 
     Raises InputError for an array of another shape, values that are not finite, a network of other inputs, and where the
@@ -89,7 +90,7 @@ def reconstruct(cloud: ArrayLike, weights: str = '', *, up: str | None = None, s
     if up not in (None, 'auto', *UPS):
         raise InputError(f'up: expected one of {sorted(UPS)} or auto, found {up!r}')
     points = points[~find_strays(points)]
-    trained = run.load_run(weights or run.PACKAGED / choose_weights(points).name)
+    trained = run.load_run(weights or portable.PACKAGED / choose_weights(points).name)
     names = input_names(trained.config.data)
     if len(names) != 1 or names[0] not in INPUTS:
         raise InputError(f'weights: expected a network of one of {sorted(INPUTS)}, found one of {", ".join(names)}')

@@ -16,15 +16,12 @@ from onet_jax.models.method import Model
 from onet_jax.progress import working
 from onet_jax.scores import METRICS
 from onet_jax.training.checkpoints import load_best, read_config, read_run
-from onet_jax.training.portable import FILES, is_portable, write_weights
+from onet_jax.training.portable import find_workdir, is_portable, write_weights
 
 CALIBRATION = {
     'threshold': PROBABILITY, 'iou': NUMBER, 'default_threshold': PROBABILITY, 'default_iou': NUMBER,
     'split': TEXT, 'num_shapes': COUNT, 'dataset': TEXT, 'step': COUNT,
 }  # fmt: skip
-
-
-PACKAGED, HUB = Path(__file__).with_name('weights'), 'hf://'
 
 
 class Run(NamedTuple):
@@ -47,32 +44,6 @@ def load(workdir: str | Path) -> tuple[Model, dict]:
     """
     run = load_run(workdir)
     return run.method.model, run.params
-
-
-def find_workdir(name: str | Path) -> Path:
-    """The folder of a trained network: a workdir, weights of this package by their name, or of the Hugging Face hub.
-
-    name: a path; one of `names_of_weights()`, unless a workdir has that path; or 'hf://USER/REPO', which is downloaded once
-    (needs `pip install -e '.[hub]'`).
-    """
-    text = str(name)
-    if text.startswith(HUB):
-        try:
-            from huggingface_hub import snapshot_download
-
-            return Path(snapshot_download(text.removeprefix(HUB), allow_patterns=[*FILES]))
-        except ModuleNotFoundError as error:
-            raise InputError(f"{text}: expected huggingface_hub, found none; pip install -e '.[hub]'") from error
-        except (OSError, ValueError) as error:  # no such repository, no network
-            raise InputError(f'{text}: expected a repository of the Hugging Face hub, found none: {error}') from error
-    if text in names_of_weights() and not (Path(text) / 'config.json').exists():
-        return PACKAGED / text
-    return Path(name)
-
-
-def names_of_weights() -> list[str]:
-    """The weights that travel with the package; each has a card, onet_jax/weights/NAME/README.md."""
-    return sorted(path.parent.name for path in PACKAGED.glob('*/config.json'))
 
 
 def load_run(workdir: str | Path) -> Run:

@@ -8,9 +8,10 @@ from model_configs import small_config
 from untrained import untrained
 
 import onet_jax
-from onet_jax import ready_made, run
+from onet_jax import ready_made
 from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import UPS, load_mesh
+from onet_jax.training import portable
 from onet_jax.training.portable import write_weights
 
 RNG = np.random.default_rng(0)
@@ -34,7 +35,7 @@ def package(tmp_path, monkeypatch):
     with config.unlocked():
         config.eval.threshold = float(jax.nn.sigmoid(np.median(method.model.occupancy(variables, points, cond))))
     write_weights(tmp_path / 'package' / 'objects', config, 1, variables, {}, None)
-    monkeypatch.setattr(run, 'PACKAGED', tmp_path / 'package')
+    monkeypatch.setattr(portable, 'PACKAGED', tmp_path / 'package')
     return tmp_path
 
 

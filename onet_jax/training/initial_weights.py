@@ -1,7 +1,5 @@
 """Transfer learning: initial weights from a trained workdir, or of a ResNet from torchvision or timm."""
 
-from pathlib import Path
-
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -12,6 +10,7 @@ from onet_jax.errors import InputError
 from onet_jax.models.method import Method
 from onet_jax.parallel import tell
 from onet_jax.training.checkpoints import load_best
+from onet_jax.training.portable import find_workdir
 from onet_jax.training.state import is_in, path_of
 
 MAX_NAMED = 9  # weights in a message
@@ -22,10 +21,10 @@ Weights = dict[tuple[str, ...], np.ndarray]  # ('params', 'decoder', 'fc_p', 'ke
 def read_initial_weights(config: ConfigDict, method: Method) -> Weights | None:
     """The weights of `config.train.init_from` that lie in `config.train.init_modules`; None where a run starts at random.
 
-    init_from is a workdir, of which the best checkpoint counts, or the file of a ResNet (.pth, .safetensors), which is the
-    trunk of an image encoder. Without modules they are all that are found there; modules without init_from are told. Raises
-    OSError and InputError for weights that cannot be read, that the network of the config lacks or has in another shape, for
-    modules that are not complete, and for frozen modules that would stay random.
+    init_from is what `find_workdir` takes, of which the best checkpoint counts, or the file of a ResNet (.pth, .safetensors),
+    which is the trunk of an image encoder. Without modules they are all that are found there; modules without init_from are
+    told. Raises OSError and InputError for weights that cannot be read, that the network of the config lacks or has in another
+    shape, for modules that are not complete, and for frozen modules that would stay random.
     """
     source, modules = config.train.init_from, config.train.init_modules
     shapes = official.variable_shapes(method, config)
@@ -38,8 +37,8 @@ def read_initial_weights(config: ConfigDict, method: Method) -> Weights | None:
             )
         return None
     try:
-        if Path(source).is_dir():
-            _, state, _ = load_best(source)
+        if (workdir := find_workdir(source)).is_dir():
+            _, state, _ = load_best(workdir)
             found = _flatten(state.get('average', state['variables']))
         else:
             weights, _ = official.split_checkpoint(read_torch_file(source))

@@ -1,4 +1,5 @@
-"""Weights that travel: a folder of a config and the weights of one checkpoint, which every command takes for a workdir.
+"""Weights that travel, with the package or by the Hugging Face hub: a folder of a config and the weights
+of one checkpoint, which every command takes for a workdir.
 
 FOLDER/config.json        the config, at the threshold that meshes are made at
 FOLDER/model.safetensors  the weights, float32, by their path in the variables: 'params.decoder.fc_p.kernel'
@@ -26,7 +27,34 @@ from onet_jax.training.storage import DIGEST, digest_files, find_damage
 
 WEIGHTS, STEP = 'model.safetensors', 'step'
 VALIDATION = 'validation.json'
+PACKAGED, HUB = Path(__file__).parents[1] / 'weights', 'hf://'
 FILES = ('config.json', WEIGHTS, VALIDATION, 'domain.npz', DIGEST)
+
+
+def find_workdir(name: str | Path) -> Path:
+    """The folder of a trained network: a workdir, weights of this package by their name, or of the Hugging Face hub.
+
+    name: a path; one of `names_of_weights()`, unless a workdir has that path; or 'hf://USER/REPO', which is downloaded once
+    (needs `pip install -e '.[hub]'`).
+    """
+    text = str(name)
+    if text.startswith(HUB):
+        try:
+            from huggingface_hub import snapshot_download
+
+            return Path(snapshot_download(text.removeprefix(HUB), allow_patterns=[*FILES]))
+        except ModuleNotFoundError as error:
+            raise InputError(f"{text}: expected huggingface_hub, found none; pip install -e '.[hub]'") from error
+        except (OSError, ValueError) as error:  # no such repository, no network
+            raise InputError(f'{text}: expected a repository of the Hugging Face hub, found none: {error}') from error
+    if text in names_of_weights() and not (Path(text) / 'config.json').exists():
+        return PACKAGED / text
+    return Path(name)
+
+
+def names_of_weights() -> list[str]:
+    """The weights that travel with the package; each has a card, onet_jax/weights/NAME/README.md."""
+    return sorted(path.parent.name for path in PACKAGED.glob('*/config.json'))
 
 
 def is_portable(folder: str | Path) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import jax
@@ -12,6 +13,7 @@ from untrained import untrained
 
 from onet_jax import run
 from onet_jax.errors import InputError
+from onet_jax.training import portable
 from onet_jax.training.portable import read_weights, write_weights
 
 
@@ -37,7 +39,7 @@ def test_weights_are_read_as_they_were_and_taken_for_a_workdir(folder):
     jax.tree.map(np.testing.assert_array_equal, again.params, variables)
     with pytest.raises(InputError, match='again: expected a new or empty folder'):
         run.export_weights(loaded, path.with_name('again'))
-    assert run.evaluation_folder(loaded) == run.Path('evaluation_of_weights')
+    assert run.evaluation_folder(loaded) == Path('evaluation_of_weights')
     with pytest.raises(InputError, match='weights: expected a workdir to calibrate'):
         run.calibrate_run(loaded, path)
 
@@ -63,15 +65,15 @@ def test_a_file_of_others_is_refused(folder):
 
 def test_names_are_found_in_the_package_and_on_the_hub(folder, monkeypatch, tmp_path):
     path, _ = folder
-    monkeypatch.setattr(run, 'PACKAGED', path.parent)
+    monkeypatch.setattr(portable, 'PACKAGED', path.parent)
     monkeypatch.chdir(tmp_path)
-    assert run.names_of_weights() == ['weights']
-    assert run.find_workdir('weights') == tmp_path / 'weights' or run.find_workdir('weights').samefile(path)
-    assert run.find_workdir('runs/weights') == run.Path('runs/weights')
+    assert portable.names_of_weights() == ['weights']
+    assert portable.find_workdir('weights') == tmp_path / 'weights' or portable.find_workdir('weights').samefile(path)
+    assert portable.find_workdir('runs/weights') == Path('runs/weights')
     hub = ModuleType('huggingface_hub')
     hub.snapshot_download = lambda name, allow_patterns: str(path) if name == 'us/er' else None
     monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
     assert run.load_run('hf://us/er').step == 7
     monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
     with pytest.raises(InputError, match=r"pip install -e '.\[hub\]'"):
-        run.find_workdir('hf://us/er')
+        portable.find_workdir('hf://us/er')
