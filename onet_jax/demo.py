@@ -42,7 +42,7 @@ NUM_LABELLED = 20_000  # points of the cube with which the IoU is measured
 NUM_MEASURED = 24  # steps whose speed says how many can be made in a time
 NOTES = {
     'ground truth': 'the solid that the points were sampled from',
-    'reconstruction': 'feature planes for the objects, a sliding window for the room (Peng et al., ECCV 2020)',
+    'reconstruction': 'a feature volume of an object, a sliding window over the room (Peng et al., ECCV 2020)',
 }
 
 

@@ -1,7 +1,7 @@
 """A mesh from a point cloud without training: the weights that travel with the package, and which of them suits a cloud.
 
-`objects` are feature planes of one whole object: they complete what a sparse or noisy cloud lacks, and resolve 64 cells along
-its longest edge. `scenes` is a sliding window: it resolves whatever the points do, of scenes of any size, and completes less. P
+`objects` is a feature volume of one whole object: it completes what a sparse or noisy cloud lacks, and has 32 cells along an
+edge. `scenes` is a sliding window: it resolves whatever the points do, of scenes of any size, and completes less. P
 points of a cloud.
 """
 
