@@ -8,9 +8,12 @@ from model_configs import small_config
 from untrained import untrained
 
 import onet_jax
-from onet_jax import ready_made
+from onet_jax import ready_made, run
+from onet_jax.data.user_inputs import cloud_input
 from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import UPS, load_mesh
+from onet_jax.geometry.sampling import sample_surface
+from onet_jax.prepare.embedded import embedded_solid
 from onet_jax.training import portable
 from onet_jax.training.portable import write_weights
 
@@ -56,6 +59,19 @@ def test_a_cloud_becomes_a_mesh_in_its_frame_whatever_axis_is_up():
     for up, turn in UPS.items():
         turned = onet_jax.reconstruct(CLOUD @ turn, 'objects', up=up)
         np.testing.assert_allclose(turned.vertices, mesh.vertices @ turn, atol=1e-4)
+
+
+def test_up_is_found_for_a_network_that_was_trained_in_all_poses():
+    trained = run.load_run(portable.PACKAGED / 'objects')
+    assert 'up' not in run.for_clouds(trained).config.data
+    with trained.config.unlocked():
+        trained.config.data.random_scans = True
+    data = run.for_clouds(trained).config.data
+    assert data.up == 'auto'
+    assert run.for_clouds(trained, up='z').config.data.up == 'z'
+    chair, _ = sample_surface(embedded_solid(0, 'chair', 1).mesh(), 3000, 0)
+    _, frame = cloud_input(chair @ UPS['z'], data, 0)
+    np.testing.assert_array_equal(frame.turn, UPS['z'])
 
 
 @pytest.mark.parametrize(
