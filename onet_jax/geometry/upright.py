@@ -21,7 +21,7 @@ FLAT = 1 / 3  # a scan of the ground has a height of less than this part of its 
 
 def is_up_doubtful(surface: np.ndarray) -> bool:
     """Whether samples [N, 3] of the surface of a shape look as if another axis than y pointed up: a hint, no proof."""
-    samples = surface[:: max(1, len(surface) // NUM_SAMPLES)].astype(np.float64)
+    samples = _thin(surface)
     low, high = samples.min(axis=0), samples.max(axis=0)
     samples = (samples - (low + high) / 2) / max((high - low).max(), 1e-12)
     return _topples(samples) or _is_mirrored(samples)
@@ -32,11 +32,16 @@ def find_up(cloud: np.ndarray) -> str:
 
     It is the only one along which there is no doubt; a scan of the ground, which leaves doubts along all, is flat.
     """
-    upright = [up for up, turn in UPS.items() if not is_up_doubtful(cloud @ turn.T)]
+    samples = _thin(cloud)
+    upright = [up for up, turn in UPS.items() if not is_up_doubtful(samples @ turn.T)]
     if len(upright) == 1:
         return upright[0]
     low, middle, _ = np.sort(edges := np.ptp(cloud, axis=0))
     return [*UPS][int(np.argmin(edges))] if not upright and low < FLAT * middle else 'y'
+
+
+def _thin(surface: np.ndarray) -> np.ndarray:
+    return surface[:: max(1, len(surface) // NUM_SAMPLES)].astype(np.float64)
 
 
 def _topples(samples: np.ndarray) -> bool:
