@@ -8,7 +8,9 @@ the embedded objects half of the shapes are random solids (`prepare/random_solid
 random poses, with 100 to 10,000 points, noise of up to 2 %, some with outliers or without a side (`draws.draw_scan`).
 
 A feature volume learns from few shapes what feature planes need many for: each of its cells sees a piece of surface, whatever
-the shape. The four levels of its U-Net see the whole cube, so that they know which side of a surface is inside.
+the shape. The four levels of its U-Net see the whole cube, so that they know which side of a surface is inside. No weight
+depends on the number of cells: most of the training may have fewer (--config.model.grid_resolution=32), and the rest all
+(--accept_changes).
 
 The variant `tiny` is a smaller network on fewer shapes, for a few minutes on two CPU cores. The weights that come with the
 package are from the other; their card (onet_jax/weights/objects) says how long they were trained, and what they reach.
@@ -39,7 +41,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'cell_coordinates': True,  # the encoder also sees where in its cell a point lies
             'decoder_hidden_size': 32 if tiny else 64,
             'maps': ('grid',),
-            'grid_resolution': 24 if tiny else 32,  # cells along an edge of the volume
+            'grid_resolution': 24 if tiny else 48,  # cells along an edge of the volume
             'unet3d_levels': 4,  # of the U-Net of the volume
             'unet3d_size': 8 if tiny else 16,  # its channels on the first of them
             'interpolation': 'linear',  # sampling of the maps, 'linear' or 'nearest'

@@ -35,7 +35,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'decoder_hidden_size': 32,
             'unit_size': 0.025,  # edge of a cell of the feature volume, in units of the longest edge of a room
             'query_cells': 17,  # cells along an edge of the query volume of a window
-            'num_queries': 512,  # query points in the window of a training step
+            'num_queries': 1024,  # query points in the window of a training step
             'unet3d_levels': 2,
             'unet3d_size': 8 if tiny else 16,
             'sin_cos': False,  # positional encoding of the coordinates

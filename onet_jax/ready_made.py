@@ -1,6 +1,6 @@
 """A mesh from a point cloud without training: the weights that travel with the package, and which of them suits a cloud.
 
-`objects` is a feature volume of one whole object: it completes what a sparse or noisy cloud lacks, and has 32 cells along an
+`objects` is a feature volume of one whole object: it completes what a sparse or noisy cloud lacks, and has 48 cells along an
 edge. `scenes` is a sliding window: it resolves whatever the points do, of scenes of any size, and completes less. P
 points of a cloud.
 """
@@ -25,7 +25,7 @@ from onet_jax.scores import as_geometry
 from onet_jax.training import portable
 
 INPUTS = {'cloud': cloud_input, 'scene': scene_input}
-OBJECT_CELLS = 64  # along the longest edge: what feature planes resolve
+OBJECT_CELLS = 48  # along an edge of the feature volume
 # A cloud of more cells than this at the density of the training of `scenes` (10,000 points of a room, cells of 0.025) shows
 # more than `objects` can.
 MOST_CELLS, SCENE_POINTS, SCENE_CELL = 100, 10_000, 0.025
