@@ -21,7 +21,7 @@ from onet_jax.geometry.clouds import longest_edge
 from onet_jax.geometry.meshes import normalise
 
 MAX_POINTS = 50_000  # of a cloud
-MAX_POINTS_OF_SHELLS = 1_000_000  # in `fill_cavities`: cells of a scan follow from the density of all its points
+MAX_POINTS_OF_SHELLS = 1_000_000  # in `drop_unsupported`: cells of a scan follow from the density of all its points
 NUM_SAMPLES = 20_000  # of a surface
 NUM_MEASURED = 10_000  # points whose distances to a mesh are measured
 NEIGHBOURS = 8  # of an input point, up to which the spacing reaches
@@ -70,11 +70,12 @@ def find_unsupported(surface: np.ndarray, cloud: np.ndarray, most: int = MAX_POI
     return gaps > spacing[nearest]
 
 
-def fill_cavities(mesh: trimesh.Trimesh, cloud: np.ndarray) -> trimesh.Trimesh:
-    """The mesh without the shells around cavities of which a cloud [P, 3] supports less than `LEAST_SUPPORTED`.
+def drop_unsupported(mesh: trimesh.Trimesh, cloud: np.ndarray, *, cavities_only: bool = False) -> trimesh.Trimesh:
+    """The mesh without the shells of which a cloud [P, 3] supports less than `LEAST_SUPPORTED`; one of such shells alone stays.
 
-    A network that sees a part of a scene at a time cannot know the inside of a thick body, where no point is near: it may end
-    the body in a shell of its own. Shells that face outwards stay: of a room that was scanned from inside they lack points.
+    They lie where no point is near. A network that sees a part of a scene at a time cannot know the inside of a thick body: it
+    may end the body in a shell of its own. cavities_only: shells that face outwards stay, since of a room that was scanned from
+    inside they lack points.
     """
     if not len(mesh.faces):
         return mesh
@@ -82,8 +83,8 @@ def fill_cavities(mesh: trimesh.Trimesh, cloud: np.ndarray) -> trimesh.Trimesh:
     supported = np.bincount(shells, ~find_unsupported(mesh.vertices, cloud, MAX_POINTS_OF_SHELLS)) / np.bincount(shells)
     corners, of_face = mesh.vertices[mesh.faces] - mesh.vertices.mean(axis=0), shells[mesh.faces[:, 0]]
     volumes = np.bincount(of_face, np.linalg.det(corners) / 6, minlength=len(supported))
-    kept = ((supported >= LEAST_SUPPORTED) | (volumes >= 0))[of_face]
-    if kept.all():
+    kept = ((supported >= LEAST_SUPPORTED) | (cavities_only & (volumes >= 0)))[of_face]
+    if kept.all() or not kept.any():
         return mesh
     used, faces = np.unique(mesh.faces[kept], return_inverse=True)
     return trimesh.Trimesh(mesh.vertices[used], faces.reshape(-1, 3), process=False)

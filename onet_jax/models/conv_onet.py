@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from onet_jax.errors import InputError
 from onet_jax.geometry.extract import threshold_to_logit
-from onet_jax.geometry.quality import fill_cavities
+from onet_jax.geometry.quality import drop_unsupported
 from onet_jax.geometry.sliding_window import SAMPLES_PER_CELL, Layout, claim, extract_sliding_window, find_origin
 from onet_jax.json_files import check_json, number, whole
 from onet_jax.models import occupancy
@@ -187,10 +187,22 @@ def build(config: ConfigDict) -> Method:
     keywords = {**(make_modules.__kwdefaults__ or {}), **keywords_of(config, make_modules)}
     method = occupancy.method(config, make_model(**keywords), ENCODERS[config.model.encoder].reads)
     if config.model.encoder != WINDOWED:
-        return method
+        posed = config.data.get('random_scans') and ENCODERS[config.model.encoder].reads == 'cloud'
+        return method._replace(predict=partial(predict_supported, method.predict)) if posed else method
     _, window = make_modules(**{**keywords, 'train_dtype': None})
     level, num_points = threshold_to_logit(config.eval.threshold), config.data.num_input_points
     return method._replace(predict=partial(predict_scenes, window, keywords['query_cells'], num_points, level))
+
+
+def predict_supported(predict: Callable, params: dict, inputs: dict, *where: Any) -> list[trimesh.Trimesh]:
+    """The meshes of `predict` without the shells that no point of their clouds inputs['cloud'] [B, P, 3] supports.
+
+    A network of objects in any pose has no category that would tell of separate parts where a cloud has no points.
+    """
+    return [
+        drop_unsupported(mesh, cloud)
+        for mesh, cloud in zip(predict(params, inputs, *where), np.asarray(inputs['cloud'], np.float64), strict=True)
+    ]
 
 
 # --- The sliding-window network: trained on random windows, it predicts a scene from overlapping windows.
@@ -264,7 +276,7 @@ def predict_scenes(
             cells = (cloud - low) / unit
             infer = partial(_infer_window, module, layout, params)
             mesh = extract_sliding_window(cells, infer, layout, folder, level, max_points)
-            mesh = fill_cavities(mesh, cells)
+            mesh = drop_unsupported(mesh, cells, cavities_only=True)
             mesh.vertices = low + unit * mesh.vertices
         meshes.append(mesh)
     return meshes

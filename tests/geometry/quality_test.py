@@ -4,7 +4,7 @@ import trimesh
 
 from onet_jax.errors import InputError
 from onet_jax.geometry import quality
-from onet_jax.geometry.quality import distances_to_mesh, fill_cavities, find_unsupported, measure_support
+from onet_jax.geometry.quality import distances_to_mesh, drop_unsupported, find_unsupported, measure_support
 
 
 def torus():
@@ -86,10 +86,13 @@ def test_cavities_that_no_point_supports_are_filled():
     ball, hollow = trimesh.creation.icosphere(3, 1.0), trimesh.creation.icosphere(2, 0.5)
     hollow.invert()
     both = trimesh.util.concatenate([ball, hollow])
-    filled = fill_cavities(both, scan(ball, 3000, 0.005))
+    filled = drop_unsupported(both, scan(ball, 3000, 0.005), cavities_only=True)
     np.testing.assert_array_equal(filled.vertices, ball.vertices)
     np.testing.assert_array_equal(filled.faces, ball.faces)
     seen_from_both_sides = np.concatenate([scan(ball, 3000, 0.005), scan(hollow, 1000, 0.005)])
-    assert fill_cavities(both, seen_from_both_sides) is both
-    assert fill_cavities(both, scan(hollow, 1000, 0.005)) is both, 'a room that was scanned from inside'
-    assert not len(fill_cavities(trimesh.Trimesh(), scan(ball, 100)).faces)
+    assert drop_unsupported(both, seen_from_both_sides) is both
+    inside = scan(hollow, 1000, 0.005)
+    assert drop_unsupported(both, inside, cavities_only=True) is both, 'a room that was scanned from inside'
+    np.testing.assert_array_equal(drop_unsupported(both, inside).vertices, hollow.vertices)
+    assert drop_unsupported(ball, inside) is ball, 'nothing else is left'
+    assert not len(drop_unsupported(trimesh.Trimesh(), scan(ball, 100)).faces)
