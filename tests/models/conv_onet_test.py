@@ -4,13 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import trimesh
 from parity.golden import SHARED, find_golden
 
 from onet_jax import models
-from onet_jax.configs import conv_onet, conv_onet_crops, conv_onet_rooms
+from onet_jax.configs import conv_onet, conv_onet_crops, conv_onet_rooms, objects
 from onet_jax.convert import official
 from onet_jax.errors import InputError
 from onet_jax.geometry.field import evaluate
+from onet_jax.models.conv_onet import predict_supported
 
 
 def tiny(variant='tiny'):
@@ -185,3 +187,17 @@ def test_no_official_file_has_what_is_ours(name, official_value):
         InputError, match=f'config.model.{name}: expected {official_value}, .* found {not official_value}'
     ):
         official.to_state_dict({}, config)
+
+
+def test_meshes_of_objects_in_any_pose_lack_the_shells_that_no_point_supports():
+    ball, far = trimesh.creation.icosphere(3, 0.2), trimesh.creation.icosphere(1, 0.05)
+    far.apply_translation([0.4, 0.4, 0.4])
+    cloud, _ = trimesh.sample.sample_surface(ball, 500, seed=0)
+    both = trimesh.util.concatenate([ball, far])
+    (mesh,) = predict_supported(lambda *_: [both], {}, {'cloud': cloud[None]}, jax.random.key(0))
+    np.testing.assert_array_equal(mesh.vertices, ball.vertices)
+    config = objects('tiny')
+    assert models.build(config).predict.func is predict_supported
+    with config.unlocked():
+        config.data.random_scans = False
+    assert getattr(models.build(config).predict, 'func', None) is not predict_supported
