@@ -66,7 +66,7 @@ def get_config(arg: str = '') -> ConfigDict:
         },
         optim=optim(name='muon', learning_rate=5e-3, schedule='cosine', warmup_steps=100, ema_decay=0.99),
         train=train(
-            num_steps=400 if tiny else 1500,
+            num_steps=400 if tiny else 2000,
             batch_size=4,
             log_every_steps=20,
             eval_every_steps=250,
