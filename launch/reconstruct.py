@@ -8,8 +8,8 @@ las, laz, e57, xyz, txt, csv, pts, npy, npz), pictures (jpg, png, ...; also KITT
 Meshes come back in the frame of the input; those of pictures and voxels in object coordinates, longest edge about 1 and centre
 0. DIR/index.html shows inputs and meshes, the surface that no point supports, and which inputs are out of distribution. After
 an interruption the same command resumes. A few stray points, such as invalid returns at (0, 0, 0), are left out where they make
-the box of a cloud three times as large or more, with a message; --keep_outliers keeps them.
---remove_outliers also leaves out points that are scattered around the surface.
+the box of a cloud three times as large or more, with a message; --keep_outliers keeps them. --remove_outliers also leaves out
+points that are scattered around the surface. --up=auto is the default of weights that were trained in all poses, else y is up.
 """
 
 from functools import partial
@@ -20,17 +20,10 @@ from onet_jax.errors import InputError
 
 from . import refining, run_command, tell_next
 
-WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Trained network; by default weights of the package that suit the cloud.'
-)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Trained network; else weights of the package that suit the cloud.')
 INPUT = flags.DEFINE_string('input', None, 'Cloud, picture or voxels, or a folder of them; also without --input=.')
 OUTPUT = flags.DEFINE_string('output', 'meshes', 'Folder for the meshes.')
-UP = flags.DEFINE_enum(
-    'up',
-    None,
-    ['x', 'y', 'z', 'auto'],
-    'Clouds: the axis that points up; auto finds it, the default of weights for all poses.',
-)
+UP = flags.DEFINE_enum('up', None, ['x', 'y', 'z', 'auto'], 'Clouds: the axis that points up; auto: find it.')
 SMOOTH = flags.DEFINE_integer('smooth', 0, 'Steps of Taubin smoothing.')
 SIMPLIFY = flags.DEFINE_integer('simplify', None, 'Faces of a mesh, at most.')
 COLORS = flags.DEFINE_bool('colors', False, 'Clouds: vertices get the colours of the nearest points.')
@@ -56,19 +49,17 @@ def main(argv):
         raise InputError(
             f'expected one file or folder to reconstruct, found {given or "none"}; several go into a folder'
         )
-    run = load_run(WORKDIR.value) if WORKDIR.value else load_for(given[0], KEEP_OUTLIERS.value, REMOVE_OUTLIERS.value)
+    outliers = {'keep_outliers': KEEP_OUTLIERS.value, 'remove_outliers': REMOVE_OUTLIERS.value}
+    run = load_run(WORKDIR.value) if WORKDIR.value else load_for(given[0], **outliers)
     if THRESHOLD.value is not None:
         run = at_threshold(run, THRESHOLD.value, 'the flag --threshold')
-    run = for_clouds(
-        run, cell=CELL.value, keep_outliers=KEEP_OUTLIERS.value, remove_outliers=REMOVE_OUTLIERS.value, up=UP.value
-    )
+    run = for_clouds(run, cell=CELL.value, up=UP.value, **outliers)
     if RESOLUTION.value is not None:
         run = at_resolution(run, int(RESOLUTION.value))
     if 'resolution' in run.config.mesh:
         check_memory(run.config.mesh.resolution << run.config.mesh.upsampling_steps, MAX_MEMORY_GB.value)
     find_domain = partial(workdir_domain, run.workdir, run.method.model, run.params, run.config, run.data_dir)
-    finish = Finish(SMOOTH.value, SIMPLIFY.value, COLORS.value)
-    into = OUTPUT.value, FORMAT.value
+    finish, into = Finish(SMOOTH.value, SIMPLIFY.value, COLORS.value), (OUTPUT.value, FORMAT.value)
     made = reconstruct_files(
         run.method, run.params, run.config, given[0], *into, find_domain, finish, describe_training(run)
     )

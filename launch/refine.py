@@ -15,12 +15,7 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Trained network.', required=True
 MESH = flags.DEFINE_string('mesh', None, 'The mesh to refine.', required=True)
 INPUT = flags.DEFINE_string('input', None, 'The point cloud, picture or voxels it was made from.', required=True)
 OUTPUT = flags.DEFINE_string('output', None, 'The refined mesh; its suffix is its format.', required=True)
-UP = flags.DEFINE_enum(
-    'up',
-    None,
-    ['x', 'y', 'z', 'auto'],
-    'Clouds: the axis that points up; auto finds it, the default of weights for all poses.',
-)
+UP = flags.DEFINE_enum('up', None, ['x', 'y', 'z', 'auto'], 'Clouds: the axis that points up; auto: find it.')
 KEEP_OUTLIERS = flags.DEFINE_bool('keep_outliers', False, 'Clouds: stray points belong to the object.')
 REMOVE_OUTLIERS = flags.DEFINE_bool('remove_outliers', False, 'Clouds: points far from their neighbours are left out.')
 THRESHOLD = flags.DEFINE_float('threshold', None, 'Probability of the surface; that of the workdir by default.')
