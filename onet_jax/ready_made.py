@@ -1,8 +1,8 @@
-"""A mesh from a point cloud without training: the weights that travel with the package, and which of them suits a cloud.
+"""Surface reconstruction from a point cloud without training: the pretrained weights of the package, and which of them suits it.
 
 `objects` is a feature volume of one whole object: it completes what a sparse or noisy cloud lacks, and has 48 cells along an
-edge. `scenes` is a sliding window: it resolves whatever the points do, of scenes of any size, and completes less. P
-points of a cloud.
+edge. `scenes` is a sliding window: it resolves whatever the points do, of scenes of any size, and completes less.
+P points of a cloud.
 """
 
 from pathlib import Path

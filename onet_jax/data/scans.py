@@ -1,4 +1,4 @@
-"""Point clouds of users: their bulk without stray points, and scans with the edge of a cell. P points of a cloud."""
+"""Point clouds of users: without stray points and, on request, outliers; the edge of a cell of a scan. P points of a cloud."""
 
 import os
 from functools import cache, lru_cache

@@ -1,4 +1,4 @@
-"""Point clouds as scanners deliver them: stray points, repeated points, statistics of the sampling. Imports no JAX.
+"""Point clouds as scanners deliver them: stray points, outliers, repeated points, statistics of the sampling. Imports no JAX.
 
 P points of a cloud.
 """

@@ -1,4 +1,4 @@
-"""Transfer learning: initial weights from a trained workdir, or of a ResNet from torchvision or timm."""
+"""Transfer learning: initial weights from a workdir, pretrained weights, or a ResNet from torchvision or timm."""
 
 import jax
 import numpy as np

@@ -1,5 +1,6 @@
-"""Weights that travel, with the package or by the Hugging Face hub: a folder of a config and the weights
-of one checkpoint, which every command takes for a workdir.
+"""Pretrained weights, of the package, the Hugging Face hub or a workdir: a folder of safetensors and their config.
+
+Every command takes it for a workdir.
 
 FOLDER/config.json        the config, at the threshold that meshes are made at
 FOLDER/model.safetensors  the weights, float32, by their path in the variables: 'params.decoder.fc_p.kernel'
