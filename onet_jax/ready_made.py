@@ -1,4 +1,4 @@
-"""Surface reconstruction from a point cloud without training: the pretrained weights of the package, and which of them suits it.
+"""Surface reconstruction from a point cloud without training: the pretrained weights of the package, and which of them suits.
 
 `objects` is a feature volume of one whole object: it completes what a sparse or noisy cloud lacks, and has 48 cells along an
 edge. `scenes` is a sliding window: it resolves whatever the points do, of scenes of any size, and completes less.
