@@ -66,7 +66,10 @@ class Encoder(NamedTuple):
 INPUTS: dict[str, tuple[str | int, ...]] = {
     'cloud': ('B', 'P', 3),
     'scene': ('B', 'P', 3),
+    'clip': ('B', 'L', 'P', 3),
+    'end_clouds': ('B', 2, 'P', 3),
     'image': ('B', 'H', 'W', 3),
+    'image_clip': ('B', 'L', 'H', 'W', 3),
     'voxels': ('B', 'N', 'N', 'N'),
     'index': ('B',),
 }
