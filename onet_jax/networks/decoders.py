@@ -45,7 +45,7 @@ class Decoder(nn.Module):
         train: bool = False,
         axis_name: str | None = None,
     ) -> jax.Array:
-        """points [B, T, 3] in object coordinates, cond [B, C] -> logits [B, T].
+        """points [B, T, 3] in object coordinates (ONet 4D: [B, T, 4], the last is the time), cond [B, C] -> logits [B, T].
 
         latent [B, Z]: None is the mean of the prior, 0. Raises InputError for a latent code of another size.
         """
