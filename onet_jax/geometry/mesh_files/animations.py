@@ -84,15 +84,15 @@ def find_sequences(folder: str | Path) -> list[tuple[str, str, str]]:
 def _names(path: Path) -> list[str]:
     """The names of the sequences of a file, or '' for that of a folder of numbered meshes; none of anything else."""
     kind = path.suffix.lower()[1:]
-    if path.is_dir():
-        return [''] if any(len(files) > 1 for files in _numbered(path).values()) else []
-    if kind not in (*ANIMATED_FORMATS, *HDF5_FORMATS):
-        return []
     try:
-        with reading(path):
-            return animation_names(path) if kind in ANIMATED_FORMATS else _hdf5_names(path)
+        if path.is_dir():
+            return [''] if any(len(files) > 1 for files in _numbered(path).values()) else []
+        if kind in (*ANIMATED_FORMATS, *HDF5_FORMATS):
+            with reading(path):
+                return animation_names(path) if kind in ANIMATED_FORMATS else _hdf5_names(path)
     except InputError:
         return ['']  # whoever reads it learns what is wrong
+    return []
 
 
 def _split_name(path: Path) -> tuple[Path, str | None]:
