@@ -33,6 +33,7 @@ from onet_jax.json_files import COUNT, FILE_NAME, PATH, TEXT, Value, one_of, rea
 
 VERSION = 5  # of the format; raised when the same meshes and settings give other files
 SPLITS = ('train', 'val', 'test')
+SEQUENCE_SPLITS = (*SPLITS, 'test_new_individual')  # the fourth is of D-FAUST: people who are in no other split
 MAX_SEQUENCE_BYTES = 1 << 33  # of all arrays of a sequence
 
 
@@ -67,7 +68,10 @@ INDEX = {
     'layout?': one_of(*LAYOUTS),
     'version': Value(str(VERSION), lambda value: value == VERSION),
     'categories': [FILE_NAME],
-    'splits': {**{f'{split}?': [KEY] for split in SPLITS}, '': Value(f'no split but {SPLITS}', lambda value: False)},
+    'splits': {
+        **{f'{split}?': [KEY] for split in SEQUENCE_SPLITS},
+        '': Value(f'no split but {SEQUENCE_SPLITS}', lambda value: False),
+    },
     'columns': [one_of(*COLUMNS)],
     **dict.fromkeys(('num_points', 'num_surface_points', 'num_views'), COUNT),
     'rejected': {'': TEXT},
