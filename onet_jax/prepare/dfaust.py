@@ -49,9 +49,9 @@ def import_dfaust(
     """Make a dataset in `data_dir` of the original layout in `root`; returns its index.
 
     num_points: of the stored labelled points and surface samples of a frame, a random part where there are more. Splits are
-    those of train.lst, val.lst, test.lst and test_new_individual.lst. A sequence that cannot be read, or differs from most others in its number of
-    points or views, is in no split but in `index.rejected`. Raises FileNotFoundError or InputError where there is nothing to
-    import or `data_dir` was begun with other settings.
+    those of the lists (`records.SEQUENCE_SPLITS`). A sequence that cannot be read, or differs from most others in its number
+    of points or views, is in no split but in `index.rejected`. Raises FileNotFoundError or InputError where there is nothing
+    to import or `data_dir` was begun with other settings.
     """
     root, data_dir = Path(root).resolve(), Path(data_dir)
     folders = {path.name: path for path in find_categories(root)}
@@ -84,14 +84,10 @@ def import_dfaust(
 
 def import_sequence(category: str, name: str, folder: str, *, data_dir: Path, num_points: int, seed: int) -> dict:
     """Store one sequence, unless it is stored already; returns as `store`. Raises InputError for whatever is wrong with it."""
-    files = sorted(
-        path
-        for part in ('points_seq', 'pcl_seq', 'img')
-        for path in Path(folder).glob(f'{part}/**/*')
-        if path.is_file()
-    )
-    settings = {'category': category, 'name': name, 'num_points': num_points, 'seed': seed}
-    settings['files'] = [path.relative_to(folder).as_posix() for path in files]
+    found = [path for part in ('points_seq', 'pcl_seq', 'img') for path in Path(folder).glob(f'{part}/**/*')]
+    files = sorted(path for path in found if path.is_file())
+    names = [path.relative_to(folder).as_posix() for path in files]
+    settings = {'category': category, 'name': name, 'num_points': num_points, 'seed': seed, 'files': names}
 
     def make() -> ShapeSequence:
         try:
@@ -178,7 +174,7 @@ def _read_pictures(folder: Path, num_frames: int) -> tuple[bytes, ...] | None:
     for view in views:
         if len(view) != num_frames:
             raise InputError(
-                f'{folder}: expected {num_frames} pictures (.jpg) of each view, one for each frame, found {len(view)}'
+                f'{folder}: expected {num_frames} pictures (.jpg) in each view, as frames, found {len(view)}'
             )
     return tuple(_resize(view[k]) for k in range(num_frames) for view in views)
 

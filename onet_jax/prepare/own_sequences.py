@@ -7,6 +7,7 @@ cannot be read or labelled reliably is in no split; `index.rejected` has the rea
 import gc
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,10 +37,10 @@ def prepare_sequences(
 ) -> Index:
     """Make a dataset in `data_dir` of the sequences below `root`; returns its index.
 
-    A folder in the original layout (see `dfaust.py`) is imported, with its own splits and frames; of others the splits are drawn
-    from the seed, category by category. num_frames: of each sequence, at equidistant times; by default all of them, and 30 in a
-    second of an animation. num_points: labelled points, and surface samples, of a frame. Raises FileNotFoundError or InputError
-    when there is nothing to prepare, for settings that make no dataset, or when `data_dir` was begun with others.
+    A folder in the original layout (see `dfaust.py`) is imported, with its own splits and frames. Of others the splits are
+    drawn from the seed, category by category. num_frames: of each sequence, at equidistant times; by default all of them, and
+    30 in a second of an animation. num_points: labelled points, and surface samples, of a frame. Raises FileNotFoundError or
+    InputError when there is nothing to prepare, for settings that make no dataset, or when `data_dir` was begun with others.
     """
     root, data_dir = Path(root), Path(data_dir)
     if find_categories(root):
@@ -51,7 +52,7 @@ def prepare_sequences(
         if key in found:
             raise InputError(f'{path}: expected another name than that of {found[key]}; rename one of them')
         found[key] = path
-    settings = {'seed': seed, 'num_points': num_points, 'num_frames': num_frames}
+    settings: dict[str, Any] = {'seed': seed, 'num_points': num_points, 'num_frames': num_frames}
     fractions = {'val_fraction': val_fraction, 'test_fraction': test_fraction}
     source = {'kind': 'sequences', 'root': str(root.resolve()), **settings, **fractions}
     claim_folder(data_dir, source, SEQUENCES)
