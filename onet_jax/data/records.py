@@ -266,20 +266,22 @@ def digest(data_dir: str | Path) -> str:
     return hashlib.sha256((Path(data_dir) / 'dataset.json').read_bytes()).hexdigest()
 
 
-def read_index(data_dir: str | Path, layout: Layout = SHAPES) -> Index:
-    """Read DATA_DIR/dataset.json of a layout.
+def read_index(data_dir: str | Path, layout: Layout | None = SHAPES) -> Index:
+    """Read DATA_DIR/dataset.json of a layout, None for any.
 
     Raises FileNotFoundError without it, InputError for a damaged one, another layout or another version.
     """
     path, content = Path(data_dir) / 'dataset.json', read_index_file(data_dir, INDEX)
-    found_layout = content.get('layout', 'shapes')
-    if found_layout != layout.name:
-        raise InputError(f'{path}: expected a dataset of {layout.name}, found one of {found_layout}')
+    found = LAYOUTS[content.get('layout', 'shapes')]
+    if layout not in (None, found):
+        raise InputError(f'{path}: expected a dataset of {layout.name}, found one of {found.name}')
+    layout = found
     required = [name for name in layout.columns if COLUMNS[name].required]
     missing = [name for name in required if name not in content['columns']]
     if missing:
-        found = f'{missing} too, found {content["columns"]}'
-        raise InputError(f'{path}: columns: expected {found}; {_how_to_make(data_dir)}')
+        raise InputError(
+            f'{path}: columns: expected {missing} too, found {content["columns"]}; {_how_to_make(data_dir)}'
+        )
     splits = {split: tuple((category, name) for category, name in names) for split, names in content['splits'].items()}
     num_frames = content.get('num_frames', {})
     if layout is SEQUENCES:
@@ -289,10 +291,18 @@ def read_index(data_dir: str | Path, layout: Layout = SHAPES) -> Index:
             raise InputError(
                 f'{path}: num_frames: expected the frames of {uncounted[0]} too, found none; {_how_to_make(data_dir)}'
             )
-    known = {key: content[key] for key in Index._fields if key in content} | {'layout': found_layout}
+    known = {key: content[key] for key in Index._fields if key in content} | {'layout': layout.name}
     return Index(
         **{**known, 'categories': tuple(content['categories']), 'splits': splits, 'columns': tuple(content['columns'])}
     )
+
+
+def read_layout(data_dir: str | Path) -> Layout:
+    """The layout of the dataset in a folder. Raises FileNotFoundError without one, InputError for an unknown layout."""
+    layout = read_index_file(data_dir).get('layout', 'shapes')
+    if layout not in LAYOUTS:
+        raise InputError(f'{Path(data_dir) / "dataset.json"}: expected a layout of {sorted(LAYOUTS)}, found {layout!r}')
+    return LAYOUTS[layout]
 
 
 def read_index_file(data_dir: str | Path, schema: Any = None) -> dict:
