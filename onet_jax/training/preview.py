@@ -30,9 +30,8 @@ def make_preview(
     """
     split = config.eval.split
     first: dict[str, int] = {}
-    for position, name in enumerate(dataset.names(split)):
-        if name not in left_out:
-            first.setdefault(name[0], position)
+    for position, (category, _) in dataset.examples(config, split, left_out).items():
+        first.setdefault(category, position)
     positions = list(first.values())[:NUM_SHOWN]
     ((batch, names),) = dataset.evaluation_batches(
         config, split, targets=SCORED_FIELDS, batch_size=len(positions), positions=positions
