@@ -25,7 +25,7 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.batched_extraction import extract_meshes
 from onet_jax.geometry.extract import extract_mesh
 from onet_jax.geometry.grid import voxel_centres
-from onet_jax.models.method import Aux, Compiled, Method, apply, as_array, as_floats, as_inputs, encode
+from onet_jax.models.method import Aux, Compiled, Method, Model, apply, as_array, as_floats, as_inputs, encode
 
 # Queries are decoded in chunks of this many points: the activations of one chunk stay in the cache, and the memory that a query
 # takes does not grow with the number of points.
@@ -234,7 +234,7 @@ def occupancy_network(
 
 
 def decode_meshes(
-    model: OccupancyNetwork,
+    model: Model,
     params: dict,
     conds: Any,
     latents: jax.Array | None = None,
