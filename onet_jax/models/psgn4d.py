@@ -37,7 +37,8 @@ class CloudSequenceNetwork(NamedTuple):
 
 def frame_error(points: jax.Array, trajectories: jax.Array) -> jax.Array:
     """The squared Chamfer distance of points [B, L, N, 3] and [B, L, M, 3], the mean over the frames -> [B]."""
-    return jax.vmap(losses.chamfer_distance, in_axes=1, out_axes=1)(points, trajectories).mean(axis=1)
+    frames = (x.reshape(-1, *x.shape[2:]) for x in (points, trajectories))
+    return losses.chamfer_distance(*frames).reshape(points.shape[:2]).mean(axis=1)
 
 
 def trajectory_error(points: jax.Array, trajectories: jax.Array) -> jax.Array:
