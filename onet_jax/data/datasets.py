@@ -30,6 +30,11 @@ class Shapes(NamedTuple):
     data_dir: Path
     index: records.Index  # type: ignore[assignment]  # hides the method `index` of tuples
 
+    @property
+    def scored_fields(self) -> tuple[str, ...]:
+        """The ground truth of an evaluation."""
+        return 'volume_points', 'surface_samples'
+
     def names(self, split: str) -> tuple[tuple[str, str], ...]:
         """(category, name) of each example of a split. Raises InputError for an unknown or an empty one."""
         return records.split_shapes(self.data_dir, self.index, split)

@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 
 from onet_jax.data.datasets import Shapes, examples_of
 from onet_jax.data.fields import evaluation_key, has_input, held_out, show
-from onet_jax.evaluation.evaluate import SCORED_FIELDS
 from onet_jax.evaluation.report import COLUMN_TITLES
 from onet_jax.models.method import Method
 from onet_jax.scores import headline, score, target_of
@@ -35,7 +34,7 @@ def make_preview(
             first.setdefault(name[0], position)
     positions = list(first.values())[:NUM_SHOWN]
     ((batch, names),) = dataset.evaluation_batches(
-        config, split, targets=SCORED_FIELDS, batch_size=len(positions), positions=positions
+        config, split, targets=dataset.scored_fields, batch_size=len(positions), positions=positions
     )
     examples = [examples_of(batch, i) for i in range(len(names))]
     seen = [show({name: array[0] for name, array in example['inputs'].items()}) for example in examples]

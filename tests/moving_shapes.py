@@ -1,0 +1,61 @@
+"""Sequences in closed form, for tests: an egg that turns about y and rises; its volume and its surface at each time."""
+
+import numpy as np
+import trimesh
+
+from onet_jax.data.datasets import Examples
+from onet_jax.geometry.sequences import MeshSequence
+from onet_jax.scores import SequenceTarget
+
+NUM_FRAMES, ANGLE, RISE = 5, np.pi / 2, 0.3
+AXES = np.array([0.4, 0.2, 0.15])  # half of them, of the egg
+
+
+def at_time(points, time):
+    """Where points [N, 3] of time 0 are at a time in [0, 1]."""
+    a = ANGLE * time
+    turn = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
+    return points @ turn.T + [0, RISE * time, 0]
+
+
+def moved(points, num_frames=NUM_FRAMES):
+    """[L, N, 3] of points [N, 3] of time 0."""
+    return np.stack([at_time(points, time) for time in np.linspace(0, 1, num_frames)])
+
+
+def moving_egg(num_frames=NUM_FRAMES, subdivisions=3):
+    ball = trimesh.creation.icosphere(subdivisions)
+    return MeshSequence(moved(ball.vertices * AXES, num_frames), np.asarray(ball.faces))
+
+
+def egg_target(num_points=2000, num_samples=2000, num_frames=NUM_FRAMES):
+    """Points of each time and whether the egg has them, and corresponding surface samples."""
+    rng = np.random.default_rng(0)
+    at_rest = rng.uniform(-0.5, 0.5, (num_points, 3))
+    directions = rng.normal(size=(num_samples, 3))
+    surface = directions / np.linalg.norm(directions, axis=1, keepdims=True) * AXES
+    occ = (np.square(at_rest / AXES).sum(axis=1) < 1)[None].repeat(num_frames, axis=0)
+    return SequenceTarget(
+        *(a.astype(np.float32) for a in (moved(at_rest, num_frames),)), occ, moved(surface, num_frames)
+    )
+
+
+class EggDataset:
+    """A stand-in for a dataset of sequences: eggs of two categories, of which nothing is stored."""
+
+    scored_fields = 'volume_clip', 'trajectories'
+    shapes = (('egg', 'a'), ('egg', 'b'), ('other', 'a'))
+
+    def names(self, split):
+        return self.shapes
+
+    def evaluation_batches(self, config, split, *, targets=None, batch_size=None, positions=None):
+        target = egg_target(500, 500)
+        for row, shape in enumerate(self.shapes):
+            arrays = {'points': target.points, 'occ': target.occ, 'trajectories': target.surface}
+            batch = {
+                'inputs': {'clip': target.surface[None, :, :100]},
+                'targets': {name: array[None] for name, array in arrays.items()},
+                'row': np.array([row]),
+            }
+            yield Examples(batch, (shape,))
