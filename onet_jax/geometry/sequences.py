@@ -40,7 +40,7 @@ SEQUENCES = (MeshSequence, ChangingMeshes, CloudSequence)
 
 
 @singledispatch
-def frames_of(sequence: Any) -> list[trimesh.Trimesh] | list[trimesh.PointCloud]:
+def frames_of(sequence: Any) -> Sequence[trimesh.Trimesh | trimesh.PointCloud]:
     """The mesh or the cloud of each frame."""
     raise TypeError(f'expected a sequence, one of {[kind.__name__ for kind in SEQUENCES]}, found {type(sequence)}')
 
