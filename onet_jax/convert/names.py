@@ -41,6 +41,8 @@ PIXEL2MESH = Layout(
     renames=((r'^(block_\d)_(\d+)\.', r'\1.\2.'), (r'^(gc[147])\.', r'\1.0.'), (r'^(gc[258])_(\d+)\.', r'\1.\2.0.'))
 )
 
+LISTS = Layout(renames=((r'^block_(\d+)\.', r'blocks.\1.'), (r'^(fc_c|fc_z|c_layers)_(\d+)\.', r'\1.\2.')))
+
 
 class Family(NamedTuple):
     """The modules of a repository by their official names; one that is not listed is `PLAIN`."""

@@ -137,14 +137,14 @@ def _occupancy(module, params, points, cond, latent=None):
 
 
 def in_chunks(decode: Callable, points: jax.Array) -> jax.Array:
-    """decode: [B, T, 3] -> [B, T], called with `DECODED_POINTS` points at a time."""
+    """decode: [B, T, 3] -> [B, T, ...], called with `DECODED_POINTS` points at a time."""
     num_points = points.shape[1]
     if num_points <= DECODED_POINTS:
         return decode(points)
     padded = jnp.pad(points, ((0, 0), (0, -num_points % DECODED_POINTS), (0, 0)))
     chunks = padded.reshape(len(points), -1, DECODED_POINTS, 3).swapaxes(0, 1)
-    logits = jax.lax.map(decode, chunks)  # [chunks, B, DECODED_POINTS]
-    return logits.swapaxes(0, 1).reshape(len(points), -1)[:, :num_points]
+    values = jax.lax.map(decode, chunks).swapaxes(0, 1)  # [B, chunks, DECODED_POINTS, ...]
+    return values.reshape(len(points), -1, *values.shape[3:])[:, :num_points]
 
 
 @partial(jax.jit, static_argnums=(0, 4))
