@@ -122,7 +122,7 @@ def import_diffrax() -> ModuleType:
         import diffrax
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"expected the package {error.name}, which solves differential equations, found none; install it with "
+            f'expected the package {error.name}, which solves differential equations, found none; install it with '
             "`pip install 'onet_jax[flow]'`"
         ) from error
     return diffrax

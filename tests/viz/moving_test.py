@@ -48,7 +48,7 @@ def test_meshes_without_common_faces_have_their_own_and_clouds_none():
     first, last = (positions_of(cloud['frames'][k]) for k in (0, -1))
     chosen = np.linspace(0, len(EGG.vertices[0]) - 1, 100).astype(int)
     np.testing.assert_allclose(first, EGG.vertices[0, chosen], atol=1e-5)
-    np.testing.assert_allclose(last, EGG.vertices[-1, chosen], atol=1e-5), 'the same points in all frames'
+    np.testing.assert_allclose(last, EGG.vertices[-1, chosen], atol=1e-5, err_msg='the same points in all frames')
 
 
 def test_a_page_of_sequences_keeps_its_size_and_draws_their_first_frames(tmp_path, monkeypatch):
