@@ -20,6 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from onet_jax.data import draws, user_inputs
+from onet_jax.data.clip_inputs import find_clips
 from onet_jax.data.records import CHUNK_POINTS, COLUMNS, DEPTH_STEPS, Need
 from onet_jax.data.sources import Source, check_file, find_files, find_photos
 from onet_jax.errors import InputError
@@ -281,7 +282,8 @@ def read_inputs(data: ConfigDict, source: Source, seed: int) -> tuple[dict, Fram
     Each input field reads the same file. Warns of what had to be assumed. Raises OSError or InputError, naming the file, where
     it cannot be read.
     """
-    check_file(source.path)
+    if not sees_clips(data):
+        check_file(source.path)
     read = [read_field(source, data, seed) for _, read_field in _readable(data)]
     return {name: array for arrays, _ in read for name, array in arrays.items()}, read[0][1]
 
@@ -338,6 +340,11 @@ def shows_objects(data: ConfigDict) -> bool:
 def has_cloud(data: ConfigDict) -> bool:
     """Whether an input is read from a point cloud."""
     return any(FIELDS[name].find is find_clouds for name in data.inputs)
+
+
+def sees_clips(data: ConfigDict) -> bool:
+    """Whether an input is a sequence, which is read from a folder of its frames."""
+    return any(FIELDS[name].find is find_clips for name in data.inputs)
 
 
 def sees_views(data: ConfigDict) -> bool:

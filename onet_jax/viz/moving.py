@@ -59,5 +59,5 @@ def _(sequence: ChangingMeshes, embed: Callable[[Any], dict]) -> dict:
 
 @embed_frames.register
 def _(sequence: CloudSequence, embed: Callable[[Any], dict]) -> dict:
-    frames = [embed(points) for points in sequence.points]
-    return frames[0] | {'frames': [{'positions': frame['positions']} for frame in frames]}
+    frames = [embed(points) for points in sequence.points]  # they may not correspond: nothing to blend
+    return {'frames': frames, 'count': frames[0]['count']}

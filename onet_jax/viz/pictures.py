@@ -188,7 +188,7 @@ def contact_sheet(items: Sequence[Item], column_titles: Sequence[str], path: str
     write_atomically(path, stream.getvalue())
 
 
-def animation(shapes: Sequence[Shape], path: str | Path, *, size: int = SIZE) -> None:
+def animation(shapes: Sequence[Any], path: str | Path, *, size: int = SIZE) -> None:
     """Write a GIF that shows K shapes one after the other, forwards and backwards in a loop: 2 K - 2 frames.
 
     All frames have the same palette, so that colours do not flicker. Equal frames in a row become one that lasts longer.

@@ -42,8 +42,8 @@ def test_meshes_without_common_faces_have_their_own_and_clouds_none():
     found = embed(CHANGING)
     assert [frame['count'] for frame in found['frames']] == [3840, 3840, 0, 3840, 3840]
     assert found['count'] == 3840
-    assert 'positions' not in found, 'nothing to blend'
     cloud = embed(CloudSequence(EGG.vertices), num_points=100)
+    assert all('positions' not in shape for shape in (found, cloud)), 'nothing to blend'
     assert (cloud['count'], len(cloud['frames'])) == (100, NUM_FRAMES)
     first, last = (positions_of(cloud['frames'][k]) for k in (0, -1))
     chosen = np.linspace(0, len(EGG.vertices[0]) - 1, 100).astype(int)
