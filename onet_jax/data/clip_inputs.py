@@ -1,4 +1,4 @@
-"""Clips from a user's files: numbered clouds or meshes in a folder, resampled in time, in object coordinates of frame 0.
+"""Clips from a user's files: numbered clouds or meshes, or an animation, resampled in time, in object coordinates of frame 0.
 
 Functions `find` and (source, data, seed) -> ({name: array}, frame of the object) for `fields.FIELDS`, as in `user_inputs.py`. L
 frames of the network, K frames of the user, P points of a cloud.
@@ -21,10 +21,13 @@ from onet_jax.data.scans import load_bulk
 from onet_jax.data.sources import Source
 from onet_jax.data.user_inputs import CLOUD_STEP, find_turn, subsample
 from onet_jax.errors import InputError
+from onet_jax.geometry.mesh_files.animations import ANIMATED_FORMATS, HDF5_FORMATS, read_sequence
 from onet_jax.geometry.meshes import CLOUD_FORMATS, Frame, load_frame, normalise
-from onet_jax.geometry.sampling import place_on_faces, sample_faces
+from onet_jax.geometry.sampling import place_on_faces, sample_faces, sample_surface
+from onet_jax.geometry.sequences import MeshSequence
 
-FRAME_FORMATS = tuple(kind for kind in CLOUD_FORMATS if kind not in ('glb', 'gltf'))
+ANIMATED = (*ANIMATED_FORMATS, *HDF5_FORMATS)
+FRAME_FORMATS = tuple(kind for kind in CLOUD_FORMATS if kind not in ANIMATED)
 SMALL, LARGE = 0.05, 0.2  # steps of a point between two frames, in longest edges: nearest neighbours, and strangers
 
 
@@ -37,24 +40,36 @@ class Moving(NamedTuple):
 
 
 def find_clips(path: str | Path) -> list[Source]:
-    """The folder itself where it has numbered clouds or meshes, or else each of its folders that has; sorted.
+    """A file with an animation, a folder of numbered clouds or meshes, or else what a folder has of both; sorted.
 
-    Raises FileNotFoundError where none is, InputError for a file.
+    FILE#NAME is the animation NAME. Raises FileNotFoundError where none is, InputError for another file.
     """
     path = Path(path)
+    if _is_animated(path):
+        return [Source(re.sub(r'\.\w+(#|$)', r'\1', path.name).replace('#', '-'), path)]
     if os.path.isfile(path):
         raise InputError(
-            f'{path}: expected a folder with the frames of a sequence, 000.ply, 001.ply, ..., or of such folders, found a file'
+            f'{path}: expected a folder with the frames of a sequence, 000.ply, 001.ply, ..., a file with an animation '
+            f'({"|".join(ANIMATED)}), or a folder of such folders or files, found another file'
         )
     if _frames_in(path):
         return [Source(path.resolve().name, path)]
-    found = [folder for folder in sorted(path.glob('*')) if folder.is_dir() and _frames_in(folder)]
+    found = [each for each in sorted(path.glob('*')) if _is_animated(each) or _frames_in(each)]
     if not found:
         raise FileNotFoundError(
-            f'{path}: expected a folder with the frames of a sequence, 000.ply, 001.ply, ... ({"|".join(FRAME_FORMATS)}), or '
-            'of such folders, found none'
+            f'{path}: expected the frames of a sequence, 000.ply, 001.ply, ... ({"|".join(FRAME_FORMATS)}), a file with an '
+            f'animation ({"|".join(ANIMATED)}), or a folder of such folders or files, found none'
         )
-    return [Source(folder.name, folder) for folder in found]
+    return [Source(each.name if each.is_dir() else each.stem, each) for each in found]
+
+
+def _is_animated(path: Path) -> bool:
+    return file_of(path).suffix.lower()[1:] in ANIMATED and not path.name.startswith('.') and not path.is_dir()
+
+
+def file_of(path: Path) -> Path:
+    """The file of FILE or FILE#NAME."""
+    return path if os.path.lexists(path) else Path(str(path).partition('#')[0])
 
 
 def _frames_in(folder: Path) -> list[Path]:
@@ -95,45 +110,39 @@ def list_frames(folder: Path) -> list[Path]:
 
 
 def load_moving(source: Source, data: ConfigDict, seed: int) -> Moving:
-    """The frames of a folder. A network of corresponding points needs clouds in one order, or meshes with common faces.
+    """The frames of a folder, or those of an animation at `num_frames` times.
 
-    Of such meshes `num_input_points` places are drawn. Raises OSError or InputError, naming the file, for frames that cannot be
-    read or do not correspond.
+    A network of corresponding points needs clouds in one order, or meshes with common faces, of which places are drawn. Raises
+    OSError or InputError, naming the file, for frames that cannot be read or do not correspond.
     """
+    if not source.path.is_dir():
+        return _sample(read_sequence(source.path, num_frames=data.num_frames), data, seed)
     files = list_frames(source.path)
     if not data.corresponding:
         bulks = [load_bulk(file, data.keep_outliers) for file in files]
         return Moving(bulks, bulks[0], False)
-    frames = [load_frame(file) for file in files]
-    first, vertices = frames[0], [np.asarray(frame.vertices, np.float64) for frame in frames]
+    first = load_frame(files[0])
     if isinstance(first, trimesh.Trimesh):
-        for file, frame in zip(files, frames, strict=True):
-            if not _moves(first, frame):
-                raise InputError(
-                    f'{file}: expected the vertices and faces of {files[0].name}, whose vertices move, found '
-                    f'{_describe(frame)} instead of {_describe(first)}; this network needs the same places of the body in all '
-                    'frames'
-                )
-        _, _, faces, uv = sample_faces(first, data.num_input_points, seed)
-        return Moving([place_on_faces(v[first.faces[faces]], uv) for v in vertices], vertices[0], True)
-    for file, cloud in zip(files, vertices, strict=True):
-        if len(cloud) != len(vertices[0]):
+        return _sample(read_sequence(source.path), data, seed)
+    clouds = [np.asarray(frame.vertices, np.float64) for frame in (first, *map(load_frame, files[1:]))]
+    for file, cloud in zip(files, clouds, strict=True):
+        if len(cloud) != len(first.vertices):
             raise InputError(
-                f'{file}: expected {len(vertices[0])} points, as {files[0].name} has, for point i of each frame is the same '
+                f'{file}: expected {len(first.vertices)} points, as {files[0].name} has, for point i of each frame is the same '
                 f'place of the body, as in the training of this network; found {len(cloud)}'
             )
-    _warn_of_strangers(vertices)
-    return Moving(vertices, vertices[0], True)
+    _warn_of_strangers(clouds)
+    return Moving(clouds, clouds[0], True)
 
 
-def _moves(first: trimesh.Trimesh, frame: trimesh.Trimesh | trimesh.PointCloud) -> bool:
-    """Whether a frame has the vertices and faces of the first one, wherever they are."""
-    has_faces = isinstance(frame, trimesh.Trimesh) and np.array_equal(frame.faces, first.faces)
-    return has_faces and len(frame.vertices) == len(first.vertices)
-
-
-def _describe(geometry: trimesh.Trimesh | trimesh.PointCloud) -> str:
-    return f'{len(geometry.vertices)} vertices and {len(getattr(geometry, "faces", ()))} faces'
+def _sample(sequence: MeshSequence, data: ConfigDict, seed: int) -> Moving:
+    """`num_input_points` places of a mesh that moves, the same in all frames where the network needs it."""
+    vertices, faces = sequence
+    if not data.corresponding:
+        frames = [sample_surface(sequence.mesh(k), data.num_input_points, seed + k)[0] for k in range(len(vertices))]
+        return Moving(frames, vertices[0], False)
+    _, _, chosen, uv = sample_faces(sequence.mesh(0), data.num_input_points, seed)
+    return Moving([place_on_faces(frame[faces[chosen]], uv) for frame in vertices], vertices[0], True)
 
 
 def _warn_of_strangers(clouds: Sequence[np.ndarray]) -> None:

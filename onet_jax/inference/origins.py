@@ -5,7 +5,7 @@ import unicodedata
 from contextlib import suppress
 from pathlib import Path
 
-from onet_jax.data.clip_inputs import list_frames
+from onet_jax.data.clip_inputs import file_of, list_frames
 from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
 from onet_jax.files import file_state, refuse_replacing
@@ -28,7 +28,7 @@ def _files_of(source: Source) -> list[Path]:
     if source.path.is_dir():
         with suppress(InputError):  # its reader says what is wrong
             return list_frames(source.path)
-    files = [source.path]
+    files = [file_of(source.path)]
     if source.path.suffix.lower() in CHANGED_BY_OTHERS and os.path.isfile(source.path):
         with suppress(OSError):  # its reader says what is wrong
             files += find_companions(source.path)

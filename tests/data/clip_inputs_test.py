@@ -12,7 +12,7 @@ from moving_shapes import moved, moving_egg
 from onet_jax.data.clip_inputs import find_clips, list_frames, read_clip, read_end_clouds
 from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
-from onet_jax.geometry.sequence_files import save_frames
+from onet_jax.geometry.sequence_files import save_animation, save_frames
 from onet_jax.geometry.sequences import move
 
 PLACE = np.array([100.0, -20, 3])
@@ -118,9 +118,11 @@ def test_clips_are_folders_of_numbered_frames(tmp_path, clouds):
     assert [source.path for source in find_clips(tmp_path / 'b')] == [tmp_path / 'b']
     write_clouds(tmp_path / 'c', clouds, 'walk2_frame{}0.npy')
     assert [file.name for file in list_frames(tmp_path / 'c')] == [f'walk2_frame{k}0.npy' for k in range(5)]
-    with pytest.raises(FileNotFoundError, match='expected a folder with the frames of a sequence'):
+    with pytest.raises(FileNotFoundError, match='empty: expected the frames of a sequence'):
         find_clips(tmp_path / 'empty')
-    with pytest.raises(InputError, match=r'000.npy: expected a folder with the frames of a sequence.*found a file'):
+    with pytest.raises(
+        InputError, match=r'000.npy: expected a folder with the frames of a sequence.*found another file'
+    ):
         find_clips(tmp_path / 'a' / '000.npy')
 
 
@@ -175,10 +177,28 @@ def test_meshes_whose_faces_change_are_clouds_only(tmp_path):
     save_frames(moving_egg(3, subdivisions=2), tmp_path / 'egg', 'ply')
     trimesh.creation.icosphere(1, 0.4).export(tmp_path / 'egg' / '001.ply')
     source = Source('egg', tmp_path / 'egg')
-    with pytest.raises(InputError, match=r'001.ply: expected the vertices .* of 000.ply.* found 42 vertices and 80'):
+    with pytest.raises(InputError, match=r'001.ply: expected the faces of 000.ply.* found 42 vertices and 80 faces'):
         read_clip(source, data_of(3), 0)
     found, _ = quietly(read_clip, source, data_of(3, corresponding=False), 0)
     assert found['clip'].shape == (3, 50, 3)
+
+
+@pytest.mark.parametrize('corresponding', [True, False])
+def test_an_animation_is_a_sequence(tmp_path, corresponding):
+    """Read at the times of the network; what this project writes, it reads."""
+    save_animation(move(moving_egg(9, subdivisions=2), to_user), tmp_path / 'egg.glb')
+    (tmp_path / 'no.ply').mkdir()
+    (source,) = find_clips(tmp_path)
+    assert source == Source('egg', tmp_path / 'egg.glb')
+    assert find_clips(f'{source.path}#motion') == [Source('egg-motion', tmp_path / 'egg.glb#motion')]
+    found, frame = quietly(read_clip, source, data_of(5, corresponding, 2000), 0)
+    np.testing.assert_allclose(frame.scale, 3 * 0.8, rtol=1e-3)
+    for cloud, place in zip(found['clip'], expected_of(moved(moving_egg(2, 2).vertices[0])), strict=True):
+        np.testing.assert_allclose(
+            [cloud.min(axis=0), cloud.max(axis=0)], [place.min(axis=0), place.max(axis=0)], atol=0.03
+        )
+    steps = np.linalg.norm(found['clip'][1] - found['clip'][0], axis=1)
+    assert (steps.max() < 0.4) == corresponding
 
 
 def test_points_in_another_order_and_too_few_frames_are_reported(tmp_path, clouds):

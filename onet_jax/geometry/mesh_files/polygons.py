@@ -81,7 +81,7 @@ def to_geometry(
             part = _keep(part, finite)
         checked.append(part)
     if not any(part.material for part in checked):
-        checked = [_stack(checked)]
+        checked = [stack(checked)]
     if not (checked[0].sizes >= 3).any():
         return trimesh.PointCloud(checked[0].vertices, checked[0].vertex_colours)
     meshes = [_to_mesh(part) for part in checked]
@@ -163,8 +163,8 @@ def _keep(part: Polygons, kept: np.ndarray) -> Polygons:
     return part._replace(vertices=part.vertices[kept], corners=corners, vertex_colours=colours, uv=uv)
 
 
-def _stack(parts: Sequence[Polygons]) -> Polygons:
-    """Parts without textures as one."""
+def stack(parts: Sequence[Polygons]) -> Polygons:
+    """Parts as one, without their textures."""
     if len(parts) == 1:
         return parts[0]
     offsets = np.cumsum([0, *(len(part.vertices) for part in parts)])
