@@ -92,6 +92,11 @@ def target_of(targets: dict[str, np.ndarray], project_last: bool = False) -> Tar
     return Target(points, occ >= 0.5, surface, normals)
 
 
+def surface_of(target: Target | SequenceTarget) -> np.ndarray | CloudSequence:
+    """The true surface as it is shown: points [N, 3], or a cloud that moves."""
+    return CloudSequence(target.surface) if isinstance(target, SequenceTarget) else target.surface
+
+
 def floor(target: Target | SequenceTarget) -> dict[str, float]:
     """What a perfect prediction scores: the ground truth against itself with as many samples."""
     if isinstance(target, SequenceTarget):

@@ -46,8 +46,8 @@ class EggDataset:
     scored_fields = 'volume_clip', 'trajectories'
     shapes = (('egg', 'a'), ('egg', 'b'), ('other', 'a'))
 
-    def names(self, split):
-        return self.shapes
+    def examples(self, config, split):
+        return dict(enumerate(self.shapes))
 
     def evaluation_batches(self, config, split, *, targets=None, batch_size=None, positions=None):
         target = egg_target(500, 500)

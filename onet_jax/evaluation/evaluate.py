@@ -77,7 +77,7 @@ def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, 
         return Result(category, name, scores, floor(target), seconds, seen, prediction, solid, by_time)
 
     with (
-        working(f'evaluating on the {split} split', len(dataset.names(split)), 'shapes') as evaluating,
+        working(f'evaluating on the {split} split', len(dataset.examples(config, split)), 'shapes') as evaluating,
         ThreadPoolExecutor(os.cpu_count()) as threads,
     ):
         for batch, names in dataset.evaluation_batches(config, split, targets=dataset.scored_fields):

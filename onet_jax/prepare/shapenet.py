@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from onet_jax.data import records
-from onet_jax.data.records import NUM_VOXELS, VIEW_SIZE, Index, Shape, encode_picture
+from onet_jax.data.records import Index, encode_picture
+from onet_jax.data.schema import NUM_VOXELS, VIEW_SIZE, Shape
 from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import Camera, object_camera
 from onet_jax.geometry.voxels import Voxels

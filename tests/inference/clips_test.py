@@ -10,8 +10,6 @@ from moving_shapes import NUM_FRAMES, moved, moving_egg
 from PIL import Image
 from predictions import predicting
 
-from onet_jax.data import fields
-from onet_jax.data.clip_inputs import find_clips, read_clip, read_end_clouds
 from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import load_mesh
 from onet_jax.geometry.sequences import ChangingMeshes, CloudSequence, MeshSequence, frames_of
@@ -26,11 +24,7 @@ IN_OBJECT = EGG._replace(vertices=EGG.vertices / 0.8)  # the longest edge of the
 
 
 @pytest.fixture(autouse=True)
-def _fields(monkeypatch):
-    """Stand-ins for the fields of sequences, of which nothing is drawn."""
-    for name, read in (('clip', read_clip), ('end_clouds', read_end_clouds)):
-        field = fields.Field((), None, find=find_clips, read=read, show=CloudSequence, is_object=True)
-        monkeypatch.setitem(fields.FIELDS, name, field)
+def _small_pictures(monkeypatch):
     monkeypatch.setattr(clip_files, 'GIF_SIZE', 16)
 
 
