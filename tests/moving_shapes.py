@@ -1,5 +1,9 @@
 """Sequences in closed form, for tests: an egg that turns about y and rises; its volume and its surface at each time."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
 import numpy as np
 import trimesh
 
@@ -59,3 +63,44 @@ class EggDataset:
                 'row': np.array([row]),
             }
             yield Examples(batch, (shape,))
+
+
+class EggModel(NamedTuple):
+    """A stand-in for a network of shapes that move, in closed form: an egg as large as its code says, and where it goes."""
+
+    encode: Callable
+    advect: Callable
+    bind: Callable
+    prior: Callable
+    posterior: Callable
+    latent_size: int
+
+
+def make_egg_model(latent_size=1):
+    """Of codes (size [B, 1], way [B, 3]): latent ones, or without these the condition."""
+
+    def codes(cond, latent):
+        return cond if latent is None else latent
+
+    def posterior(params, clip, cond=None):
+        clip = np.asarray(clip)
+        size = np.ptp(clip[:, 0], axis=1).max(axis=1, keepdims=True)
+        way = clip[:, -1].mean(axis=1) - clip[:, 0].mean(axis=1)
+        return (size, way), (0 * size, 0 * way)
+
+    def encode(params, inputs):
+        return (np.zeros((len(inputs), 0)),) * 2 if latent_size else posterior(params, inputs)[0]
+
+    def bind(params, cond, latent=None):
+        ((size,),) = codes(cond, latent)[0]
+        return lambda points: 20 * (1 - np.linalg.norm(np.asarray(points) / (AXES / 0.8 * size), axis=-1))
+
+    def advect(params, points, times, cond, latent=None, *, backward=False, num_points=None):
+        _, way = codes(cond, latent)
+        return np.asarray(points)[:, None] + np.asarray(times)[None, :, None, None] * way[:, None, None]
+
+    def prior(key, rows):
+        draws = [np.asarray(jax.random.uniform(jax.random.fold_in(key, int(row)), (4,))) for row in rows]
+        return np.stack([[0.5 + 0.5 * d[0]] for d in draws]), np.stack([0.5 * d[1:] for d in draws])
+
+    return EggModel(encode, advect, bind, prior, posterior, latent_size)
