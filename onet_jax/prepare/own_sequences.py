@@ -42,8 +42,10 @@ def prepare_sequences(
     A folder in the original layout (see `dfaust.py`) is imported, with its own splits and frames. Of others the splits are
     drawn from the seed, category by category. num_frames: of each sequence, at equidistant times; by default all of them, and
     30 in a second of an animation. num_points: labelled points, and surface samples, of a frame. sampling: of the labelled
-    points of the training sequences, one of `SAMPLING_STRATEGIES`; those of other splits are uniform. Raises FileNotFoundError or
-    InputError when there is nothing to prepare, for settings that make no dataset, or when `data_dir` was begun with others.
+    points of the training sequences, one of `SAMPLING_STRATEGIES`; those of other splits are uniform.
+
+    Raises FileNotFoundError or InputError when there is nothing to prepare, for settings that make no dataset, or when
+    `data_dir` was begun with others.
     """
     root, data_dir = Path(root), Path(data_dir)
     check_options(sampling)
