@@ -5,6 +5,8 @@ cannot be read or labelled reliably is in no split; `index.rejected` has the rea
 """
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,9 @@ from onet_jax.geometry.companions import find_companions
 from onet_jax.geometry.mesh_files.animations import find_sequences, read_sequence
 from onet_jax.prepare.dfaust import find_categories, import_dfaust
 from onet_jax.prepare.own_meshes import check_fractions, rejecting
-from onet_jax.prepare.runners import Runner, processes
+from onet_jax.prepare.runners import Outcome, Runner, processes
 from onet_jax.prepare.sampling import check_options
-from onet_jax.prepare.sequence_sampling import sample_sequence
+from onet_jax.prepare.sequence_sampling import orient_sequence, sample_sequence
 from onet_jax.prepare.splits import draw_splits, sanitise
 from onet_jax.prepare.store import claim_folder, finish, store
 
@@ -64,14 +66,37 @@ def prepare_sequences(
     shares = {'val_fraction': val_fraction, 'test_fraction': test_fraction}
     source = {'kind': 'sequences', 'root': str(root.resolve()), **settings, **shares, 'sampling': sampling}
     claim_folder(data_dir, source, SEQUENCES)
-    # Different numbers: no sequence is a duplicate of another, not even where two motions of one body begin alike.
-    splits = draw_splits({key: np.full(6, i) for i, key in enumerate(found)}, seed, **shares)
-    training = set(splits['train'])
-    tasks = [(*key, path, sampling if key in training else 'uniform') for key, path in found.items()]
-    outcome = (run or processes())(
-        partial(prepare_sequence, data_dir=data_dir, **settings), tasks, 'preparing sequences'
+    run = run or processes()
+    read = run(
+        partial(describe_sequence, num_frames=num_frames), [(*key, path) for key, path in found.items()], 'reading'
     )
+    good = [key for key in found if '/'.join(key) in read.results]
+    # Different numbers: no sequence is a duplicate of another, not even where two motions of one body begin alike.
+    splits = draw_splits({key: np.full(6, i) for i, key in enumerate(good)}, seed, **shares)
+    training = set(splits['train'])
+    tasks = [(*key, found[key], sampling if key in training else 'uniform') for key in good]
+    made = run(partial(prepare_sequence, data_dir=data_dir, **settings), tasks, 'preparing sequences')
+    outcome = Outcome(made.results, read.rejected | made.rejected)
     return finish(data_dir, sorted({category for category, _ in found}), splits, outcome, source, SEQUENCES)
+
+
+def describe_sequence(category: str, name: str, path: str, *, num_frames: int | None) -> int:
+    """The number of frames of a sequence. Raises InputError, with the reason, for one that cannot be used."""
+    with _naming(path):
+        moving, _ = orient_sequence(read_sequence(path, num_frames=num_frames))
+    return len(moving.vertices)
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Turn every exception but MemoryError into an InputError that names the file: one bad sequence never stops a run."""
+    try:
+        with rejecting(path):
+            yield
+    except InputError as error:
+        if path.partition('#')[0] in str(error):
+            raise
+        raise InputError(f'{path}: {error}') from error
 
 
 def prepare_sequence(
@@ -92,12 +117,8 @@ def prepare_sequence(
     sizes: dict[str, Any] = {'seed': seed, 'num_points': num_points, 'sampling': sampling}
 
     def make() -> ShapeSequence:
-        with rejecting(path):
-            moving = read_sequence(path, num_frames=num_frames)
-            try:
-                return sample_sequence(moving, category, name, **sizes)
-            except InputError as error:
-                raise InputError(f'{path}: {error}') from error
+        with _naming(path):
+            return sample_sequence(read_sequence(path, num_frames=num_frames), category, name, **sizes)
 
     settings = {'category': category, 'name': name, 'num_frames': num_frames, **sizes}
     stored = store(data_dir, category, name, settings, _list_files(path), make, SEQUENCES)
