@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from parity import atlasnet, baselines, conv_onet, dmc, modules, onet, pixel2mesh
+from parity import atlasnet, baselines, conv_onet, dmc, flow, modules, onet, pixel2mesh
 from parity.deviation import Deviations
 from parity.golden import SHARED, golden_names, read_golden
 
@@ -34,6 +34,10 @@ COMPARISONS = {
     f'{DMC}/ops_*': dmc.operator_deviations,
     f'{DMC}/net_*': dmc.network_deviations,
     'conv/pixel2mesh/*': pixel2mesh.model_deviations,
+    'flow/encoders/*': flow.encoder_deviations,
+    'flow/decoders/*': flow.decoder_deviations,
+    'flow/onet4d/*': flow.onet4d_deviations,
+    'flow/psgn4d/*': flow.psgn4d_deviations,
 }
 OLD_FORMAT = '_legacyformat'  # of torch; the content is that of the file without it, and so are its results
 FILES = sorted({name for pattern in COMPARISONS for name in golden_names(f'{pattern}.npz')})
@@ -50,6 +54,7 @@ FLOAT64 = (
     'conv/conv_onet/enc_grid', 'conv/conv_onet/enc_voxel_k1', 'conv/conv_onet/dec_combined',
     'conv/r2n2/enc_r2n2_simple', 'conv/pixel2mesh/layers',
     *(f'{ATLASNET}/{name}' for name in ('chamfer', 'decoder', 'normalization', 'templates')), f'{DMC}/tables',
+    *(f'flow/encoders/{name}' for name in ('latent_pointnet_dim15_c', 'temporal_pointnet')),
 )  # fmt: skip
 FLOAT32 = ('layers/', 'encoders/encoder_latent', 'encoders/pointnet')
 
@@ -76,7 +81,7 @@ def deviations_of(file: str, dtype: type, fast: bool = True) -> Deviations:
 
 
 # Folders whose files have results of the official code in float64.
-IN_FLOAT64 = ('decoders/', 'encoders/', 'onet/', 'trained/', 'conv/', 'nerf_atlasnet_dmc/')
+IN_FLOAT64 = ('decoders/', 'encoders/', 'onet/', 'trained/', 'conv/', 'nerf_atlasnet_dmc/', 'flow/')
 # Where rounding moves values across the kink of a ReLU, or turns sines of 512 pi times a coordinate: the official float32
 # gradients differ by as much from the official float64 ones, of which the files have the norms.
 ROUNDED = {'conv/conv_onet/model_pointconv.npz': 5e-2, 'conv/conv_onet/model_crop_grid_sincos.npz': 0.1,

@@ -33,6 +33,11 @@ class Shapes(NamedTuple):
     data_dir: Path
     index: records.Index  # type: ignore[assignment]  # hides the method `index` of tuples
 
+    @property
+    def scored_fields(self) -> tuple[str, ...]:
+        """The ground truth of an evaluation."""
+        return 'volume_points', 'surface_samples'
+
     def names(self, split: str) -> tuple[tuple[str, str], ...]:
         """(category, name) of each file of a split. Raises InputError for an unknown or an empty one."""
         return records.split_shapes(self.data_dir, self.index, split)
@@ -89,6 +94,11 @@ class Sequences(NamedTuple):
 
     data_dir: Path
     index: records.Index  # type: ignore[assignment]
+
+    @property
+    def scored_fields(self) -> tuple[str, ...]:
+        """The ground truth of an evaluation."""
+        return 'volume_clip', 'trajectories'
 
     def names(self, split: str) -> tuple[tuple[str, str], ...]:
         """(category, name) of each sequence of a split. Raises InputError for an unknown or an empty one."""

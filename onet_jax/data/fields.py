@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from onet_jax.data import clip_draws, draws, user_inputs
+from onet_jax.data import clip_draws, clip_inputs, draws, user_inputs
 from onet_jax.data.records import Need
 from onet_jax.data.schema import CHUNK_POINTS, COLUMNS, DEPTH_STEPS
 from onet_jax.data.sources import Source, check_file, find_files, find_photos
@@ -28,6 +28,7 @@ from onet_jax.geometry.cameras import Camera
 from onet_jax.geometry.clouds import measure_sampling
 from onet_jax.geometry.grid import voxel_centres
 from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_INPUTS, Frame
+from onet_jax.geometry.sequences import CloudSequence
 
 
 class Field(NamedTuple):
@@ -43,7 +44,8 @@ class Field(NamedTuple):
     # Of an input that is read from files: find(file or folder) -> sources; read(source, data, seed) -> ({name: array}, frame).
     find: Callable[[str | Path], list[Source]] | None = None
     read: Callable | None = None
-    show: Callable | None = None  # array -> points [N, 3] or pixels [H, W, 3] uint8; None: it is not displayed
+    # array -> points [N, 3], pixels [H, W, 3] uint8 or a sequence of clouds; None: it is not displayed
+    show: Callable | None = None
     measure: Callable | None = None  # array -> [K], statistics by which unusual inputs are recognised
     is_object: bool = False  # it is of one whole object, so that the codes of two inputs can be compared
     unseen: str = ''  # the field that replaces it for shapes outside the training split
@@ -167,17 +169,23 @@ FIELDS = {
     'clip': Field(
         ('pcl_seq', *FRAMES),
         _single('clip', clip_draws.draw_clip),
-        settings=('num_frames', 'num_input_points', 'noise_std', 'corresponding'),
+        settings=('num_frames', 'num_input_points', 'noise_std', 'corresponding', 'keep_outliers'),
         num_samples=_count_places(lambda data: data.num_frames),
-        show=lambda clip: np.asarray(clip[0]),
+        find=clip_inputs.find_clips,
+        read=clip_inputs.read_clip,
+        show=CloudSequence,
+        is_object=True,
     ),
     # f32 [B, 2, P, 3], of the first and the last frame
     'end_clouds': Field(
         ('pcl_seq', *FRAMES),
         _single('end_clouds', clip_draws.draw_end_clouds),
-        settings=('num_frames', 'num_input_points', 'corresponding'),
+        settings=('num_frames', 'num_input_points', 'corresponding', 'keep_outliers'),
         num_samples=_count_places(lambda data: 2),
-        show=lambda clouds: np.asarray(clouds[0]),
+        find=clip_inputs.find_clips,
+        read=clip_inputs.read_end_clouds,
+        show=CloudSequence,
+        is_object=True,
     ),
     # f32 [B, L, S, S, 3], RGB in [0, 1], the same view of each frame
     'image_clip': Field(
@@ -345,7 +353,8 @@ def read_inputs(data: ConfigDict, source: Source, seed: int) -> tuple[dict, Fram
     Each input field reads the same file. Warns of what had to be assumed. Raises OSError or InputError, naming the file, where
     it cannot be read.
     """
-    check_file(source.path)
+    if not sees_clips(data):
+        check_file(source.path)
     read = [read_field(source, data, seed) for _, read_field in _readable(data)]
     return {name: array for arrays, _ in read for name, array in arrays.items()}, read[0][1]
 
@@ -404,12 +413,17 @@ def has_cloud(data: ConfigDict) -> bool:
     return any(FIELDS[name].find is find_clouds for name in data.inputs)
 
 
+def sees_clips(data: ConfigDict) -> bool:
+    """Whether an input is a sequence, which is read from a folder of its frames."""
+    return any(FIELDS[name].find is clip_inputs.find_clips for name in data.inputs)
+
+
 def sees_views(data: ConfigDict) -> bool:
     """Whether an input is one of the views of a shape."""
     return any(COLUMNS[column].per == 'view' for name in data.inputs for column in FIELDS[name].columns)
 
 
-def show(inputs: dict[str, np.ndarray]) -> np.ndarray | None:
-    """The inputs of one shape for display: points [N, 3] or pixels [H, W, 3] uint8; None where none can be displayed."""
+def show(inputs: dict[str, np.ndarray]) -> Any:
+    """The inputs of one shape for display: points [N, 3], pixels [H, W, 3] uint8 or a sequence; None for nothing to see."""
     shown = (look(array) for name, array in inputs.items() if name in FIELDS and (look := FIELDS[name].show))
     return next(shown, None)

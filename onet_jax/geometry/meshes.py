@@ -118,6 +118,18 @@ def load_mesh(path: str | Path) -> trimesh.Trimesh:
     return geometry
 
 
+def load_frame(path: str | Path) -> trimesh.Trimesh | trimesh.PointCloud:
+    """A frame of a sequence: a mesh or a point cloud with all vertices of the file in their order.
+
+    Raises FileNotFoundError, or InputError that names the file, for one that is missing, damaged or empty, and for vertices
+    that are not finite: without them the others would be taken for other places of the body.
+    """
+    geometry = _load(Path(path), complete=True)
+    if not len(geometry.vertices):
+        raise InputError(f'{path}: expected points, found none')
+    return geometry
+
+
 def load_geometry(path: str | Path) -> trimesh.Trimesh | trimesh.PointCloud:
     """Read a mesh, of which equal vertices are one (stl stores them per face), or a point cloud.
 
@@ -134,10 +146,10 @@ def _merge(mesh: trimesh.Trimesh) -> None:
     mesh.update_vertices(first, numbers)
 
 
-def _load(path: Path, merge: bool = False) -> trimesh.Trimesh | trimesh.PointCloud:
+def _load(path: Path, merge: bool = False, complete: bool = False) -> trimesh.Trimesh | trimesh.PointCloud:
     """All meshes of a file as one, with the transforms of its scene; a point cloud where it has no mesh."""
     with reading(path):
-        geometry = to_geometry(path, _read(path))
+        geometry = to_geometry(path, _read(path), complete)
         if merge and isinstance(geometry, trimesh.Trimesh):
             _merge(geometry)
         return geometry

@@ -66,7 +66,10 @@ class Encoder(NamedTuple):
 INPUTS: dict[str, tuple[str | int, ...]] = {
     'cloud': ('B', 'P', 3),
     'scene': ('B', 'P', 3),
+    'clip': ('B', 'L', 'P', 3),
+    'end_clouds': ('B', 2, 'P', 3),
     'image': ('B', 'H', 'W', 3),
+    'image_clip': ('B', 'L', 'H', 'W', 3),
     'voxels': ('B', 'N', 'N', 'N'),
     'index': ('B',),
 }
@@ -167,7 +170,7 @@ def as_inputs(inputs: Any, reads: str) -> jax.Array:
                 f'inputs: expected an array [{wanted}] of the field {reads!r}, found the shape {list(inputs.shape)}'
             )
     is_whole = jnp.issubdtype(inputs.dtype, jnp.integer)
-    if (is_whole, reads) in ((False, 'index'), (True, 'image')):
+    if (is_whole, reads) in ((False, 'index'), (True, 'image'), (True, 'image_clip')):
         wanted = 'whole numbers' if reads == 'index' else 'colours in [0, 1]'
         raise InputError(f'inputs: expected {wanted} of the field {reads!r}, found {inputs.dtype}')
     return inputs if reads == 'index' else as_floats(inputs, 'inputs')

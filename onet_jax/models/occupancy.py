@@ -25,7 +25,7 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.batched_extraction import extract_meshes
 from onet_jax.geometry.extract import extract_mesh
 from onet_jax.geometry.grid import voxel_centres
-from onet_jax.models.method import Aux, Compiled, Method, apply, as_array, as_floats, as_inputs, encode
+from onet_jax.models.method import Aux, Compiled, Method, Model, apply, as_array, as_floats, as_inputs, encode
 
 # Queries are decoded in chunks of this many points: the activations of one chunk stay in the cache, and the memory that a query
 # takes does not grow with the number of points.
@@ -137,14 +137,14 @@ def _occupancy(module, params, points, cond, latent=None):
 
 
 def in_chunks(decode: Callable, points: jax.Array) -> jax.Array:
-    """decode: [B, T, 3] -> [B, T], called with `DECODED_POINTS` points at a time."""
+    """decode: [B, T, 3] -> [B, T, ...], called with `DECODED_POINTS` points at a time."""
     num_points = points.shape[1]
     if num_points <= DECODED_POINTS:
         return decode(points)
     padded = jnp.pad(points, ((0, 0), (0, -num_points % DECODED_POINTS), (0, 0)))
     chunks = padded.reshape(len(points), -1, DECODED_POINTS, 3).swapaxes(0, 1)
-    logits = jax.lax.map(decode, chunks)  # [chunks, B, DECODED_POINTS]
-    return logits.swapaxes(0, 1).reshape(len(points), -1)[:, :num_points]
+    values = jax.lax.map(decode, chunks).swapaxes(0, 1)  # [B, chunks, DECODED_POINTS, ...]
+    return values.reshape(len(points), -1, *values.shape[3:])[:, :num_points]
 
 
 @partial(jax.jit, static_argnums=(0, 4))
@@ -162,7 +162,10 @@ def _bind_shape(module, params, cond, latent, dtype):
         raise InputError(f'params: expected those of this network, found others: {error}') from error
 
 
-def _bind(module, params, cond, latent=None, dtype=jnp.float32):
+def bind_field(
+    module: Any, params: dict, cond: Any, latent: jax.Array | None = None, dtype: Any = jnp.float32
+) -> Callable:
+    """The field of one shape, points [T, 3] -> logits [T], of a module with a `decoder`: cond [1, C], latent [1, Z]."""
     return _bind_shape(module, params, cond, latent, dtype)
 
 
@@ -224,7 +227,7 @@ def occupancy_network(
         init=Compiled(_init, module),
         encode=partial(encode, module),
         occupancy=Compiled(_occupancy, module),
-        bind=partial(_bind, module),
+        bind=partial(bind_field, module),
         prior=partial(_prior, latent_size),
         posterior=Compiled(_posterior, module),
         elbo_terms=Compiled(_elbo_terms, module),
@@ -234,7 +237,7 @@ def occupancy_network(
 
 
 def decode_meshes(
-    model: OccupancyNetwork,
+    model: Model,
     params: dict,
     conds: Any,
     latents: jax.Array | None = None,

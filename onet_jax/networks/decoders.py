@@ -1,4 +1,5 @@
-"""Decoders of Occupancy Networks: multilayer perceptrons with conditional batch normalisation, and the ablations of it.
+"""Decoders of Occupancy Networks, multilayer perceptrons with conditional batch normalisation, and the velocity field of
+Occupancy Flow.
 
 B batch, T query points, C condition, Z latent.
 """
@@ -44,7 +45,7 @@ class Decoder(nn.Module):
         train: bool = False,
         axis_name: str | None = None,
     ) -> jax.Array:
-        """points [B, T, 3] in object coordinates, cond [B, C] -> logits [B, T].
+        """points [B, T, 3] in object coordinates (ONet 4D: [B, T, 4], the last is the time), cond [B, C] -> logits [B, T].
 
         latent [B, Z]: None is the mean of the prior, 0. Raises InputError for a latent code of another size.
         """
@@ -90,3 +91,35 @@ DECODER_OPTIONS: dict[str, dict[str, Any]] = {
     'cbatchnorm2': {'latent_steers': True},
     'simple': {'norm': None},  # unconditional models
 }
+
+
+class VelocityField(nn.Module):
+    """v(point, time, motion code) -> velocity (Niemeyer et al., ICCV 2019, section 3.1). Official name `concat`.
+
+    Five ResNet blocks for each point; before each of them the codes of the motion are added.
+
+    It computes in float32 whatever the training does: the solver controls an error that bfloat16 cannot resolve.
+    """
+
+    hidden_size: int = 512
+    num_blocks: int = 5
+    leaky: bool = False  # leaky ReLU (slope 0.2) as the last activation
+
+    @nn.compact
+    def __call__(
+        self, points: jax.Array, time: jax.Array, cond: jax.Array, latent: jax.Array | None = None
+    ) -> jax.Array:
+        """points [B, T, 3], time [B], motion codes cond [B, C] and latent [B, Z] -> velocities [B, T, 3].
+
+        A code of size 0 (latent None) has no layers.
+        """
+        time = jnp.broadcast_to(time[:, None, None], (*points.shape[:-1], 1)).astype(points.dtype)
+        net = Linear(self.hidden_size, name='fc_p')(points, time)
+        for i in range(self.num_blocks):
+            if cond.shape[-1]:
+                net = net + Linear(self.hidden_size, name=f'fc_c_{i}')(cond)[:, None]
+            if latent is not None and latent.shape[-1]:
+                net = net + Linear(self.hidden_size, name=f'fc_z_{i}')(latent)[:, None]
+            net = ResnetBlock(self.hidden_size, name=f'block_{i}')(net)
+        net = nn.leaky_relu(net, 0.2) if self.leaky else nn.relu(net)
+        return Linear(3, name='fc_out')(net)

@@ -20,6 +20,8 @@ VARIANCE_EPSILON = 1e-5  # added to the variance by every batch normalisation
 LEAST_WIDTH = 64  # of a kernel whose product has a rule of its own: narrower ones gain nothing
 MOST_TAPS = 4_000_000  # values that a 3D convolution gathers: about the cache of a processor
 
+Stride = int | tuple[int, ...]  # of all spatial axes, or of each
+
 reverse_mode = jax.make_user_context(False)
 
 
@@ -110,7 +112,7 @@ def _sum_like(x: jax.Array, like: jax.Array) -> jax.Array:
     return x.sum(axes).reshape(like.shape)
 
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+def convolve(x: jax.Array, kernel: jax.Array, stride: Stride, padding: int) -> jax.Array:
     """Convolution (cross-correlation) of x [B, *space, F] by a cubic kernel [*size, F, G], zero padding on both sides."""
     where: dict[str, Any] = {'stride': stride, 'padding': padding}
     on_cpu = choose_on_cpu(x.shape, kernel.shape, **where)
@@ -119,7 +121,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.
     return jax.lax.platform_dependent(x, kernel, cpu=partial(on_cpu, **where), default=partial(_convolve, **where))
 
 
-def choose_on_cpu(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int, padding: int) -> Callable:
+def choose_on_cpu(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: Stride, padding: int) -> Callable:
     """The fastest way to convolve [B, *space, F] by [*size, F, G] on a CPU, measured with its gradients.
 
     XLA's 3D convolutions are slow: as 2D convolutions of slices they take a quarter of the time, with their gradients too. As
@@ -128,7 +130,8 @@ def choose_on_cpu(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride:
     convolution. The gradient of the kernel of a 2D convolution, as a matrix product, takes between half and all of
     XLA's time.
     """
-    num_pixels = shape[0] * math.prod((n + 2 * padding - kernel_shape[0]) // stride + 1 for n in shape[1:-1])
+    strides = zip(shape[1:-1], _of_axes(stride, len(shape) - 2), strict=True)
+    num_pixels = shape[0] * math.prod((n + 2 * padding - kernel_shape[0]) // step + 1 for n, step in strides)
     if kernel_shape[0] == 1 or 4 * num_pixels < math.prod(kernel_shape[:-1]):
         return _convolve_pixels
     if len(shape) == 5:
@@ -138,13 +141,17 @@ def choose_on_cpu(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride:
     return _convolve_images if keeps_size and reverse_mode.value else _convolve
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+def _of_axes(stride: Stride, num_axes: int) -> tuple[int, ...]:
+    return (stride,) * num_axes if isinstance(stride, int) else stride
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, stride: Stride, padding: int) -> jax.Array:
     num_axes = x.ndim - 2
     axes = 'DHW'[-num_axes:]
     return jax.lax.conv_general_dilated(
         x,
         kernel,
-        window_strides=(stride,) * num_axes,
+        window_strides=_of_axes(stride, num_axes),
         padding=((padding, padding),) * num_axes,
         dimension_numbers=(f'N{axes}C', f'{axes}IO', f'N{axes}C'),
     )
@@ -173,35 +180,39 @@ _convolve_images.defvjp(
 )
 
 
-def _convolve_pixels(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+def _convolve_pixels(x: jax.Array, kernel: jax.Array, stride: Stride, padding: int) -> jax.Array:
     """As one matrix product, of the patch of each output pixel (im2col)."""
     return _gather_taps(x, x.ndim - 2, len(kernel), stride, padding) @ kernel.reshape(-1, kernel.shape[-1])
 
 
-def _convolve_by_rows(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+def _convolve_by_rows(x: jax.Array, kernel: jax.Array, stride: Stride, padding: int) -> jax.Array:
     """As a 1D convolution of rows: the taps along all axes but the last become channels."""
-    size = len(kernel)
-    taps = _gather_taps(x, x.ndim - 3, size, stride, padding)
+    size, stride = len(kernel), _of_axes(stride, x.ndim - 2)
+    taps = _gather_taps(x, x.ndim - 3, size, stride[:-1], padding)
     rows, kernel = taps.reshape(-1, *taps.shape[-2:]), jnp.moveaxis(kernel, -3, 0).reshape(size, taps.shape[-1], -1)
-    return _convolve(rows, kernel, stride, padding).reshape(*taps.shape[:-2], -1, kernel.shape[-1])
+    return _convolve(rows, kernel, stride[-1:], padding).reshape(*taps.shape[:-2], -1, kernel.shape[-1])
 
 
-def _convolve_by_slices(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+def _convolve_by_slices(x: jax.Array, kernel: jax.Array, stride: Stride, padding: int) -> jax.Array:
     """As the sum of 2D convolutions, one for each tap along the first axis."""
-    taps = jnp.split(_gather_taps(x, 1, len(kernel), stride, padding), len(kernel), axis=-1)
+    stride = _of_axes(stride, x.ndim - 2)
+    taps = jnp.split(_gather_taps(x, 1, len(kernel), stride[:1], padding), len(kernel), axis=-1)
     batch, depth, *space, size = taps[0].shape
     convolved = (
-        _convolve(tap.reshape(-1, *space, size), of_tap, stride, padding)
+        _convolve(tap.reshape(-1, *space, size), of_tap, stride[1:], padding)
         for tap, of_tap in zip(taps, kernel, strict=True)
     )
     total = reduce(jnp.add, convolved)
     return total.reshape(batch, depth, *total.shape[1:])
 
 
-def _gather_taps(x: jax.Array, num_axes: int, size: int, stride: int, padding: int) -> jax.Array:
+def _gather_taps(x: jax.Array, num_axes: int, size: int, stride: Stride, padding: int) -> jax.Array:
     """Patches along the first `num_axes` spatial axes, their taps as features: [B, *pixels, *rest, taps F]."""
     x = jnp.pad(x, [(padding, padding) if 1 <= i <= num_axes else (0, 0) for i in range(x.ndim)])
-    spans = [(n - size) // stride * stride + 1 for n in x.shape[1 : num_axes + 1]]
+    strides = _of_axes(stride, num_axes)
+    spans = [(n - size) // step * step + 1 for n, step in zip(x.shape[1:], strides, strict=False)]
     starts = itertools.product(range(size), repeat=num_axes)
-    taps = [x[:, *(slice(i, i + n, stride) for i, n in zip(start, spans, strict=True))] for start in starts]
+    taps = [
+        x[:, *(slice(i, i + n, step) for i, n, step in zip(start, spans, strides, strict=True))] for start in starts
+    ]
     return jnp.concatenate(taps, axis=-1)

@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from onet_jax.networks.fast_gradients import convolve, multiply, normalise, normalise_batch
+from onet_jax.networks.fast_gradients import Stride, convolve, multiply, normalise, normalise_batch
 
 MOMENTUM = 0.9  # of the running statistics: new = 0.9 old + 0.1 batch
 
@@ -169,13 +169,13 @@ class ResnetBlock(nn.Module):
 class Conv(nn.Module):
     """Convolution (cross-correlation) of images [B, H, W, F] or volumes [B, D, H, W, F] with zero padding.
 
-    `padding` is on both sides of every axis, as in PyTorch (with a stride that differs from 'SAME'). Kernel and bias start
-    as in `Linear`.
+    `padding` is on both sides of every axis, as in PyTorch (with a stride that differs from 'SAME'); `stride` is of all axes,
+    or one for each. Kernel and bias start as in `Linear`.
     """
 
     features: int
     kernel_size: int = 3
-    stride: int = 1
+    stride: Stride = 1
     padding: int = 0
     use_bias: bool = True
     kernel_init: nn.initializers.Initializer = torch_uniform

@@ -54,7 +54,7 @@ def load_bare(module: nn.Module, layout: names.Layout, state: dict, dtype, *inpu
     return Bare(module, layout, jax.tree.map(lambda x: jnp.asarray(x, dtype), variables))
 
 
-def load_decoder(name: str, data: dict, dtype, cond_size: int, latent_size: int) -> Bare:
+def load_decoder(name: str, data: dict, dtype, cond_size: int, latent_size: int, num_dims: int = 3) -> Bare:
     """The decoder of a golden file; `name` says which, as 'cbatchnorm_legacy_cz_leaky' does."""
     words, state = name.split('_'), under(data, 'param/')
     kind = 'cbatchnorm_noresnet' if 'noresnet' in words else words[0]
@@ -64,7 +64,7 @@ def load_decoder(name: str, data: dict, dtype, cond_size: int, latent_size: int)
     hidden_size = state['conv_p.bias' if kind == 'cbatchnorm2' else 'fc_p.bias'].size
     num_blocks = 1 + max((int(key.split('.')[1]) for key in state if key.startswith('blocks.')), default=4)
     decoder = Decoder(hidden_size, latent_size, leaky='leaky' in words, num_blocks=num_blocks, **DECODER_OPTIONS[kind])
-    return load_bare(decoder, layout, state, dtype, jnp.zeros((1, 2, 3)), jnp.zeros((1, cond_size)))
+    return load_bare(decoder, layout, state, dtype, jnp.zeros((1, 2, num_dims)), jnp.zeros((1, cond_size)))
 
 
 def decoder_deviations(name: str, data: dict, dtype) -> Deviations:

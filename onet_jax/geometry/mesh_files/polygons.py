@@ -61,11 +61,13 @@ def check_mesh(vertices: np.ndarray, faces: np.ndarray) -> None:
             )
 
 
-def to_geometry(path: object, parts: Sequence[Polygons]) -> trimesh.Trimesh | trimesh.PointCloud:
+def to_geometry(
+    path: object, parts: Sequence[Polygons], complete: bool = False
+) -> trimesh.Trimesh | trimesh.PointCloud:
     """Verify and triangulate the parts of a file: one mesh of all that have faces, or else one cloud of all points.
 
-    Points that are not finite, and that no face has, are dropped, and a printed line says how many. Raises InputError as
-    `check_mesh`.
+    Points that are not finite, and that no face has, are dropped, and a printed line says how many; complete: InputError is
+    raised instead. Raises InputError as `check_mesh`.
     """
     parts = [part for part in parts if (part.sizes >= 3).any()] or parts
     checked = []
@@ -73,6 +75,8 @@ def to_geometry(path: object, parts: Sequence[Polygons]) -> trimesh.Trimesh | tr
         check_mesh(part.vertices, part.corners)
         if not np.isfinite(part.vertices).all():
             finite = np.isfinite(part.vertices).all(axis=1)
+            if complete:
+                raise InputError(f'expected finite points, found NaN or infinity in {(~finite).sum()} of {len(finite)}')
             print(f'{path}: dropped {(~finite).sum()} of {len(finite)} points, which are NaN or infinity', flush=True)
             part = _keep(part, finite)
         checked.append(part)

@@ -1,13 +1,13 @@
-"""Latent codes: the encoder of the variational autoencoder (VAE), and learned embeddings of the training shapes.
+"""Latent codes: the encoders of the variational autoencoder (VAE), and learned embeddings of the training shapes.
 
-B batch, T query points, C condition, Z latent.
+B batch, T query points, P input points, C condition, Z latent.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from onet_jax.networks.layers import Linear, cast
+from onet_jax.networks.layers import Linear, ResnetBlock, cast
 
 
 class LatentEncoder(nn.Module):
@@ -42,6 +42,31 @@ class LatentEncoder(nn.Module):
         net = layer(self.hidden_size, 'fc_3', net, pool(net))
         net = pool(net)[:, 0].astype(cond.dtype)
         return Linear(self.latent_size, name='fc_mean')(net), Linear(self.latent_size, name='fc_logstd')(net)
+
+
+class LatentPointnet(nn.Module):
+    """The approximate posterior q(z | cloud, condition), a diagonal Gaussian: a PointNet (Occupancy Flow, section 3.3).
+
+    Official name `pointnet`. Of a clip, `FirstFrame` gives the code of the shape and `JoinedFrames` that of the motion.
+    """
+
+    latent_size: int
+    hidden_size: int = 128
+    dtype: jnp.dtype | None = None  # of features and their products; what comes in and goes out is float32
+
+    @nn.compact
+    def __call__(self, points: jax.Array, cond: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """points [B, P, D], cond [B, C] -> mean [B, Z], log of the standard deviation [B, Z]."""
+        features: tuple[jax.Array, ...] = (cast(Linear(2 * self.hidden_size, name='fc_pos')(points), self.dtype),)
+        for i in range(3):
+            if cond.shape[-1]:
+                shift = cast(Linear(2 * self.hidden_size, name=f'c_layers_{i}')(cond)[:, None], self.dtype)
+                shifts = jnp.split(shift, len(features), axis=-1)
+                features = tuple(x + part for x, part in zip(features, shifts, strict=True))
+            net = ResnetBlock(self.hidden_size, name=f'block_{i}')(*features)
+            features = (net, net.max(axis=1, keepdims=True))
+        pooled = features[1][:, 0].astype(points.dtype)
+        return Linear(self.latent_size, name='fc_mean')(pooled), Linear(self.latent_size, name='fc_logstd')(pooled)
 
 
 class IndexEmbedding(nn.Module):

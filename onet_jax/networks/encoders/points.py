@@ -11,7 +11,8 @@ class Pointnet(nn.Module):
     """PointNet whose layers see, beside the features of a point, their maximum over all points (global max pooling).
 
     Official names `pointnet_resnet` (five ResNet blocks) and `pointnet_simple` (residual=False: four plain layers).
-    Invariant to the order of the points. dtype: of the features and their products; points and condition are float32.
+    Invariant to the order of the points, which may have any number D of coordinates. dtype: of the features and their products;
+    points and condition are float32.
     """
 
     cond_size: int = 512
@@ -21,7 +22,7 @@ class Pointnet(nn.Module):
 
     @nn.compact
     def __call__(self, points: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
-        """points [B, P, 3] in object coordinates -> cond [B, C]. No layer depends on the mode."""
+        """points [B, P, D] in object coordinates -> cond [B, C]. No layer depends on the mode."""
         features: tuple[jax.Array, ...] = (cast(Linear(2 * self.hidden_size, name='fc_pos')(points), self.dtype),)
         for i in range(5 if self.residual else 4):
             if self.residual:
