@@ -83,7 +83,8 @@ def embedded_dataset(
         'splits': tuple(splits),
     }
     if moves:
-        settings |= {'num_frames': data_config.num_stored_frames}
+        seen = 'image_clip' in data_config.inputs
+        settings |= {'num_frames': data_config.num_stored_frames, 'num_views': data_config.get('num_views', int(seen))}
     else:
         settings['num_views'] = data_config.num_views
         settings['depth'] = 'depth' in (*data_config.inputs, *data_config.targets)
@@ -159,6 +160,7 @@ def prepare_moving(
     val_fraction: float,
     test_fraction: float,
     num_frames: int | None = None,
+    num_views: int = 0,
     sampling: str = 'uniform',
     splits: Sequence[str] = records.SPLITS,
     run: Runner | None = None,
@@ -166,7 +168,7 @@ def prepare_moving(
     """Build the dataset of procedural sequences in `data_dir`; returns its index.
 
     families: names of `MOVING_FAMILIES`; where empty, all of them. num_shapes_per_family: sequences, of `num_frames` frames
-    each, by default of as many as the generator makes. Otherwise as `prepare_procedural`.
+    each, by default of as many as the generator makes. num_views: pictures of a frame. Otherwise as `prepare_procedural`.
     """
     families, splits = list(_check_families(families, MOVING_FAMILIES)), list(splits)
     num_frames = num_frames or moving_solids.NUM_FRAMES
@@ -175,16 +177,25 @@ def prepare_moving(
     check_options(sampling)
     names = _list_names(families, split_bounds(num_shapes_per_family, val_fraction, test_fraction), splits)
     claim_folder(data_dir, source, SEQUENCES)
-    work = partial(prepare_sequence, data_dir=data_dir, seed=seed, num_points=num_points, num_frames=num_frames)
+    sizes: dict[str, Any] = {'num_points': num_points, 'num_frames': num_frames, 'num_views': num_views}
+    work = partial(prepare_sequence, data_dir=data_dir, seed=seed, **sizes)
     outcome = (run or processes())(work, _list_tasks(names, sampling), 'preparing sequences')
     return finish(data_dir, families, names, outcome, source, SEQUENCES)
 
 
 def prepare_sequence(
-    family: str, name: str, sampling: str, *, data_dir: Path, seed: int, num_points: int, num_frames: int
+    family: str,
+    name: str,
+    sampling: str,
+    *,
+    data_dir: Path,
+    seed: int,
+    num_points: int,
+    num_frames: int,
+    num_views: int,
 ) -> dict:
     """Make and store one sequence, unless it is stored already; returns as `store`. A function of the arguments alone."""
-    sizes: dict[str, Any] = {'seed': seed, 'num_points': num_points, 'sampling': sampling}
+    sizes: dict[str, Any] = {'seed': seed, 'num_points': num_points, 'num_views': num_views, 'sampling': sampling}
 
     def make() -> ShapeSequence:
         moving = moving_solids.make_moving(seed, family, int(name), num_frames)

@@ -36,6 +36,7 @@ def prepare_sequences(
     val_fraction: float,
     test_fraction: float,
     num_frames: int | None = None,
+    num_views: int = 0,
     sampling: str = 'uniform',
     run: Runner | None = None,
 ) -> Index:
@@ -43,8 +44,9 @@ def prepare_sequences(
 
     A folder in the original layout (see `dfaust.py`) is imported, with its own splits and frames. Of others the splits are
     drawn from the seed, category by category. num_frames: of each sequence, at equidistant times; by default all of them, and
-    30 in a second of an animation. num_points: labelled points, and surface samples, of a frame. sampling: of the labelled
-    points of the training sequences, one of `SAMPLING_STRATEGIES`; those of other splits are uniform.
+    30 in a second of an animation. num_points: labelled points, and surface samples, of a frame. num_views:
+    pictures of a frame. sampling: of the labelled points of the training sequences, one of `SAMPLING_STRATEGIES`; those of
+    other splits are uniform.
 
     Raises FileNotFoundError or InputError when there is nothing to prepare, for settings that make no dataset, or when
     `data_dir` was begun with others.
@@ -62,7 +64,12 @@ def prepare_sequences(
         if key in found:
             raise InputError(f'{path}: expected another name than that of {found[key]}; rename one of them')
         found[key] = path
-    settings: dict[str, Any] = {'seed': seed, 'num_points': num_points, 'num_frames': num_frames}
+    settings: dict[str, Any] = {
+        'seed': seed,
+        'num_points': num_points,
+        'num_frames': num_frames,
+        'num_views': num_views,
+    }
     shares = {'val_fraction': val_fraction, 'test_fraction': test_fraction}
     source = {'kind': 'sequences', 'root': str(root.resolve()), **settings, **shares, 'sampling': sampling}
     claim_folder(data_dir, source, SEQUENCES)
@@ -109,12 +116,13 @@ def prepare_sequence(
     seed: int,
     num_points: int,
     num_frames: int | None,
+    num_views: int,
 ) -> dict:
     """Make and store one sequence, unless it is stored already; returns as `store`.
 
     Raises InputError, with the reason, for whatever is wrong with it.
     """
-    sizes: dict[str, Any] = {'seed': seed, 'num_points': num_points, 'sampling': sampling}
+    sizes: dict[str, Any] = {'seed': seed, 'num_points': num_points, 'num_views': num_views, 'sampling': sampling}
 
     def make() -> ShapeSequence:
         with _naming(path):

@@ -14,25 +14,35 @@ from functools import partial
 import numpy as np
 import trimesh
 
-from onet_jax.data.schema import ShapeSequence
+from onet_jax.data.records import encode_picture
+from onet_jax.data.schema import FRAME_SIZE, ShapeSequence
 from onet_jax.errors import InputError
+from onet_jax.geometry.cameras import aim, sample_cameras
 from onet_jax.geometry.inside import winding_numbers
 from onet_jax.geometry.meshes import normalise
+from onet_jax.geometry.render import render_views
 from onet_jax.geometry.sampling import place_on_faces, sample_faces
 from onet_jax.geometry.sequences import MeshSequence
 from onet_jax.geometry.solid import Solid, make_solid
 from onet_jax.prepare.sampling import draw_points
 
 # Streams of random numbers of one sequence.
-POINTS_STREAM, SURFACE_STREAM = 1, 2
+POINTS_STREAM, SURFACE_STREAM, VIEWS_STREAM = 1, 2, 3
 OUTWARDS = 1e-3  # a surface sample is hidden where the point so far above it is inside the body
 MAX_ROUNDS = 50  # of drawing surface samples, N each, to find N that are not hidden
 
 
 def sample_sequence(
-    moving: MeshSequence, category: str, name: str, *, seed: int, num_points: int, sampling: str = 'uniform'
+    moving: MeshSequence,
+    category: str,
+    name: str,
+    *,
+    seed: int,
+    num_points: int,
+    num_views: int = 0,
+    sampling: str = 'uniform',
 ) -> ShapeSequence:
-    """Sample all columns but images. A function of the arguments alone.
+    """Sample all columns, that of images for num_views > 0. A function of the arguments alone.
 
     Each frame is normalised by its own bounding box, as in D-FAUST, so that no frame leaves its cube. Surface samples are
     uniform by area in the first frame, without those that lie inside the body there. sampling: of the labelled points, one of
@@ -70,7 +80,19 @@ def sample_sequence(
         **{key: np.stack(values) for key, values in columns.items()},
         loc_seq=np.stack([solid.loc for solid in solids]),
         scale_seq=np.array([solid.scale for solid in solids]),
+        image_seq=render_sequence(moving, stream(VIEWS_STREAM), num_views) if num_views else None,
     )
+
+
+def render_sequence(moving: MeshSequence, rng: np.random.Generator, num_views: int) -> tuple[bytes, ...]:
+    """Pictures of all frames, 224 x 224 px on white, from cameras that stay and see the whole way; F V files of JPEG.
+
+    The cameras have the distribution of the R2N2 renderings.
+    """
+    low, high = moving.vertices.min(axis=(0, 1)), moving.vertices.max(axis=(0, 1))
+    cameras = aim(sample_cameras(rng, num_views), (low + high) / 2, np.linalg.norm(high - low))
+    frames = (render_views(moving.mesh(k), cameras, size=FRAME_SIZE).rgb for k in range(len(moving.vertices)))
+    return tuple(encode_picture(view) for views in frames for view in views)
 
 
 def orient_sequence(moving: MeshSequence) -> tuple[MeshSequence, bool]:

@@ -57,6 +57,10 @@ def test_labels_places_and_frames_are_those_of_the_meshes():
     again = sample_sequence(moving, 'fish', 'a', **SIZES)
     for name in SEQUENCES.columns:
         np.testing.assert_array_equal(getattr(made, name), getattr(again, name))
+    seen = sample_sequence(moving, 'fish', 'a', **SIZES, num_views=2).image_seq
+    drawn = [records.decode_picture('image_seq', content).min(axis=2) < 250 for content in seen]
+    assert len(seen) == 4 * 2
+    assert all(0.001 < mask.mean() < 0.2 for mask in drawn), 'the cameras see the whole way'
     near = sample_sequence(moving, 'fish', 'a', **SIZES, sampling='surface')
     assert near.occ_seq.mean() > 1.5 * made.occ_seq.mean()
 
