@@ -309,7 +309,8 @@ def _list_hints(index: records.Index, outcome: Outcome) -> list[str]:
 
 
 def _table(index: records.Index, outcome: Outcome, problems: dict[str, str]) -> tuple[list[str], list[list[str]]]:
-    header = ['category', *records.SPLITS, 'bad', 'rejected', 'inside min', 'median', 'max', 'ambiguous mean']
+    splits = [split for split in records.SEQUENCE_SPLITS if split in records.SPLITS or split in index.splits]
+    header = ['category', *splits, 'bad', 'rejected', 'inside min', 'median', 'max', 'ambiguous mean']
     categories = list(dict.fromkeys([*index.categories, *(category for category, _ in _count_listed(index))]))
 
     def row(title: str, categories: Sequence[str]) -> list[str]:
@@ -319,7 +320,7 @@ def _table(index: records.Index, outcome: Outcome, problems: dict[str, str]) -> 
         found = [value for name, value in outcome.results.items() if name.split('/')[0] in categories]
         inside = np.array([value['inside'] for value in found]) if found else np.full(1, np.nan)
         ambiguous = np.mean([value['ambiguous'] for value in found]) if found else np.nan
-        counts = [count(map('/'.join, index.splits.get(split, ()))) for split in records.SPLITS]
+        counts = [count(map('/'.join, index.splits.get(split, ()))) for split in splits]
         shares = (inside.min(), np.median(inside), inside.max(), ambiguous)
         return [title, *counts, count(problems), count(index.rejected), *(f'{share:.4f}' for share in shares)]
 
