@@ -27,7 +27,6 @@ from onet_jax import models
 from onet_jax.configs import conv_onet_rooms
 from onet_jax.data.datasets import examples_of, open_dataset
 from onet_jax.data.fields import find_sources, read_inputs
-from onet_jax.evaluation.evaluate import SCORED_FIELDS
 from onet_jax.evaluation.tables import to_markdown
 from onet_jax.files import write_atomically
 from onet_jax.geometry.extract import extract_mesh, threshold_to_logit
@@ -197,7 +196,7 @@ def show_rooms(run: Run) -> tuple[list[Item], list[list[str]]]:
     """Held-out rooms, one of each class: pictures, and rows of a table."""
     dataset, items, rows, floors = open_dataset(run.data_dir), [], [], []
     some = {category: i for i, (category, _) in enumerate(dataset.names('test'))}
-    options = {'targets': SCORED_FIELDS, 'batch_size': 1, 'positions': list(some.values())}
+    options = {'targets': dataset.scored_fields, 'batch_size': 1, 'positions': list(some.values())}
     for batch, ((category, name),) in dataset.evaluation_batches(run.config, 'test', **options):
         inputs, targets = examples_of(batch, 0).values()
         cloud, target = inputs['scene'][0], target_of(targets)

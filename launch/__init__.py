@@ -89,8 +89,10 @@ def making_shapes(config: ConfigDict, workdir: str) -> list[str]:
 
 def refining(run: Any, workdir: str | None, source: str, mesh: object) -> list[str]:
     """The command that refines a mesh made from a file; its flags where there are several, or no field of an object."""
-    from onet_jax.data.fields import shows_objects
+    from onet_jax.data.fields import sees_clips, shows_objects
 
+    if sees_clips(run.config.data):
+        return ['onet', 'evaluate', f'--workdir={workdir or run.workdir.name}']
     if os.path.isdir(source) or not (hasattr(run.method.model, 'bind') and shows_objects(run.config.data)):
         return ['onet', 'refine', '--help']
     data = run.config.data

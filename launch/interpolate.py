@@ -4,6 +4,9 @@ A and B are, for a model with a latent code, numbers of samples (those of onet s
 the dataset as CATEGORY/NAME; for another model, input files (see onet reconstruct). The interpolation is linear in the code.
 Writes DIR/000.ply, ... in object coordinates, DIR/strip.png, all steps side by side, and the animation DIR/strip.gif. None of
 them may be there already.
+
+Of shapes that move each step is 000.glb, animated, 000.gif and the meshes 000/000.ply, ...; strip.gif shows them side by side.
+A and B may then be files of any model. onet sample --shape=A --motion=B makes the shape of A move as B.
 """
 
 from absl import flags

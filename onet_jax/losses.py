@@ -23,6 +23,12 @@ def kl_to_standard_normal(mean: jax.Array, log_std: jax.Array) -> jax.Array:
     return 0.5 * (jnp.exp(2 * log_std) + jnp.square(mean) - 1) - log_std
 
 
+def distances(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Euclidean distances of points [..., 3]; the gradient of a distance 0 is 0."""
+    squares = jnp.square(a - b).sum(axis=-1)
+    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
+
+
 def chamfer(points: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Squared Chamfer distances: of each point to the nearest point of the other set (Fan et al., CVPR 2017).
 

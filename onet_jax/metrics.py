@@ -1,6 +1,6 @@
-"""Metrics of one shape: IoU, Chamfer distance, normal consistency, F-score. Distances are in units of the longest edge.
+"""Metrics of one shape: IoU, Chamfer distance, normal consistency, F-score; correspondence L2 of one that moves.
 
-T query points, N predicted and M target surface samples.
+Distances are in units of the longest edge. L frames, T query points, N predicted and M target surface samples.
 """
 
 import numpy as np
@@ -44,11 +44,34 @@ def sampling_floor(points: np.ndarray, normals: np.ndarray) -> dict[str, float]:
 
     The nearest of the N - 1 other samples is about as far away as the nearest point of a second, independent sampling.
     """
+    distances, others = _nearest_others(points)
+    cosines = _cosines(normals, normals[others])
+    return _summarise(distances, distances, cosines, cosines)
+
+
+def _nearest_others(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each of the points [N, 3] the distance to the nearest other one, and its index."""
     distances, indices = cKDTree(points).query(points, k=2)
     # The point itself is one of the two; where two samples coincide it may be the second.
-    other = np.where(indices[:, 0] == np.arange(len(points)), indices[:, 1], indices[:, 0])
-    cosines = _cosines(normals, normals[other])
-    return _summarise(distances[:, 1], distances[:, 1], cosines, cosines)
+    return distances[:, 1], np.where(indices[:, 0] == np.arange(len(points)), indices[:, 1], indices[:, 0])
+
+
+def correspondence_l2(points: np.ndarray, target: np.ndarray, project_last: bool = False) -> np.ndarray:
+    """How far points that move [L, N, 3] are from the places of the body on which they begin, a mean of each frame: [L].
+
+    The place is the one of the target [L, M, 3] that is nearest in frame 0, as in the official evaluation of Occupancy Flow.
+    project_last: in the last frame points are moved to the nearest place of the target before, as in shape matching.
+    """
+    _, places = cKDTree(target[0]).query(points[0])
+    if project_last:
+        _, nearest = cKDTree(target[-1]).query(points[-1])
+        points = np.concatenate([points[:-1], target[-1:, nearest]])
+    return np.linalg.norm(points - target[:, places], axis=-1).mean(axis=-1)
+
+
+def correspondence_floor(target: np.ndarray) -> np.ndarray:
+    """What `correspondence_l2` gives for a perfect prediction: each sample [L, N, 3] and the nearest other of frame 0: [L]."""
+    return np.linalg.norm(target - target[:, _nearest_others(target[0])[1]], axis=-1).mean(axis=-1)
 
 
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from onet_jax import models
 from onet_jax.data.datasets import open_dataset
-from onet_jax.data.fields import has_cloud, input_names
+from onet_jax.data.fields import has_cloud, input_names, sees_clips
 from onet_jax.errors import InputError
 from onet_jax.evaluation.calibrate import Calibration, calibrate
 from onet_jax.files import write_json
@@ -134,7 +134,7 @@ def for_clouds(
     asked = ({'up': up} if up != 'y' else {}) | ({'remove_outliers': True} if remove_outliers else {})
     if not asked:
         return run
-    if not has_cloud(run.config.data):
+    if not (has_cloud(run.config.data) or (sees_clips(run.config.data) and not remove_outliers)):
         names = ', '.join(input_names(run.config.data))
         raise InputError(f'--{next(iter(asked))}: expected a network of point clouds, found one of {names}')
     config = run.config.copy_and_resolve_references()

@@ -1,10 +1,11 @@
 """Scores of a prediction of any type against the ground truth, and the table of all metrics.
 
-Predictions are closed meshes (`trimesh.Trimesh`), open surfaces (`OpenSurface`), point clouds (`trimesh.PointCloud`) and voxels
-(`Voxels`), in object coordinates; distances are in units of the longest edge. A score that does not exist, as the IoU of a
-point cloud, is NaN. T query points, N surface samples.
+Predictions are closed meshes (`trimesh.Trimesh`), open surfaces (`OpenSurface`), point clouds (`trimesh.PointCloud`), voxels
+(`Voxels`) and sequences of shapes (`geometry/sequences.py`), in object coordinates; distances are in units of the longest edge.
+A score that does not exist, as the IoU of a point cloud, is NaN. L frames, T query points, N surface samples.
 """
 
+from collections.abc import Iterable, Sequence
 from functools import singledispatch
 from typing import Any, NamedTuple
 
@@ -12,9 +13,11 @@ import numpy as np
 import trimesh
 
 from onet_jax import metrics
+from onet_jax.errors import InputError
 from onet_jax.geometry.inside import contains, winding_numbers
 from onet_jax.geometry.meshes import OpenSurface
 from onet_jax.geometry.sampling import sample_surface
+from onet_jax.geometry.sequences import ChangingMeshes, CloudSequence, MeshSequence, frames_of, trajectories_of
 from onet_jax.geometry.voxels import Voxels, voxels_contain, voxels_to_mesh
 
 
@@ -36,6 +39,8 @@ METRICS = {
     'completeness': Metric('Completeness (x10)', 10, worst=LONGEST),
     'normal_consistency': Metric('Normal consistency', higher_is_better=True, worst=-1.0),
     'f_score': Metric('F-score at 1 %', higher_is_better=True, worst=0.0),
+    # Of sequences only, whose other metrics are means over the frames.
+    'correspondence_l2': Metric('Correspondence L2 (x10)', 10, worst=LONGEST),
     'normals_accuracy': Metric('Normals, accuracy', higher_is_better=True, worst=-1.0, in_tables=False),
     'normals_completeness': Metric('Normals, completeness', higher_is_better=True, worst=-1.0, in_tables=False),
     'accuracy2': Metric('Accuracy, squared', worst=3.0, in_tables=False),
@@ -47,9 +52,11 @@ METRICS = {
     'loss': Metric('Loss', in_tables=False),
 }
 COLUMNS = tuple(name for name, metric in METRICS.items() if metric.in_tables)
-EMPTY = {name: metric.worst for name, metric in METRICS.items() if not np.isnan(metric.worst)}
+OF_SEQUENCES = ('correspondence_l2',)
+EMPTY = {name: m.worst for name, m in METRICS.items() if not np.isnan(m.worst) and name not in OF_SEQUENCES}
 NUM_CHECKED = 16_384  # points whose winding number is looked at: they find overlaps of 1 / 10,000 of the cube
-NOT_OF_CLOUDS = ('iou', 'normal_consistency', 'normals_accuracy', 'normals_completeness')
+NORMALS = ('normal_consistency', 'normals_accuracy', 'normals_completeness')
+NOT_OF_CLOUDS = ('iou', *NORMALS)
 
 
 class Target(NamedTuple):
@@ -61,22 +68,46 @@ class Target(NamedTuple):
     normals: np.ndarray  # [N, 3]
 
 
-def target_of(targets: dict[str, np.ndarray]) -> Target:
-    """From the fields 'volume_points' and 'surface_samples' of a batch of one."""
+class SequenceTarget(NamedTuple):
+    """The ground truth of a shape that moves, float32, in object coordinates of its first frame."""
+
+    points: np.ndarray  # [L, T, 3]
+    occ: np.ndarray  # [L, T] bool
+    surface: np.ndarray  # [L, N, 3], sample n of each frame is the same place of the body
+    project_last: bool = False  # see `metrics.correspondence_l2`
+
+    def frame(self, k: int) -> Target:
+        """The ground truth of a frame, of which no normals are known."""
+        return Target(self.points[k], self.occ[k], self.surface[k], np.full_like(self.surface[k], np.nan))
+
+
+def target_of(targets: dict[str, np.ndarray], project_last: bool = False) -> Target | SequenceTarget:
+    """From the fields of a batch of one: 'volume_points' and 'surface_samples', or 'volume_clip' and 'trajectories'."""
+    if 'trajectories' in targets:
+        (points,), (occ,), (surface,) = (np.asarray(targets[k]) for k in ('points', 'occ', 'trajectories'))
+        return SequenceTarget(points, occ >= 0.5, surface, project_last)
     (points,), (occ,), (surface,), (normals,) = (
         np.asarray(targets[k]) for k in ('points', 'occ', 'surface', 'normals')
     )
     return Target(points, occ >= 0.5, surface, normals)
 
 
-def floor(target: Target) -> dict[str, float]:
+def surface_of(target: Target | SequenceTarget) -> np.ndarray | CloudSequence:
+    """The true surface as it is shown: points [N, 3], or a cloud that moves."""
+    return CloudSequence(target.surface) if isinstance(target, SequenceTarget) else target.surface
+
+
+def floor(target: Target | SequenceTarget) -> dict[str, float]:
     """What a perfect prediction scores: the ground truth against itself with as many samples."""
+    if isinstance(target, SequenceTarget):
+        frames = [floor(target.frame(k)) for k in range(len(target.surface))]
+        return mean_over_time(_by_time(frames, metrics.correspondence_floor(target.surface)))
     return {'iou': float(metrics.iou(target.occ, target.occ)), **metrics.sampling_floor(target.surface, target.normals)}
 
 
 @singledispatch
-def score(prediction: Any, target: Target, seed: int = 0) -> dict[str, float]:
-    """The metrics of one prediction, by their names in `METRICS`.
+def score(prediction: Any, target: Any, seed: int = 0) -> dict[str, float]:
+    """The metrics of one prediction, by their names in `METRICS`; target: a `Target`, of a sequence a `SequenceTarget`.
 
     A surface is sampled with as many points as the target has; the seed draws them. An empty prediction gets the worst
     values: the official evaluation leaves out the distances of such failures.
@@ -113,11 +144,52 @@ def _(cloud: trimesh.PointCloud, target: Target, seed: int = 0) -> dict[str, flo
     return {'iou': np.nan, **metrics.surface_metrics(points, unknown, target.surface, target.normals)}
 
 
-def is_solid(prediction: Any, target: Target) -> bool | None:
+@score.register
+def _(
+    sequence: MeshSequence | ChangingMeshes | CloudSequence, target: SequenceTarget, seed: int = 0
+) -> dict[str, float]:
+    return mean_over_time(score_by_time(sequence, target, seed))
+
+
+def score_by_time(sequence: Any, target: SequenceTarget, seed: int = 0) -> dict[str, list[float]]:
+    """The metrics of each frame of a predicted sequence, and the correspondence of its vertices or points.
+
+    Meshes without correspondence are matched by `trajectories_of`; where a mesh is missing, the correspondence of its frame
+    and of all later ones has the worst value. Raises InputError for another number of frames than the target has.
+    """
+    frames = frames_of(sequence)
+    if len(frames) != len(target.surface):
+        raise InputError(f'prediction: expected {len(target.surface)} frames, as the target has, found {len(frames)}')
+    worst = METRICS['correspondence_l2'].worst
+    moved, distances = trajectories_of(sequence), [worst] * len(frames)
+    if moved.shape[1]:
+        known = np.isfinite(moved).all(axis=(1, 2)).cumprod().sum()
+        last = target.project_last and known == len(frames)
+        distances[:known] = metrics.correspondence_l2(moved[:known], target.surface[:known], last)
+    return _by_time([score(frame, target.frame(k), seed) for k, frame in enumerate(frames)], distances)
+
+
+def _by_time(frames: Sequence[dict[str, float]], distances: Iterable[float]) -> dict[str, list[float]]:
+    by_time = {name: [each[name] for each in frames] for name in frames[0] if name not in NORMALS}
+    return by_time | {'correspondence_l2': [float(distance) for distance in distances]}
+
+
+def mean_over_time(by_time: dict[str, list[float]]) -> dict[str, float]:
+    """The mean of each metric over the frames in which it is defined."""
+    known = {name: [value for value in values if not np.isnan(value)] for name, values in by_time.items()}
+    return {name: float(np.mean(values)) if values else np.nan for name, values in known.items()}
+
+
+def is_solid(prediction: Any, target: Target | SequenceTarget) -> bool | None:
     """Whether a mesh bounds a solid: it is closed, faces outwards, and does not intersect itself as far as the points tell.
 
-    None for an empty mesh and for predictions that need not bound one: open surfaces, voxels and point clouds.
+    None for an empty mesh and for predictions that need not bound one: open surfaces, voxels and point clouds. Every mesh of a
+    sequence has to.
     """
+    if isinstance(target, SequenceTarget):
+        of_frames = [is_solid(frame, target.frame(k)) for k, frame in enumerate(frames_of(prediction))]
+        known = [solid for solid in of_frames if solid is not None]
+        return all(known) if known else None
     if not isinstance(prediction, trimesh.Trimesh) or isinstance(prediction, OpenSurface) or not len(prediction.faces):
         return None
     points = target.points[:NUM_CHECKED]
@@ -126,8 +198,16 @@ def is_solid(prediction: Any, target: Target) -> bool | None:
 
 @singledispatch
 def as_geometry(prediction: Any) -> trimesh.Trimesh | trimesh.PointCloud:
-    """What is written and drawn of a prediction: the blocky surface of voxels; meshes and clouds as they are."""
+    """What is written and drawn of a prediction: the blocky surface of voxels; meshes and clouds as they are.
+
+    Of a sequence it is the first frame.
+    """
     return prediction
+
+
+@as_geometry.register
+def _(sequence: MeshSequence | ChangingMeshes | CloudSequence) -> trimesh.Trimesh | trimesh.PointCloud:
+    return frames_of(sequence)[0]
 
 
 @as_geometry.register

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from onet_jax.data import records
-from onet_jax.data.records import COLUMNS, DEPTH_STEPS, VIEW_SIZE, Index, Need, Shape
+from onet_jax.data.records import Index, Need, Shape
+from onet_jax.data.schema import COLUMNS, DEPTH_STEPS, SHAPES, VIEW_SIZE
 
 NUM_POINTS, NUM_SAMPLES, NUM_VIEWS = 20_480, 16_384, 12  # ten chunks of points, eight of samples
 SPLITS = {
@@ -21,7 +22,7 @@ def write_numbered_shapes(data_dir: Path, **changes) -> Path:
     """A folder with the shapes and the index; changes: of the index."""
     for number, (category, name) in enumerate(NAMES):
         records.write_shape(records.shape_path(data_dir, category, name), make_shape(number))
-    columns = tuple(name for name in COLUMNS if name != 'colours')
+    columns = tuple(name for name in SHAPES.columns if name != 'colours')
     numbers = (NUM_POINTS, NUM_SAMPLES, NUM_VIEWS)
     index = Index(('chair', 'mug'), SPLITS, columns, *numbers, {}, {'kind': 'numbered'}, 'numbered')
     records.write_index(data_dir, index._replace(**changes))

@@ -1,4 +1,4 @@
-"""Safe reading of untrusted `.npz` archives: numeric arrays only, never unpickled, at most `MAX_BYTES` in memory.
+"""Safe reading of untrusted `.npz` archives: numeric arrays only, never unpickled, by default at most `MAX_BYTES` in memory.
 
 `np.load` allocates whatever size an array's header claims, and may unpickle. Here a header that does not describe exactly the
 bytes that the archive holds is an error (`arrays.py`). Nothing is extracted to disk.
@@ -27,9 +27,9 @@ def read_arrays(path: str | Path, expected: dict[str, tuple[str, tuple]]) -> dic
     return {key: parse_array(path, key, members, *kinds_and_dims) for key, kinds_and_dims in expected.items()}
 
 
-def read_members(path: str | Path) -> dict[str, bytes]:
+def read_members(path: str | Path, max_bytes: int | None = None) -> dict[str, bytes]:
     """The undecoded arrays of an archive: key -> bytes of an `.npy` file. Errors as of `read_arrays`."""
-    path = Path(path)
+    path, max_bytes = Path(path), max_bytes or MAX_BYTES
     if not path.is_file():
         raise FileNotFoundError(f'{path}: expected an .npz archive, found no such file')
     try:
@@ -41,8 +41,8 @@ def read_members(path: str | Path) -> dict[str, bytes]:
                 if info.compress_type not in COMPRESSIONS:
                     raise InputError(f'member {info.filename!r} with compression {info.compress_type}')
             total = sum(info.file_size for info in infos)
-            if total > MAX_BYTES:
-                raise InputError(f'{total} bytes when unpacked, {MAX_BYTES} at most')
+            if total > max_bytes:
+                raise InputError(f'{total} bytes when unpacked, {max_bytes} at most')
             return {info.filename.removesuffix('.npy'): archive.read(info) for info in infos}
     except Exception as error:  # a damaged archive makes zipfile raise whatever it likes
         raise InputError(

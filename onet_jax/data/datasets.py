@@ -1,9 +1,10 @@
 """Datasets by layout: one interface to training feeds, evaluation batches and ground truth, whatever a folder holds.
 
-The layout 'shapes' is that of `records.py`. Another kind of data is one more class with the members of `Shapes`.
+The layouts are those of `schema.py`: shapes, and sequences of shapes, of which an example is a clip of some frames. Another
+kind of data is one more class with the members of `Shapes`.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +13,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from onet_jax.data import fields, records
+from onet_jax.data import batches, clips, fields, records
 from onet_jax.data.feeds import open_feed
+from onet_jax.data.resident import resident_feed
+from onet_jax.data.schema import SEQUENCES
 from onet_jax.errors import InputError
 
 
@@ -30,9 +33,20 @@ class Shapes(NamedTuple):
     data_dir: Path
     index: records.Index  # type: ignore[assignment]  # hides the method `index` of tuples
 
+    @property
+    def scored_fields(self) -> tuple[str, ...]:
+        """The ground truth of an evaluation."""
+        return 'volume_points', 'surface_samples'
+
     def names(self, split: str) -> tuple[tuple[str, str], ...]:
-        """(category, name) of each example of a split. Raises InputError for an unknown or an empty one."""
+        """(category, name) of each file of a split. Raises InputError for an unknown or an empty one."""
         return records.split_shapes(self.data_dir, self.index, split)
+
+    def examples(
+        self, config: ConfigDict, split: str, left_out: Collection[tuple[str, str]] = ()
+    ) -> dict[int, tuple[str, str]]:
+        """Position -> (category, name) of each evaluation example of a split, without those of the files `left_out`."""
+        return batches.pick_examples(self.names(split), left_out=left_out)
 
     def feed(self, data: ConfigDict, **options: Any) -> records.Feed:
         """The training feed of the group `data` of a config; options and errors as of `feeds.open_feed`."""
@@ -55,24 +69,13 @@ class Shapes(NamedTuple):
 
         targets: names of fields, by default `config.eval.targets`; batch_size: by default that of `config.eval`; as_trained:
         inputs are drawn as in training, in random poses and with its noise; the other arguments and the errors as of
-        `records.evaluation_batches`.
+        `batches.evaluation_batches`.
         """
-        inputs = fields.unseen_inputs(fields.find_fields(config.data)[0], split)
-        targets = tuple(config.eval.targets if targets is None else targets)
-        fields.check_names('config.eval.targets', targets)
-        raw_batches = records.evaluation_batches(
-            self.data_dir,
-            split,
-            batch_size or config.eval.batch_size,
-            fields.columns_of((*inputs, *targets)),
-            every=every,
-            positions=positions,
-            view=view,
-            left_out=left_out,
+        options: dict[str, Any] = {'every': every, 'positions': positions, 'view': view, 'left_out': left_out}
+        read = partial(
+            batches.evaluation_batches, self.data_dir, split, batch_size or config.eval.batch_size, **options
         )
-        key, data = fields.evaluation_key(config.seed), FrozenConfigDict(config.data)
-        for raw, names in raw_batches:
-            yield Examples(_transform(data, inputs, targets, as_trained, key, raw), names)
+        return _draw_examples(config, split, targets, as_trained, read)
 
     def read(self, category: str, name: str) -> records.Shape:
         """One example as stored. Raises as `records.read_shape` does."""
@@ -84,6 +87,86 @@ class Shapes(NamedTuple):
         if shape.image is not None:
             records.decode_views(path, 'image', shape.image[:1])
         return True
+
+
+class Sequences(NamedTuple):
+    """A dataset of sequences of shapes. An example is a clip of `config.data.num_frames` frames, (category, 'name/start')."""
+
+    data_dir: Path
+    index: records.Index  # type: ignore[assignment]
+
+    @property
+    def scored_fields(self) -> tuple[str, ...]:
+        """The ground truth of an evaluation."""
+        return 'volume_clip', 'trajectories'
+
+    def names(self, split: str) -> tuple[tuple[str, str], ...]:
+        """(category, name) of each sequence of a split. Raises InputError for an unknown or an empty one."""
+        return records.split_shapes(self.data_dir, self.index, split)
+
+    def examples(
+        self, config: ConfigDict, split: str, left_out: Collection[tuple[str, str]] = ()
+    ) -> dict[int, tuple[str, str]]:
+        """Position -> (category, 'name/start') of each evaluation clip of a split, without those of the sequences `left_out`.
+
+        Raises InputError as `names`, and where all sequences are shorter than a clip.
+        """
+        found = clips.list_clips(self.index, self.names(split), config.data.num_frames)
+        return {i: clip for i, clip in enumerate(found) if clips.sequence_of(clip) not in left_out}
+
+    def feed(self, data: ConfigDict, **options: Any) -> records.Feed:
+        """The training feed of the group `data` of a config; options as of `resident.resident_feed`.
+
+        Raises InputError as that does, and for another feed than 'resident'.
+        """
+        if data.feed != 'resident':
+            raise InputError(
+                f"config.data.feed: expected 'resident' for {self.data_dir}, a dataset of sequences, which is not streamed, "
+                f'found {data.feed!r}; set --config.data.feed=resident'
+            )
+        return resident_feed(self.data_dir, fields.find_need(data), layout=SEQUENCES, **options)
+
+    def evaluation_batches(
+        self,
+        config: ConfigDict,
+        split: str,
+        *,
+        targets: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        every: int = 1,
+        positions: Sequence[int] | None = None,
+        view: int = 0,
+        left_out: Collection[tuple[str, str]] = (),
+        as_trained: bool = False,
+    ) -> Iterator[Examples]:
+        """As `Shapes.evaluation_batches`, of clips; `left_out` names sequences."""
+        options: dict[str, Any] = {'every': every, 'positions': positions, 'view': view, 'left_out': left_out}
+        size, length = batch_size or config.eval.batch_size, config.data.num_frames
+        read = partial(clips.clip_batches, self.data_dir, split, size, length=length, **options)
+        return _draw_examples(config, split, targets, as_trained, read)
+
+    def read(self, category: str, name: str) -> records.ShapeSequence:
+        """One sequence as stored. Raises as `records.read_sequence` does."""
+        return records.read_sequence(records.sequence_path(self.data_dir, category, name), self.index)
+
+    def check(self, category: str, name: str) -> bool:
+        """True; raises FileNotFoundError or InputError for a sequence that cannot be read."""
+        sequence, path = self.read(category, name), records.sequence_path(self.data_dir, category, name)
+        if sequence.image_seq is not None:
+            records.decode_views(path, 'image_seq', sequence.image_seq[:1])
+        return True
+
+
+def _draw_examples(
+    config: ConfigDict, split: str, targets: Sequence[str] | None, as_trained: bool, read: Callable
+) -> Iterator[Examples]:
+    """read(columns) -> raw batches and the names of their rows."""
+    inputs = fields.unseen_inputs(fields.find_fields(config.data)[0], split)
+    targets = tuple(config.eval.targets if targets is None else targets)
+    fields.check_names('config.eval.targets', targets)
+    key, data = fields.evaluation_key(config.seed), FrozenConfigDict(config.data)
+    for raw, names in read(fields.columns_of((*inputs, *targets))):
+        yield Examples(_transform(data, inputs, targets, as_trained, key, raw), names)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -99,16 +182,14 @@ def _transform(
     return fields.make_evaluation_transform(data, inputs, targets, as_trained)(key, raw)
 
 
-LAYOUTS = {'shapes': lambda data_dir: Shapes(data_dir, records.read_index(data_dir))}
+OPENED = {'shapes': Shapes, 'sequences': Sequences}
 
 
-def open_dataset(data_dir: str | Path) -> Shapes:
+def open_dataset(data_dir: str | Path) -> Any:  # one of `OPENED`: code for one kind of data knows which it gets
     """The dataset in a folder. Raises FileNotFoundError without one, InputError for one that cannot be used."""
     data_dir = Path(data_dir)
-    layout = records.read_index_file(data_dir).get('layout', 'shapes')
-    if layout not in LAYOUTS:
-        raise InputError(f'{data_dir / "dataset.json"}: expected a layout of {sorted(LAYOUTS)}, found {layout!r}')
-    return LAYOUTS[layout](data_dir)
+    layout = records.read_layout(data_dir)
+    return OPENED[layout.name](data_dir, records.read_index(data_dir, layout))
 
 
 def examples_of(batch: dict, i: int) -> dict[str, dict[str, np.ndarray]]:

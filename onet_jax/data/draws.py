@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from onet_jax.data.records import CHUNK_POINTS, NUM_VOXELS
+from onet_jax.data.schema import CHUNK_POINTS, NUM_VOXELS
 from onet_jax.errors import InputError
 from onet_jax.geometry.grid import BOX
 
@@ -57,7 +57,7 @@ def all_points(key: jax.Array, row: dict, data: ConfigDict) -> dict:
 
 def draw_samples(key: jax.Array, row: dict, data: ConfigDict) -> dict:
     """`num_target_points` distinct surface samples with their normals."""
-    start = _window_start(key, len(row['surface']), data.num_target_points)
+    start = window_start(key, len(row['surface']), data.num_target_points)
     return {
         'surface': as_float(jax.lax.dynamic_slice_in_dim(row['surface'], start, data.num_target_points)),
         'normals': as_float(jax.lax.dynamic_slice_in_dim(row['normals'], start, data.num_target_points)),
@@ -69,12 +69,10 @@ def all_samples(key: jax.Array, row: dict, data: ConfigDict) -> dict:
     return {'surface': as_float(row['surface']), 'normals': as_float(row['normals'])}
 
 
-def _window_start(key: jax.Array, num_stored: int, num_drawn: int) -> jax.Array:
+def window_start(key: jax.Array, num_stored: int, num_drawn: int, what: str = 'surface samples') -> jax.Array:
     """Uniform start of a contiguous slice of num_drawn out of num_stored samples. Raises InputError when there are too few."""
     if num_drawn > num_stored:
-        raise InputError(
-            f'config.data: expected at most the {num_stored} surface samples of a shape, found {num_drawn} to draw'
-        )
+        raise InputError(f'config.data: expected at most the {num_stored} {what} of a shape, found {num_drawn} to draw')
     return jax.random.randint(key, (), 0, num_stored - num_drawn + 1)
 
 
@@ -88,7 +86,7 @@ def draw_scene(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
 def draw_clean_scene(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
     """`num_input_points` distinct surface samples [P, 3] with Gaussian noise of standard deviation `noise_std`."""
     window_key, noise_key = jax.random.split(key)
-    start = _window_start(window_key, len(row['surface']), data.num_input_points)
+    start = window_start(window_key, len(row['surface']), data.num_input_points)
     points = as_float(jax.lax.dynamic_slice_in_dim(row['surface'], start, data.num_input_points))
     return points + data.noise_std * jax.random.normal(noise_key, points.shape)
 

@@ -19,14 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from onet_jax.data import draws, user_inputs
-from onet_jax.data.records import CHUNK_POINTS, COLUMNS, DEPTH_STEPS, Need
+from onet_jax.data import clip_draws, clip_inputs, draws, user_inputs
+from onet_jax.data.records import Need
+from onet_jax.data.schema import CHUNK_POINTS, COLUMNS, DEPTH_STEPS
 from onet_jax.data.sources import Source, check_file, find_files, find_photos
 from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import Camera
 from onet_jax.geometry.clouds import measure_sampling
 from onet_jax.geometry.grid import voxel_centres
 from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_INPUTS, Frame
+from onet_jax.geometry.sequences import CloudSequence
 
 
 class Field(NamedTuple):
@@ -36,13 +38,14 @@ class Field(NamedTuple):
     draw: Callable  # (key, row, data) -> {name: array} in training; the row has whole chunks of stored samples
     draw_all: Callable | None = None  # the same in evaluation, where the row has all of a shape; None: as in training
     settings: tuple[str, ...] = ()  # keys of `config.data` that it reads
-    # How many distinct labelled points and surface samples a training row needs.
+    # How many distinct labelled points and surface samples a training row needs, of a sequence in a frame.
     num_points: Callable[[ConfigDict], int] = lambda data: 0
     num_samples: Callable[[ConfigDict], int] = lambda data: 0
     # Of an input that is read from files: find(file or folder) -> sources; read(source, data, seed) -> ({name: array}, frame).
     find: Callable[[str | Path], list[Source]] | None = None
     read: Callable | None = None
-    show: Callable | None = None  # array -> points [N, 3] or pixels [H, W, 3] uint8; None: it is not displayed
+    # array -> points [N, 3], pixels [H, W, 3] uint8 or a sequence of clouds; None: it is not displayed
+    show: Callable | None = None
     measure: Callable | None = None  # array -> [K], statistics by which unusual inputs are recognised
     is_object: bool = False  # it is of one whole object, so that the codes of two inputs can be compared
     unseen: str = ''  # the field that replaces it for shapes outside the training split
@@ -66,6 +69,12 @@ def _single(name: str, draw: Callable) -> Callable:
     return lambda key, row, data: {name: draw(key, row, data)}
 
 
+def _count_places(num_frames: Callable[[ConfigDict], int]) -> Callable[[ConfigDict], int]:
+    """How many surface samples so many frames need: without `corresponding`, others for each."""
+    return lambda data: data.num_input_points * (1 if data.corresponding else num_frames(data))
+
+
+FRAMES = ('loc_seq', 'scale_seq')  # columns that say where the frames of a sequence lie
 find_clouds = partial(find_files, formats=CLOUD_FORMATS)
 find_meshes = partial(find_files, formats=MESH_INPUTS)
 FIELDS = {
@@ -155,6 +164,66 @@ FIELDS = {
     'labels': Field(
         ('points', 'occ'), _single('labels', draws.draw_labels), show=lambda labels: labels[labels[:, 3] > 0.5, :3]
     ),
+    # Fields of clips of L frames, in object coordinates of the first frame (see `clip_draws.py`).
+    # f32 [B, L, P, 3]
+    'clip': Field(
+        ('pcl_seq', *FRAMES),
+        _single('clip', clip_draws.draw_clip),
+        settings=('num_frames', 'num_input_points', 'noise_std', 'corresponding', 'keep_outliers'),
+        num_samples=_count_places(lambda data: data.num_frames),
+        find=clip_inputs.find_clips,
+        read=clip_inputs.read_clip,
+        show=CloudSequence,
+        is_object=True,
+    ),
+    # f32 [B, 2, P, 3], of the first and the last frame
+    'end_clouds': Field(
+        ('pcl_seq', *FRAMES),
+        _single('end_clouds', clip_draws.draw_end_clouds),
+        settings=('num_frames', 'num_input_points', 'corresponding', 'keep_outliers'),
+        num_samples=_count_places(lambda data: 2),
+        find=clip_inputs.find_clips,
+        read=clip_inputs.read_end_clouds,
+        show=CloudSequence,
+        is_object=True,
+    ),
+    # f32 [B, L, S, S, 3], RGB in [0, 1], the same view of each frame
+    'image_clip': Field(
+        ('image_seq',),
+        _single('image_clip', clip_draws.draw_image_clip),
+        settings=('num_frames', 'image_size'),
+        show=lambda images: (np.asarray(images[0]) * 255).round().astype(np.uint8),
+    ),
+    # 'points' f32 [B, T, 3], 'occ' f32 [B, T] in {0, 1}, of the first frame; in evaluation all of them
+    'start_points': Field(
+        ('points_seq', 'occ_seq', *FRAMES),
+        clip_draws.draw_start_points,
+        clip_draws.all_start_points,
+        ('num_frames', 'num_points_per_step'),
+        num_points=lambda data: data.num_points_per_step,
+    ),
+    # 'later_points' f32 [B, T, 3], 'later_occ' f32 [B, T] in {0, 1}, of one random frame, and its 'time' f32 [B] in [0, 1]
+    'later_points': Field(
+        ('points_seq', 'occ_seq', *FRAMES),
+        clip_draws.draw_later_points,
+        settings=('num_frames', 'num_points_per_step'),
+        num_points=lambda data: data.num_points_per_step,
+    ),
+    # 'points' f32 [B, L, T, 3], 'occ' f32 [B, L, T] in {0, 1}, all that a row has
+    'volume_clip': Field(
+        ('points_seq', 'occ_seq', *FRAMES),
+        clip_draws.all_volume_clip,
+        settings=('num_frames', 'num_points_per_step'),
+        num_points=lambda data: data.num_points_per_step,
+    ),
+    # f32 [B, L, M, 3], M places of the surface in all frames; in evaluation all of them
+    'trajectories': Field(
+        ('pcl_seq', *FRAMES),
+        _single('trajectories', clip_draws.draw_trajectories),
+        _single('trajectories', clip_draws.all_trajectories),
+        ('num_frames', 'num_trajectories'),
+        num_samples=lambda data: data.num_trajectories,
+    ),
     # f32 [B, 0]
     'none': Field((), _single('none', lambda key, row, data: jnp.zeros(0))),
 }
@@ -176,9 +245,11 @@ def find_fields(data: ConfigDict) -> tuple[tuple[str, ...], tuple[str, ...]]:
             raise InputError(
                 f'config.data: expected the keys {missing}, which the field {name!r} reads, found {sorted(data)}'
             )
-    for key in ('num_points_per_step', 'num_input_points', 'num_target_points'):
+    for key in ('num_points_per_step', 'num_input_points', 'num_target_points', 'num_trajectories'):
         if data.get(key, 1) < 1:
             raise InputError(f'config.data.{key}: expected at least 1, found {data[key]}')
+    if data.get('num_frames', 2) < 2:
+        raise InputError(f'config.data.num_frames: expected at least 2, a clip that moves, found {data.num_frames}')
     if not 0 <= data.get('num_near_points', 0) <= data.get('num_points_per_step', 0):
         raise InputError(
             'config.data.num_near_points: expected 0 to config.data.num_points_per_step = '
@@ -203,9 +274,9 @@ def find_need(data: ConfigDict) -> Need:
     inputs, targets = find_fields(data)
     fields = [FIELDS[name] for name in (*inputs, *targets)]
     columns = tuple(name for name in COLUMNS if any(name in field.columns for field in fields))
-    return Need(
-        columns, *(max(getattr(field, size)(data) for field in fields) for size in ('num_points', 'num_samples'))
-    )
+    num_points, num_samples = (max(getattr(field, size)(data) for field in fields) for size in Need._fields[1:3])
+    moves = any(COLUMNS[name].moves for name in columns)
+    return Need(columns, num_points, num_samples, data.num_frames if moves else 0)
 
 
 def make_transform(data: ConfigDict) -> Callable[[jax.Array, dict], dict]:
@@ -270,9 +341,10 @@ def example_batch(data: ConfigDict) -> dict:
 def _stored_shape(name: str, need: Need) -> jax.ShapeDtypeStruct:
     column = COLUMNS[name]
     dims = (*filter(None, [CHUNK_POINTS * need.chunks.get(column.per, 0)]), *column.dims)
+    lead = (1, need.num_frames) if column.moves else (1,)
     if column.dtype is bool:
-        return jax.ShapeDtypeStruct((1, int(np.prod(dims)) // 8), np.uint8)
-    return jax.ShapeDtypeStruct((1, *dims), column.dtype)
+        return jax.ShapeDtypeStruct((*lead, int(np.prod(dims)) // 8), np.uint8)
+    return jax.ShapeDtypeStruct((*lead, *dims), column.dtype)
 
 
 def read_inputs(data: ConfigDict, source: Source, seed: int) -> tuple[dict, Frame]:
@@ -281,7 +353,8 @@ def read_inputs(data: ConfigDict, source: Source, seed: int) -> tuple[dict, Fram
     Each input field reads the same file. Warns of what had to be assumed. Raises OSError or InputError, naming the file, where
     it cannot be read.
     """
-    check_file(source.path)
+    if not sees_clips(data):
+        check_file(source.path)
     read = [read_field(source, data, seed) for _, read_field in _readable(data)]
     return {name: array for arrays, _ in read for name, array in arrays.items()}, read[0][1]
 
@@ -340,12 +413,17 @@ def has_cloud(data: ConfigDict) -> bool:
     return any(FIELDS[name].find is find_clouds for name in data.inputs)
 
 
+def sees_clips(data: ConfigDict) -> bool:
+    """Whether an input is a sequence, which is read from a folder of its frames."""
+    return any(FIELDS[name].find is clip_inputs.find_clips for name in data.inputs)
+
+
 def sees_views(data: ConfigDict) -> bool:
     """Whether an input is one of the views of a shape."""
     return any(COLUMNS[column].per == 'view' for name in data.inputs for column in FIELDS[name].columns)
 
 
-def show(inputs: dict[str, np.ndarray]) -> np.ndarray | None:
-    """The inputs of one shape for display: points [N, 3] or pixels [H, W, 3] uint8; None where none can be displayed."""
+def show(inputs: dict[str, np.ndarray]) -> Any:
+    """The inputs of one shape for display: points [N, 3], pixels [H, W, 3] uint8 or a sequence; None for nothing to see."""
     shown = (look(array) for name, array in inputs.items() if name in FIELDS and (look := FIELDS[name].show))
     return next(shown, None)

@@ -1,24 +1,23 @@
-"""The schema of a dataset of shapes, and its files: one `.npz` for each shape, and an index. Imports no JAX, no TensorFlow.
+"""The files of a dataset: one `.npz` for each example, and an index. Imports no JAX, no TensorFlow.
 
 DATA_DIR/dataset.json                      the index: splits, columns, counts, rejected shapes, how it was made
-DATA_DIR/shapes/<category>/<name>.npz      one shape
+DATA_DIR/shapes/<category>/<name>.npz      one shape, in the layout 'shapes'
+DATA_DIR/sequences/<category>/<name>.npz   one sequence of shapes, in the layout 'sequences'
 DATA_DIR/tfds/                             TFRecords made from the shapes (see `tfds_builder.py`)
 
-`COLUMNS` is the schema: the one table of what is stored of a shape. The writer, the reader, the TFRecords, both feeds, their
-memory estimates and evaluation loop over it. `README.md` beside this file has every column with its unit and frame.
-
-T labelled points and N surface samples of a shape, V views. Points are float16 in object coordinates (spacing below 5e-4 in the
-cube). Occupancies were computed at the rounded points, so that the labels are exact. The order of the points matters:
+`schema.py` has the columns. T labelled points and N surface samples of a shape, V views, F frames of a sequence. Points are
+float16 in object coordinates (spacing below 5e-4 in the cube). Occupancies were computed at the rounded points, so that the
+labels are exact. The order of the points matters:
 
     surface samples     random: any contiguous slice is a uniform sample of the surface
     labelled points     in chunks of 2,048, each a random sample of the cube as the dataset draws it, sorted by the distance to
-                        the surface, nearest first: one chunk has points near the surface and points everywhere
+                        the surface, nearest first: one chunk has points near the surface and points everywhere;
+                        of a sequence random: any contiguous slice is a uniform sample of the cube
 """
 
 import hashlib
 import io
-from collections import namedtuple
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,62 +26,15 @@ import numpy as np
 from PIL import Image
 
 from onet_jax.data.archives import parse_array, read_members, reject
+from onet_jax.data.schema import CHUNK_POINTS, COLUMNS, LAYOUTS, SEQUENCES, SHAPES, Layout, Shape, ShapeSequence
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically, write_json
 from onet_jax.json_files import COUNT, FILE_NAME, PATH, TEXT, Value, one_of, read_json, whole
 
 VERSION = 5  # of the format; raised when the same meshes and settings give other files
-CHUNK_POINTS = 2048  # labelled points or surface samples in a chunk
-NUM_VOXELS = 32  # on each axis
-VIEW_SIZE = 137  # px, of square views
-DEPTH_STEPS = 1 << 14  # quantisation of depth: steps per unit; 0 is background
 SPLITS = ('train', 'val', 'test')
-
-
-class Column(NamedTuple):
-    """One stored array of a shape: [*dims], or one such array for each point, sample or view."""
-
-    per: str  # 'shape', 'point' (labelled), 'sample' (of the surface) or 'view'
-    dtype: type  # bool is stored as packed bits
-    dims: tuple[int, ...] = ()
-    required: bool = True
-    is_picture: bool = False  # images, stored as files: JPEG for RGB, PNG for one channel
-
-
-COLUMNS = {
-    'points': Column('point', np.float16, (3,)),
-    'occ': Column('point', bool),
-    'surface': Column('sample', np.float16, (3,)),
-    'normals': Column('sample', np.float16, (3,)),
-    'voxels': Column('shape', bool, (NUM_VOXELS,) * 3),
-    'loc': Column('shape', np.float64, (3,)),
-    'scale': Column('shape', np.float64),
-    'ambiguous': Column('shape', np.float64),
-    'recipe': Column('shape', np.uint8, (32,)),
-    'colours': Column('sample', np.uint8, (3,), required=False),
-    'image': Column('view', np.uint8, (VIEW_SIZE, VIEW_SIZE, 3), required=False, is_picture=True),
-    'alpha': Column('view', np.uint8, (VIEW_SIZE, VIEW_SIZE), required=False, is_picture=True),
-    'depth': Column('view', np.uint16, (VIEW_SIZE, VIEW_SIZE), required=False, is_picture=True),
-    'world_mat': Column('view', np.float32, (3, 4), required=False),
-    'camera_mat': Column('view', np.float32, (3, 3), required=False),
-}
-COUNTED = {'point': 'points', 'sample': 'surface', 'view': 'image'}  # columns of length T, N and V
-
-_Columns: Any
-_Columns = namedtuple(  # type: ignore[misc, no-redef]  # its fields are those of the schema
-    '_Columns',
-    ('category', 'name', *COLUMNS),
-    defaults=(np.float64(0), np.zeros(32, np.uint8), *(None for column in COLUMNS.values() if not column.required)),
-)
-
-
-class Shape(_Columns):
-    """One shape: category, name and its columns in object coordinates, None for those that it lacks.
-
-    In the frame of its own file, rotated to y up, a point is at loc + scale * point. A column of images is a tuple of V files.
-    """
-
-    __slots__ = ()
+SEQUENCE_SPLITS = (*SPLITS, 'test_new_individual')  # the fourth is of D-FAUST: people who are in no other split
+MAX_SEQUENCE_BYTES = 1 << 33  # of all arrays of a sequence
 
 
 class Index(NamedTuple):
@@ -97,10 +49,12 @@ class Index(NamedTuple):
     rejected: dict[str, str]  # 'category/name' -> why the shape is in no split
     source: dict  # how the dataset was made; plain JSON
     content: str  # digest of the recipes (content hashes) of all its shapes
+    layout: str = 'shapes'  # of `LAYOUTS`
+    num_frames: Mapping[str, int] = {}  # 'category/name' -> F, of each sequence
 
     @property
     def counts(self) -> dict[str, int]:
-        """Rows of a column, by what it is `per`."""
+        """Rows of a column in an example, or in a frame of it, by what it is `per`."""
         return {'shape': 1, 'point': self.num_points, 'sample': self.num_surface_points, 'view': self.num_views}
 
 
@@ -111,18 +65,22 @@ KEY = Value(
 )
 SOURCES = {'procedural': {'seed': whole(0, 2**63 - 1)}, 'meshes': {'root': PATH, 'up': one_of('y', 'z')}}
 INDEX = {
-    'layout?': TEXT,
+    'layout?': one_of(*LAYOUTS),
     'version': Value(str(VERSION), lambda value: value == VERSION),
     'categories': [FILE_NAME],
-    'splits': {**{f'{split}?': [KEY] for split in SPLITS}, '': Value(f'no split but {SPLITS}', lambda value: False)},
+    'splits': {
+        **{f'{split}?': [KEY] for split in SEQUENCE_SPLITS},
+        '': Value(f'no split but {SEQUENCE_SPLITS}', lambda value: False),
+    },
     'columns': [one_of(*COLUMNS)],
     **dict.fromkeys(('num_points', 'num_surface_points', 'num_views'), COUNT),
     'rejected': {'': TEXT},
     'source': lambda source: {
-        **{'kind?': TEXT, 'sampling?': TEXT, 'names?': {'': TEXT}},
+        **{'kind?': TEXT, 'sampling?': TEXT, 'names?': {'': TEXT}, 'first_frame?': COUNT, 'stride?': whole(1)},
         **SOURCES.get(str(source.get('kind')) if isinstance(source, dict) else '', {}),
     },
     'content': TEXT,
+    'num_frames?': {'': whole(1)},
 }
 
 
@@ -132,6 +90,7 @@ class Need(NamedTuple):
     columns: tuple[str, ...]
     num_points: int = 0  # distinct labelled points
     num_samples: int = 0  # distinct surface samples
+    num_frames: int = 0  # L, consecutive frames of a sequence
 
     @property
     def chunks(self) -> dict[str, int]:
@@ -142,71 +101,101 @@ class Need(NamedTuple):
 # An endless stream of training batches: start_step -> raw batches of start_step, start_step + 1, ...
 #
 # A raw batch has the columns of a `Need` as stored: [B, 2048 n, *dims] for n chunks of points or samples, [B, *dims] for
-# columns of a shape or of one of its views. Images are decoded, bool columns are packed bits. Also 'index' int32 [B], the
-# position of the shape in the split, and 'row' int32 [B] = arange(B). `fields.py` makes inputs and targets of it. A feed of
-# some `rows` delivers only these rows of the same batch.
+# columns of a shape or of one of its views; of a sequence [B, L, ...], for each of L frames. Images are decoded, bool columns
+# are packed bits. Also 'index' int32 [B], the position of the shape in the split, and 'row' int32 [B] = arange(B).
+# `fields.py` makes inputs and targets of it. A feed of some `rows` delivers only these rows of the same batch.
 Feed = Callable[[int], Iterator[dict]]
 
 
-def shape_path(data_dir: str | Path, category: str, name: str) -> Path:
-    """Where a shape of a dataset is stored."""
-    return Path(data_dir) / 'shapes' / category / f'{name}.npz'
-
-
-def present(shape: Shape) -> tuple[str, ...]:
-    """The columns that a shape has, in the order of the schema."""
-    return tuple(name for name in COLUMNS if getattr(shape, name) is not None)
+shape_path, sequence_path = SHAPES.path, SEQUENCES.path  # (data_dir, category, name) -> where an example is stored
 
 
 def write_shape(path: str | Path, shape: Shape) -> None:
     """Write a shape as an uncompressed `.npz`, atomically. Category and name are those of the path (see `shape_path`)."""
+    write_example(SHAPES, path, shape)
+
+
+def read_shape(path: str | Path, index: Index | None = None) -> Shape:
+    """Read a shape file, as `read_example`."""
+    return read_example(SHAPES, path, index)
+
+
+def read_sequence(path: str | Path, index: Index | None = None) -> ShapeSequence:
+    """Read the file of a sequence, as `read_example`."""
+    return read_example(SEQUENCES, path, index)
+
+
+def write_example(layout: Layout, path: str | Path, example: Any) -> None:
+    """Write an example as an uncompressed `.npz`, atomically. Category and name are those of the path (see `Layout.path`)."""
     arrays: dict[str, Any] = {}
-    for name in present(shape):
-        column, value = COLUMNS[name], getattr(shape, name)
+    for name in layout.present(example):
+        column, value = COLUMNS[name], getattr(example, name)
         if column.is_picture:
             arrays[name] = np.frombuffer(b''.join(value), np.uint8)
             arrays[f'{name}_ends'] = np.cumsum([len(file) for file in value], dtype=np.int64)
         else:
-            arrays[name] = np.packbits(value) if column.dtype is bool else np.asarray(value, column.dtype)
+            arrays[name] = as_stored(name, np.asarray(value, column.dtype))
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     write_atomically(path, stream.getvalue())
 
 
-def read_shape(path: str | Path, index: Index | None = None) -> Shape:
-    """Read and validate a shape file against `COLUMNS`; with `index`, also against the columns and counts of the dataset.
+def read_example(layout: Layout, path: str | Path, index: Index | None = None) -> Any:
+    """Read and validate the file of an example against `COLUMNS`; with `index`, also against the columns and counts of the
+    dataset.
 
     Raises FileNotFoundError without the file, InputError when it is damaged or an array is missing or of wrong shape or dtype.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f'{path}: expected a shape file, found none; run the preparation of the dataset again')
+        raise FileNotFoundError(
+            f'{path}: expected a {layout.noun} file, found none; run the preparation of the dataset again'
+        )
     try:
-        return _parse_shape(path, index)
+        return _parse_example(layout, path, index)
     except InputError as error:
         raise InputError(f'{error}; delete the file and run the preparation of the dataset again') from error
 
 
-def _parse_shape(path: Path, index: Index | None) -> Shape:
-    members = read_members(path)
-    expected = [name for name, column in COLUMNS.items() if column.required or name in members]
+def _parse_example(layout: Layout, path: Path, index: Index | None) -> Any:
+    members = read_members(path, MAX_SEQUENCE_BYTES if layout is SEQUENCES else None)
+    expected: Sequence[str] = [name for name in layout.columns if COLUMNS[name].required or name in members]
     if index is not None:
         expected = index.columns
     stored: dict[str, Any] = {name: _parse_column(path, name, members) for name in expected}
-    counts = {'shape': 1} | {per: len(stored[name]) for per, name in COUNTED.items() if name in stored}
+    counts = count(layout, stored)
     if index is not None:
-        counts = index.counts
+        counts |= index.counts
+        if layout is SEQUENCES:
+            counts['frame'] = index.num_frames[f'{path.parent.name}/{path.stem}']
     for name, value in stored.items():
         column = COLUMNS[name]
-        dims = column.dims if column.per == 'shape' else (counts[column.per], *column.dims)
+        lead = (counts['frame'],) if column.moves else ()
+        dims = (*(() if column.per == 'shape' else (counts[column.per],)), *column.dims)
+        found, wanted = np.shape(value), (*lead, *dims)
+        if column.is_picture:
+            found, wanted = (len(value),), (int(np.prod((*lead, dims[0]))),)
+        elif column.dtype is bool:
+            wanted = (*lead, -(-int(np.prod(dims)) // 8))
+        for axis, (length, expected_length) in enumerate(zip(found, wanted, strict=True)):
+            if length != expected_length:
+                along = f' along axis {axis}' if axis else ''
+                reject(path, name, f'length {expected_length}{along}', str(length))
         if column.dtype is bool:
-            num_bits = int(np.prod(dims))
-            if len(value) != -(-num_bits // 8):
-                reject(path, name, f'length {-(-num_bits // 8)}', str(len(value)))
-            stored[name] = np.unpackbits(value, count=num_bits).astype(bool).reshape(dims)
-        elif column.per != 'shape' and len(value) != dims[0]:
-            reject(path, name, f'length {dims[0]}', str(len(value)))
-    return Shape(path.parent.name, path.stem, **stored)
+            bits = np.unpackbits(value, axis=-1, count=int(np.prod(dims)))
+            stored[name] = bits.astype(bool).reshape((*lead, *dims))
+    return layout.example(path.parent.name, path.stem, **stored)
+
+
+def count(layout: Layout, columns: Mapping[str, Any]) -> dict[str, int]:
+    """How many points, samples and views the columns of an example have, in a frame, and of a sequence how many frames."""
+    counts = {'shape': 1}
+    for per, name in layout.counted.items():
+        column, value = COLUMNS[name], columns.get(name, ())
+        counts[per] = len(value)
+        if len(value) and column.moves and per != 'frame':
+            counts[per] = len(value) // max(1, counts['frame']) if column.is_picture else np.shape(value)[1]
+    return counts
 
 
 def _parse_column(path: Path, name: str, members: dict[str, bytes]) -> np.ndarray | tuple[bytes, ...]:
@@ -215,6 +204,8 @@ def _parse_column(path: Path, name: str, members: dict[str, bytes]) -> np.ndarra
     flat = column.dtype is bool or column.is_picture
     dtype = np.dtype(np.uint8 if flat else column.dtype)
     dims = (None,) if flat else (*(() if column.per == 'shape' else (None,)), *column.dims)
+    if column.moves and not column.is_picture:
+        dims = (None, *dims)
     array = parse_array(path, name, members, dtype.kind, dims)
     if array.dtype != dtype:
         reject(path, name, str(dtype), str(array.dtype))
@@ -250,7 +241,7 @@ def decode_picture(name: str, content: bytes) -> np.ndarray:
         ) from error
     if pixels.shape != column.dims:
         height, width = pixels.shape[:2]
-        raise InputError(f'{name}: expected {VIEW_SIZE} x {VIEW_SIZE} px, found {width} x {height}')
+        raise InputError(f'{name}: expected {column.dims[1]} x {column.dims[0]} px, found {width} x {height}')
     return pixels.astype(column.dtype)
 
 
@@ -264,7 +255,10 @@ def decode_views(path: str | Path, name: str, files: Sequence[bytes]) -> np.ndar
 
 def write_index(data_dir: str | Path, index: Index) -> None:
     """Write DATA_DIR/dataset.json atomically."""
-    write_json(Path(data_dir) / 'dataset.json', {'layout': 'shapes', 'version': VERSION, **index._asdict()})
+    content = {'layout': index.layout, 'version': VERSION, **index._asdict()}
+    if index.layout == 'shapes':
+        del content['num_frames']
+    write_json(Path(data_dir) / 'dataset.json', content)
 
 
 def digest(data_dir: str | Path) -> str:
@@ -272,19 +266,43 @@ def digest(data_dir: str | Path) -> str:
     return hashlib.sha256((Path(data_dir) / 'dataset.json').read_bytes()).hexdigest()
 
 
-def read_index(data_dir: str | Path) -> Index:
-    """Read DATA_DIR/dataset.json. Raises FileNotFoundError without it, InputError for a damaged one or another version."""
-    content = read_index_file(data_dir, INDEX)
-    missing = [name for name, column in COLUMNS.items() if column.required and name not in content['columns']]
+def read_index(data_dir: str | Path, layout: Layout | None = SHAPES) -> Index:
+    """Read DATA_DIR/dataset.json of a layout, None for any.
+
+    Raises FileNotFoundError without it, InputError for a damaged one, another layout or another version.
+    """
+    path, content = Path(data_dir) / 'dataset.json', read_index_file(data_dir, INDEX)
+    found = LAYOUTS[content.get('layout', 'shapes')]
+    if layout not in (None, found):
+        raise InputError(f'{path}: expected a dataset of {layout.name}, found one of {found.name}')
+    layout = found
+    required = [name for name in layout.columns if COLUMNS[name].required]
+    missing = [name for name in required if name not in content['columns']]
     if missing:
-        found = f'{missing} too, found {content["columns"]}'
-        raise InputError(f'{Path(data_dir) / "dataset.json"}: columns: expected {found}; {_how_to_make(data_dir)}')
+        raise InputError(
+            f'{path}: columns: expected {missing} too, found {content["columns"]}; {_how_to_make(data_dir)}'
+        )
+    splits = {split: tuple((category, name) for category, name in names) for split, names in content['splits'].items()}
+    num_frames = content.get('num_frames', {})
+    if layout is SEQUENCES:
+        listed = {'/'.join(name) for names in splits.values() for name in names}
+        uncounted = sorted(listed - num_frames.keys())
+        if uncounted:
+            raise InputError(
+                f'{path}: num_frames: expected the frames of {uncounted[0]} too, found none; {_how_to_make(data_dir)}'
+            )
+    known = {key: content[key] for key in Index._fields if key in content} | {'layout': layout.name}
     return Index(
-        tuple(content['categories']),
-        {split: tuple((category, name) for category, name in shapes) for split, shapes in content['splits'].items()},
-        tuple(content['columns']),
-        *(content[key] for key in Index._fields[3:]),
+        **{**known, 'categories': tuple(content['categories']), 'splits': splits, 'columns': tuple(content['columns'])}
     )
+
+
+def read_layout(data_dir: str | Path) -> Layout:
+    """The layout of the dataset in a folder. Raises FileNotFoundError without one, InputError for an unknown layout."""
+    layout = read_index_file(data_dir).get('layout', 'shapes')
+    if layout not in LAYOUTS:
+        raise InputError(f'{Path(data_dir) / "dataset.json"}: expected a layout of {sorted(LAYOUTS)}, found {layout!r}')
+    return LAYOUTS[layout]
 
 
 def read_index_file(data_dir: str | Path, schema: Any = None) -> dict:
@@ -336,65 +354,24 @@ def check_need(data_dir: str | Path, index: Index, need: Need) -> None:
             )
 
 
-def cut_chunks(shape: Shape, name: str) -> np.ndarray:
-    """A column of points or samples in K chunks: [K, 2048, *dims], of bools packed bits [K, 256]. Drops the incomplete one."""
-    column, value = COLUMNS[name], getattr(shape, name)
-    num_chunks = len(value) // CHUNK_POINTS
-    chunks = value[: num_chunks * CHUNK_POINTS].reshape(num_chunks, CHUNK_POINTS, *column.dims)
-    return np.packbits(chunks, axis=1) if column.dtype is bool else chunks
+def cut_chunks(example: Shape | ShapeSequence, name: str) -> np.ndarray:
+    """A column of points or samples in K chunks: [K, 2048, *dims], of bools packed bits [K, 256]; of a sequence [F, K, ...].
+
+    Drops the incomplete chunk.
+    """
+    column, value = COLUMNS[name], np.asarray(getattr(example, name))
+    if not column.moves:
+        value = value[None]
+    num_chunks = value.shape[1] // CHUNK_POINTS
+    chunks = value[:, : num_chunks * CHUNK_POINTS].reshape(len(value), num_chunks, CHUNK_POINTS, *column.dims)
+    if column.dtype is bool:
+        chunks = np.packbits(chunks, axis=2)
+    return chunks if column.moves else chunks[0]
 
 
 def as_stored(name: str, value: np.ndarray) -> np.ndarray:
-    """Pack the bits of a bool column; the array of any other column is returned unchanged."""
-    return np.packbits(value) if COLUMNS[name].dtype is bool else value
-
-
-def evaluation_batches(
-    data_dir: str | Path,
-    split: str,
-    batch_size: int,
-    columns: Collection[str],
-    *,
-    every: int = 1,
-    positions: Sequence[int] | None = None,
-    view: int = 0,
-    left_out: Collection[tuple[str, str]] = (),
-) -> Iterator[tuple[dict[str, np.ndarray], tuple[tuple[str, str], ...]]]:
-    """Batches of whole shapes of a split, each once, in its order: (raw batch, (category, name) of its real rows).
-
-    every: only each `every`-th shape; positions: only these, instead; left_out: not these. view: the one that is read of each
-    shape, the first in the paper's evaluation. A raw batch has `columns` [B, T, *dims], [B, N, *dims] or [B, *dims], bools as
-    packed bits; 'row' and 'index' int32 [B], the position in the split (so that the noise of an input does not depend on B);
-    'mask' bool [B]. The last batch is padded by repeating its rows, with mask False.
-
-    Raises InputError for a batch size below 1, an unknown or empty split and a missing column; a batch raises as `read_shape`.
-    """
-    if batch_size < 1:
-        raise InputError(f'batch_size: expected at least 1, found {batch_size}')
-    index = read_index(data_dir)
-    shapes = split_shapes(data_dir, index, split)
-    check_need(data_dir, index, Need(tuple(columns)))
-    read = range(0, len(shapes), every) if positions is None else positions
-    read = np.array([i for i in read if shapes[i] not in left_out], int)
-
-    def read_row(name):
-        path = shape_path(data_dir, *name)
-        shape = read_shape(path, index)
-        row = {key: getattr(shape, key) for key in columns}
-        for key, value in row.items():
-            if COLUMNS[key].per == 'view':
-                value = value[view]
-            row[key] = decode_views(path, key, [value])[0] if COLUMNS[key].is_picture else as_stored(key, value)
-        return row
-
-    def batches():
-        for start in range(0, len(read), batch_size):
-            some = read[start : start + batch_size]
-            names = tuple(shapes[i] for i in some)
-            rows, repeated = [read_row(name) for name in names], np.arange(batch_size) % len(names)
-            raw = {key: np.stack([rows[i][key] for i in repeated]) for key in columns}
-            raw['row'] = raw['index'] = some[repeated].astype(np.int32)
-            raw['mask'] = np.arange(batch_size) < len(rows)
-            yield raw, names
-
-    return batches()
+    """Pack the bits of a bool column, those of a frame alone; the array of any other column is returned unchanged."""
+    column = COLUMNS[name]
+    if column.dtype is not bool:
+        return value
+    return np.packbits(value.reshape(len(value), -1), axis=1) if column.moves else np.packbits(value)

@@ -1,6 +1,6 @@
 """Input pipeline in device memory: the columns that a step reads are loaded once, for the whole split; a batch is one gather.
 
-Needs no TensorFlow. B batch, S shapes, V views, K chunks of a column.
+Needs no TensorFlow. B batch, S shapes or sequences, V views, K chunks of a column, L frames of a clip.
 """
 
 from collections.abc import Iterator
@@ -11,9 +11,8 @@ import jax
 import numpy as np
 
 from onet_jax.data.bad_examples import BadExamples
+from onet_jax.data.clips import clip_starts, first_frame
 from onet_jax.data.records import (
-    CHUNK_POINTS,
-    COLUMNS,
     Feed,
     Index,
     Need,
@@ -21,11 +20,11 @@ from onet_jax.data.records import (
     check_need,
     cut_chunks,
     decode_views,
+    read_example,
     read_index,
-    read_shape,
-    shape_path,
     split_shapes,
 )
+from onet_jax.data.schema import CHUNK_POINTS, COLUMNS, LAYOUTS, SHAPES, Layout
 from onet_jax.errors import InputError
 from onet_jax.files import machine_memory
 from onet_jax.progress import track
@@ -46,24 +45,28 @@ def resident_feed(
     seed: int,
     rows: range | None = None,
     bad_examples: BadExamples | None = None,
+    layout: Layout = SHAPES,
 ) -> Feed:
     """Batches in which each epoch has every training shape once, in a new random order, with random chunks of its points.
 
-    A batch may span epochs. rows: which rows of each batch to deliver, by default all. Shapes that cannot be read are left out
-    as far as `bad_examples` allows, by default none. Raises InputError beyond that and for a dataset that does not have what
-    `need` asks for, DoesNotFitError when the split does not fit into the memory of the device.
+    Of sequences an epoch has every clip of L consecutive frames once. A batch may span epochs. rows: which rows of each batch
+    to deliver, by default all. Examples that cannot be read are left out as far as `bad_examples` allows, by default none.
+    Raises InputError beyond that and for a dataset that does not have what `need` asks for, DoesNotFitError when the split does
+    not fit into the memory of the device.
     """
-    index = read_index(data_dir)
+    index = read_index(data_dir, layout)
     names = split_shapes(data_dir, index, 'train')
     check_need(data_dir, index, need)
-    needed, free = len(names) * _bytes_of_shape(index, need), _free_bytes()
+    needed, free = _count_bytes(index, need, names), _free_bytes()
     if needed > free:
         raise DoesNotFitError(
             f'{data_dir}: expected a split that fits into the memory of the device ({free / 1e9:.2f} GB free), '
-            f'found {needed / 1e9:.2f} GB; use --config.data.feed=tfds or a dataset with fewer points or shapes'
+            f'found {needed / 1e9:.2f} GB; use '
+            + ('--config.data.feed=tfds or ' if layout is SHAPES else '')
+            + f'a dataset with fewer points or {layout.name}'
         )
-    stored = _load(data_dir, index, names, need, bad_examples or BadExamples())
-    num_shapes = len(stored['index'])
+    stored, clips = _load(data_dir, index, names, need, bad_examples or BadExamples())
+    num_shapes = len(clips)
     # One random number of a row selects its chunk of points, its chunk of samples and its view.
     num_chunks = max([1, *(stored[name].shape[1] for name in need.columns if COLUMNS[name].per != 'shape')])
     kept = np.asarray(range(batch_size) if rows is None else rows, np.int32)
@@ -73,11 +76,11 @@ def resident_feed(
         return np.random.default_rng([seed, epoch, SHAPE_STREAM]).permutation(num_shapes)
 
     def choose(step: int) -> tuple[np.ndarray, np.ndarray]:
-        """The loaded shape and the random number of each row of batch `step` that is delivered: int32 [B], [B]."""
+        """The loaded shape or clip and the random number of each row of batch `step` that is delivered: int32 [B, 2], [B]."""
         epochs, places = np.divmod(step * batch_size + np.arange(batch_size), num_shapes)
         shapes = np.concatenate([order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
         chunks = np.random.default_rng([seed, step, CHUNK_STREAM]).integers(num_chunks, size=batch_size)
-        return shapes[kept].astype(np.int32), chunks[kept].astype(np.int32)
+        return clips[shapes[kept]], chunks[kept].astype(np.int32)
 
     def batches(start_step: int) -> Iterator[dict]:
         step = start_step
@@ -89,60 +92,82 @@ def resident_feed(
 
 
 @partial(jax.jit, static_argnums=0)
-def _gather(need: Need, stored: dict, shapes: jax.Array, chunks: jax.Array, rows: jax.Array) -> dict:
+def _gather(need: Need, stored: dict, clips: jax.Array, chunks: jax.Array, rows: jax.Array) -> dict:
+    shapes, frames = clips[:, 0], clips[:, 1:] + np.arange(need.num_frames)
     batch = {'index': stored['index'][shapes], 'row': rows}
     for name in need.columns:
-        values, per = stored[name], COLUMNS[name].per
-        if per == 'shape':
-            batch[name] = values[shapes]
-        elif per == 'view':
-            batch[name] = values[shapes, chunks % values.shape[1]]
+        values, column = stored[name], COLUMNS[name]
+        at = frames if column.moves else shapes  # [B, L] or [B]
+        number = chunks.reshape(-1, *[1] * (at.ndim - 1))
+        if column.per == 'shape':
+            batch[name] = values[at]
+        elif column.per == 'view':
+            batch[name] = values[at, number % values.shape[1]]
         else:
             # As many chunks as the need asks for, from the selected one on.
-            numbers = (chunks[:, None] + np.arange(need.chunks[per])) % values.shape[1]
-            batch[name] = jax.lax.collapse(values[shapes[:, None], numbers], 1, 3)
+            numbers = (number[..., None] + np.arange(need.chunks[column.per])) % values.shape[1]
+            batch[name] = jax.lax.collapse(values[at[..., None], numbers], at.ndim, at.ndim + 2)
     return batch
 
 
 def _load(
     data_dir: str | Path, index: Index, names: tuple[tuple[str, str], ...], need: Need, bad_examples: BadExamples
-) -> dict[str, jax.Array]:
-    """Load the columns of all readable shapes to the device: [S, K, 2048, *dims] of points and samples, [S, V, *dims] of views,
-    [S, *dims] of shapes, and 'index' int32 [S], the position in the split."""
-    host: dict[str, np.ndarray] = {}
-    num_good = 0
-    for i, name in enumerate(track(names, 'loading the training split', 'shapes')):
-        arrays = bad_examples.attempt('/'.join(name), partial(_read, shape_path(data_dir, *name), index, need))
+) -> tuple[dict[str, jax.Array], np.ndarray]:
+    """Load the columns of all readable examples to the device: [S, K, 2048, *dims] of points and samples, [S, V, *dims] of
+    views, [S, *dims] of shapes, the frames of all sequences for S where they move; and 'index' int32 [S], the position in the
+    split. Also the clips, int32 [C, 2]: the number of a loaded example, and of the first frame of the clip among all frames."""
+    layout, host = LAYOUTS[index.layout], {}  # type: ignore[var-annotated]
+    num_good, num_frames, clips = 0, 0, []
+    lengths = [index.num_frames.get('/'.join(name), 0) for name in names]
+    for i, name in enumerate(track(names, 'loading the training split', layout.name)):
+        read = partial(_read, layout, layout.path(data_dir, *name), index, need)
+        arrays = bad_examples.attempt('/'.join(name), read)
         if arrays is None:
             continue
         for key, value in {**arrays, 'index': np.int32(i)}.items():
-            host.setdefault(key, np.empty((len(names), *value.shape), value.dtype))[num_good] = value
-        num_good += 1
+            if key in COLUMNS and COLUMNS[key].moves:
+                place = slice(num_frames, num_frames + lengths[i])
+                host.setdefault(key, np.empty((sum(lengths), *value.shape[1:]), value.dtype))[place] = value
+            else:
+                host.setdefault(key, np.empty((len(names), *value.shape), value.dtype))[num_good] = value
+        starts = clip_starts(lengths[i], need.num_frames, first_frame(index)) if layout is not SHAPES else [0]
+        clips += [(num_good, num_frames + start) for start in starts]
+        num_good, num_frames = num_good + 1, num_frames + lengths[i]
     if not num_good:
-        raise InputError(f'{data_dir}: expected shapes to train on, found none that can be read')
+        raise InputError(f'{data_dir}: expected {layout.name} to train on, found none that can be read')
+    if not clips:
+        raise InputError(
+            f'{data_dir}: expected sequences of at least config.data.num_frames = {need.num_frames} frames to train on, found '
+            f'{max(lengths)} at most; train on shorter clips or prepare longer sequences'
+        )
+    filled = {key: num_frames if key in COLUMNS and COLUMNS[key].moves else num_good for key in host}
     # A copy: a CPU device may otherwise alias the array of the host.
-    return {key: jax.device_put(host.pop(key)[:num_good], may_alias=False) for key in list(host)}
+    stored = {key: jax.device_put(host.pop(key)[: filled[key]], may_alias=False) for key in list(host)}
+    return stored, np.array(clips, np.int32)
 
 
-def _read(path: Path, index: Index, need: Need) -> dict[str, np.ndarray]:
-    shape, arrays = read_shape(path, index), {}
+def _read(layout: Layout, path: Path, index: Index, need: Need) -> dict[str, np.ndarray]:
+    example, arrays = read_example(layout, path, index), {}
     for name in need.columns:
-        column, value = COLUMNS[name], getattr(shape, name)
+        column, value = COLUMNS[name], getattr(example, name)
         if column.per in ('point', 'sample'):
-            arrays[name] = cut_chunks(shape, name)
+            arrays[name] = cut_chunks(example, name)
         else:
             arrays[name] = decode_views(path, name, value) if column.is_picture else as_stored(name, value)
+            if column.is_picture and column.moves:
+                arrays[name] = arrays[name].reshape(-1, index.num_views, *column.dims)
     return arrays
 
 
-def _bytes_of_shape(index: Index, need: Need) -> int:
-    total = 0
+def _count_bytes(index: Index, need: Need, names: tuple[tuple[str, str], ...]) -> int:
+    """Bytes of what `_load` loads."""
+    num_frames, total = sum(index.num_frames.get('/'.join(name), 0) for name in names), 0
     for name in need.columns:
         column, count = COLUMNS[name], index.counts[COLUMNS[name].per]
         if column.per in ('point', 'sample'):
             count = count // CHUNK_POINTS * CHUNK_POINTS
         bits = 1 if column.dtype is bool else 8 * np.dtype(column.dtype).itemsize
-        total += count * int(np.prod(column.dims)) * bits // 8
+        total += (num_frames if column.moves else len(names)) * (count * int(np.prod(column.dims)) * bits // 8)
     return total
 
 

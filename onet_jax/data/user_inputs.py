@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 
 from onet_jax.data.archives import read_arrays
 from onet_jax.data.images import load_image
-from onet_jax.data.records import NUM_VOXELS
 from onet_jax.data.scans import find_cell, load_bulk
+from onet_jax.data.schema import NUM_VOXELS
 from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import DISTANCE_RATIOS, ELEVATIONS, Camera, r2n2_camera

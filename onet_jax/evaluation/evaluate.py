@@ -20,12 +20,11 @@ from onet_jax.data.datasets import Shapes, examples_of
 from onet_jax.data.fields import evaluation_key, held_out, input_names, sees_views
 from onet_jax.data.records import digest
 from onet_jax.errors import InputError
+from onet_jax.geometry.sequences import SEQUENCES, frames_of
 from onet_jax.geometry.voxels import voxels_to_mesh
 from onet_jax.models.method import Method
 from onet_jax.progress import working
-from onet_jax.scores import as_geometry, floor, is_solid, score, target_of
-
-SCORED_FIELDS = ('volume_points', 'surface_samples')  # the ground truth
+from onet_jax.scores import as_geometry, floor, is_solid, mean_over_time, score, score_by_time, target_of
 
 
 class Result(NamedTuple):
@@ -39,12 +38,16 @@ class Result(NamedTuple):
     inputs: dict[str, np.ndarray]  # of the network, by field, without batch axis
     prediction: Any  # see `scores.py`
     is_solid: bool | None = None  # of a mesh that should be one (see `scores.is_solid`)
+    by_time: dict[str, list[float]] | None = (
+        None  # of a sequence: the scores of each frame, of which `scores` are the means
+    )
 
     @property
     def num_faces(self) -> int | None:
-        """Faces of the prediction: 0 for a failure, None for a point cloud."""
-        geometry = as_geometry(self.prediction)
-        return len(geometry.faces) if isinstance(geometry, trimesh.Trimesh) else None
+        """Faces of the prediction, of a sequence the fewest of a frame: 0 for a failure, None for a point cloud."""
+        is_sequence = isinstance(self.prediction, SEQUENCES)
+        frames = frames_of(self.prediction) if is_sequence else [as_geometry(self.prediction)]
+        return min((len(frame.faces) for frame in frames if isinstance(frame, trimesh.Trimesh)), default=None)
 
 
 def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, split: str) -> Iterator[Result]:
@@ -54,7 +57,7 @@ def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, 
     half of their labelled points; the second half is scored. The shapes of a batch are predicted one after the other, as they
     are for a user, and then scored in parallel. Raises InputError for a split that is unknown or empty.
     """
-    key = evaluation_key(config.seed)
+    key, project_last = evaluation_key(config.seed), config.eval.get('project_last', False)
 
     def predict(batch, i):
         inputs, targets = examples_of(batch, i).values()
@@ -62,20 +65,22 @@ def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, 
         (prediction,) = method.predict(params, inputs, jax.random.fold_in(key, batch['row'][i]))
         seconds = time.perf_counter() - start
         evaluating.advance()
-        return inputs, target_of(held_out(targets, inputs)), prediction, seconds
+        return inputs, target_of(held_out(targets, inputs), project_last), prediction, seconds
 
     def judge(category_and_name, inputs, target, prediction, seconds):
         category, name = category_and_name
-        scores = score(prediction, target, config.seed)
+        moves = isinstance(prediction, SEQUENCES)
+        by_time = score_by_time(prediction, target, config.seed) if moves else None
+        scores = score(prediction, target, config.seed) if by_time is None else mean_over_time(by_time)
         seen = {name: array[0] for name, array in inputs.items()}
         solid = is_solid(prediction, target)
-        return Result(category, name, scores, floor(target), seconds, seen, prediction, solid)
+        return Result(category, name, scores, floor(target), seconds, seen, prediction, solid, by_time)
 
     with (
-        working(f'evaluating on the {split} split', len(dataset.names(split)), 'shapes') as evaluating,
+        working(f'evaluating on the {split} split', len(dataset.examples(config, split)), 'shapes') as evaluating,
         ThreadPoolExecutor(os.cpu_count()) as threads,
     ):
-        for batch, names in dataset.evaluation_batches(config, split, targets=SCORED_FIELDS):
+        for batch, names in dataset.evaluation_batches(config, split, targets=dataset.scored_fields):
             predicted = [predict(batch, i) for i in range(len(names))]
             with working(f'scoring {len(names)} of them'):
                 results = list(threads.map(judge, names, *zip(*predicted, strict=True)))

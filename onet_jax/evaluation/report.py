@@ -78,7 +78,7 @@ def write_report(
 
     means = {title: class_means(rows)['mean'] for title, rows in results.items()}
     of = {title: f', {title}' if others else '' for title in results}
-    figures = {METRICS[k].title + of[first]: means[first][k] for k in HEADLINE}
+    figures = {METRICS[k].title + of[first]: means[first][k] for k in HEADLINE if k in means[first]}
     figures |= {METRICS[HEADLINE[0]].title + of[other]: means[other][HEADLINE[0]] for other in others}
     summary = {title: f'{value:.3f}' for title, value in figures.items() if not math.isnan(value)}
     header, rows = make_table(results[first])

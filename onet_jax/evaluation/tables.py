@@ -1,4 +1,4 @@
-"""The paper's tables from the results of an evaluation: class means, and the mean of the class means.
+"""The paper's tables from the results of an evaluation: class means, and the mean of the class means; of sequences by time too.
 
 A metric that is not defined, as the IoU of a point cloud, is NaN: it is left out of means and printed as '-'.
 """
@@ -17,22 +17,31 @@ from onet_jax.evaluation.evaluate import Result
 from onet_jax.evaluation.published import CLASSES, Published
 from onet_jax.files import remove_leftovers, write_atomically, write_json
 from onet_jax.scores import COLUMNS, METRICS
+from onet_jax.viz.plots import write_plot
 
 Table = tuple[list[str], list[list[str]]]  # header and rows
+# Of sequences: name of a plot over time -> its metrics.
+PLOTS = {'iou_by_time': ('iou',), 'distances_by_time': ('chamfer_l1', 'correspondence_l2')}
 FAULTS = ('empty', 'not a solid')  # the columns of `count_faults`
+
+
+def columns_of(results: Sequence[Result]) -> list[str]:
+    """The metrics of a table: those of `scores.COLUMNS` that predictions of this kind have."""
+    return [name for name in COLUMNS if name in results[0].scores]
 
 
 def class_means(results: Sequence[Result], scores: str = 'scores') -> dict[str, dict[str, float]]:
     """{category: {metric: mean}} in the units of the table; the last key is 'mean', the mean of the class means."""
     categories = sorted({r.category for r in results})
+    columns = columns_of(results)
     means = {
         category: {
             key: METRICS[key].factor * _mean(getattr(r, scores)[key] for r in results if r.category == category)
-            for key in COLUMNS
+            for key in columns
         }
         for category in categories
     }
-    means['mean'] = {key: _mean(means[c][key] for c in categories) for key in COLUMNS}
+    means['mean'] = {key: _mean(means[c][key] for c in categories) for key in columns}
     return means
 
 
@@ -60,7 +69,26 @@ def make_table(results: Sequence[Result]) -> Table:
     ]
     floor = class_means(results, 'floor')['mean']
     rows.append(['floor (ground truth against itself)', str(len(results)), '0', '-', *map(format_cell, floor.values())])
-    return ['category', 'shapes', *FAULTS, *(METRICS[key].title for key in COLUMNS)], rows
+    return ['category', 'shapes', *FAULTS, *(METRICS[key].title for key in columns_of(results))], rows
+
+
+def means_by_time(results: Sequence[Result]) -> dict[str, list[float]]:
+    """Of sequences {metric: the mean of the class means in each frame}, in the units of the table."""
+    by_time = [r.by_time for r in results if r.by_time is not None]
+    frames = []
+    for k in range(len(by_time[0]['correspondence_l2'])):
+        scores = [{name: values[k] for name, values in each.items()} for each in by_time]
+        frames.append(class_means([r._replace(scores=s) for r, s in zip(results, scores, strict=True)])['mean'])
+    return {name: [frame[name] for frame in frames] for name in frames[0]}
+
+
+def make_time_table(results: Sequence[Result]) -> Table:
+    """Header and rows of text of sequences, a row for each of the equidistant times 0 to 1."""
+    means = means_by_time(results)
+    rows = list(zip(*means.values(), strict=True))
+    times = np.linspace(0, 1, len(rows))
+    cells = [[format_cell(time), *map(format_cell, row)] for time, row in zip(times, rows, strict=True)]
+    return ['time', *(METRICS[name].title for name in means)], cells
 
 
 def count_faults(results: Sequence[Result]) -> tuple[str, str]:
@@ -158,8 +186,9 @@ def write_results(
     """Print table.md, then write FOLDER/rows.csv, table.csv, table.md and protocol.json.
 
     rows.csv has a row for each shape, in the units of the table (squared distances are not scaled); table.csv and table.md have
-    the means, with the published ones beside them. protocol: as of `describe_protocol`, printed below the table of table.md;
-    with published numbers it needs 'split' and 'evaluated' (what was scored: 'reconstructions' or 'inputs').
+    the means, with the published ones beside them. Of sequences table.md also has the means at each time, as by_time.csv, and
+    iou_by_time.svg and distances_by_time.svg have their curves. protocol: as of `describe_protocol`, printed below the table of
+    table.md; with published numbers it needs 'split' and 'evaluated' (what was scored: 'reconstructions' or 'inputs').
     """
     factors = {key: METRICS[key].factor for key in results[0].scores}
     titles = [f'{key} (x{factor:g})' if factor != 1 else key for key, factor in factors.items()]
@@ -176,8 +205,9 @@ def write_results(
         wide = append_published(table, published)
         compared = compare(results, published, f'our {protocol["evaluated"]}')
         notes = describe_comparison(results, published, str(protocol['split']))
+    by_time = [make_time_table(results)] if results[0].by_time else []
     lines = [*notes, *(escape_markdown(f'{key.replace("_", " ")}: {value}') for key, value in protocol.items())]
-    tables = [to_markdown(*each) for each in (table, *compared)]
+    tables = [to_markdown(*each) for each in (table, *compared, *by_time)]
     markdown = '\n'.join([*tables, ''.join(f'* {line}\n' for line in lines)])
     print(markdown, flush=True)  # first: the folder may not be writable
     remove_leftovers(folder)
@@ -185,6 +215,19 @@ def write_results(
     write_atomically(folder / 'table.csv', to_csv(*wide).encode())
     write_atomically(folder / 'table.md', markdown.encode())
     write_json(folder / 'protocol.json', protocol | ({'notes': notes} if notes else {}))
+    for header, cells in by_time:
+        write_atomically(folder / 'by_time.csv', to_csv(header, cells).encode())
+        _plot_by_time(folder, means_by_time(results))
+
+
+def _plot_by_time(folder: Path, means: dict[str, list[float]]) -> None:
+    """Write the `PLOTS` of the metrics that are defined."""
+    for file, names in PLOTS.items():
+        times = np.linspace(0, 1, len(means['iou'])).tolist()
+        known = [name for name in names if np.isfinite(means[name]).all()]
+        if known:
+            curves = {METRICS[name].title: list(zip(times, means[name], strict=True)) for name in known}
+            write_plot(folder / f'{file}.svg', 'time', curves)
 
 
 def summary(results: list[Result]) -> dict[str, float]:

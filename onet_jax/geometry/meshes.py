@@ -1,6 +1,8 @@
 """Mesh and point cloud files, and normalisation to object coordinates. P points of a cloud, N vertices. Imports no JAX."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +20,7 @@ from onet_jax.geometry.mesh_files.off import read_off
 from onet_jax.geometry.mesh_files.pcd import read_pcd
 from onet_jax.geometry.mesh_files.ply import read_ply
 from onet_jax.geometry.mesh_files.point_tables import read_npy, read_npz, read_text
-from onet_jax.geometry.mesh_files.polygons import to_geometry
+from onet_jax.geometry.mesh_files.polygons import Polygons, check_mesh, stack, to_geometry
 from onet_jax.geometry.mesh_files.stl import OFFSET, describe_offset, offset_file, read_stl
 from onet_jax.geometry.mesh_files.writers import encode_mesh, find_offset
 from onet_jax.geometry.sampling import sample_surface, sample_surface_with_colours
@@ -116,6 +118,18 @@ def load_mesh(path: str | Path) -> trimesh.Trimesh:
     return geometry
 
 
+def load_frame(path: str | Path) -> trimesh.Trimesh | trimesh.PointCloud:
+    """A frame of a sequence: a mesh or a point cloud with all vertices of the file in their order.
+
+    Raises FileNotFoundError, or InputError that names the file, for one that is missing, damaged or empty, and for vertices
+    that are not finite: without them the others would be taken for other places of the body.
+    """
+    geometry = _load(Path(path), complete=True)
+    if not len(geometry.vertices):
+        raise InputError(f'{path}: expected points, found none')
+    return geometry
+
+
 def load_geometry(path: str | Path) -> trimesh.Trimesh | trimesh.PointCloud:
     """Read a mesh, of which equal vertices are one (stl stores them per face), or a point cloud.
 
@@ -132,18 +146,40 @@ def _merge(mesh: trimesh.Trimesh) -> None:
     mesh.update_vertices(first, numbers)
 
 
-def _load(path: Path, merge: bool = False) -> trimesh.Trimesh | trimesh.PointCloud:
+def _load(path: Path, merge: bool = False, complete: bool = False) -> trimesh.Trimesh | trimesh.PointCloud:
     """All meshes of a file as one, with the transforms of its scene; a point cloud where it has no mesh."""
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: expected a mesh or a point cloud ({"|".join(READERS)}), found no such file')
-    kind = path.suffix.lower()[1:]
-    if kind not in READERS:
-        raise InputError(f'{path}: expected one of the formats {"|".join(READERS)}, found {kind or "no suffix"!r}')
-    try:
-        geometry = to_geometry(path, READERS[kind](path))
+    with reading(path):
+        geometry = to_geometry(path, _read(path), complete)
         if merge and isinstance(geometry, trimesh.Trimesh):
             _merge(geometry)
         return geometry
+
+
+def load_polygons(path: str | Path) -> Polygons:
+    """The polygons of a mesh file as one mesh, verified, before they are cut into triangles. Raises as `load_mesh`."""
+    path = Path(path)
+    with reading(path):
+        mesh = stack([part for part in _read(path) if (part.sizes >= 3).any()])
+        if not len(mesh.sizes):
+            raise InputError('expected faces, found none')
+        check_mesh(mesh.vertices, mesh.corners)
+        return mesh
+
+
+def _read(path: Path) -> list[Polygons]:
+    kind = path.suffix.lower()[1:]
+    if kind not in READERS:
+        raise InputError(f'expected one of the formats {"|".join(READERS)}, found {kind or "no suffix"!r}')
+    return READERS[kind](path)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raises InputError that names the file for whatever is wrong with it, FileNotFoundError for one that is missing."""
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: expected a mesh or a point cloud ({"|".join(READERS)}), found no such file')
+    try:
+        yield
     except InputError as error:
         raise InputError(f'{path}: {error}') from error
     except Exception as error:  # of a damaged file anything may be missing

@@ -14,7 +14,7 @@ def sample_surface(
 
     Raises InputError for a mesh without area.
     """
-    points, normals, _, _ = _sample(mesh, num_points, seed)
+    points, normals, _, _ = sample_faces(mesh, num_points, seed)
     return points, normals
 
 
@@ -22,15 +22,16 @@ def sample_surface_with_colours(
     mesh: trimesh.Trimesh, num_points: int, seed: int | np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The points and normals of `sample_surface`, and the colours of the mesh there, [N, 3] uint8 sRGB (see `colours.py`)."""
-    points, normals, faces, uv = _sample(mesh, num_points, seed)
+    points, normals, faces, uv = sample_faces(mesh, num_points, seed)
     weights = np.column_stack([1 - uv.sum(axis=1), uv])
     return points, normals, np.round(255 * colours_of(mesh)(faces, weights)).astype(np.uint8)
 
 
-def _sample(
+def sample_faces(
     mesh: trimesh.Trimesh, num_points: int, seed: int | np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Points, normals, the faces [N] of the points, and their barycentric coordinates [N, 2] of the 2nd and 3rd corner."""
+    """As `sample_surface`; also the faces [N] of the points and their barycentric coordinates [N, 2] of the 2nd and 3rd corner,
+    by which `place_on_faces` finds the same places of the mesh when its vertices have moved."""
     rng = np.random.default_rng(seed)
     triangles = np.asarray(mesh.vertices, np.float64)[np.asarray(mesh.faces)]
     edges = triangles[:, 1:] - triangles[:, :1]
@@ -44,7 +45,12 @@ def _sample(
     faces = np.minimum(faces, len(triangles) - 1)
     uv = rng.random((num_points, 2))
     uv = np.where(uv.sum(axis=1, keepdims=True) > 1, 1 - uv, uv)  # fold the square onto the triangle
-    points = triangles[faces, 0] + (uv[:, :, None] * edges[faces]).sum(axis=1)
+    points = place_on_faces(triangles[faces], uv)
     normals = cross[faces] / double_areas[faces, None]
     # Points are in the frame of the mesh, which float32 may not hold.
     return points, normals.astype(np.float32), faces, uv
+
+
+def place_on_faces(triangles: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """The points [N, 3] of triangles [N, 3, 3] with barycentric coordinates [N, 2] of the 2nd and 3rd corner."""
+    return triangles[:, 0] + (uv[:, :, None] * (triangles[:, 1:] - triangles[:, :1])).sum(axis=1)

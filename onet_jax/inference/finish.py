@@ -6,7 +6,7 @@ import numpy as np
 import trimesh
 from ml_collections import ConfigDict
 
-from onet_jax.data.fields import has_cloud, input_names
+from onet_jax.data.fields import has_cloud, input_names, sees_clips
 from onet_jax.errors import InputError
 from onet_jax.geometry.colours import carry_colours
 from onet_jax.geometry.simplify import simplify_mesh
@@ -28,6 +28,10 @@ UNCHANGED = Finish()
 
 def check_finish(finish: Finish, file_format: str, data: ConfigDict) -> None:
     """Raises InputError for what cannot be done to the meshes of a network, or be written in a format."""
+    if finish != UNCHANGED and sees_clips(data):
+        raise InputError(
+            '--smooth, --simplify and --colors: expected a network of single shapes, found one of sequences'
+        )
     if finish.smooth < 0:
         raise InputError(f'--smooth: expected a number of steps, 0 or more, found {finish.smooth}')
     if finish.num_faces is not None and finish.num_faces < 4:

@@ -3,18 +3,21 @@
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
 from ml_collections import ConfigDict
 from trimesh.visual import ColorVisuals
 
-from onet_jax.data.fields import has_cloud, read_inputs, show, shows_objects
+from onet_jax.data.fields import has_cloud, read_inputs, sees_clips, show, shows_objects
 from onet_jax.data.sources import Source
 from onet_jax.data.user_inputs import read_bulk
 from onet_jax.errors import InputError
-from onet_jax.geometry.meshes import load_geometry, normalise
+from onet_jax.geometry.meshes import Frame, load_geometry, normalise
 from onet_jax.geometry.quality import find_unsupported
+from onet_jax.geometry.sequences import frames_of, move
+from onet_jax.inference.clip_files import fit, load_clip
 from onet_jax.inference.out_of_distribution import SHARE, Domain
 from onet_jax.viz.page import write_page
 from onet_jax.viz.pictures import FRONT, SIZE, UNSUPPORTED, Item, Painted
@@ -31,10 +34,12 @@ def write_gallery(
     config: ConfigDict,
     domain: Domain | None,
     network: str,
+    file_format: str,
 ) -> list[str]:
     """Write OUTPUT/index.html with the first `MAX_SHOWN` meshes of `done`; returns a message for each that cannot be read.
 
-    items: the entries of the manifest by name. network: a sentence about how well the network does.
+    items: the entries of the manifest by name. network: a sentence about how well the network does. file_format: of the frames
+    of sequences.
     """
     shown, said, data = [], [], config.data.copy_and_resolve_references()
     if 'image_size' in data:  # a photo is shown at a higher resolution than the network sees
@@ -44,6 +49,10 @@ def write_gallery(
         try:
             with warnings.catch_warnings(action='ignore'):  # they have been said
                 inputs, frame = read_inputs(data, source, config.seed)
+                if sees_clips(data):
+                    clip = load_clip(done[source], items[source.name]['frames'], file_format)
+                    shown.append(_show_clip(source, inputs, frame, clip, done[source].relative_to(output)))
+                    continue
                 geometry = load_geometry(done[source])
                 shape = paint(geometry, read_bulk(source, data)) if has_cloud(data) else geometry
         except (InputError, OSError) as error:  # it was there a moment ago
@@ -71,6 +80,13 @@ def write_gallery(
         failures=failures | ({'...': f'{hidden} more, see manifest.json'} if hidden > 0 else {}),
     )
     return said
+
+
+def _show_clip(source: Source, inputs: dict, frame: Frame, clip: Any, file: Path) -> Item:
+    """A clip and the sequence that was made of it, at all times within the cube of the page."""
+    pair = show(inputs), move(clip, frame.to_object)
+    shapes = [move(shape, fit(*pair).to_object) for shape in pair]
+    return Item(source.name, f'{len(frames_of(clip))} frames', shapes, links=(None, file.as_posix()))
 
 
 def paint(geometry: trimesh.Trimesh | trimesh.PointCloud, cloud: np.ndarray) -> Painted | trimesh.PointCloud:

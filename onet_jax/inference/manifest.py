@@ -26,6 +26,7 @@ DONE = {
     'mesh': PATH,
     'vertices': COUNT,
     'faces': COUNT,
+    'frames?': COUNT,
     'bytes?': whole(0, 2**63),
     'out_of_distribution_score?': NUMBER,
     'up?': one_of(*UPS),

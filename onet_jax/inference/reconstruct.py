@@ -1,9 +1,11 @@
-"""Reconstruction of a user's files to meshes in the user's frame: resumable, with the status of each file and an HTML page."""
+"""Reconstruction of a user's files to meshes in the user's frame: resumable, with the status of each file and an HTML page.
+
+Of a network of clips an input is a folder of frames, and a reconstruction is a sequence with the files of `clip_files.py`.
+"""
 
 import os
 import shutil
 import traceback
-import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,24 +17,25 @@ import numpy as np
 import trimesh
 from ml_collections import ConfigDict
 
-from onet_jax.data.fields import find_sources, has_cloud, in_order, read_inputs, shows_objects
+from onet_jax.data.fields import find_sources, has_cloud, in_order, read_inputs, sees_clips, shows_objects
 from onet_jax.data.scans import load_coloured_bulk
 from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
-from onet_jax.files import file_state, ignores_case, one_at_a_time, refuse_replacing, remove_leftovers
-from onet_jax.geometry.companions import find_companions
+from onet_jax.files import ignores_case, one_at_a_time, remove_leftovers
 from onet_jax.geometry.meshes import UPS, Frame, check_format, save_mesh
 from onet_jax.geometry.mise import dense_grid
 from onet_jax.geometry.quality import Quality, measure_support, thin
+from onet_jax.geometry.sequences import SEQUENCES, frames_of, move
+from onet_jax.inference.clip_files import clip_files, save_clip
 from onet_jax.inference.finish import UNCHANGED, Finish, check_finish, finish_geometry
 from onet_jax.inference.gallery import describe, write_gallery
 from onet_jax.inference.manifest import Manifest
+from onet_jax.inference.origins import check_targets, identify, is_done
 from onet_jax.inference.out_of_distribution import Domain, measure, summarise
 from onet_jax.models.method import Method, Model, digest_arrays
 from onet_jax.progress import track, working
 from onet_jax.scores import as_geometry
 
-CHANGED_BY_OTHERS = ('.gltf', '.glb', '.stl', '.jpg', '.jpeg', '.png')  # formats with companion files that matter
 MAX_COLOURED = 1_000_000  # points of a cloud whose colours the vertices get
 BUSY = 'expected a folder that no other reconstruction writes to, found {}; wait for it, or choose another --output'
 
@@ -49,6 +52,8 @@ def reconstruct_files(
     network: str = '',
 ) -> list[Path]:
     """Reconstruct a file, or all files of a folder, to OUTPUT/<name of the source>.<format>; returns the files written.
+
+    Of a clip these are OUTPUT/<name>.glb, and beside it <name>.gif and <name>/000.<format>, ...
 
     OUTPUT/manifest.json has the status of every input, 'done' or 'failed' with the reason: one bad input never stops the
     others, whatever it raises, and another run makes what is not done yet. It makes all meshes again for other weights or
@@ -71,12 +76,16 @@ def reconstruct_files(
         manifest = Manifest(output)
         own = {os.path.abspath(output / name) for name in manifest.written}
         sources = [source for source in found if os.path.abspath(source.path) not in own] or found
-        targets = {source: output / f'{source.name}.{file_format}' for source in sources}
-        _check_targets(targets, ignores_case=ignores_case(output / '.lock'))
+        moves = sees_clips(config.data)
+        targets = {source: output / f'{source.name}.{"glb" if moves else file_format}' for source in sources}
+        check_targets(targets, ignores_case=ignores_case(output / '.lock'))
         workspaces = (
             {s: t.with_name(f'{t.stem[:60]}.unfinished') for s, t in targets.items()} if batch_size == 1 else {}
         )
-        written = [path.relative_to(output).as_posix() for path in (*targets.values(), *workspaces.values())]
+        paths = [*targets.values(), *workspaces.values()]
+        if moves:
+            paths += [path for t in targets.values() for path in clip_files(t, config.data.num_frames, file_format)[1:]]
+        written = [path.relative_to(output).as_posix() for path in paths]
         written += [f'{name}.offset.json' for name in written if name.endswith('.stl')]
         written.append('index.html')
         for name in written:
@@ -86,10 +95,11 @@ def reconstruct_files(
                     '--output or move it'
                 )
         domain = find_domain()
-        for folder in {target.parent for target in targets.values()}:
+        for folder in {path.parent for path in paths}:
             remove_leftovers(folder)
-        manifest.adopt(_describe_settings(params, config, domain, finish))
-        waiting = [s for s, target in targets.items() if not _is_done(manifest.items.get(s.name), s, output, target)]
+        settings = _describe_settings(params, config, domain, finish)
+        manifest.adopt(settings | ({'format': file_format} if moves else {}))
+        waiting = [s for s, target in targets.items() if not is_done(manifest.items.get(s.name), s, output, target)]
         manifest.begin([source.name for source in waiting], written)
         if len(waiting) < len(targets):
             print(f'{len(targets) - len(waiting)} of {len(targets)} inputs are done already', flush=True)
@@ -98,19 +108,19 @@ def reconstruct_files(
             for some in track(
                 batches, 'reconstructing', 'inputs' if batch_size == 1 else f'batches of {batch_size} inputs'
             ):
-                states = {source: _identify(source) for source in some}
+                states = {source: identify(source) for source in some}
                 workspace = workspaces.get(some[0])
                 for source, result in _reconstruct_batch(
                     some, method, params, config, domain, finish, workspace
                 ).items():
-                    item = states[source] | _write(source, states[source], result, targets[source], output)
+                    item = states[source] | _write(source, states[source], result, targets[source], output, file_format)
                     manifest.add(source.name, item)
                     _say(_report(source, targets[source], item))
                     if workspace is not None and workspace.is_dir() and item['status'] == 'done':
                         shutil.rmtree(workspace)
         finally:
             manifest.end()
-        return _conclude(output, targets, manifest.items, config, domain, network)
+        return _conclude(output, targets, manifest.items, config, domain, network, file_format)
 
 
 def _conclude(
@@ -120,13 +130,14 @@ def _conclude(
     config: ConfigDict,
     domain: Domain | None,
     network: str,
+    file_format: str,
 ) -> list[Path]:
     """Write the page; returns the meshes. Raises InputError when any input failed."""
     failed = {s: items[s.name] for s in targets if items[s.name]['status'] == 'failed'}
     done = {source: target for source, target in targets.items() if source not in failed}
     if done:
         with working(f'writing {output / "index.html"}'):
-            for message in write_gallery(output, done, failed, items, config, domain, network):
+            for message in write_gallery(output, done, failed, items, config, domain, network, file_format):
                 _say(message)
     else:
         (output / 'index.html').unlink(missing_ok=True)
@@ -142,9 +153,9 @@ def _conclude(
 
 
 class Reconstruction(NamedTuple):
-    """The result of one input: a mesh or a cloud in the frame of the user, or the reason why there is none."""
+    """The result of one input: a mesh, a cloud or a sequence in the frame of the user, or the reason why there is none."""
 
-    geometry: trimesh.Trimesh | trimesh.PointCloud | None = None
+    geometry: Any = None
     score: float | None = None  # out-of-distribution score, see `Domain`
     quality: Quality | None = None  # of a mesh of a cloud
     up: str | None = None  # the axis of the user's frame that was found to point up
@@ -195,10 +206,9 @@ def _reconstruct_batch(
         return results
     for (source, (seen, frame)), prediction, score in zip(read.items(), predictions, scores, strict=True):
         try:
-            geometry = as_geometry(prediction)
-            if not len(geometry.vertices):
+            geometry = _to_user(prediction, frame)
+            if geometry is None:
                 raise InputError(_explain_empty(method.model, params, config, seen))
-            geometry.vertices = frame.to_user(geometry.vertices)
             geometry = finish_geometry(geometry, finish, *clouds.get(source, (None, None)))
             quality = None
             if source in clouds and isinstance(geometry, trimesh.Trimesh):
@@ -207,6 +217,15 @@ def _reconstruct_batch(
         except Exception as error:
             results[source] = Reconstruction(reason=_explain(source, error))
     return results
+
+
+def _to_user(prediction: Any, frame: Frame) -> Any:
+    """A prediction in the frame of the user; None for an empty one, of a sequence where every frame is empty."""
+    if isinstance(prediction, SEQUENCES):
+        return move(prediction, frame.to_user) if any(len(it.vertices) for it in frames_of(prediction)) else None
+    geometry = as_geometry(prediction)
+    geometry.vertices = frame.to_user(geometry.vertices)
+    return geometry if len(geometry.vertices) else None
 
 
 def _name_up(frame: Frame, config: ConfigDict) -> str | None:
@@ -241,23 +260,29 @@ def _explain(source: Source, error: Exception) -> str:
     return reason if str(source.path) in reason else f'{source.path}: {reason}'
 
 
-def _write(source: Source, state: dict, result: Reconstruction, target: Path, output: Path) -> dict:
+def _write(source: Source, state: dict, result: Reconstruction, target: Path, output: Path, file_format: str) -> dict:
     """Write the mesh, or delete that of an earlier run where this one failed; returns the entry of the manifest."""
+    frames = frames_of(result.geometry) if isinstance(result.geometry, SEQUENCES) else [result.geometry]
     try:
         if result.geometry is None:
             raise InputError(result.reason)
-        if _identify(source) != state:
+        if identify(source) != state:
             raise InputError(
                 f'{source.path}: expected a file that stays, found that it has changed meanwhile; run again'
             )
-        save_mesh(result.geometry, target)
+        if isinstance(result.geometry, SEQUENCES):
+            save_clip(result.geometry, target, file_format)
+        else:
+            save_mesh(result.geometry, target)
     except Exception as error:
         with suppress(OSError):
             target.unlink(missing_ok=True)
         return {'status': 'failed', 'reason': _explain(source, error)}
     item: dict[str, Any] = {'status': 'done', 'mesh': target.relative_to(output).as_posix()}
     item['bytes'] = target.stat().st_size  # one that is cut later is made again
-    item |= {'vertices': len(result.geometry.vertices), 'faces': len(getattr(result.geometry, 'faces', ()))}
+    item |= {'vertices': len(frames[0].vertices), 'faces': len(getattr(frames[0], 'faces', ()))}
+    if len(frames) > 1:
+        item['frames'] = len(frames)
     if result.quality is not None:
         item['quality'] = result.quality._asdict()
     if result.up is not None:
@@ -302,7 +327,8 @@ def _report(source: Source, target: Path, item: dict) -> str:
     if item['status'] == 'failed':
         return f'{source.path}: FAILED: {item["reason"]}'
     faces = f', {item["faces"]} faces' if item['faces'] else ''
-    done = f'{source.path} -> {target}: {item["vertices"]} vertices{faces}'
+    frames = f', {item["frames"]} frames' if 'frames' in item else ''
+    done = f'{source.path} -> {target}: {item["vertices"]} vertices{faces}{frames}'
     return ', '.join(filter(None, (done, describe(item))))
 
 
@@ -317,48 +343,6 @@ def _describe_settings(params: dict, config: ConfigDict, domain: Domain | None, 
         'finish': finish._asdict(),
         **groups,
     }
-
-
-def _identify(source: Source) -> dict:
-    """The identity of an input in the manifest: path, box, sizes and times of modification."""
-    return {
-        'input': os.path.abspath(source.path),
-        'box': source.box and list(source.box),
-        'state': [file_state(path) for path in _files_of(source)],
-    }
-
-
-def _files_of(source: Source) -> list[Path]:
-    """The file of an input, and those beside it that change its points or its camera."""
-    files = [source.path]
-    if source.path.suffix.lower() in CHANGED_BY_OTHERS and os.path.isfile(source.path):
-        with suppress(OSError):  # its reader says what is wrong
-            files += find_companions(source.path)
-    return files
-
-
-def _is_done(item: dict | None, source: Source, output: Path, target: Path) -> bool:
-    return bool(
-        item
-        and item['status'] == 'done'
-        and output / item['mesh'] == target
-        and all(item.get(key) == value for key, value in _identify(source).items())
-        and target.is_file()
-        and target.stat().st_size == item.get('bytes')
-    )
-
-
-def _check_targets(targets: dict[Source, Path], ignores_case: bool) -> None:
-    """Raises InputError where a mesh would replace another one or an input."""
-    refuse_replacing([path for source in targets for path in _files_of(source)], targets.values())
-    owners: dict[str, Path] = {}
-    for source, target in targets.items():
-        name = unicodedata.normalize('NFC', str(target).casefold()) if ignores_case else str(target)
-        if name in owners:
-            raise InputError(
-                f'{target}: expected one input of this name, found {owners[name]} and {source.path}; rename one of them'
-            )
-        owners[name] = source.path
 
 
 def _say(text: str) -> None:

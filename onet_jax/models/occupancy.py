@@ -162,7 +162,10 @@ def _bind_shape(module, params, cond, latent, dtype):
         raise InputError(f'params: expected those of this network, found others: {error}') from error
 
 
-def _bind(module, params, cond, latent=None, dtype=jnp.float32):
+def bind_field(
+    module: Any, params: dict, cond: Any, latent: jax.Array | None = None, dtype: Any = jnp.float32
+) -> Callable:
+    """The field of one shape, points [T, 3] -> logits [T], of a module with a `decoder`: cond [1, C], latent [1, Z]."""
     return _bind_shape(module, params, cond, latent, dtype)
 
 
@@ -224,7 +227,7 @@ def occupancy_network(
         init=Compiled(_init, module),
         encode=partial(encode, module),
         occupancy=Compiled(_occupancy, module),
-        bind=partial(_bind, module),
+        bind=partial(bind_field, module),
         prior=partial(_prior, latent_size),
         posterior=Compiled(_posterior, module),
         elbo_terms=Compiled(_elbo_terms, module),

@@ -13,6 +13,7 @@ from scipy.spatial import KDTree
 
 from onet_jax.data import records
 from onet_jax.data.records import Shape
+from onet_jax.data.schema import DEPTH_STEPS, VIEW_SIZE
 from onet_jax.errors import InputError
 from onet_jax.geometry import grid
 from onet_jax.geometry.cameras import Camera, project
@@ -215,14 +216,14 @@ def _check_views(shape: Shape) -> Iterator[str]:
             if stray:
                 yield f'view {i}: expected white where alpha is 0, found {stray} pixels drawn'
         place, distance = project(Camera(shape.world_mat[i], shape.camera_mat[i]), samples)
-        within = (distance > 0) & ((place >= 0) & (place < records.VIEW_SIZE)).all(axis=1)
+        within = (distance > 0) & ((place >= 0) & (place < VIEW_SIZE)).all(axis=1)
         x, y = place[within].astype(int).T
         # Dilated by a pixel: silhouettes are anti-aliased, and a sheet without thickness has some in the solid.
         seen = binary_dilation(drawn, np.ones((3, 3)))[y, x].sum() / len(samples)
         if seen < MIN_SEEN:
             yield f'view {i}: expected {MIN_SEEN:.0%} of the surface samples on the object, found {seen:.0%}'
         elif depth is not None:
-            yield from _check_depth(i, shape, drawn, depth, depth[y, x] / records.DEPTH_STEPS, distance[within])
+            yield from _check_depth(i, shape, drawn, depth, depth[y, x] / DEPTH_STEPS, distance[within])
 
 
 def _check_depth(

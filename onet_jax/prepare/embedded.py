@@ -1,4 +1,7 @@
-"""The embedded datasets: procedural objects, rooms and random solids, generated on first use and cached. Imports no JAX."""
+"""The embedded datasets: procedural objects, rooms, random solids and shapes that move, generated on first use and cached.
+
+Imports no JAX.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,20 +12,35 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from onet_jax.data import records
-from onet_jax.data.records import Index, Shape
+from onet_jax.data.records import Index
+from onet_jax.data.schema import SEQUENCES, Shape, ShapeSequence
 from onet_jax.errors import InputError
 from onet_jax.files import cache_folder, one_at_a_time
 from onet_jax.geometry.solid import Solid
-from onet_jax.prepare import constructive_solids, procedural, random_solids, rooms
+from onet_jax.prepare import (
+    constructive_solids,
+    moving_solids,
+    procedural,
+    random_solids,
+    rooms,
+    sequence_sampling,
+    skeletons,
+)
 from onet_jax.prepare.constructive_solids import ConstructiveSolid
 from onet_jax.prepare.runners import Runner, processes, refuse_second_reading
 from onet_jax.prepare.sampling import check_options, sample_solid
+from onet_jax.prepare.sequence_sampling import sample_sequence
 from onet_jax.prepare.splits import count_held_out
 from onet_jax.prepare.store import claim_folder, finish, recipe, store
 
 # In the recipe of a dataset: other generators make other shapes under the same settings.
 CODE = (Path(procedural.__file__), Path(constructive_solids.__file__))
+MOVING_CODE = (
+    *sorted(Path(__file__).parent.glob('moving_*.py')),
+    *(Path(str(module.__file__)) for module in (skeletons, random_solids, sequence_sampling)),
+)
 FAMILIES = (*procedural.FAMILIES, *rooms.FAMILIES, *random_solids.FAMILIES)
+MOVING_FAMILIES = moving_solids.FAMILIES  # of sequences
 
 
 def embedded_solid(seed: int, family: str, index: int) -> ConstructiveSolid:
@@ -43,7 +61,8 @@ def code_of(families: Sequence[str]) -> tuple[Path, ...]:
 def embedded_dataset(
     data_config: ConfigDict, *, num_points: int | None = None, splits: Sequence[str] = records.SPLITS
 ) -> Path:
-    """The procedural dataset that `data_config` describes, built on first use and cached.
+    """The procedural dataset that `data_config` describes, built on first use and cached: of sequences where it has
+    `num_stored_frames`, which are the frames of each.
 
     num_points: instead of that of the config, and splits: which of them are made. The shapes and their views are the same.
 
@@ -51,25 +70,32 @@ def embedded_dataset(
     objects where empty, `num_shapes_per_family`, `num_points`, `num_views`, `sampling`, `dataset_seed`, `val_fraction`,
     `test_fraction`). It has depth where `inputs` or `targets` name it. Raises InputError for settings that make no dataset.
     """
+    moves = 'num_stored_frames' in data_config
+    prepare = prepare_moving if moves else prepare_procedural
     settings = {
-        'families': _check_families(data_config.families),
+        'families': _check_families(data_config.families, MOVING_FAMILIES if moves else FAMILIES),
         'num_shapes_per_family': data_config.num_shapes_per_family,
         'num_points': num_points or data_config.num_points,
-        'num_views': data_config.num_views,
-        'depth': 'depth' in (*data_config.inputs, *data_config.targets),
-        'sampling': data_config.sampling,
         'seed': data_config.dataset_seed,
         'val_fraction': data_config.val_fraction,
         'test_fraction': data_config.test_fraction,
         'splits': tuple(splits),
     }
-    digest = recipe(settings, *code_of(settings['families'])).hex()[:12]
-    data_dir = cache_folder() / f'procedural-{digest}'
+    if moves:
+        settings |= {'num_frames': data_config.num_stored_frames}
+    else:
+        settings |= {
+            'num_views': data_config.num_views,
+            'depth': 'depth' in (*data_config.inputs, *data_config.targets),
+            'sampling': data_config.sampling,
+        }
+    digest = recipe(settings, *(MOVING_CODE if moves else code_of(settings['families']))).hex()[:12]
+    data_dir = cache_folder() / f'{"moving" if moves else "procedural"}-{digest}'
     if not (data_dir / 'dataset.json').exists():
         refuse_second_reading()  # else a spawned process would wait for the lock of its parent
         with one_at_a_time(data_dir.with_suffix('.lock')):  # all processes of a run ask for it at once
             if not (data_dir / 'dataset.json').exists():
-                prepare_procedural(data_dir, **settings)
+                prepare(data_dir, **settings)
     return data_dir
 
 
@@ -97,18 +123,14 @@ def prepare_procedural(
     with the reason. The result does not depend on the runner. Raises InputError for settings that make no dataset or differ
     from those that `data_dir` was begun with.
     """
-    families, splits = list(_check_families(families)), list(splits)
+    families, splits = list(_check_families(families, FAMILIES)), list(splits)
     settings = {key: value for key, value in locals().items() if key not in ('data_dir', 'run')}
     data_dir, source = Path(data_dir), {'kind': 'procedural', **settings}
     check_options(sampling, num_views, depth)
     bounds = split_bounds(num_shapes_per_family, val_fraction, test_fraction)
     claim_folder(data_dir, source)
     work = partial(prepare_shape, data_dir=data_dir, seed=seed, num_points=num_points, num_views=num_views, depth=depth)
-    names = {
-        split: tuple((family, shape_name(i)) for family in families for i in range(*bounds[split]))
-        for split in records.SPLITS
-        if split in splits
-    }
+    names = _list_names(families, bounds, splits)
     tasks = [(*name, sampling if split == 'train' else 'uniform') for split, shapes in names.items() for name in shapes]
     outcome = (run or processes())(work, tasks, 'preparing shapes')
     return finish(data_dir, families, names, outcome, source)
@@ -130,6 +152,57 @@ def prepare_shape(
     )
 
 
+def prepare_moving(
+    data_dir: str | Path,
+    *,
+    families: Sequence[str],
+    num_shapes_per_family: int,
+    num_points: int,
+    seed: int,
+    val_fraction: float,
+    test_fraction: float,
+    num_frames: int | None = None,
+    splits: Sequence[str] = records.SPLITS,
+    run: Runner | None = None,
+) -> Index:
+    """Build the dataset of procedural sequences in `data_dir`; returns its index.
+
+    families: names of `MOVING_FAMILIES`; where empty, all of them. num_shapes_per_family: sequences, of `num_frames` frames
+    each, by default of as many as the generator makes. Otherwise as `prepare_procedural`.
+    """
+    families, splits = list(_check_families(families, MOVING_FAMILIES)), list(splits)
+    num_frames = num_frames or moving_solids.NUM_FRAMES
+    settings = {key: value for key, value in locals().items() if key not in ('data_dir', 'run')}
+    data_dir, source = Path(data_dir), {'kind': 'moving', **settings}
+    names = _list_names(families, split_bounds(num_shapes_per_family, val_fraction, test_fraction), splits)
+    claim_folder(data_dir, source, SEQUENCES)
+    work = partial(prepare_sequence, data_dir=data_dir, seed=seed, num_points=num_points, num_frames=num_frames)
+    outcome = (run or processes())(work, [name for some in names.values() for name in some], 'preparing sequences')
+    return finish(data_dir, families, names, outcome, source, SEQUENCES)
+
+
+def prepare_sequence(family: str, name: str, *, data_dir: Path, seed: int, num_points: int, num_frames: int) -> dict:
+    """Make and store one sequence, unless it is stored already; returns as `store`. A function of the arguments alone."""
+    settings = {'family': family, 'name': name, 'seed': seed, 'num_points': num_points, 'num_frames': num_frames}
+
+    def make() -> ShapeSequence:
+        moving = moving_solids.make_moving(seed, family, int(name), num_frames)
+        return sample_sequence(moving, family, name, seed=seed, num_points=num_points)
+
+    return store(data_dir, family, name, settings, MOVING_CODE, make, SEQUENCES)
+
+
+def _list_names(
+    families: Sequence[str], bounds: dict[str, tuple[int, int]], splits: Sequence[str]
+) -> dict[str, tuple[tuple[str, str], ...]]:
+    """(family, name) of each shape of some splits."""
+    return {
+        split: tuple((family, shape_name(i)) for family in families for i in range(*bounds[split]))
+        for split in records.SPLITS
+        if split in splits
+    }
+
+
 def shape_name(index: int) -> str:
     """The name of number `index` of a family."""
     return f'{index:06d}'
@@ -147,13 +220,13 @@ def split_bounds(num_shapes: int, val_fraction: float, test_fraction: float) -> 
     return {'train': (0, num_train), 'val': (num_train, num_train + num_val), 'test': (num_train + num_val, num_shapes)}
 
 
-def _check_families(families: Sequence[str]) -> tuple[str, ...]:
-    families = tuple(families) or tuple(procedural.FAMILIES)
-    unknown = sorted(set(families) - set(FAMILIES))
+def _check_families(families: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    families = tuple(families) or tuple(known if known is MOVING_FAMILIES else procedural.FAMILIES)
+    unknown = sorted(set(families) - set(known))
     twice = sorted(family for family, n in Counter(families).items() if n > 1)
     if unknown or twice:
         raise InputError(
-            f'families: expected different names of {FAMILIES}, found {unknown or twice}'
+            f'families: expected different names of {known}, found {unknown or twice}'
             + (' more than once' if twice and not unknown else '')
         )
     return families

@@ -9,8 +9,8 @@ import numpy as np
 import trimesh
 from scipy.spatial import KDTree
 
-from onet_jax.data import records
-from onet_jax.data.records import CHUNK_POINTS, DEPTH_STEPS, Shape, encode_picture
+from onet_jax.data.records import encode_picture
+from onet_jax.data.schema import CHUNK_POINTS, DEPTH_STEPS, NUM_VOXELS, VIEW_SIZE, Shape
 from onet_jax.errors import InputError
 from onet_jax.geometry import grid
 from onet_jax.geometry.cameras import aim, sample_cameras
@@ -58,7 +58,7 @@ def sample_solid(
     occ = solid.contains(points.astype(np.float64))
     if not occ.any():
         raise InputError(f'expected points inside the solid, found none of {num_points}')
-    centres = grid.voxel_centres(records.NUM_VOXELS)
+    centres = grid.voxel_centres(NUM_VOXELS)
     return Shape(
         category,
         name,
@@ -150,7 +150,7 @@ def view_columns(mesh: trimesh.Trimesh, rng: np.random.Generator, num_views: int
         return {}
     low, high = mesh.bounds
     cameras = aim(sample_cameras(rng, num_views), (low + high) / 2, np.linalg.norm(high - low))
-    views = render_views(mesh, cameras, size=records.VIEW_SIZE)
+    views = render_views(mesh, cameras, size=VIEW_SIZE)
     columns = {
         'image': tuple(map(encode_picture, views.rgb)),
         'alpha': tuple(map(encode_picture, views.alpha)),

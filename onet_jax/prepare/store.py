@@ -6,14 +6,17 @@ recipe of a shape is a hash of all that it is made from: a stored shape with the
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from onet_jax.data import records
-from onet_jax.data.records import COLUMNS, Index, Shape
+from onet_jax.data.records import Index
+from onet_jax.data.schema import SHAPES, Layout
 from onet_jax.errors import InputError
 from onet_jax.files import file_state, one_at_a_time, remove_leftovers, write_json
 from onet_jax.json_files import TEXT, read_json
@@ -22,21 +25,21 @@ from onet_jax.prepare.runners import Outcome
 REJECTED = {'recipe': TEXT, 'reason': TEXT}
 
 
-def claim_folder(data_dir: Path, source: dict) -> None:
+def claim_folder(data_dir: Path, source: dict, layout: Layout = SHAPES) -> None:
     """Write the settings into the folder before the first shape, so that two datasets are never mixed.
 
     What killed runs have left half written is removed. Raises InputError where the folder was begun with other settings.
     """
     with one_at_a_time(data_dir / '.lock'):
-        _claim(data_dir, source)
+        _claim(data_dir, source, layout)
     for folder in data_dir.glob('**/'):
         remove_leftovers(folder)
 
 
-def _claim(data_dir: Path, source: dict) -> None:
+def _claim(data_dir: Path, source: dict, layout: Layout) -> None:
     path, found = data_dir / 'source.json', source
     if (data_dir / 'dataset.json').exists():
-        found = records.read_index(data_dir).source
+        found = records.read_index(data_dir, layout).source
     elif path.exists():
         found = read_json(path, {})
     differing = sorted(key for key in source.keys() | found.keys() if source.get(key) != found.get(key))
@@ -77,40 +80,53 @@ def recipe_of(settings: dict, *files: Path) -> Iterator[bytes]:
 
 
 def store(
-    data_dir: Path, category: str, name: str, settings: dict, files: Sequence[Path], make: Callable[[], Shape]
+    data_dir: Path,
+    category: str,
+    name: str,
+    settings: dict,
+    files: Sequence[Path],
+    make: Callable[[], Any],
+    layout: Layout = SHAPES,
 ) -> dict:
-    """Make and write a shape, unless DATA_DIR has a readable one of the same recipe, that of `settings` and `files`.
+    """Make and write an example, unless DATA_DIR has a readable one of the same recipe, that of `settings` and `files`.
 
-    Returns what `finish` needs, for JSON: 'recipe', 'columns' and 'counts' of points, samples and views. Raises the InputError
-    with which `make` rejects the shape, or rejected it in an earlier run, and those of `recipe_of`.
+    Returns what `finish` needs, for JSON: 'recipe', 'columns', 'counts' of points, samples and views, and 'num_frames', 0 of a
+    shape. Raises the InputError with which `make` rejects the example, or rejected it in an earlier run, and those of
+    `recipe_of`.
     """
-    path = records.shape_path(data_dir, category, name)
+    path = layout.path(data_dir, category, name)
     note = data_dir / 'notes' / 'rejected' / category / f'{name}.json'
     with recipe_of(settings, *files) as made_from:
         if path.exists():
             try:
-                shape = records.read_shape(path)
+                example = records.read_example(layout, path)
             except InputError:
-                shape = None  # damaged: made again
-            if shape and shape.recipe.tobytes() == made_from:
-                return _describe(shape)
+                example = None  # damaged: made again
+            if example and example.recipe.tobytes() == made_from:
+                return _describe(layout, example)
         found = read_note(note, made_from, REJECTED)
         if found is not None:
             raise InputError(found['reason'])
         try:
-            shape, reason = make()._replace(recipe=np.frombuffer(made_from, np.uint8)), ''
+            example, reason = make()._replace(recipe=np.frombuffer(made_from, np.uint8)), ''
         except InputError as error:
-            shape, reason = None, str(error)
-    if shape is None:
+            example, reason = None, str(error)
+    if example is None:
         write_note(note, made_from, {'reason': reason})
         raise InputError(reason)
-    records.write_shape(path, shape)
-    return _describe(shape)
+    records.write_example(layout, path, example)
+    return _describe(layout, example)
 
 
-def _describe(shape: Shape) -> dict:
-    counts = [len(shape.points), len(shape.surface), len(shape.image or ())]
-    return {'recipe': shape.recipe.tobytes().hex(), 'columns': list(records.present(shape)), 'counts': counts}
+def _describe(layout: Layout, example: Any) -> dict:
+    columns = layout.present(example)
+    counts = records.count(layout, {name: getattr(example, name) for name in columns})
+    return {
+        'recipe': example.recipe.tobytes().hex(),
+        'columns': list(columns),
+        'counts': [counts[per] for per in ('point', 'sample', 'view')],
+        'num_frames': counts.get('frame', 0),
+    }
 
 
 def read_note(path: Path, made_from: bytes, schema: object) -> dict | None:
@@ -127,14 +143,32 @@ def write_note(path: Path, made_from: bytes, found: dict) -> None:
     write_json(path, {'recipe': made_from.hex(), **found})
 
 
+def keep_usual(data_dir: Path, outcome: Outcome, layout: Layout = SHAPES) -> Outcome:
+    """Reject the examples of other numbers of points, samples or views than most have, and delete their files."""
+    counts = Counter(tuple(found['counts']) for found in outcome.results.values())
+    # Ties go to the larger numbers, so that the result does not depend on the order in which tasks end.
+    usual = max(counts.items(), key=lambda item: item[::-1])[0] if counts else ()
+    kept, rejected = {}, dict(outcome.rejected)
+    for name, found in outcome.results.items():
+        if tuple(found['counts']) == usual:
+            kept[name] = found
+            continue
+        layout.path(data_dir, *name.split('/')).unlink()
+        rejected[name] = 'expected {} labelled points, {} surface samples and {} views as most models have, '.format(
+            *usual
+        ) + 'found {}, {} and {}'.format(*found['counts'])
+    return Outcome(kept, rejected)
+
+
 def finish(
     data_dir: Path,
     categories: Sequence[str],
     splits: Mapping[str, Sequence[tuple[str, str]]],
     outcome: Outcome,
     source: dict,
+    layout: Layout = SHAPES,
 ) -> Index:
-    """Write the index of the shapes that were made; returns it. Its columns are those that all of them have.
+    """Write the index of the examples that were made; returns it. Its columns are those that all of them have.
 
     outcome: its results are those of `store`, with the same counts. Raises InputError when there is none.
     """
@@ -142,22 +176,24 @@ def finish(
     if not made:
         first = next((f'; {name}: {reason}' for name, reason in outcome.rejected.items()), '')
         raise InputError(
-            f'{data_dir}: expected a shape that can be made, found none, {len(outcome.rejected)} rejected{first}'
+            f'{data_dir}: expected a {layout.noun} that can be made, found none, {len(outcome.rejected)} rejected{first}'
         )
     kept = {split: tuple(shape for shape in shapes if '/'.join(shape) in made) for split, shapes in splits.items()}
     for split in (split for split, shapes in kept.items() if not shapes):
-        print(f'{data_dir}: no shape is in the split {split!r}', flush=True)
+        print(f'{data_dir}: no {layout.noun} is in the split {split!r}', flush=True)
     num_points, num_samples, num_views = next(iter(made.values()))['counts']
     index = Index(
         tuple(categories),
         kept,
-        tuple(name for name in COLUMNS if all(name in found['columns'] for found in made.values())),
+        tuple(name for name in layout.columns if all(name in found['columns'] for found in made.values())),
         num_points,
         num_samples,
         num_views,
         dict(sorted(outcome.rejected.items())),
         source,
         hashlib.sha256(json.dumps([[name, made[name]['recipe']] for name in sorted(made)]).encode()).hexdigest(),
+        layout.name,
+        {name: made[name]['num_frames'] for name in sorted(made) if made[name]['num_frames']},
     )
     records.write_index(data_dir, index)
     return index

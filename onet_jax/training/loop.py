@@ -77,7 +77,7 @@ def train(
     make_step = method.make_step or make_train_step
     step_fn = parallel.compile(make_step(method, tx, transform, parallel.axis_name, ema_decay))
     metrics = jax.jit(method.metrics)
-    num_validated = len(dataset.names(config.eval.split)) - len(left_out)
+    num_validated = len(dataset.examples(config, config.eval.split, left_out))
     num_batches = -(-num_validated // config.eval.batch_size)
 
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
@@ -194,7 +194,7 @@ def _check_dataset(config: ConfigDict, dataset: Shapes) -> None:
     """Raises InputError for a dataset whose splits, sampling or number of shapes are not those of the config."""
     dataset.names(config.eval.split)
     sampling, num_shapes = dataset.index.source.get('sampling', 'uniform'), len(dataset.names('train'))
-    if config.data.sampling != sampling:
+    if config.data.get('sampling', 'uniform') != sampling:
         raise InputError(
             f'config.data.sampling: expected {sampling!r}, how {dataset.data_dir} was sampled, found '
             f'{config.data.sampling!r}; prepare another dataset with --sampling={config.data.sampling}'

@@ -8,10 +8,9 @@ from ml_collections import ConfigDict
 
 from onet_jax.data.datasets import Shapes, examples_of
 from onet_jax.data.fields import evaluation_key, has_input, held_out, show
-from onet_jax.evaluation.evaluate import SCORED_FIELDS
 from onet_jax.evaluation.report import COLUMN_TITLES
 from onet_jax.models.method import Method
-from onet_jax.scores import headline, score, target_of
+from onet_jax.scores import headline, score, surface_of, target_of
 from onet_jax.viz.dataset import find_originals
 from onet_jax.viz.pictures import Item, contact_sheet, render
 
@@ -30,12 +29,11 @@ def make_preview(
     """
     split = config.eval.split
     first: dict[str, int] = {}
-    for position, name in enumerate(dataset.names(split)):
-        if name not in left_out:
-            first.setdefault(name[0], position)
+    for position, (category, _) in dataset.examples(config, split, left_out).items():
+        first.setdefault(category, position)
     positions = list(first.values())[:NUM_SHOWN]
     ((batch, names),) = dataset.evaluation_batches(
-        config, split, targets=SCORED_FIELDS, batch_size=len(positions), positions=positions
+        config, split, targets=dataset.scored_fields, batch_size=len(positions), positions=positions
     )
     examples = [examples_of(batch, i) for i in range(len(names))]
     seen = [show({name: array[0] for name, array in example['inputs'].items()}) for example in examples]
@@ -46,9 +44,9 @@ def make_preview(
     )
     # Inputs and ground truth are rendered once.
     original, fixed = find_originals(dataset.index, set(names)), []
-    for name, inputs in zip(names, seen, strict=True):
-        shape = dataset.read(*name)
-        pair = {COLUMN_TITLES[0]: inputs, COLUMN_TITLES[2]: original(shape) if original else shape.surface}
+    for name, inputs, example in zip(names, seen, examples, strict=True):
+        truth = original(dataset.read(*name)) if original else surface_of(target_of(example['targets']))
+        pair = {COLUMN_TITLES[0]: inputs, COLUMN_TITLES[2]: truth}
         fixed.append({title: render(pair[title], size=SIZE) for title in pair if title in titles})
 
     def draw(variables: dict, path: Path) -> None:

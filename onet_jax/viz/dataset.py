@@ -8,6 +8,7 @@ import trimesh
 
 from onet_jax.data import records
 from onet_jax.data.records import Index, Shape
+from onet_jax.data.schema import NUM_VOXELS
 from onet_jax.geometry import grid
 from onet_jax.geometry.meshes import UPS, load_mesh
 from onet_jax.geometry.upright import is_up_doubtful
@@ -36,7 +37,7 @@ def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
     for category, name in track(shown, 'reading what the picture shows', 'shapes'):
         stored = records.shape_path(data_dir, category, name)
         shape = records.read_shape(stored, index)
-        centres = grid.voxel_centres(records.NUM_VOXELS)[shape.voxels]
+        centres = grid.voxel_centres(NUM_VOXELS)[shape.voxels]
         views = records.decode_views(stored, 'image', shape.image[:num_views]) if num_views else ()
         clouds = (shape.points[shape.occ].astype(np.float32), shape.surface.astype(np.float32), centres)
         meshes = (original(shape),) if original else ()

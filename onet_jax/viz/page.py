@@ -1,12 +1,13 @@
 """One self-contained HTML page: interactive shapes in 3D (WebGL), headline numbers, tables, failures and training curves.
 
-It opens from a file, offline, and has at most about `MAX_BYTES`: the more shapes, the fewer faces each of them has. Without
-WebGL rendered images of the shapes remain.
+It opens from a file, offline, and has at most about `MAX_BYTES`: the more shapes, the fewer faces each of them has. Sequences
+play together, and a slider has the time. Without WebGL rendered images of the shapes remain, of sequences the first frame.
 """
 
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from string import Template
@@ -20,7 +21,9 @@ from scipy.spatial import KDTree
 from onet_jax.data.records import encode_picture
 from onet_jax.files import write_atomically
 from onet_jax.geometry.grid import BOX
+from onet_jax.geometry.sequences import SEQUENCES, ChangingMeshes, CloudSequence, MeshSequence
 from onet_jax.geometry.simplify import simplify_mesh
+from onet_jax.viz.moving import embed_frames, reduce_sequence
 from onet_jax.viz.pictures import (
     BACK,
     DOTS,
@@ -42,10 +45,8 @@ REACH = BOX / 2 + 0.05  # positions are stored as uint16 over [-REACH, REACH]^3
 MAX_BYTES = 5_000_000  # of a page
 # Of a shape on the page, at least and at most; mesh files keep all faces.
 FACES, POINTS = (500, 60_000), (500, 10_000)
-BYTES_OF_FACE, BYTES_OF_POINT = (
-    15,
-    8,
-)  # in base64; of a face with half a vertex and its colour, and what an open mesh has more
+# In base64; of a face with half a vertex and its colour, and what an open mesh has more.
+BYTES_OF_FACE, BYTES_OF_POINT = 15, 8
 POINT_SIZE = 0.8  # of a point, in balls of the images
 
 Colour = tuple[float, float, float]
@@ -72,10 +73,7 @@ def write_page(
     curves: (title, [(step, value)], whether y is logarithmic) of each plot. Raises InputError as `check_columns` does.
     """
     check_columns(items, column_titles)
-    drawn = [
-        [shape if isinstance(shape, np.ndarray) else _reduce(shape, FACES[1]) for shape in map(drawable, item.shapes)]
-        for item in items
-    ]
+    drawn = [[_reduce(_as_shown(shape), FACES[1], POINTS[1]) for shape in item.shapes] for item in items]
     solids = [shape for shapes in drawn for shape in shapes if not is_picture(shape)]
     numbers = iter(range(len(solids)))
     template = Template(Path(__file__).with_name('page.html').read_text(encoding='utf-8'))
@@ -102,14 +100,15 @@ def write_page(
 def embed(shape: Any, num_faces: int = FACES[1], num_points: int = POINTS[1]) -> dict:
     """A prediction, a painted mesh or points [N, 3], in object coordinates, for JSON.
 
-    Base64 of positions as uint16, of faces as uint16 or uint32, and of colours as uint8; of at most so many faces and points.
+    Base64 of positions as uint16, of faces as uint16 or uint32, and of colours as uint8; of at most so many faces and points. A
+    sequence has 'frames', of which each has what differs.
     """
-    shape = drawable(shape)
+    shape = _reduce(_as_shown(shape), num_faces, num_points)
+    if isinstance(shape, SEQUENCES):
+        return embed_frames(shape, partial(embed, num_faces=num_faces, num_points=num_points))
     if isinstance(shape, np.ndarray):
-        points = thin(shape, num_points)
-        radius = POINT_SIZE * ball_radius(len(points))
-        return {'positions': _positions(points), 'count': len(points), 'radius': radius}
-    shape = _reduce(shape, num_faces)
+        radius = POINT_SIZE * ball_radius(len(shape))
+        return {'positions': _positions(shape), 'count': len(shape), 'radius': radius}
     mesh: trimesh.Trimesh = shape.mesh if isinstance(shape, Painted) else shape
     narrow = len(mesh.vertices) <= 1 << 16
     found = {
@@ -123,8 +122,16 @@ def embed(shape: Any, num_faces: int = FACES[1], num_points: int = POINTS[1]) ->
     return found
 
 
-def _reduce(shape: trimesh.Trimesh | Painted, num_faces: int) -> trimesh.Trimesh | Painted:
-    """A mesh of at most so many faces; its vertices have the colours of the nearest ones before."""
+def _as_shown(shape: Any) -> Any:
+    return shape if isinstance(shape, SEQUENCES) else drawable(shape)
+
+
+def _reduce(shape: Any, num_faces: int, num_points: int) -> Any:
+    """A shape of at most so many faces or points; vertices of a painted mesh have the colours of the nearest ones before."""
+    if isinstance(shape, SEQUENCES):
+        return reduce_sequence(shape, num_faces, num_points)
+    if isinstance(shape, np.ndarray):
+        return shape if is_picture(shape) else thin(shape, num_points)
     if isinstance(shape, trimesh.Trimesh):
         return simplify_mesh(shape, num_faces)
     if len(shape.mesh.faces) <= num_faces:
@@ -134,15 +141,30 @@ def _reduce(shape: trimesh.Trimesh | Painted, num_faces: int) -> trimesh.Trimesh
     return Painted(mesh, shape.colours[nearest])
 
 
-def _share(solids: Sequence[Shape], left: int) -> tuple[int, int]:
+def _share(solids: Sequence[Any], left: int) -> tuple[int, int]:
     """How many faces each mesh and how many points each cloud has on a page on which so many bytes are left."""
-    num_clouds = sum(isinstance(shape, np.ndarray) for shape in solids)
-    num_meshes = len(solids) - num_clouds
+    clouds = [shape for shape in solids if isinstance(shape, np.ndarray | CloudSequence)]
+    of_points, of_faces = sum(map(_size, clouds)), sum(_size(shape) for shape in solids) - sum(map(_size, clouds))
     # A quarter for the clouds, whatever there is for meshes.
-    of_clouds = left / 4 if num_meshes else left
-    num_points = int(np.clip(of_clouds / BYTES_OF_POINT / max(num_clouds, 1), *POINTS))
-    left -= BYTES_OF_POINT * sum(min(len(shape), num_points) for shape in solids if isinstance(shape, np.ndarray))
-    return int(np.clip(left / BYTES_OF_FACE / max(num_meshes, 1), *FACES)), num_points
+    of_clouds = left / 4 if of_faces else left
+    num_points = int(np.clip(of_clouds / max(of_points, 1), *POINTS))
+    left -= sum(_size(cloud) * min(_count(cloud), num_points) for cloud in clouds)
+    return int(np.clip(left / max(of_faces, 1), *FACES)), num_points
+
+
+def _size(shape: Any) -> int:
+    """Bytes of each point of a cloud, or of each face of a mesh, in all frames."""
+    if isinstance(shape, MeshSequence):
+        return BYTES_OF_FACE + BYTES_OF_POINT // 2 * (len(shape.vertices) - 1)
+    if isinstance(shape, ChangingMeshes):
+        return BYTES_OF_FACE * len(shape.meshes)
+    if isinstance(shape, CloudSequence):
+        return BYTES_OF_POINT * len(shape.points)
+    return BYTES_OF_POINT if isinstance(shape, np.ndarray) else BYTES_OF_FACE
+
+
+def _count(cloud: np.ndarray | CloudSequence) -> int:
+    return len(cloud) if isinstance(cloud, np.ndarray) else cloud.points.shape[1]
 
 
 def _positions(points: np.ndarray) -> str:

@@ -188,17 +188,20 @@ def contact_sheet(items: Sequence[Item], column_titles: Sequence[str], path: str
     write_atomically(path, stream.getvalue())
 
 
-def animation(shapes: Sequence[Shape], path: str | Path, *, size: int = SIZE) -> None:
+def animation(shapes: Sequence[Any], path: str | Path, *, size: int = SIZE) -> None:
     """Write a GIF that shows K shapes one after the other, forwards and backwards in a loop: 2 K - 2 frames.
 
-    All frames have the same palette, so that colours do not flicker. Equal frames in a row become one that lasts longer.
+    Images of one size are shown as they are. All frames have the same palette, so that colours do not flicker. Equal frames in
+    a row become one that lasts longer.
+
     Raises InputError for fewer than two shapes.
     """
     if len(shapes) < 2:
         raise InputError(f'shapes: expected at least 2 to move between, found {len(shapes)}')
-    column = Image.fromarray(np.concatenate([render(shape, size=size) for shape in shapes]))
-    column = column.quantize(NUM_COLOURS, dither=Image.Dither.NONE)
-    steps = [column.crop((0, top, size, top + size)) for top in range(0, column.height, size)]
+    pictures = [drawn if is_picture(drawn := drawable(shape)) else render(drawn, size=size) for shape in shapes]
+    height, width = pictures[0].shape[:2]
+    column = Image.fromarray(np.concatenate(pictures)).quantize(NUM_COLOURS, dither=Image.Dither.NONE)
+    steps = [column.crop((0, top, width, top + height)) for top in range(0, column.height, height)]
     durations = [REST, *[MOVE] * (len(steps) - 2), REST, *[MOVE] * (len(steps) - 2)]
     first, *others = *steps, *steps[-2:0:-1]
     stream = io.BytesIO()

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from onet_jax.data import records
+from onet_jax.data import batches, records
 from onet_jax.data.records import Need
 from onet_jax.errors import InputError
 from onet_jax.prepare.shapenet import export_shapenet
@@ -25,8 +25,8 @@ def damaged_copy(path, tmp_path, change):
 
 
 def assert_equal_shapes(a, b):
-    assert records.present(a) == records.present(b)
-    for key in records.present(a):
+    assert records.SHAPES.present(a) == records.SHAPES.present(b)
+    for key in records.SHAPES.present(a):
         x, y = getattr(a, key), getattr(b, key)
         if records.COLUMNS[key].is_picture:
             assert x == y, key
@@ -37,31 +37,31 @@ def assert_equal_shapes(a, b):
 
 def test_a_shape_comes_back_exactly(dataset, tmp_path):
     shape = records.read_shape(first_shape(dataset))
-    assert records.present(shape) == records.read_index(dataset).columns == columns_but('depth')
+    assert records.SHAPES.present(shape) == records.read_index(dataset).columns == columns_but('depth')
     depth = np.arange(137 * 137, dtype=np.uint16).reshape(137, 137)
     shape = shape._replace(depth=(records.encode_picture(depth),) * 3)
     records.write_shape(tmp_path / 'deep' / 'copy.npz', shape)
     copy = records.read_shape(tmp_path / 'deep' / 'copy.npz')
     assert (copy.category, copy.name) == ('deep', 'copy'), 'the path says what a shape is'
     assert_equal_shapes(copy, shape)
-    assert records.present(copy) == tuple(records.COLUMNS)
+    assert records.SHAPES.present(copy) == records.SHAPES.columns
     np.testing.assert_array_equal(records.decode_picture('depth', copy.depth[2]), depth)
     assert [p.name for p in (tmp_path / 'deep').iterdir()] == ['copy.npz']
 
 
 def columns_but(*left_out):
-    return tuple(name for name in records.COLUMNS if name not in left_out)
+    return tuple(name for name in records.SHAPES.columns if name not in left_out)
 
 
 def test_a_shape_of_the_required_columns_and_with_a_frame_comes_back(dataset, tmp_path):
     shape = records.read_shape(first_shape(dataset))
-    required = {name for name, column in records.COLUMNS.items() if column.required}
-    shape = shape._replace(**dict.fromkeys(set(records.COLUMNS) - required))
+    required = {name for name in records.SHAPES.columns if records.COLUMNS[name].required}
+    shape = shape._replace(**dict.fromkeys(set(records.SHAPES.columns) - required))
     frame = {'ambiguous': np.float64(0.125), 'loc': np.array([1.0, -2.0, 1 / 3]), 'scale': np.float64(1e-3)}
     shape = shape._replace(**frame)
     records.write_shape(tmp_path / 'copy.npz', shape)
     copy = records.read_shape(tmp_path / 'copy.npz')
-    assert set(records.present(copy)) == required
+    assert set(records.SHAPES.present(copy)) == required
     assert_equal_shapes(copy, shape)
     assert copy.image is None
 
@@ -188,7 +188,7 @@ def test_evaluation_drops_no_shape_and_masks_the_padding(dataset, batch_size):
     expected = records.read_index(dataset).splits['test']
     seen, rows = [], []
     columns = ('points', 'occ', 'voxels', 'image', 'alpha', 'world_mat')
-    for raw, names in records.evaluation_batches(dataset, 'test', batch_size, columns, view=1):
+    for raw, names in batches.evaluation_batches(dataset, 'test', batch_size, columns, view=1):
         assert raw.keys() == {*columns, 'row', 'index', 'mask'}
         assert all(len(value) == batch_size for value in raw.values())
         assert raw['mask'].sum() == len(names)
@@ -251,7 +251,7 @@ def test_evaluation_stops_at_a_damaged_shape(dataset, tmp_path):
     path = records.shape_path(copy, *records.read_index(copy).splits['test'][1])
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match=f'{path.name}: expected an archive'):
-        list(records.evaluation_batches(copy, 'test', 2, ['points']))
+        list(batches.evaluation_batches(copy, 'test', 2, ['points']))
 
 
 @pytest.mark.parametrize('name', ['../evil', '/evil', 'a/b', 'a\\b', '..', 'con', 'x\n'])

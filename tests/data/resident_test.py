@@ -37,8 +37,8 @@ def test_what_a_step_reads_is_loaded_and_nothing_else(numbered, monkeypatch, nee
     loaded, original = [], resident._load
     monkeypatch.setattr(resident, '_load', lambda *args: loaded.append(original(*args)) or loaded[0])
     resident_feed(numbered, need, batch_size=4, seed=0)
-    assert loaded[0].keys() == {*need.columns, 'index'}
-    assert sum(array.nbytes for name, array in loaded[0].items() if name != 'index') == needed
+    assert loaded[0][0].keys() == {*need.columns, 'index'}
+    assert sum(array.nbytes for name, array in loaded[0][0].items() if name != 'index') == needed
 
 
 def test_a_shape_that_cannot_be_read_is_in_no_batch(tmp_path):

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from onet_jax.data.records import COLUMNS, Index
+from onet_jax.data.records import SHAPES, Index
 from onet_jax.evaluation.published import CLASSES, TABLES, find_published, published_row
 from onet_jax.scores import METRICS
 
 
 def make_index(kind, categories):
-    return Index(categories, {}, tuple(COLUMNS), 1, 1, 1, {}, {'kind': kind}, '')
+    return Index(categories, {}, SHAPES.columns, 1, 1, 1, {}, {'kind': kind}, '')
 
 
 @pytest.mark.parametrize('metric', TABLES['image'].values)

@@ -120,7 +120,7 @@ class Gltf:
         array = np.asarray(array)
         kinds = {'i1': 5120, 'u1': 5121, 'i2': 5122, 'u2': 5123, 'u4': 5125, 'f4': 5126}
         component = kinds[array.dtype.str[1:]]
-        kind = {1: 'SCALAR', 2: 'VEC2', 3: 'VEC3', 4: 'VEC4'}[1 if array.ndim == 1 else array.shape[1]]
+        kind = {1: 'SCALAR', 2: 'VEC2', 3: 'VEC3', 4: 'VEC4', 16: 'MAT4'}[1 if array.ndim == 1 else array.shape[1]]
         view = {} if 'sparse' in more else {'bufferView': self.view(array.tobytes())}
         found = {**view, 'componentType': component, 'count': len(array), 'type': kind}
         self.tree['accessors'].append({**found, **more})

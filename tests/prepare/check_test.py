@@ -152,7 +152,7 @@ def test_a_bad_shape_is_a_problem_of_its_dataset(copy):
 def check(folder, shape):
     """`check_shape` of a shape that is stored in a dataset of its own."""
     counts = len(shape.points), len(shape.surface), len(shape.image or ())
-    index = Index(('solid',), {}, records.present(shape), *counts, {}, {}, '')
+    index = Index(('solid',), {}, records.SHAPES.present(shape), *counts, {}, {}, '')
     records.write_shape(records.shape_path(folder, 'solid', '0'), shape)
     return check_shape('solid', '0', data_dir=folder, index=index)
 

@@ -100,11 +100,11 @@ def test_settings_that_make_no_dataset_are_refused(tmp_path, change, message):
 def test_the_index_lists_the_columns_of_all_shapes(tmp_path, depth):
     settings = {**SETTINGS, 'num_points': 300, 'num_views': 1, 'depth': depth}
     index = embedded.prepare_procedural(tmp_path, **settings, run=in_this_process)
-    assert index.columns == tuple(name for name in records.COLUMNS if depth or name != 'depth')
+    assert index.columns == tuple(name for name in records.SHAPES.columns if depth or name != 'depth')
     assert index.counts == {'shape': 1, 'point': 300, 'sample': 300, 'view': 1}
     for name in sum(index.splits.values(), ()):
         shape = records.read_shape(records.shape_path(tmp_path, *name), index)
-        assert records.present(shape) == index.columns
+        assert records.SHAPES.present(shape) == index.columns
         assert len(np.unique(shape.colours, axis=0)) > 1
 
 

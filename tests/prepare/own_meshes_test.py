@@ -71,7 +71,7 @@ def test_every_mesh_is_a_shape_or_rejected_with_the_reason(root, made):
     assert f'{root}/seat/empty.off: expected OFF and the numbers of vertices' in index.rejected['seat/empty']
     assert 'expected a solid, found a flat one' in index.rejected['seat/flat']
     assert (index.num_points, index.num_surface_points, index.num_views) == (2100, 2100, 0)
-    assert index.columns == tuple(name for name, column in records.COLUMNS.items() if column.per != 'view')
+    assert index.columns == tuple(name for name in records.SHAPES.columns if records.COLUMNS[name].per != 'view')
     assert (index.source['kind'], index.source['root'], index.source['num_meshes']) == ('meshes', str(root), 19)
     for shape in shapes:
         assert records.read_shape(records.shape_path(data_dir, *shape), index).ambiguous == 0
@@ -273,10 +273,10 @@ def test_what_a_library_stumbles_over_is_rejected_and_a_full_disk_stops_the_run(
         'case/2': f'{tmp_path}/meshes/case/2.off: ValueError: zero-size array',
     }
 
-    def write(path, shape):
+    def write(layout, path, shape):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(records, 'write_shape', write)
+    monkeypatch.setattr(records, 'write_example', write)
     with pytest.raises(OSError, match='No space left'):
         prepare_meshes(tmp_path / 'meshes', tmp_path / 'full', **SETTINGS, run=in_this_process)
     assert not (tmp_path / 'full/dataset.json').exists()

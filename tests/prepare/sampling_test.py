@@ -5,7 +5,8 @@ import trimesh
 from scipy.ndimage import binary_dilation
 from scipy.spatial import KDTree
 
-from onet_jax.data.records import CHUNK_POINTS, COLUMNS, DEPTH_STEPS, NUM_VOXELS, decode_picture, present
+from onet_jax.data.records import decode_picture
+from onet_jax.data.schema import CHUNK_POINTS, DEPTH_STEPS, NUM_VOXELS, SHAPES
 from onet_jax.errors import InputError
 from onet_jax.geometry import grid
 from onet_jax.geometry.cameras import Camera, project
@@ -119,10 +120,16 @@ def test_a_shape_is_a_function_of_seed_category_and_name():
     settings = {'num_points': 2100, 'num_views': 1, 'depth': True, 'sampling': 'surface'}
     shape, again = (sample(ball(), **settings) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, shape, again)
-    assert present(shape) == tuple(COLUMNS)
+    assert SHAPES.present(shape) == SHAPES.columns
     without = sample(ball(), **settings | {'num_views': 0, 'depth': False})
     np.testing.assert_array_equal(without.points, shape.points, 'streams do not depend on each other')
-    assert set(present(shape)) - set(present(without)) == {'image', 'alpha', 'depth', 'world_mat', 'camera_mat'}
+    assert set(SHAPES.present(shape)) - set(SHAPES.present(without)) == {
+        'image',
+        'alpha',
+        'depth',
+        'world_mat',
+        'camera_mat',
+    }
     for other in ({'seed': 1}, {'category': 'disc'}, {'name': 'b'}):
         different = sample(ball(), **settings | other)
         for key in ('points', 'surface'):

@@ -61,7 +61,7 @@ def test_a_collection_becomes_a_dataset(root, tmp_path, capsys):
     names = {'chair': 'chair,seat', 'lamp': 'n/a'}
     assert index.source == {'kind': 'shapenet', 'root': str(root), 'names': names, 'sampling': 'uniform', 'seed': 0}
     unknown = {'colours', 'alpha', 'depth'}
-    assert index.columns == tuple(name for name in records.COLUMNS if name not in unknown)
+    assert index.columns == tuple(name for name in records.SHAPES.columns if name not in unknown)
     assert list(index.rejected) == ['chair/bare', 'chair/cut', 'chair/empty', 'chair/few', 'chair/lost', 'chair/views']
     folder = root / 'chair'
     assert index.rejected['chair/bare'] == f'{folder}/bare: expected pointcloud.npz, found no such file'
@@ -161,10 +161,10 @@ def test_workers_and_interruptions_do_not_change_the_result(root, tmp_path):
 
 
 def test_what_is_no_fault_of_a_model_stops_the_run(root, tmp_path, monkeypatch):
-    def write(path, shape):
+    def write(layout, path, shape):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(records, 'write_shape', write)
+    monkeypatch.setattr(records, 'write_example', write)
     with pytest.raises(OSError, match='No space left'):
         import_shapenet(root, tmp_path / 'data', run=in_this_process)
 

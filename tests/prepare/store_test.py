@@ -68,7 +68,7 @@ def test_the_index_lists_the_columns_that_all_shapes_have(tmp_path):
     splits = {'train': [('c', 'a'), ('c', 'b'), ('c', 'flat')], 'val': [], 'test': []}
     index = finish(tmp_path, ['c'], splits, Outcome(results, {'c/flat': 'it is flat'}), {'kind': 'none'})
     assert index == records.read_index(tmp_path)
-    assert index.columns == tuple(name for name in records.COLUMNS if name not in ('colours', 'alpha', 'depth'))
+    assert index.columns == tuple(name for name in records.SHAPES.columns if name not in ('colours', 'alpha', 'depth'))
     assert index.counts == {'shape': 1, 'point': 5, 'sample': 5, 'view': 2}
     assert index.splits['train'] == (('c', 'a'), ('c', 'b'))
     for name in shapes:

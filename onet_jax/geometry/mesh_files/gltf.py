@@ -1,12 +1,12 @@
 """glTF 2.0, as .gltf with its files and as .glb: the scene with its transforms, instances and colours.
 
 Accessors may be quantised, normalised, interleaved or sparse. What a file requires beyond that, such as compression, is refused
-by its name. Skins and animations are ignored: shapes are in their bind pose.
+by its name. Skins and animations are ignored here, shapes are in their bind pose: see `gltf_animations.py`.
 """
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -22,7 +22,7 @@ from onet_jax.geometry.mesh_files.textures import Textures, file_beside
 
 JSON, BINARY = 0x4E4F534A, 0x004E4942  # types of the chunks of a .glb
 COMPONENTS = {5120: 'i1', 5121: 'u1', 5122: 'i2', 5123: 'u2', 5125: 'u4', 5126: 'f4'}
-WIDTHS = {'SCALAR': 1, 'VEC2': 2, 'VEC3': 3, 'VEC4': 4}
+WIDTHS = {'SCALAR': 1, 'VEC2': 2, 'VEC3': 3, 'VEC4': 4, 'MAT4': 16}
 POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6  # modes of primitives; the others are lines
 INSTANCING = 'EXT_mesh_gpu_instancing'
 UNDERSTOOD = (
@@ -33,10 +33,12 @@ MAX_CORNERS = 1 << 25  # of all instances: meshes may be used many times
 
 def read_gltf(path: Path) -> list[Polygons]:
     """The primitives of the scene with triangles, or else those with points, in the frame of the scene."""
-    return list(_Document(path).primitives())
+    return list(Document(path).primitives())
 
 
-class _Document:
+class Document:
+    """A file, with the numbers of its buffers."""
+
     def __init__(self, path: Path):
         self.path, content, self.binary = path, path.read_bytes(), b''
         if content[:4] == b'glTF':
@@ -62,7 +64,7 @@ class _Document:
 
     def primitives(self) -> Iterator[Polygons]:
         num_corners = 0
-        for node, world in self.nodes():
+        for _, node, world in self.nodes():
             if 'mesh' not in node:
                 continue
             mesh = self.item('meshes', node['mesh'])
@@ -78,8 +80,11 @@ class _Document:
                         )
                     yield _place(part, worlds)
 
-    def nodes(self) -> Iterator[tuple[dict, np.ndarray]]:
-        """The nodes of the scene, with their transforms [4, 4] to its frame."""
+    def nodes(self, pose: Callable[[int, dict], np.ndarray] | None = None) -> Iterator[tuple[int, dict, np.ndarray]]:
+        """The nodes of the scene with their numbers and their transforms [..., 4, 4] to its frame, parents first.
+
+        pose: the transform [..., 4, 4] of a node to its parent; by default the one that it has in the file.
+        """
         nodes = self.tree.get('nodes', [])
         if 'scenes' in self.tree:
             roots = self.item('scenes', self.tree.get('scene', 0)).get('nodes', [])
@@ -92,9 +97,9 @@ class _Document:
             if index in seen:
                 raise InputError(f'expected a tree of nodes, found node {index} twice; export the file again')
             seen.add(index)
-            world = above @ _local_transform(node)
+            world = above @ (pose(index, node) if pose else local_transform(node))
             waiting += [(child, world) for child in reversed(node.get('children', []))]
-            yield node, world
+            yield index, node, world
 
     def instances(self, node: dict) -> np.ndarray:
         """The transforms of the instances of a node's mesh, [K, 4, 4]."""
@@ -106,7 +111,7 @@ class _Document:
             return np.eye(4)[None]
         if len(num) > 1:
             raise InputError(f'expected attributes of {INSTANCING} of one length, found {sorted(num)}')
-        return _transforms(num.pop(), *values)
+        return transforms(num.pop(), *values)
 
     def primitive(self, primitive: dict, weights: list[float]) -> Polygons | None:
         """Vertices and triangles in the mesh's own frame; None for lines."""
@@ -278,15 +283,15 @@ def _split_chunks(content: bytes) -> tuple[bytes, bytes]:
     return chunks[JSON], chunks.get(BINARY, b'')
 
 
-def _local_transform(node: dict) -> np.ndarray:
+def local_transform(node: dict) -> np.ndarray:
     """The transform [4, 4] of a node to its parent."""
     if 'matrix' in node:
         return np.array(node['matrix'], np.float64).reshape(4, 4).T
     values = (node.get(key) for key in ('translation', 'rotation', 'scale'))
-    return _transforms(1, *(None if value is None else np.array([value], np.float64) for value in values))[0]
+    return transforms(1, *(None if value is None else np.array([value], np.float64) for value in values))[0]
 
 
-def _transforms(
+def transforms(
     num: int, translations: np.ndarray | None, rotations: np.ndarray | None, scales: np.ndarray | None
 ) -> np.ndarray:
     """Transforms [K, 4, 4] of translations [K, 3], unit quaternions x, y, z, w [K, 4] and scales [K, 3]."""

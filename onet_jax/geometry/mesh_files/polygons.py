@@ -61,11 +61,13 @@ def check_mesh(vertices: np.ndarray, faces: np.ndarray) -> None:
             )
 
 
-def to_geometry(path: object, parts: Sequence[Polygons]) -> trimesh.Trimesh | trimesh.PointCloud:
+def to_geometry(
+    path: object, parts: Sequence[Polygons], complete: bool = False
+) -> trimesh.Trimesh | trimesh.PointCloud:
     """Verify and triangulate the parts of a file: one mesh of all that have faces, or else one cloud of all points.
 
-    Points that are not finite, and that no face has, are dropped, and a printed line says how many. Raises InputError as
-    `check_mesh`.
+    Points that are not finite, and that no face has, are dropped, and a printed line says how many; complete: InputError is
+    raised instead. Raises InputError as `check_mesh`.
     """
     parts = [part for part in parts if (part.sizes >= 3).any()] or parts
     checked = []
@@ -73,11 +75,13 @@ def to_geometry(path: object, parts: Sequence[Polygons]) -> trimesh.Trimesh | tr
         check_mesh(part.vertices, part.corners)
         if not np.isfinite(part.vertices).all():
             finite = np.isfinite(part.vertices).all(axis=1)
+            if complete:
+                raise InputError(f'expected finite points, found NaN or infinity in {(~finite).sum()} of {len(finite)}')
             print(f'{path}: dropped {(~finite).sum()} of {len(finite)} points, which are NaN or infinity', flush=True)
             part = _keep(part, finite)
         checked.append(part)
     if not any(part.material for part in checked):
-        checked = [_stack(checked)]
+        checked = [stack(checked)]
     if not (checked[0].sizes >= 3).any():
         return trimesh.PointCloud(checked[0].vertices, checked[0].vertex_colours)
     meshes = [_to_mesh(part) for part in checked]
@@ -159,8 +163,8 @@ def _keep(part: Polygons, kept: np.ndarray) -> Polygons:
     return part._replace(vertices=part.vertices[kept], corners=corners, vertex_colours=colours, uv=uv)
 
 
-def _stack(parts: Sequence[Polygons]) -> Polygons:
-    """Parts without textures as one."""
+def stack(parts: Sequence[Polygons]) -> Polygons:
+    """Parts as one, without their textures."""
     if len(parts) == 1:
         return parts[0]
     offsets = np.cumsum([0, *(len(part.vertices) for part in parts)])

@@ -1,0 +1,78 @@
+"""Evaluation of sequences: results, tables by class and by time, curves."""
+
+import csv
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from moving_shapes import NUM_FRAMES, EggDataset, moving_egg
+from predictions import predicting
+
+from onet_jax.evaluation import tables
+from onet_jax.evaluation.evaluate import evaluate
+from onet_jax.geometry.sequences import ChangingMeshes, CloudSequence, MeshSequence, frames_of
+
+CONFIG = ConfigDict({'seed': 0, 'eval': {'project_last': False}})
+PROTOCOL = {'split': 'test', 'evaluated': 'reconstructions'}
+
+
+def evaluate_as(make):
+    """The results of a method that predicts so from the clip of an example."""
+    return list(evaluate(predicting(lambda inputs: [make(inputs['clip'][0])]), {}, CONFIG, EggDataset(), 'test'))
+
+
+@pytest.fixture(scope='module')
+def still():
+    """Of a network that sees no motion."""
+    egg = moving_egg()
+    return evaluate_as(lambda clip: MeshSequence(egg.vertices[:1].repeat(len(clip), axis=0), egg.faces))
+
+
+def test_a_sequence_is_scored_by_time_and_by_its_means(still):
+    assert [(r.category, r.name) for r in still] == list(EggDataset.shapes)
+    for result in still:
+        assert {len(values) for values in result.by_time.values()} == {NUM_FRAMES}
+        assert result.scores == pytest.approx({name: np.mean(values) for name, values in result.by_time.items()})
+        assert result.scores['correspondence_l2'] > 2 * result.floor['correspondence_l2']
+        assert (result.num_faces, result.is_solid, result.inputs['clip'].shape) == (1280, True, (NUM_FRAMES, 100, 3))
+
+
+def test_the_tables_and_the_curves(still, tmp_path, capsys):
+    tables.write_results(tmp_path, still, PROTOCOL)
+    header, rows = tables.make_table(still)
+    titles = [
+        'IoU',
+        'Chamfer-L1 (x10)',
+        'Accuracy (x10)',
+        'Completeness (x10)',
+        'F-score at 1 %',
+        'Correspondence L2 (x10)',
+    ]
+    assert header == ['category', 'shapes', 'empty', 'not a solid', *titles], 'no normals are known'
+    assert [row[0] for row in rows] == ['egg', 'other', 'mean', 'floor (ground truth against itself)']
+    with (tmp_path / 'by_time.csv').open(newline='') as file:
+        by_time = list(csv.DictReader(file))
+    assert [row['time'] for row in by_time] == ['0.000', '0.250', '0.500', '0.750', '1.000']
+    mean = dict(zip(header, rows[2], strict=True))
+    for title in titles:
+        assert np.mean([float(row[title]) for row in by_time]) == pytest.approx(float(mean[title]), abs=1e-3), title
+    assert '| 0.750 |' in (tmp_path / 'table.md').read_text()
+    assert 'Correspondence L2 (x10)' in capsys.readouterr().out
+    for plot, count in (('iou_by_time', 2), ('distances_by_time', 4)):  # a curve and its mark in the legend
+        assert (tmp_path / f'{plot}.svg').read_text().count('<polyline') == count
+
+
+def test_a_mesh_that_is_missing_at_a_time_counts_as_empty_and_clouds_have_no_faces(tmp_path):
+    def tear(clip):
+        meshes = frames_of(moving_egg())
+        meshes[1].update_faces(np.zeros(len(meshes[1].faces), bool))
+        return ChangingMeshes(tuple(meshes))
+
+    results = evaluate_as(tear)
+    assert [r.num_faces for r in results] == [0] * 3
+    assert tables.make_table(results)[1][2][2] == '3'
+    results = evaluate_as(CloudSequence)
+    assert [r.num_faces for r in results] == [None] * 3
+    tables.write_results(tmp_path, results, PROTOCOL)
+    assert not (tmp_path / 'iou_by_time.svg').exists()
+    assert (tmp_path / 'distances_by_time.svg').exists()
