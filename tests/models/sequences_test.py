@@ -1,13 +1,11 @@
 """ONet 4D and PSGN 4D: from a batch to predictions (their numbers: tests/parity_test.py)."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from untrained import draw_weights
 
 from onet_jax import configs
-from onet_jax.convert import official
 from onet_jax.errors import InputError
 from onet_jax.geometry.extract import threshold_to_logit
 from onet_jax.geometry.sequences import ChangingMeshes, CloudSequence
@@ -98,27 +96,3 @@ def test_a_psgn_4d_predicts_a_cloud_for_each_frame():
         config.model.num_frames = 4
     with pytest.raises(InputError, match=r'config.model.num_frames: expected config.data.num_frames = 3, found 4'):
         psgn4d.build(config)
-
-
-@pytest.mark.parametrize('paper', [onet4d, psgn4d])
-@pytest.mark.parametrize('variant', ['', 'images'])
-def test_official_weights_there_and_back(paper, variant):
-    config = getattr(configs, paper.__name__.split('.')[-1])(variant)
-    clip = jnp.zeros((1, 17, 32, 32, 3) if variant else (1, 17, 300, 3))
-    shapes = jax.eval_shape(paper.build(config).model.init, jax.random.key(0), clip)
-    params = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), shapes)
-    legacy = paper is onet4d and bool(variant)  # as that config has it
-    state = official.to_state_dict(params, config, legacy=legacy)
-    encoder = 'encoder_temporal' if paper is onet4d else 'encoder'
-    expected = {
-        f'{encoder}.conv1.weight' if variant else f'{encoder}.fc_pos.weight': (64, 32, 3, 3, 3)
-        if variant
-        else (1024, 51),
-        **(
-            {'decoder.fc_p.weight': (256, 4, 1)} if paper is onet4d else {'decoder.fc_out.weight': (3 * 1024 * 17, 512)}
-        ),
-    }
-    assert {name: state[name].shape for name in expected} == expected
-    assert {name.split('.')[0] for name in state} == {'decoder', encoder}
-    read = official.from_state_dict(state, shapes, config)
-    assert jax.tree.structure(read) == jax.tree.structure(shapes)
