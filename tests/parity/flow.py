@@ -1,4 +1,4 @@
-"""Occupancy Flow, ONet 4D and PSGN 4D beside the official ones: encoders, decoders, whole networks."""
+"""Networks of sequences beside the official ones: encoders and decoders of Occupancy Flow, whole ONet 4D and PSGN 4D."""
 
 import re
 from collections.abc import Iterable
