@@ -1,7 +1,7 @@
-"""Weights of a workdir in one folder, or a dataset in the official ShapeNet layout: what others can use.
+"""Weights of a workdir in one folder, or a dataset in the layout of the original code: what others can use.
 
     onet export --workdir=W --output=FOLDER    config.json and model.safetensors, which every --workdir takes, also as hf://USER/REPO
-    onet export --data_dir=D --output=ROOT     points.npz, pointcloud.npz, model.binvox, img_choy2016, lists and metadata.yaml
+    onet export --data_dir=D --output=ROOT     of shapes that of ShapeNet, of sequences that of D-FAUST
 
 The original code reads the dataset.
 """
@@ -28,10 +28,14 @@ def main(_):
         done = f'{WORKDIR.value}, step {run.step} -> {OUTPUT.value}'
         tell_next(done, *making_shapes(run.config, OUTPUT.value))
     else:
+        from onet_jax.data.records import read_layout
+        from onet_jax.prepare.dfaust import export_dfaust
         from onet_jax.prepare.shapenet import export_shapenet
 
-        export_shapenet(DATA_DIR.value, OUTPUT.value)
-        tell_next(f'{OUTPUT.value}: written', 'onet', 'prepare', f'--shapenet={OUTPUT.value}', '--data_dir=FOLDER')
+        moves = read_layout(DATA_DIR.value).name == 'sequences'
+        export, flag = (export_dfaust, 'sequences') if moves else (export_shapenet, 'shapenet')
+        export(DATA_DIR.value, OUTPUT.value)
+        tell_next(f'{OUTPUT.value}: written', 'onet', 'prepare', f'--{flag}={OUTPUT.value}', '--data_dir=FOLDER')
 
 
 if __name__ == '__main__':

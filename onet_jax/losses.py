@@ -1,4 +1,7 @@
-"""Losses without reduction: the caller sums over points and averages over the batch. B batch, N and M points."""
+"""Losses without reduction: the caller sums over points and averages over the batch.
+
+B batch, N and M points of D coordinates.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +23,16 @@ def kl_to_standard_normal(mean: jax.Array, log_std: jax.Array) -> jax.Array:
     return 0.5 * (jnp.exp(2 * log_std) + jnp.square(mean) - 1) - log_std
 
 
+def distances(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Euclidean distances of points [..., 3]; the gradient of a distance 0 is 0."""
+    squares = jnp.square(a - b).sum(axis=-1)
+    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
+
+
 def chamfer(points: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Squared Chamfer distances: of each point to the nearest point of the other set (Fan et al., CVPR 2017).
 
-    points [B, N, 3], targets [B, M, 3] -> [B, N] and [B, M], in squared units of the points. The differences are squared: the
+    points [B, N, D], targets [B, M, D] -> [B, N] and [B, M], in squared units of the points. The differences are squared: the
     expansion |a|^2 - 2 a b + |b|^2 would lose small distances. The gradient goes through the nearest pairs.
     """
     to_targets = jnp.square(points - take(targets, find_nearest(points, targets))).sum(axis=-1)
@@ -31,7 +40,7 @@ def chamfer(points: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array
 
 
 def chamfer_distance(points: jax.Array, targets: jax.Array) -> jax.Array:
-    """The squared Chamfer distance of points [B, N, 3] and targets [B, M, 3], mean plus mean -> [B]."""
+    """The squared Chamfer distance of points [B, N, D] and targets [B, M, D], mean plus mean -> [B]."""
     to_targets, to_points = chamfer(points, targets)
     return to_targets.mean(axis=1) + to_points.mean(axis=1)
 
@@ -41,7 +50,7 @@ UNROLLED = 8  # targets of one step of the loop on a CPU
 
 
 def find_nearest(points: jax.Array, targets: jax.Array) -> jax.Array:
-    """points [B, N, 3], targets [B, M, 3] -> the number [B, N] of the target nearest to each point, the first of several."""
+    """points [B, N, D], targets [B, M, D] -> the number [B, N] of the target nearest to each point, the first of several."""
     find_each = jax.vmap(_find_nearest)
     points, targets = jax.lax.stop_gradient((points, targets))
     return jax.lax.platform_dependent(points, targets, cpu=_keep_nearest, default=find_each)
@@ -53,7 +62,7 @@ def take(rows: jax.Array, numbers: jax.Array) -> jax.Array:
 
 
 def _find_nearest(points: jax.Array, others: jax.Array) -> jax.Array:
-    """points [N, 3], others [M, 3] -> [N]."""
+    """points [N, D], others [M, D] -> [N]."""
 
     def find(point):
         return jnp.argmin(_squared_distance(point, others)).astype(jnp.int32)
@@ -81,6 +90,8 @@ def _keep_nearest(points: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def _squared_distance(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Points [..., 3] that broadcast -> [...]."""
+    """Points [..., D] that broadcast -> [...]."""
+    if a.shape[-1] > 3:
+        return jnp.square(a - b).sum(axis=-1)
     x, y, z = (jnp.square(a[..., axis] - b[..., axis]) for axis in range(3))
     return x + y + z

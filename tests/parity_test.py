@@ -36,6 +36,8 @@ COMPARISONS = {
     'conv/pixel2mesh/*': pixel2mesh.model_deviations,
     'flow/encoders/*': flow.encoder_deviations,
     'flow/decoders/*': flow.decoder_deviations,
+    'flow/onet4d/*': flow.onet4d_deviations,
+    'flow/psgn4d/*': flow.psgn4d_deviations,
 }
 OLD_FORMAT = '_legacyformat'  # of torch; the content is that of the file without it, and so are its results
 FILES = sorted({name for pattern in COMPARISONS for name in golden_names(f'{pattern}.npz')})

@@ -15,6 +15,7 @@ class Layout(NamedTuple):
     renames: tuple[tuple[str, str], ...] = ()  # (pattern, replacement) of the path below the module
     square: str = ''  # official names of the layers that are convolutions of 1 x 1
     stacked: str = ''  # our name of several layers whose weights are stacked on a first axis; there they have numbers
+    module: str = ''  # official name of the module; '' is ours
 
 
 PLAIN, POINTWISE = Layout(), Layout(linear='fc_z|fc_c')
@@ -41,6 +42,7 @@ PIXEL2MESH = Layout(
     renames=((r'^(block_\d)_(\d+)\.', r'\1.\2.'), (r'^(gc[147])\.', r'\1.0.'), (r'^(gc[258])_(\d+)\.', r'\1.\2.0.'))
 )
 
+# Of Occupancy Flow: the velocity field and the latent encoders.
 LISTS = Layout(renames=((r'^block_(\d+)\.', r'blocks.\1.'), (r'^(fc_c|fc_z|c_layers)_(\d+)\.', r'\1.\2.')))
 
 
@@ -52,6 +54,7 @@ class Family(NamedTuple):
 
 
 ONET_ENCODERS = {f'resnet{depth}': RESNET for depth in (18, 34, 50, 101)}
+TEMPORAL_ENCODERS = dict.fromkeys(('pointnet_resnet', 'pointnet_2stream', 'conv_3D'), Layout(module='encoder_temporal'))
 FAMILIES = {
     'onet': Family(
         {
@@ -73,6 +76,9 @@ FAMILIES = {
     'dmc': Family({}, {'pointnet_local': DMC}),
     'pixel2mesh': Family({'simple': PIXEL2MESH}, {'pixel2mesh_cond': PIXEL2MESH}),
     'psgn': Family({'psgn_2branch': PSGN}, ONET_ENCODERS | {'psgn_cond': PSGN}),
+    'occupancy_flow': Family({'cbatchnorm': POINTWISE}, ONET_ENCODERS),
+    'onet4d': Family({'cbatchnorm': POINTWISE}, TEMPORAL_ENCODERS),
+    'psgn4d': Family(),
     'atlasnet': Family(
         dict.fromkeys(('squares', 'sphere'), ATLASNET),
         ONET_ENCODERS | {'atlasnet_pointnet': ATLASNET_CLOUDS, 'atlasnet_resnet18': ATLASNET_IMAGES},
@@ -86,11 +92,14 @@ def layouts_of(config: ConfigDict, legacy: bool) -> dict[str, Layout]:
         if config.model.get(key, official) != official:
             raise InputError(f'config.model.{key}: expected {official}, as in official networks, found {not official}')
     family = FAMILIES[config.model.name]
-    decoder = family.decoders.get(config.model.decoder, PLAIN)
+    decoder = family.decoders.get(config.model.get('decoder'), PLAIN)
     return {
         'decoder': legacy_layout(decoder) if legacy else decoder,
         'encoder': family.encoders.get(config.model.encoder, PLAIN),
-        'encoder_latent': PLAIN,
+        'encoder_temporal': PLAIN,
+        'encoder_latent': LISTS,
+        'encoder_latent_temporal': LISTS,
+        'vector_field': LISTS,
     }
 
 

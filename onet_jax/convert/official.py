@@ -150,7 +150,7 @@ def _entries(tree: dict, layouts: Mapping[str, Layout]) -> Iterator[tuple[Entry,
                 shape = tuple(shape[axis] for axis in axes)
                 if ndim == 2 and not re.fullmatch(layout.linear, layers[-1]):
                     shape = (*shape, 1, 1) if re.fullmatch(layout.square, name) else (*shape, 1)
-            yield Entry(path, f'{module}.{name}', shape, axes, copy), leaf
+            yield Entry(path, f'{layout.module or module}.{name}', shape, axes, copy), leaf
 
 
 def write_weights(tree: dict, layouts: Mapping[str, Layout]) -> dict[str, np.ndarray]:

@@ -182,19 +182,14 @@ def _transform(
     return fields.make_evaluation_transform(data, inputs, targets, as_trained)(key, raw)
 
 
-LAYOUTS = {
-    'shapes': lambda data_dir: Shapes(data_dir, records.read_index(data_dir)),
-    'sequences': lambda data_dir: Sequences(data_dir, records.read_index(data_dir, SEQUENCES)),
-}
+OPENED = {'shapes': Shapes, 'sequences': Sequences}
 
 
-def open_dataset(data_dir: str | Path) -> Any:  # Shapes or Sequences: code for one kind of data knows which it gets
+def open_dataset(data_dir: str | Path) -> Any:  # one of `OPENED`: code for one kind of data knows which it gets
     """The dataset in a folder. Raises FileNotFoundError without one, InputError for one that cannot be used."""
     data_dir = Path(data_dir)
-    layout = records.read_index_file(data_dir).get('layout', 'shapes')
-    if layout not in LAYOUTS:
-        raise InputError(f'{data_dir / "dataset.json"}: expected a layout of {sorted(LAYOUTS)}, found {layout!r}')
-    return LAYOUTS[layout](data_dir)
+    layout = records.read_layout(data_dir)
+    return OPENED[layout.name](data_dir, records.read_index(data_dir, layout))
 
 
 def examples_of(batch: dict, i: int) -> dict[str, dict[str, np.ndarray]]:

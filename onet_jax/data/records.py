@@ -33,6 +33,7 @@ from onet_jax.json_files import COUNT, FILE_NAME, PATH, TEXT, Value, one_of, rea
 
 VERSION = 5  # of the format; raised when the same meshes and settings give other files
 SPLITS = ('train', 'val', 'test')
+SEQUENCE_SPLITS = (*SPLITS, 'test_new_individual')  # the fourth is of D-FAUST: people who are in no other split
 MAX_SEQUENCE_BYTES = 1 << 33  # of all arrays of a sequence
 
 
@@ -67,7 +68,10 @@ INDEX = {
     'layout?': one_of(*LAYOUTS),
     'version': Value(str(VERSION), lambda value: value == VERSION),
     'categories': [FILE_NAME],
-    'splits': {**{f'{split}?': [KEY] for split in SPLITS}, '': Value(f'no split but {SPLITS}', lambda value: False)},
+    'splits': {
+        **{f'{split}?': [KEY] for split in SEQUENCE_SPLITS},
+        '': Value(f'no split but {SEQUENCE_SPLITS}', lambda value: False),
+    },
     'columns': [one_of(*COLUMNS)],
     **dict.fromkeys(('num_points', 'num_surface_points', 'num_views'), COUNT),
     'rejected': {'': TEXT},
@@ -262,20 +266,22 @@ def digest(data_dir: str | Path) -> str:
     return hashlib.sha256((Path(data_dir) / 'dataset.json').read_bytes()).hexdigest()
 
 
-def read_index(data_dir: str | Path, layout: Layout = SHAPES) -> Index:
-    """Read DATA_DIR/dataset.json of a layout.
+def read_index(data_dir: str | Path, layout: Layout | None = SHAPES) -> Index:
+    """Read DATA_DIR/dataset.json of a layout, None for any.
 
     Raises FileNotFoundError without it, InputError for a damaged one, another layout or another version.
     """
     path, content = Path(data_dir) / 'dataset.json', read_index_file(data_dir, INDEX)
-    found_layout = content.get('layout', 'shapes')
-    if found_layout != layout.name:
-        raise InputError(f'{path}: expected a dataset of {layout.name}, found one of {found_layout}')
+    found = LAYOUTS[content.get('layout', 'shapes')]
+    if layout not in (None, found):
+        raise InputError(f'{path}: expected a dataset of {layout.name}, found one of {found.name}')
+    layout = found
     required = [name for name in layout.columns if COLUMNS[name].required]
     missing = [name for name in required if name not in content['columns']]
     if missing:
-        found = f'{missing} too, found {content["columns"]}'
-        raise InputError(f'{path}: columns: expected {found}; {_how_to_make(data_dir)}')
+        raise InputError(
+            f'{path}: columns: expected {missing} too, found {content["columns"]}; {_how_to_make(data_dir)}'
+        )
     splits = {split: tuple((category, name) for category, name in names) for split, names in content['splits'].items()}
     num_frames = content.get('num_frames', {})
     if layout is SEQUENCES:
@@ -285,10 +291,18 @@ def read_index(data_dir: str | Path, layout: Layout = SHAPES) -> Index:
             raise InputError(
                 f'{path}: num_frames: expected the frames of {uncounted[0]} too, found none; {_how_to_make(data_dir)}'
             )
-    known = {key: content[key] for key in Index._fields if key in content} | {'layout': found_layout}
+    known = {key: content[key] for key in Index._fields if key in content} | {'layout': layout.name}
     return Index(
         **{**known, 'categories': tuple(content['categories']), 'splits': splits, 'columns': tuple(content['columns'])}
     )
+
+
+def read_layout(data_dir: str | Path) -> Layout:
+    """The layout of the dataset in a folder. Raises FileNotFoundError without one, InputError for an unknown layout."""
+    layout = read_index_file(data_dir).get('layout', 'shapes')
+    if layout not in LAYOUTS:
+        raise InputError(f'{Path(data_dir) / "dataset.json"}: expected a layout of {sorted(LAYOUTS)}, found {layout!r}')
+    return LAYOUTS[layout]
 
 
 def read_index_file(data_dir: str | Path, schema: Any = None) -> dict:

@@ -72,9 +72,6 @@ INPUTS: dict[str, tuple[str | int, ...]] = {
     'image_clip': ('B', 'L', 'H', 'W', 3),
     'voxels': ('B', 'N', 'N', 'N'),
     'index': ('B',),
-    'clip': ('B', 'L', 'P', 3),
-    'end_clouds': ('B', 2, 'P', 3),
-    'image_clip': ('B', 'L', 'H', 'W', 3),
 }
 
 

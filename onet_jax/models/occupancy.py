@@ -25,7 +25,7 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.batched_extraction import extract_meshes
 from onet_jax.geometry.extract import extract_mesh
 from onet_jax.geometry.grid import voxel_centres
-from onet_jax.models.method import Aux, Compiled, Method, apply, as_array, as_floats, as_inputs, encode
+from onet_jax.models.method import Aux, Compiled, Method, Model, apply, as_array, as_floats, as_inputs, encode
 
 # Queries are decoded in chunks of this many points: the activations of one chunk stay in the cache, and the memory that a query
 # takes does not grow with the number of points.
@@ -162,7 +162,10 @@ def _bind_shape(module, params, cond, latent, dtype):
         raise InputError(f'params: expected those of this network, found others: {error}') from error
 
 
-def _bind(module, params, cond, latent=None, dtype=jnp.float32):
+def bind_field(
+    module: Any, params: dict, cond: Any, latent: jax.Array | None = None, dtype: Any = jnp.float32
+) -> Callable:
+    """The field of one shape, points [T, 3] -> logits [T], of a module with a `decoder`: cond [1, C], latent [1, Z]."""
     return _bind_shape(module, params, cond, latent, dtype)
 
 
@@ -224,7 +227,7 @@ def occupancy_network(
         init=Compiled(_init, module),
         encode=partial(encode, module),
         occupancy=Compiled(_occupancy, module),
-        bind=partial(_bind, module),
+        bind=partial(bind_field, module),
         prior=partial(_prior, latent_size),
         posterior=Compiled(_posterior, module),
         elbo_terms=Compiled(_elbo_terms, module),
@@ -234,7 +237,7 @@ def occupancy_network(
 
 
 def decode_meshes(
-    model: OccupancyNetwork,
+    model: Model,
     params: dict,
     conds: Any,
     latents: jax.Array | None = None,

@@ -4,6 +4,8 @@ re-implemented it.
 B batch, H and W pixels, C condition, N predicted points. Channels come last.
 """
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -18,15 +20,16 @@ class PointSetDecoder(nn.Module):
 
     hidden_size: int = 512
     dtype: jnp.dtype | None = None  # of features and their products
+    shape: tuple[int, ...] = (NUM_POINTS,)  # N, or for a set of points in each frame (L, N)
 
     @nn.compact
     def __call__(self, cond: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
-        """cond [B, C] -> points [B, N, 3]. No layer depends on the mode."""
+        """cond [B, C] -> points [B, N, 3] or [B, L, N, 3]. No layer depends on the mode."""
         net = Linear(self.hidden_size, name='fc_0')(cast(cond, self.dtype))
         for i in (1, 2):
             net = Linear(self.hidden_size, name=f'fc_{i}')(nn.relu(net))
-        net = Linear(3 * NUM_POINTS, name='fc_out')(nn.relu(net.astype(cond.dtype)))
-        return net.reshape(-1, NUM_POINTS, 3)
+        net = Linear(3 * math.prod(self.shape), name='fc_out')(nn.relu(net.astype(cond.dtype)))
+        return net.reshape(-1, *self.shape, 3)
 
 
 class HourglassEncoder(nn.Module):

@@ -157,20 +157,21 @@ def prepare_moving(
     *,
     families: Sequence[str],
     num_shapes_per_family: int,
-    num_frames: int,
     num_points: int,
     seed: int,
     val_fraction: float,
     test_fraction: float,
+    num_frames: int | None = None,
     splits: Sequence[str] = records.SPLITS,
     run: Runner | None = None,
 ) -> Index:
     """Build the dataset of procedural sequences in `data_dir`; returns its index.
 
     families: names of `MOVING_FAMILIES`; where empty, all of them. num_shapes_per_family: sequences, of `num_frames` frames
-    each. Otherwise as `prepare_procedural`.
+    each, by default of as many as the generator makes. Otherwise as `prepare_procedural`.
     """
     families, splits = list(_check_families(families, MOVING_FAMILIES)), list(splits)
+    num_frames = num_frames or moving_solids.NUM_FRAMES
     settings = {key: value for key, value in locals().items() if key not in ('data_dir', 'run')}
     data_dir, source = Path(data_dir), {'kind': 'moving', **settings}
     names = _list_names(families, split_bounds(num_shapes_per_family, val_fraction, test_fraction), splits)

@@ -89,13 +89,13 @@ def quadruped(rng: np.random.Generator, cycles: np.ndarray) -> Moving:
         phase = cycles - begin
         hip = swing(phase, -reach, reach)
         knee = bend * lift(phase - 0.03)
-        # The wrist of a front leg folds backwards; the stifle of a hind leg does as well, and its hock lifts the hoof.
+        # A leg that moves forwards folds; the hoof of one that stands stays level.
         turns += [
             Turn(f'{side} {end} leg', -X, hip + 0.3 * knee),
             Turn(f'{side} {end} shank', X, knee),
             Turn(f'{side} {end} hoof', X, 0.5 * knee - 0.6 * hip),
         ]
     vertices = stand(pose(body, turns))
-    bounce = rng.uniform(0.03, 0.08) * lift(cycles + 0.3) if gallops else 0 * cycles
-    vertices = vertices + bounce[:, None, None] * Y
+    flight = gallops * rng.uniform(0.03, 0.08) * lift(cycles + 0.3)
+    vertices = vertices + flight[:, None, None] * Y
     return walk_along(vertices, cycles, 4 * height * np.sin(reach) * rng.uniform(*TRAVEL)), body.faces

@@ -24,9 +24,11 @@ from onet_jax.prepare.skeletons import (
     walk_along,
 )  # fmt: skip
 
+DROOP = 0.64  # radians: of the arms of the rest pose, below the horizontal
+
 
 def human_body(rng: np.random.Generator) -> Body:
-    """Arms and legs are spread in the rest pose. Height about 1."""
+    """Body sizes vary; the arms of the rest pose are spread."""
     girth, legs, arms = rng.uniform(0.85, 1.25), rng.uniform(0.9, 1.1), rng.uniform(0.9, 1.1)
     hips, shoulders = rng.uniform(0.085, 0.1), rng.uniform(0.15, 0.175)
     hip, chest = 0.5 * legs, 0.5 * legs + 0.23 * rng.uniform(0.95, 1.1)
@@ -39,7 +41,7 @@ def human_body(rng: np.random.Generator) -> Body:
         'head': Bone('neck', (0, chest + 0.19, 0.01), (0, chest + 0.15 + 1.2 * head, 0.012), (0.9 * head, head)),
     }
     for side, sign in SIDES:
-        out = np.array([0.80 * sign, -0.6, 0])  # along the arm
+        out = np.array([sign * np.cos(DROOP), -np.sin(DROOP), 0])  # along the arm
         places = np.array([shoulders * sign, chest + 0.02, 0]) + np.multiply.outer((0, 0.17 * arms, 0.32 * arms), out)
         hand = places[2] + 0.06 * out
         bones |= {
@@ -57,7 +59,9 @@ def human_body(rng: np.random.Generator) -> Body:
     return cover(bones, 80)
 
 
-Motion = tuple[list[Turn], np.ndarray, float]  # the turns, the height above the floor [L], the way in a cycle
+Motion = tuple[
+    list[Turn], np.ndarray, float
+]  # the turns, the height of the feet above the floor [L], the way in a cycle
 
 
 def leg(side: str, hip: np.ndarray, knee: np.ndarray, foot: np.ndarray) -> list[Turn]:
@@ -66,13 +70,12 @@ def leg(side: str, hip: np.ndarray, knee: np.ndarray, foot: np.ndarray) -> list[
 
 
 def arm(side: str, sign: int, forwards: np.ndarray, up: np.ndarray, elbow: np.ndarray) -> list[Turn]:
-    """An arm: forwards from hanging, up sideways from hanging straight down, and the elbow."""
-    out = np.array([0.8 * sign, -0.6, 0])
-    rest = np.arctan2(0.8, 0.6)
+    """An arm: from hanging straight down sideways, and then forwards; and the elbow."""
+    flexion = np.array([-np.sin(DROOP), -sign * np.cos(DROOP), 0])  # across the arm of the rest pose
     return [
         Turn(f'{side} arm', -X, forwards),
-        Turn(f'{side} arm', sign * Z, up - rest),
-        Turn(f'{side} forearm', np.cross(out, Z), elbow),
+        Turn(f'{side} arm', sign * Z, up - (np.pi / 2 - DROOP)),
+        Turn(f'{side} forearm', flexion, elbow),
     ]
 
 
@@ -95,22 +98,23 @@ def strides(rng: np.random.Generator, cycles: np.ndarray) -> Motion:
         knee = 0.1 + bend * lift(phase - 0.05) + 0.15 * runs
         turns += leg(side, hip, knee, np.clip(knee - hip, -0.5, 0.4) * 0.7)
         turns += arm(side, sign, swing(phase + 0.5, -arms, arms), spread + still, elbow + swing(phase + 0.5, -0.2, 0.2))
-    height = (0.05 * np.abs(np.sin(2 * np.pi * (cycles + 0.2))) if runs else 0) + still
+    height = (0.05 * np.sin(2 * np.pi * (cycles + 0.2)) ** 2 if runs else 0) + still
     return turns, height, 4 * 0.5 * np.sin(0.9 * reach)
 
 
 def squats(rng: np.random.Generator, cycles: np.ndarray) -> Motion:
-    """Squats, with the arms held forwards, and jumps: a jump is a squat with a flight."""
+    """Squats with the arms forwards, or jumps: a squat, then a flight with the arms up."""
     jumps = rng.random() < 0.5
-    depth, spread = rng.uniform(0.6, 1.0), rng.uniform(0.2, 0.4)
-    fly = lift(cycles) if jumps else np.zeros_like(cycles)
-    down = depth * np.sin(np.pi * np.minimum(2 * (cycles % 1), 1)) ** 2 if jumps else swing(cycles, 0.05, depth)
-    up = 0.6 + (1.3 * fly + 0.5 * down / depth if jumps else 1.2 * down)
+    depth, spread, rise = rng.uniform(0.6, 1.0), rng.uniform(0.2, 0.4), rng.uniform(0.1, 0.22)
+    still = np.zeros_like(cycles)
+    flight = lift(cycles) if jumps else still
+    down = depth * lift(cycles + 0.5) if jumps else swing(cycles, 0.05, depth)
+    forwards = 1.3 * flight + 0.5 * down / depth if jumps else 0.6 + 1.2 * down
     turns = [Turn('waist', X, 0.35 * down), Turn('head', X, -0.25 * down)]
     for side, sign in SIDES:
-        turns += leg(side, 1.1 * down, 1.7 * down + 0.1, 0.6 * down + 0.1 - 0.6 * fly)
-        turns += arm(side, sign, up - 0.6 * jumps, spread + 0 * up, 0.3 + 0.5 * down * jumps)
-    return turns, rng.uniform(0.1, 0.22) * fly, 0.0
+        turns += leg(side, 1.1 * down, 1.7 * down + 0.1, 0.6 * down + 0.1 - 0.6 * flight)
+        turns += arm(side, sign, forwards, spread + still, 0.3 + 0.5 * down * jumps)
+    return turns, rise * flight, 0.0
 
 
 def waves(rng: np.random.Generator, cycles: np.ndarray) -> Motion:
@@ -132,11 +136,11 @@ def waves(rng: np.random.Generator, cycles: np.ndarray) -> Motion:
 
 def jumping_jacks(rng: np.random.Generator, cycles: np.ndarray) -> Motion:
     """Jumping jacks: arms and legs apart and together."""
-    high, apart = rng.uniform(1.9, 2.4), rng.uniform(0.3, 0.5)
+    high, apart, still = rng.uniform(1.9, 2.4), rng.uniform(0.3, 0.5), np.zeros_like(cycles)
     turns = []
     for side, sign in SIDES:
         turns.append(Turn(f'{side} thigh', sign * Z, swing(cycles, 0, apart)))
-        turns += arm(side, sign, 0 * cycles, swing(cycles, 0.25, high), 0.2 + 0 * cycles)
+        turns += arm(side, sign, still, swing(cycles, 0.25, high), 0.2 + still)
     return turns, rng.uniform(0.04, 0.1) * np.sin(2 * np.pi * cycles) ** 2, 0.0
 
 
@@ -146,6 +150,6 @@ MOTIONS = (strides, strides, squats, waves, jumping_jacks)  # people walk more o
 def human(rng: np.random.Generator, cycles: np.ndarray) -> Moving:
     body = human_body(rng)
     motion = MOTIONS[rng.integers(len(MOTIONS))]
-    turns, height, speed = motion(rng, cycles)
-    vertices = stand(pose(body, turns)) + height[:, None, None] * Y
+    turns, flight, speed = motion(rng, cycles)
+    vertices = stand(pose(body, turns)) + flight[:, None, None] * Y
     return walk_along(vertices, cycles, speed * rng.uniform(*TRAVEL)), body.faces

@@ -62,10 +62,7 @@ def prepare_meshes(
     check_options(sampling, num_views, depth)
     if up not in UPS:
         raise InputError(f'up: expected one of {sorted(UPS)}, found {up!r}')
-    if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
-        raise InputError(
-            f'val_fraction, test_fraction: expected shares of less than 1 in all, found {val_fraction}, {test_fraction}'
-        )
+    check_fractions(val_fraction, test_fraction)
     files = find_meshes(root)
     listed, missing = read_lists(lists, files) if lists else (None, {})
     source = {
@@ -114,6 +111,14 @@ def prepare_meshes(
     return finish(data_dir, categories, splits, outcome, source)
 
 
+def check_fractions(val_fraction: float, test_fraction: float) -> None:
+    """Raises InputError for shares that leave nothing to train on."""
+    if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
+        raise InputError(
+            f'val_fraction, test_fraction: expected shares of less than 1 in all, found {val_fraction}, {test_fraction}'
+        )
+
+
 def find_meshes(root: Path) -> dict[tuple[str, str], Path]:
     """(category, name) of every mesh file below `root`, sorted; the category of files in `root` itself is its name.
 
@@ -160,7 +165,7 @@ def describe_mesh(category: str, name: str, path: str, *, data_dir: Path) -> lis
         found: dict = known or {}
         if known is None:
             try:
-                with _rejecting(path):
+                with rejecting(path):
                     mesh = _read(path)
                     numbers = invariants(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces))
                 found = {'invariants': numbers.tolist()}
@@ -180,7 +185,7 @@ def _surface_note(note: Any) -> dict:
 
 
 @contextmanager
-def _rejecting(path: str) -> Iterator[None]:
+def rejecting(path: str) -> Iterator[None]:
     """Turn every exception but MemoryError into an InputError that names the file: one bad mesh never stops a run."""
     try:
         yield
@@ -232,7 +237,7 @@ def prepare_mesh(
     sizes: dict[str, Any] = {'num_points': num_points, 'num_views': num_views, 'depth': depth, 'sampling': sampling}
 
     def make() -> Shape:
-        with _rejecting(path):
+        with rejecting(path):
             return sample_solid(make_solid(_read(path), up), category, name, seed=seed, **sizes)
 
     made_from, *files = _made_from(path, **settings, **sizes)

@@ -88,18 +88,12 @@ class Blend(NamedTuple):
 
     def _level(self, p: np.ndarray) -> np.ndarray:
         total = np.zeros(len(p))
-        for ends, radii in zip(self.ends, self.radii, strict=True):
-            total += np.exp(np.minimum(-self.sharpness * rod_distance(p, ends, radii), 500.0))
+        for (a, b), (first, last) in zip(self.ends, self.radii, strict=True):
+            axis = b - a
+            along = ((p - a) @ axis / max(axis @ axis, 1e-12)).clip(0, 1)
+            distance = np.linalg.norm(p - a - along[:, None] * axis, axis=1)
+            total += np.exp(np.minimum(-self.sharpness * (distance - first - (last - first) * along), 500.0))
         return -np.log(np.maximum(total, 1e-300)) / self.sharpness
-
-
-def rod_distance(p: np.ndarray, ends: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """How far points [T, 3] are from a round rod, negative inside: [T]. ends [2, 3], radii [2] there."""
-    (a, b), (first, last) = ends, radii
-    axis = b - a
-    along = ((p - a) @ axis / max(axis @ axis, 1e-12)).clip(0, 1)
-    distance = np.linalg.norm(p - a - along[:, None] * axis, axis=1)
-    return distance - first - (last - first) * along
 
 
 def draw_primitive(rng: np.random.Generator, size: float) -> Primitive:

@@ -40,7 +40,7 @@ def sample_sequence(moving: MeshSequence, category: str, name: str, *, seed: int
     def stream(number):
         return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(f'{category}/{name}'.encode()), number]))
 
-    moving, is_closed = weld_sequence(moving)
+    moving, is_closed = orient_sequence(moving)
     columns: dict[str, list[np.ndarray]] = {'points_seq': [], 'occ_seq': [], 'pcl_seq': []}
     places, frames, points_rng = None, [], stream(POINTS_STREAM)
     for k, vertices in enumerate(moving.vertices):
@@ -69,8 +69,8 @@ def sample_sequence(moving: MeshSequence, category: str, name: str, *, seed: int
     )
 
 
-def weld_sequence(moving: MeshSequence) -> tuple[MeshSequence, bool]:
-    """The sequence with vertices merged that coincide in all frames, and whether its mesh is closed: then oriented outwards.
+def orient_sequence(moving: MeshSequence) -> tuple[MeshSequence, bool]:
+    """The sequence without unreferenced vertices, and whether its mesh is closed: then its faces are oriented outwards.
 
     Raises InputError, naming the frame, for a sequence that is damaged or has fewer than two frames.
     """
@@ -86,24 +86,17 @@ def weld_sequence(moving: MeshSequence) -> tuple[MeshSequence, bool]:
         raise InputError(
             f'faces: expected indices of {vertices.shape[1]} vertices, found {faces.min()} to {faces.max()}'
         )
-    for k, broken in enumerate(np.logical_not(np.isfinite(vertices).all(axis=2))):
-        if broken.any():
-            raise InputError(
-                f'frame {k}: expected finite vertices, found NaN or infinity in {broken.sum()} of {len(broken)}'
-            )
-    used = np.unique(faces)
-    paths = vertices[:, used].swapaxes(0, 1).reshape(len(used), -1)
-    _, first, merged = np.unique(paths, axis=0, return_index=True, return_inverse=True)
-    number = np.zeros(vertices.shape[1], int)
-    number[used] = merged.ravel()
-    vertices, faces = vertices[:, used[first]], number[faces]
-    faces = faces[(faces != np.roll(faces, 1, axis=1)).all(axis=1)]
-    mesh = trimesh.Trimesh(vertices[0], faces, process=False)
+    for k, frame in enumerate(vertices):
+        broken = np.count_nonzero(~np.isfinite(frame).all(axis=1))
+        if broken:
+            raise InputError(f'frame {k}: expected finite vertices, found NaN or infinity in {broken} of {len(frame)}')
+    used, faces = np.unique(faces, return_inverse=True)
+    mesh = trimesh.Trimesh(vertices[0, used], faces.reshape(-1, 3), process=False)
     is_closed = bool(mesh.is_watertight)
     if is_closed:
         trimesh.repair.fix_normals(mesh, multibody=True)
         is_closed = bool(mesh.is_winding_consistent)
-    return MeshSequence(vertices, np.asarray(mesh.faces)), is_closed
+    return MeshSequence(vertices[:, used], np.asarray(mesh.faces)), is_closed
 
 
 def _make_frame(mesh: trimesh.Trimesh, is_closed: bool) -> tuple[Frame, Callable[[np.ndarray], np.ndarray]]:

@@ -5,7 +5,6 @@ T labelled points, N surface samples, V views.
 
 import io
 import zlib
-from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from onet_jax.prepare.shapenet_files import (
     write_room,
     write_shapenet_model,
 )
-from onet_jax.prepare.store import claim_folder, finish, store
+from onet_jax.prepare.store import claim_folder, finish, keep_usual, store
 from onet_jax.progress import track
 
 MAX_COORDINATE = 1.01  # of points and normals; larger ones are not object coordinates
@@ -64,20 +63,8 @@ def import_shapenet(
     training = set(collection.splits['train'])
     tasks = [(*model, sampling if model in training else 'uniform', seed) for model in models]
     outcome = (run or processes())(partial(import_model, root, data_dir), tasks, 'importing shapes')
-
-    counts = Counter(tuple(found['counts']) for found in outcome.results.values())
-    # Ties go to the larger numbers, so that the result does not depend on the order in which tasks end.
-    usual = max(counts.items(), key=lambda item: item[::-1])[0] if counts else ()
-    rejected = collection.missing | outcome.rejected
-    for model, found in outcome.results.items():
-        if tuple(found['counts']) != usual:
-            records.shape_path(data_dir, *model.split('/')).unlink()
-            rejected[model] = (
-                'expected {} labelled points, {} surface samples and {} views as most models have, '.format(*usual)
-                + 'found {}, {} and {}'.format(*found['counts'])
-            )
-    kept = {model: found for model, found in outcome.results.items() if model not in rejected}
-    return finish(data_dir, tuple(names), collection.splits, Outcome(kept, rejected), source)
+    outcome = keep_usual(data_dir, Outcome(outcome.results, collection.missing | outcome.rejected))
+    return finish(data_dir, tuple(names), collection.splits, outcome, source)
 
 
 def import_model(root: Path, data_dir: Path, category: str, name: str, sampling: str, seed: int) -> dict:

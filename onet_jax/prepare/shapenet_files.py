@@ -231,7 +231,7 @@ def _read_views(folder: Path, model: Model) -> Views:
         if path.name != f'{i:03d}.jpg':
             raise InputError(f'{folder}: expected the views 000.jpg, 001.jpg and so on, found {path.name} as view {i}')
         jpegs.append(path.read_bytes())
-        _check_jpeg(path, jpegs[-1])
+        check_jpeg(path, jpegs[-1])
     path = folder / 'cameras.npz'
     members = read_members(path)
     cameras = [key for key in members if key.startswith('world_mat_') and key.removeprefix('world_mat_').isdecimal()]
@@ -246,7 +246,8 @@ def _read_views(folder: Path, model: Model) -> Views:
     return Views(tuple(jpegs), camera_mat, camera.world_mat, world_mat)
 
 
-def _check_jpeg(path: Path, content: bytes) -> None:
+def check_jpeg(path: Path, content: bytes) -> None:
+    """Raises InputError, naming the file, for content that is no whole JPEG image or too large a one."""
     try:
         with Image.open(io.BytesIO(content), formats=['JPEG']) as image:
             if math.prod(image.size) > MAX_PIXELS:

@@ -15,7 +15,7 @@ from manifold3d import Manifold
 from numpy.typing import ArrayLike
 
 from onet_jax.geometry.smoothing import smooth_mesh
-from onet_jax.prepare.random_solids import Blend, rod_distance
+from onet_jax.prepare.random_solids import Blend
 
 SMOOTHING = 3  # steps: the triangles of marching cubes become even, which the diffusion of weights needs
 SOFTNESS = 0.8  # standard deviation of the weights across a joint, in radii of its bone: with less a bent knee folds
@@ -62,7 +62,7 @@ def cover(bones: Mapping[str, Bone], sharpness: float) -> Body:
     radii = np.array([bone.radii for bone in bones.values()])
     mesh = smooth_mesh(_to_mesh(Blend(ends, radii, sharpness).manifold()), SMOOTHING)
     vertices = np.asarray(mesh.vertices)
-    nearest = np.argmin([rod_distance(vertices, *rod) for rod in zip(ends, radii, strict=True)], axis=0)
+    nearest = np.argmin([_distances(vertices, *rod) for rod in zip(ends, radii, strict=True)], axis=0)
     a, b = mesh.edges_unique.T
     adjacent = scipy.sparse.coo_array((np.ones(len(a)), (a, b)), (len(vertices),) * 2)
     adjacent = (adjacent + adjacent.T).tocsr()
@@ -77,6 +77,13 @@ def cover(bones: Mapping[str, Bone], sharpness: float) -> Body:
             weight = mean @ weight
         weights[name] = weight
     return Body(vertices, np.asarray(mesh.faces), {name: np.asarray(b.start) for name, b in bones.items()}, weights)
+
+
+def _distances(points: np.ndarray, ends: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    """How far points [V, 3] are from a round rod, negative inside: [V]. ends [2, 3], radii [2] there."""
+    axis = ends[1] - ends[0]
+    along = ((points - ends[0]) @ axis / (axis @ axis)).clip(0, 1)
+    return np.linalg.norm(points - ends[0] - along[:, None] * axis, axis=1) - radii[0] - np.diff(radii) * along
 
 
 def _ancestors(bones: Mapping[str, Bone], name: str | None) -> list[str]:

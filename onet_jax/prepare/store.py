@@ -6,6 +6,7 @@ recipe of a shape is a hash of all that it is made from: a stored shape with the
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,6 +141,23 @@ def read_note(path: Path, made_from: bytes, schema: object) -> dict | None:
 def write_note(path: Path, made_from: bytes, found: dict) -> None:
     """Cache a result for later runs."""
     write_json(path, {'recipe': made_from.hex(), **found})
+
+
+def keep_usual(data_dir: Path, outcome: Outcome, layout: Layout = SHAPES) -> Outcome:
+    """Reject the examples of other numbers of points, samples or views than most have, and delete their files."""
+    counts = Counter(tuple(found['counts']) for found in outcome.results.values())
+    # Ties go to the larger numbers, so that the result does not depend on the order in which tasks end.
+    usual = max(counts.items(), key=lambda item: item[::-1])[0] if counts else ()
+    kept, rejected = {}, dict(outcome.rejected)
+    for name, found in outcome.results.items():
+        if tuple(found['counts']) == usual:
+            kept[name] = found
+            continue
+        layout.path(data_dir, *name.split('/')).unlink()
+        rejected[name] = 'expected {} labelled points, {} surface samples and {} views as most models have, '.format(
+            *usual
+        ) + 'found {}, {} and {}'.format(*found['counts'])
+    return Outcome(kept, rejected)
 
 
 def finish(

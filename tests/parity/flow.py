@@ -1,4 +1,4 @@
-"""Occupancy Flow, ONet 4D and PSGN 4D beside the official ones: encoders and decoders."""
+"""Occupancy Flow, ONet 4D and PSGN 4D beside the official ones: encoders, decoders, whole networks."""
 
 import re
 from collections.abc import Iterable
@@ -6,9 +6,11 @@ from collections.abc import Iterable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
-from onet_jax import losses
-from onet_jax.convert import names
+from onet_jax import configs, losses
+from onet_jax.convert import names, official
+from onet_jax.models import onet4d, psgn4d
 from onet_jax.networks.encoders.latent import LatentEncoder, LatentPointnet
 from onet_jax.networks.encoders.points import Pointnet
 from onet_jax.networks.encoders.sequences import FirstFrame, JoinedFrames, TwoStreamPointnet, VideoEncoder
@@ -97,3 +99,81 @@ def decoder_deviations(name: str, data: dict, dtype) -> Deviations:
         statistics = decoder.by_name('batch_stats', updated['batch_stats'])
         deviations['statistics'] = compare_by_name(statistics, under(data, 'out/train/buffers/'))
     return deviations
+
+
+PAPERS = {'onet4d': onet4d, 'psgn4d': psgn4d}
+
+
+def sequence_config(paper: str, state: dict, num_frames: int) -> ConfigDict:
+    """The config of a network in a file, from the shapes of its weights."""
+    encoder = under(state, 'encoder.') or under(state, 'encoder_temporal.')
+    cond_size, hidden_size = encoder['fc_c.weight'].shape
+    config = getattr(configs, paper)()
+    with config.unlocked():
+        config.model.update(cond_size=cond_size, encoder_hidden_size=hidden_size)
+        config.model.decoder_hidden_size = len(state['decoder.fc_p.bias' if paper == 'onet4d' else 'decoder.fc_0.bias'])
+        config.data.num_frames = num_frames
+        if paper == 'psgn4d':
+            config.model.num_frames = num_frames
+            config.model.num_points = len(state['decoder.fc_out.bias']) // (3 * num_frames)
+    return config
+
+
+def load_network(paper: str, data: dict, dtype) -> tuple:
+    """The method of a file, its variables, its config and its inputs."""
+    state, inputs = under(data, 'param/'), jnp.asarray(data['in/inputs'], dtype)
+    config = sequence_config(paper, state, inputs.shape[1])
+    method = PAPERS[paper].build(config)
+    shapes = jax.eval_shape(method.model.init, jax.random.key(0), inputs)
+    variables = official.from_state_dict(state, shapes, config)
+    return method, jax.tree.map(lambda x: jnp.asarray(x, dtype), variables), config, inputs
+
+
+def onet4d_deviations(name: str, data: dict, dtype) -> Deviations:
+    """flow/onet4d/*: logits, loss, gradients and validation step."""
+    out = 'out64' if dtype == np.float64 else 'out'
+    method, variables, config, inputs = load_network('onet4d', data, dtype)
+    model, names = method.model, ('points_t', 'points_t.occ', 'points_t.time', 'points_iou', 'points_iou.occ')
+    points, occ, time, all_points, all_occ = (jnp.asarray(data[f'in/{name}'], dtype) for name in names)
+    batch = {'inputs': {'clip': inputs}, 'targets': {'points': all_points, 'occ': all_occ}}
+
+    @jax.jit
+    def evaluate(variables):
+        cond = model.encode(variables, inputs)
+        trainable = variables['params']
+        (value, _), by_weights = jax.value_and_grad(
+            lambda params: model.loss({**variables, 'params': params}, points, occ, time, inputs), has_aux=True
+        )(trainable)
+        return model.occupancy_at(variables, points, time, cond), value, by_weights, method.metrics(variables, batch)
+
+    logits, value, by_weights, values = evaluate(variables)
+    expected, gradients = under(data, f'{out}/eval_step/'), under(data, 'out/train/grad/')
+    found = official.to_state_dict({'params': by_weights}, config)
+    return {
+        'logits': compare((logits, data[f'{out}/eval/logits'])),
+        'training loss': compare((value, data[f'{out}/train/loss'])),  # float32 in both runs
+        'gradients': compare_by_name(found, gradients, cancelled(gradients)),
+        'validation step': compare(*((values[k].mean(), expected[k]) for k in expected if k.startswith('iou'))),
+        'round trip': compare_by_name(official.to_state_dict(variables, config), under(data, 'param/')),
+    }
+
+
+def psgn4d_deviations(name: str, data: dict, dtype) -> Deviations:
+    """flow/psgn4d/*: points, both losses and their gradients."""
+    out = 'out64' if dtype == np.float64 else 'out'
+    method, variables, config, inputs = load_network('psgn4d', data, dtype)
+    trajectories, deviations = jnp.asarray(data['in/points_mesh'], dtype), {}
+    points = method.model.points(variables, method.model.encode(variables, inputs))
+    for run, correspondence in (('loss_chamfer', False), ('loss_corr', True)):
+        with config.unlocked():
+            config.model.correspondence = correspondence
+        loss = PAPERS['psgn4d'].build(config).model.loss
+        (value, _), by_weights = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables, trajectories, inputs)
+        deviations[f'loss, {run}'] = compare((value, data[f'{out}/{run}/loss']))
+        found = official.to_state_dict(by_weights, config)
+        deviations[f'gradients, {run}'] = compare_by_name(found, under(data, f'out/{run}/grad/'))
+    return {
+        'points': compare((points, data[f'{out}/points'])),
+        **deviations,
+        'round trip': compare_by_name(official.to_state_dict(variables, config), under(data, 'param/')),
+    }

@@ -42,10 +42,10 @@ def test_shapes_move_on_the_floor_and_are_always_the_same(family):
     assert steps.max() < 0.2 * size, 'it does not leap'
     check_bodies(found)
 
-    longer, other = make_moving(3, family, 1, 20), make_moving(3, family, 2, 17)
+    longer, other = make_moving(3, family, 1, 18), make_moving(3, family, 2, 2)
     np.testing.assert_array_equal(longer.vertices[:17], found.vertices)
     np.testing.assert_array_equal(longer.faces, found.faces)
-    assert other.vertices.shape != found.vertices.shape
+    assert other.vertices.shape[1] != found.vertices.shape[1]
 
 
 @pytest.mark.slow

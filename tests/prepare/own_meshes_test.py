@@ -273,10 +273,10 @@ def test_what_a_library_stumbles_over_is_rejected_and_a_full_disk_stops_the_run(
         'case/2': f'{tmp_path}/meshes/case/2.off: ValueError: zero-size array',
     }
 
-    def write(path, shape):
+    def write(layout, path, shape):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(records, 'write_shape', write)
+    monkeypatch.setattr(records, 'write_example', write)
     with pytest.raises(OSError, match='No space left'):
         prepare_meshes(tmp_path / 'meshes', tmp_path / 'full', **SETTINGS, run=in_this_process)
     assert not (tmp_path / 'full/dataset.json').exists()

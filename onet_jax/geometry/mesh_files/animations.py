@@ -19,6 +19,7 @@ from onet_jax.geometry.sequences import MeshSequence
 FRAME_FORMATS = ('obj', 'ply', 'off')  # of a folder with one mesh for each frame
 ANIMATED_FORMATS, HDF5_FORMATS = ('glb', 'gltf'), ('hdf5', 'h5')
 WELD = 1e-6  # of the longest edge: vertices that are closer in all frames are one
+MAX_RIM = 0.5  # of the longest edge, in the first frame: a hole with a shorter rim is closed
 
 
 def read_sequence(path: str | Path, *, num_frames: int | None = None) -> MeshSequence:
@@ -26,7 +27,10 @@ def read_sequence(path: str | Path, *, num_frames: int | None = None) -> MeshSeq
 
     FILE#NAME is the animation, or the sequence, of a file that has several; FILE is its first. In a folder meshes without a
     number are left out. num_frames: how many, at equidistant times; without it all frames of files, and 30 in a second of an
-    animation. Vertices at one place in all frames become one, so that bodies that a file splits at seams are closed.
+    animation.
+
+    So that bodies are closed, vertices at one place in all frames become one, and small holes, such as those behind eyes, are
+    closed by faces of their rims. A mesh with larger holes stays open.
 
     Raises FileNotFoundError, or InputError that names the file, for one that is damaged, for a sequence of fewer than two
     frames or with a missing one, for faces that change, and for vertices that are NaN.
@@ -50,7 +54,7 @@ def read_sequence(path: str | Path, *, num_frames: int | None = None) -> MeshSeq
         )
     else:
         raise FileNotFoundError(f'{path}: expected a folder of numbered meshes or an animated file, found none')
-    return _weld(vertices, faces)
+    return _close_holes(_weld(vertices, faces))
 
 
 def find_sequences(folder: str | Path) -> list[tuple[str, str, str]]:
@@ -84,15 +88,15 @@ def find_sequences(folder: str | Path) -> list[tuple[str, str, str]]:
 def _names(path: Path) -> list[str]:
     """The names of the sequences of a file, or '' for that of a folder of numbered meshes; none of anything else."""
     kind = path.suffix.lower()[1:]
-    if path.is_dir():
-        return [''] if any(len(files) > 1 for files in _numbered(path).values()) else []
-    if kind not in (*ANIMATED_FORMATS, *HDF5_FORMATS):
-        return []
     try:
-        with reading(path):
-            return animation_names(path) if kind in ANIMATED_FORMATS else _hdf5_names(path)
+        if path.is_dir():
+            return [''] if any(len(files) > 1 for files in _numbered(path).values()) else []
+        if kind in (*ANIMATED_FORMATS, *HDF5_FORMATS):
+            with reading(path):
+                return animation_names(path) if kind in ANIMATED_FORMATS else _hdf5_names(path)
     except InputError:
         return ['']  # whoever reads it learns what is wrong
+    return []
 
 
 def _split_name(path: Path) -> tuple[Path, str | None]:
@@ -198,3 +202,26 @@ def _weld(vertices: np.ndarray, faces: np.ndarray) -> MeshSequence:
     first, numbers = trimesh.grouping.unique_rows(places, keep_order=True)
     faces = numbers[faces.reshape(-1, 3)]
     return MeshSequence(vertices[:, first], faces[(faces != np.roll(faces, 1, axis=1)).all(axis=1)])
+
+
+def _close_holes(sequence: MeshSequence) -> MeshSequence:
+    """The sequence with faces for the holes whose rim is short and meets itself nowhere."""
+    vertices, faces = sequence.vertices[0], sequence.faces
+    edges = np.stack([faces, np.roll(faces, -1, axis=1)], axis=-1).reshape(-1, 2)
+    keys, back = edges @ [len(vertices), 1], edges[:, ::-1] @ [len(vertices), 1]
+    open_edges = edges[~np.isin(back, keys)]
+    starts, counts = np.unique(open_edges, return_counts=True)
+    crossings = set(starts[counts != 2].tolist())
+    before = {end: start for start, end in open_edges.tolist()}  # the faces of a hole go along its rim backwards
+    longest, rims = np.ptp(vertices, axis=0).max(), []
+    while before:
+        rim = [next(iter(before))]
+        while rim[-1] in before:
+            rim.append(before.pop(rim[-1]))
+        length = np.linalg.norm(np.diff(vertices[rim], axis=0), axis=1).sum()
+        if rim[0] == rim[-1] and len(rim) > 3 and not crossings.intersection(rim) and length < MAX_RIM * longest:
+            rims.append(rim[:-1])
+    if not rims:
+        return sequence
+    closing, _ = triangulate(vertices, np.concatenate(rims), np.array([len(rim) for rim in rims]))
+    return sequence._replace(faces=np.concatenate([faces, closing]))

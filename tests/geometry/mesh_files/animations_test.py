@@ -81,6 +81,33 @@ def _export(mesh, suffix):
     return content if isinstance(content, bytes) else content.encode()
 
 
+def test_small_holes_are_closed_and_others_stay_open(tmp_path):
+    ball = trimesh.creation.icosphere(3)
+    around = [ball.vertices, ball.vertices * [1, 1.5, 1]]
+
+    def read_without(missing, name):
+        rows = ''.join('f {} {} {}\n'.format(*(face + 1)) for face in ball.faces[~missing])
+        return read_sequence(write_frames(tmp_path / name, around, rows))
+
+    apart = [0, int(np.argmin(ball.vertices @ ball.vertices[0]))]
+    closed = read_without(np.isin(ball.faces, apart).any(axis=1), 'apart')
+    for frame in range(2):
+        mesh = closed.mesh(frame)
+        assert mesh.is_watertight
+        assert mesh.is_winding_consistent
+        assert mesh.volume > 0.97 * [1, 1.5][frame] * ball.volume
+    half = read_without(ball.triangles_center[:, 1] > 0, 'half')
+    assert len(half.faces) == np.count_nonzero(ball.triangles_center[:, 1] <= 0)
+    first = ball.faces[0]
+    touching = np.isin(np.arange(len(ball.faces)), [0, _opposite(ball.faces, first[0], first)])
+    assert len(read_without(touching, 'touching').faces) == len(ball.faces) - 2, 'two holes that meet at a vertex'
+
+
+def _opposite(faces, vertex, other):
+    """The number of a face at a vertex that shares no other vertex with the face `other`."""
+    return next(n for n, face in enumerate(faces) if vertex in face and len(set(face) & set(other)) == 1)
+
+
 @pytest.mark.parametrize(
     'change, message',
     [
@@ -286,7 +313,8 @@ def test_real_sequences(tmp_path):
     assert len(found) == 2 + 124
     cat, horse = (read_sequence(tmp_path / name) for name in ('cat_lowpoly', 'horse_sumner'))
     assert (cat.vertices.shape, len(cat.faces)) == ((36, 398, 3), 794)
-    assert (horse.vertices.shape, len(horse.faces)) == ((10, 8431, 3), 16843)
+    assert (horse.vertices.shape, len(horse.faces)) == ((10, 8431, 3), 16858)
+    assert horse.mesh(0).is_watertight, 'its holes have 16 and 3 edges'
     np.testing.assert_array_equal(horse.vertices[9], load_mesh(tmp_path / 'horse_sumner' / 'horse-10.obj').vertices)
     closed = set()
     for path in sorted((tmp_path / 'quaternius_animated').glob('*.glb')):
@@ -298,5 +326,6 @@ def test_real_sequences(tmp_path):
         assert lengths.max() < 2 * lengths[0].max(), path.name
         if sequence.mesh(0).is_watertight:
             closed.add(path.stem)
-    assert closed == {'Donkey', 'Fox', 'Horse', 'Velociraptor', 'Wolf'}
+    animals = {'Apatosaurus', 'Bull', 'Cow', 'Deer', 'Donkey', 'Fox', 'Horse', 'Triceratops', 'Velociraptor', 'Wolf'}
+    assert closed == animals, 'an alpaca has flipped faces, a parasaurolophus edges of four faces'
     assert len(Document(tmp_path / 'quaternius_animated' / 'Fox.glb').tree['animations']) == 12
