@@ -16,7 +16,7 @@ from onet_jax.data.user_inputs import read_bulk
 from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import Frame, load_geometry, normalise
 from onet_jax.geometry.quality import find_unsupported
-from onet_jax.geometry.sequences import frames_of, move
+from onet_jax.geometry.sequences import CloudSequence, frames_of, move
 from onet_jax.inference.clip_files import fit, load_clip
 from onet_jax.inference.out_of_distribution import SHARE, Domain
 from onet_jax.viz.page import write_page
@@ -84,8 +84,10 @@ def write_gallery(
 
 def _show_clip(source: Source, inputs: dict, frame: Frame, clip: Any, file: Path) -> Item:
     """A clip and the sequence that was made of it, at all times within the cube of the page."""
-    pair = show(inputs), move(clip, frame.to_object)
-    shapes = [move(shape, fit(*pair).to_object) for shape in pair]
+    seen, made = show(inputs), move(clip, frame.to_object)
+    is_cloud = isinstance(seen, CloudSequence)
+    cube = fit(made, seen) if is_cloud else fit(made)
+    shapes = move(seen, cube.to_object) if is_cloud else seen, move(made, cube.to_object)
     return Item(source.name, f'{len(frames_of(clip))} frames', shapes, links=(None, file.as_posix()))
 
 
