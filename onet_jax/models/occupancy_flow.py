@@ -60,7 +60,7 @@ MOTION_ENCODERS = {
     'none': Encoder('none', lambda k: None),
     'pointnet_resnet': Encoder('clip', lambda k: JoinedFrames(_pointnet(k))),
     'pointnet_2stream': Encoder('end_clouds', lambda k: TwoStreamPointnet(k.cond_size, k.encoder_hidden_size, k.dtype)),
-    'conv_3D': Encoder('image_clip', lambda k: VideoEncoder(k.cond_size, dtype=k.dtype)),
+    'conv_3D': Encoder('image_clip', lambda k: VideoEncoder(k.cond_size, k.encoder_hidden_size, k.dtype)),
 }
 KL_WEIGHT = 1e-4  # of the divergence, which is a mean over the dimensions, as are the other terms over points
 
@@ -193,7 +193,7 @@ def make_model(
     encoder, encoder_temporal, decoder    official names, of `ENCODERS`, `MOTION_ENCODERS` and `DECODER_OPTIONS`; decoder 'none'
                                           is a network of correspondences alone
     cond_size                             C of both codes
-    encoder_hidden_size                   width of PointNets; other encoders ignore it
+    encoder_hidden_size                   width of PointNets, and of the first convolution of videos
     decoder_hidden_size                   width of the decoder
     velocity_hidden_size, velocity_blocks   width of the velocity field, and its number of ResNet blocks
     latent_size                           Z of both latent codes; 0 is a network without
@@ -277,7 +277,7 @@ def build(config: ConfigDict) -> Method:
         return model.loss(variables, batch['targets'], inputs, key, batch['row'], axis_name)
 
     def validation_metrics(params, batch):
-        """IoU, and correspondence l2: the mean distance of points of frame 0 from where they should be; means over times."""
+        """IoU, and correspondence L2: the mean distance of points of frame 0 from where they should be; means over times."""
         (inputs,), targets, found = batch['inputs'].values(), batch['targets'], {}
         cond = model.encode(params, inputs)
         if has_decoder and 'points' in targets:
@@ -291,7 +291,7 @@ def build(config: ConfigDict) -> Method:
                 moved = model.interpolate(params, true[:, 0], true[:, -1], len(times), cond)
             else:
                 moved = model.advect(params, true[:, 0], times, cond)
-            found['l2'] = losses.distances(moved, true).mean(axis=(1, 2))
+            found['correspondence_l2'] = losses.distances(moved, true).mean(axis=(1, 2))
         return found
 
     def predict(params, inputs, key, workspace=None):

@@ -1,0 +1,120 @@
+"""Occupancy Flow (Niemeyer et al., ICCV 2019): a shape that moves, from a clip of 17 clouds of 300 noisy points.
+
+    onet train --config=occupancy_flow --workdir=runs/flow
+    onet evaluate --workdir=runs/flow
+
+A point of the input is the same place of the body in all frames. The experiments of the paper are variants:
+
+    variant          reads                                  learns from
+    (completion)     17 clouds of 300 points                occupancies at two times
+    correspondence   the same                               and trajectories of 100 surface points
+    images           17 pictures (with ,correspondence)     occupancies at two times
+    interpolation    the first and the last cloud of 30     trajectories, from both ends
+    matching         the same, without correspondence       trajectories
+    generative       nothing: two latent codes              occupancies and trajectories
+    representation   nothing: one sequence of 50 frames     occupancies at two times
+
+The networks `interpolation` and `matching` have no decoder: they move points that the user gives. The variant `tiny` has small
+networks and goes with all of them, for two CPU cores.
+"""
+
+from ml_collections import ConfigDict
+
+from onet_jax.configs import choose, eval_, experiment, mesh, optim, train
+
+EXPERIMENTS = ('images', 'interpolation', 'matching', 'generative', 'representation')
+VARIANTS = (
+    '', 'correspondence', *EXPERIMENTS, 'images,correspondence',
+    'tiny', 'tiny,correspondence', *(f'tiny,{name}' for name in EXPERIMENTS),
+)  # fmt: skip
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    tiny, correspondence, kind = choose('occupancy_flow', arg, ('tiny',), ('correspondence',), EXPERIMENTS)
+    images, ends = kind == 'images', kind in ('interpolation', 'matching')
+    unconditional = kind in ('generative', 'representation')
+    has_trajectories = bool(correspondence) or ends or kind == 'generative'
+    wide = bool(kind) or bool(correspondence)  # all networks but that of completion by occupancies alone
+    inputs = 'none' if unconditional else 'image_clip' if images else 'end_clouds' if ends else 'clip'
+    has_clouds = inputs in ('clip', 'end_clouds') or kind == 'generative'
+    targets = [
+        *(() if ends else ('start_points', 'later_points')),
+        *(('trajectories',) if has_trajectories else ()),
+        *(('clip',) if kind == 'generative' else ()),
+    ]
+    return experiment(
+        seed=0,
+        model={
+            'name': 'occupancy_flow',
+            'encoder': 'none' if unconditional or ends else 'resnet18' if images else 'pointnet_resnet',
+            'encoder_temporal': {
+                'image_clip': 'conv_3D',
+                'end_clouds': 'pointnet_2stream',
+                'clip': 'pointnet_resnet',
+                'none': 'none',
+            }[inputs],
+            'decoder': 'none' if ends else 'simple' if unconditional else 'cbatchnorm',
+            'cond_size': 64 if tiny else 256 if images else 512 if wide else 128,  # of the codes of shape and motion
+            'encoder_hidden_size': (
+                (8 if tiny else 32) if images else 48 if tiny else 512 if wide and kind != 'generative' else 128
+            ),
+            'decoder_hidden_size': 64 if tiny else 128 if unconditional else 256,
+            'velocity_hidden_size': 64 if tiny else 512 if wide and not unconditional else 128,
+            'velocity_blocks': 3 if tiny or kind == 'generative' else 5,
+            'latent_size': (32 if tiny else 128) if kind == 'generative' else 0,  # of the codes of shape and motion
+            'backward': kind == 'interpolation',  # trajectories also from the last frame back
+            'rtol': 1e-3,  # of the solver: an error of a step below atol + rtol * coordinate
+            'atol': 1e-5,
+            'adjoint': 'backpropagation',  # or 'continuous', which needs less memory, and is less exact
+            'shared_steps': False,  # all sequences of a batch take the same steps, as in the official code
+        },
+        data={
+            'feed': 'resident',  # all in device memory, without TensorFlow
+            'inputs': (inputs,),
+            'targets': tuple(targets),
+            'num_frames': 30 if ends and not tiny else 50 if kind == 'representation' else 17,  # of a clip
+            'num_input_points': (
+                None
+                if not has_clouds
+                else (1000 if tiny else 10_000)
+                if ends
+                else 4000
+                if kind == 'generative'
+                else 300
+            ),
+            'noise_std': 0.0 if kind == 'generative' else 0.001 if inputs == 'clip' else None,  # of the input points
+            'corresponding': kind != 'matching'
+            if has_clouds
+            else None,  # a point is one place of the body in all frames
+            'keep_outliers': False
+            if has_clouds
+            else None,  # of a user's clouds: their stray points belong to the shape
+            'image_size': (64 if tiny else 224) if images else None,  # px
+            'num_points_per_step': None if ends else 512,  # of a frame
+            'num_trajectories': 100 if has_trajectories else None,  # corresponding surface points of a step
+            # The embedded dataset, built where no --data_dir is given.
+            'families': (),  # () is all of them
+            'num_shapes_per_family': 40 if tiny else 100,  # sequences
+            'num_stored_frames': 50 if kind == 'representation' else 32,  # of a sequence
+            'num_points': 8192 if tiny else 100_000,  # of a frame
+            'val_fraction': 0.1,
+            'test_fraction': 0.1,
+            'dataset_seed': 0,
+        },
+        optim=optim(name='muon', learning_rate=1e-2, schedule='cosine', warmup_steps=50) if tiny else optim(),
+        train=train(num_steps=1200, batch_size=8, log_every_steps=20, eval_every_steps=300, checkpoint_every_steps=100)
+        if tiny
+        else train(batch_size=8 if ends else 16),
+        eval=eval_(
+            batch_size=8,
+            targets=('trajectories',)
+            if ends
+            else ('volume_clip', 'trajectories')
+            if has_trajectories
+            else ('volume_clip',),
+            threshold=None if ends else 0.3,
+            sample=None if ends else False,
+            select_by='correspondence_l2' if ends else 'iou',
+        ),
+        mesh={} if ends else mesh(),
+    )
