@@ -25,12 +25,12 @@ from onet_jax.data.user_inputs import OBJECT_FRAME
 from onet_jax.errors import InputError
 from onet_jax.files import refuse_existing, refuse_replacing
 from onet_jax.geometry.extract import extract_mesh
-from onet_jax.geometry.field import bucket_size
 from onet_jax.geometry.meshes import check_format, save_mesh
 from onet_jax.geometry.sequences import MeshSequence, frames_of, move
 from onet_jax.inference.clip_files import clip_files, fit, save_clip
 from onet_jax.models.method import Model
-from onet_jax.models.occupancy import DECODED_POINTS, mesh_settings
+from onet_jax.models.occupancy import mesh_settings
+from onet_jax.models.velocity_field import move_mesh
 from onet_jax.progress import track, working
 from onet_jax.scores import as_geometry
 from onet_jax.viz.pictures import Item, animation, contact_sheet, render
@@ -234,11 +234,7 @@ def decode(model: Model, params: dict, config: ConfigDict, code: Code) -> trimes
     mesh = extract_mesh(model.bind(params, *code), **mesh_settings(config))
     if not moves(model):
         return mesh
-    num_vertices, times = len(mesh.vertices), np.linspace(0, 1, config.data.num_frames, dtype=np.float32)
-    points = np.zeros((1, bucket_size(num_vertices, DECODED_POINTS), 3), np.float32)  # few programs are compiled
-    points[0, :num_vertices] = mesh.vertices
-    moved = model.advect(params, points, times, *code, num_points=num_vertices)
-    return MeshSequence(np.asarray(moved)[0, :, :num_vertices], np.asarray(mesh.faces))
+    return move_mesh(model, params, np.linspace(0, 1, config.data.num_frames, dtype=np.float32), mesh, *code)
 
 
 def _mesh_files(model: Model, output: str | Path, prefix: str, count: int, file_format: str) -> list[Path]:
