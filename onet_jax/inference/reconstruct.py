@@ -331,8 +331,7 @@ def _report(source: Source, target: Path, item: dict) -> str:
     if item['status'] == 'failed':
         return f'{source.path}: FAILED: {item["reason"]}'
     faces = f', {item["faces"]} faces' if item['faces'] else ''
-    frames = f', {item["frames"]} frames' if 'frames' in item else ''
-    done = f'{source.path} -> {target}: {item["vertices"]} vertices{faces}{frames}'
+    done = f'{source.path} -> {target}: {item["vertices"]} vertices{faces}'
     return ', '.join(filter(None, (done, describe(item))))
 
 
