@@ -16,8 +16,9 @@ from onet_jax.data.user_inputs import read_bulk
 from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import load_geometry, normalise
 from onet_jax.geometry.quality import find_unsupported
+from onet_jax.geometry.sequence_files import fit
 from onet_jax.geometry.sequences import CloudSequence, move
-from onet_jax.inference.clip_files import fit, load_clip
+from onet_jax.inference.clip_files import load_clip
 from onet_jax.inference.out_of_distribution import SHARE, Domain
 from onet_jax.viz.page import write_page
 from onet_jax.viz.pictures import FRONT, SIZE, UNSUPPORTED, Item, Painted

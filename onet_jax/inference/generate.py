@@ -26,8 +26,9 @@ from onet_jax.errors import InputError
 from onet_jax.files import refuse_existing, refuse_replacing
 from onet_jax.geometry.extract import extract_mesh
 from onet_jax.geometry.meshes import check_format, save_mesh
+from onet_jax.geometry.sequence_files import fit
 from onet_jax.geometry.sequences import MeshSequence, frames_of, move
-from onet_jax.inference.clip_files import clip_files, fit, save_clip
+from onet_jax.inference.clip_files import clip_files, save_clip
 from onet_jax.models.method import Model
 from onet_jax.models.occupancy import mesh_settings
 from onet_jax.models.velocity_field import move_mesh

@@ -12,10 +12,10 @@ from predictions import predicting
 
 from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import load_mesh
-from onet_jax.geometry.sequence_files import save_frames
+from onet_jax.geometry.sequence_files import fit, save_frames
 from onet_jax.geometry.sequences import ChangingMeshes, CloudSequence, MeshSequence, frames_of
 from onet_jax.inference import clip_files, reconstruct
-from onet_jax.inference.clip_files import fit, load_clip
+from onet_jax.inference.clip_files import load_clip
 from onet_jax.inference.finish import Finish
 from onet_jax.inference.reconstruct import reconstruct_files
 
