@@ -81,22 +81,24 @@ def _frames_in(folder: Path, formats: tuple[str, ...]) -> list[Path]:
 
 
 def list_frames(folder: Path, formats: tuple[str, ...] = FRAME_FORMATS) -> list[Path]:
-    """The files of the frames in the order of their numbers, the last ones in their names.
+    """The files of the frames in the order of their numbers, the last ones in their names; warns of files without a number.
 
-    Raises InputError for fewer than two, for a file without a number, and for a number that is missing or there twice.
+    Raises InputError for fewer than two frames, and for a number that is missing or there twice.
     """
     files = _frames_in(folder, formats)
     numbered: dict[int, Path] = {}
     for file in files:
         digits = re.findall(r'\d+', file.stem)
         if not digits:
-            raise InputError(f'{file}: expected a number in the name of a frame, such as 007{file.suffix}, found none')
-        number = int(digits[-1])
-        if number in numbered:
-            raise InputError(f'{file}: expected one frame of number {number}, found {numbered[number].name} too')
-        numbered[number] = file
-    if len(files) < 2:
-        only = files[0].name if files else 'none'
+            warnings.warn(f'{file.name} has no number, as frames have: it is left out', stacklevel=2)
+        elif int(digits[-1]) in numbered:
+            raise InputError(
+                f'{file}: expected one frame of number {int(digits[-1])}, found {numbered[int(digits[-1])].name} too'
+            )
+        else:
+            numbered[int(digits[-1])] = file
+    if len(numbered) < 2:
+        only = ''.join(file.name for file in numbered.values()) or 'none with a number in its name'
         raise InputError(f'{folder}: expected at least 2 frames of a sequence, found {only}')
     numbers = sorted(numbered)
     steps = np.diff(numbers)

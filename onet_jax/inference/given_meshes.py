@@ -4,6 +4,7 @@ Such a network knows no shape: of clouds it moves the points that it sees. Where
 frames, V vertices, F faces.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def move_given(
 def read_ends(path: Path, config: ConfigDict) -> tuple[Any, np.ndarray | None]:
     """The mesh of frame 0, and of a network of corresponding points where its vertices [V, 3] end; None for clouds."""
     if path.is_dir():
-        first = load_geometry(list_frames(path)[0])
+        with warnings.catch_warnings(action='ignore'):  # they have been said
+            first = load_geometry(list_frames(path)[0])
         if not isinstance(first, trimesh.Trimesh):
             return None, None
         if not config.data.corresponding:

@@ -126,6 +126,9 @@ def test_clips_are_folders_of_numbered_frames(tmp_path, clouds):
     assert [source.path for source in find_clips(tmp_path / 'b')] == [tmp_path / 'b']
     write_clouds(tmp_path / 'c', clouds, 'walk2_frame{}0.npy')
     assert [file.name for file in list_frames(tmp_path / 'c')] == [f'walk2_frame{k}0.npy' for k in range(5)]
+    np.save(tmp_path / 'c' / 'reference.npy', clouds[0])
+    with pytest.warns(UserWarning, match='reference.npy has no number, as frames have: it is left out'):
+        assert len(list_frames(tmp_path / 'c')) == 5
     with pytest.raises(FileNotFoundError, match='empty: expected the frames of a sequence'):
         find_clips(tmp_path / 'empty')
     with pytest.raises(
@@ -158,10 +161,6 @@ DAMAGES = {
     'NaN': (
         lambda folder, clouds: np.save(folder / '002.npy', _with_nan(clouds[2])),
         '002.npy: expected finite points, found NaN or infinity in 1 of 642',
-    ),
-    'no number': (
-        lambda folder, clouds: (folder / '000.npy').rename(folder / 'first.npy'),
-        'first.npy: expected a number in the name of a frame',
     ),
     'a number twice': (
         lambda folder, clouds: np.savetxt(folder / '2.xyz', clouds[2]),
