@@ -82,11 +82,12 @@ def infer_code(model: Model, params: dict, config: ConfigDict, flag: str, name: 
             if moves(model):
                 places.setdefault('/'.join(sequence_of(example)), (split, i))
     if name not in places:
+        known = 'the number of a sample' if model.latent_size else 'a file'
         raise InputError(
-            f'{flag}: expected the number of a sample or a shape of {data_dir} such as {next(iter(places))}, found {name!r}'
+            f'{flag}: expected {known} or a shape of {data_dir} such as {next(iter(places))}, found {name!r}'
         )
     split, position = places[name]
-    seen = ('clip',) if moves(model) else ('volume_points',)
+    seen = ('none',) if not model.latent_size else ('clip',) if moves(model) else ('volume_points',)
     ((batch, _),) = dataset.evaluation_batches(config, split, targets=seen, batch_size=1, positions=[position])
     targets, cond = batch['targets'], model.encode(params, *in_order(batch['inputs']))
     if not model.latent_size:
@@ -216,7 +217,8 @@ def _find_code(
 ) -> Code:
     """The code that `name`, the value of `flag`, stands for: of a file, a sample or a shape of the dataset."""
     latent_size = getattr(model, 'latent_size', 0)
-    if not hasattr(model, 'bind') or not (shows_objects(config.data) or latent_size):
+    is_occupancy = hasattr(model, 'bind') and 'threshold' in config.eval
+    if not is_occupancy or not (shows_objects(config.data) or latent_size):
         raise InputError(
             'config: expected a model of occupancy with inputs that are read from files, or with a latent code, to move '
             f'between shapes, found data.inputs {input_names(config.data)} and latent_size {latent_size}'
