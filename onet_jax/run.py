@@ -77,8 +77,10 @@ def load_run(workdir: str | Path) -> Run:
 def describe_training(run: Run) -> str:
     """How long a network was trained, and how well it does on the validation split, in a sentence."""
     name = run.config.eval.select_by
-    title, known = METRICS[name].title, name in run.metrics
-    return (f'Validation {title} {run.metrics[name]:.3f} after' if known else 'Trained for') + f' {run.step:,} steps.'
+    if name not in run.metrics:
+        return f'Trained for {run.step:,} steps.'
+    metric = METRICS[name]
+    return f'Validation {metric.title} {metric.factor * run.metrics[name]:.3f} after {run.step:,} steps.'
 
 
 def change(run: Run, group: str, **values: object) -> Run:

@@ -29,6 +29,7 @@ from onet_jax.geometry.sequences import SEQUENCES, frames_of, move
 from onet_jax.inference.clip_files import clip_files, save_clip
 from onet_jax.inference.finish import UNCHANGED, Finish, check_finish, finish_geometry
 from onet_jax.inference.gallery import describe, write_gallery
+from onet_jax.inference.given_meshes import move_given
 from onet_jax.inference.manifest import Manifest
 from onet_jax.inference.origins import check_targets, identify, is_done
 from onet_jax.inference.out_of_distribution import Domain, measure, summarise
@@ -206,6 +207,9 @@ def _reconstruct_batch(
         return results
     for (source, (seen, frame)), prediction, score in zip(read.items(), predictions, scores, strict=True):
         try:
+            if 'end_clouds' in seen and hasattr(method.model, 'advect'):  # the network knows no shape
+                ends = seen['end_clouds'], source.path, frame
+                prediction = move_given(method.model, params, config, *ends) or prediction
             geometry = _to_user(prediction, frame)
             if geometry is None:
                 raise InputError(_explain_empty(method.model, params, config, seen))
@@ -327,8 +331,7 @@ def _report(source: Source, target: Path, item: dict) -> str:
     if item['status'] == 'failed':
         return f'{source.path}: FAILED: {item["reason"]}'
     faces = f', {item["faces"]} faces' if item['faces'] else ''
-    frames = f', {item["frames"]} frames' if 'frames' in item else ''
-    done = f'{source.path} -> {target}: {item["vertices"]} vertices{faces}{frames}'
+    done = f'{source.path} -> {target}: {item["vertices"]} vertices{faces}'
     return ', '.join(filter(None, (done, describe(item))))
 
 
