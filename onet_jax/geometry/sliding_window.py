@@ -60,7 +60,7 @@ class Scale(NamedTuple):
 
     cell: int  # edge of its cells, in those of the scene
     boxes: np.ndarray  # [K, 3] int, sorted
-    index: 'PointIndex'
+    points: 'PointIndex'
 
 
 def extract_sliding_window(
@@ -78,12 +78,14 @@ def extract_sliding_window(
     for scale, box in track(windows, 'evaluating the network', 'windows'):
         path = _path(folder, scale.cell, box)
         if not path.exists():
-            values = np.asarray(infer(fill_up(scale.index.find(box), max_points, box)), np.float16)
+            values = np.asarray(infer(fill_up(scale.points.find(box), max_points, box)), np.float16)
             check_finite(values, f'field in box {box.tolist()}')
             write_atomically(path, values.tobytes())
     with working('extracting the surface'):
         meshes = [_extract_scale(scale, layout, folder, level) for scale in scales]
-    return meshes[0] if len(meshes) == 1 else trimesh.util.concatenate(meshes)
+    firsts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
+    faces = [mesh.faces + first for mesh, first in zip(meshes, firsts, strict=False)]
+    return trimesh.Trimesh(np.concatenate([m.vertices for m in meshes]), np.concatenate(faces), process=False)
 
 
 def _extract_scale(scale: Scale, layout: Layout, folder: Path, level: float) -> trimesh.Trimesh:
@@ -102,7 +104,8 @@ def find_scales(cells: np.ndarray, layout: Layout) -> list[Scale]:
 
     The first is that of the scene, all of it where no window is dense.
     """
-    fewest, scales = layout.window**2 // SPARSE, []
+    fewest = layout.window**2 // SPARSE
+    scales: list[Scale] = []
     for cell in (1 << i for i in range(NUM_SCALES)):
         if scales and len(cells) < fewest:
             break
