@@ -8,8 +8,8 @@ pymeshlab is installed, by screened Poisson reconstruction (Kazhdan and Hoppe, 2
 over the meshes, with 100,000 labelled points and surface samples of each; `floor` is the ground truth against itself.
 
 Of scans, which have no ground truth, the table has the distances of the points to the meshes and the share of the surface that
-no point supports; OUTPUT/scans.png shows a scan in a row. There Poisson reconstruction has an octree of depth 8, 256 cells
-along an edge, of which the weights have 48 to 200; at depth 9 it takes a minute.
+no point supports; OUTPUT/scans.png shows a scan in a row.
+Poisson reconstruction has one thread: its default of 16 wait for each other on few cores, 25 times as long.
 """
 
 import time
@@ -48,7 +48,7 @@ NUM_SAMPLES = flags.DEFINE_integer(
     'num_samples', 100_000, 'Labelled points and surface samples of a mesh.', lower_bound=1
 )
 SHOWN = ('iou', 'chamfer_l1', 'normal_consistency', 'f_score')
-DEPTH, DEPTH_OF_SCANS, NEAREST = 7, 8, 16  # of screened Poisson: levels of the octree, neighbours of estimated normals
+DEPTH, DEPTH_OF_SCANS, NEAREST = 7, 9, 16  # of screened Poisson: levels of the octree, neighbours of estimated normals
 
 
 def make_target(mesh: trimesh.Trimesh, num: int) -> Target:
@@ -66,7 +66,7 @@ def screened_poisson(cloud: np.ndarray, depth: int = DEPTH) -> trimesh.Trimesh:
     meshes = pymeshlab.MeshSet()
     meshes.add_mesh(pymeshlab.Mesh(vertex_matrix=cloud))
     meshes.compute_normal_for_point_clouds(k=NEAREST, smoothiter=2)
-    meshes.generate_surface_reconstruction_screened_poisson(depth=depth)
+    meshes.generate_surface_reconstruction_screened_poisson(depth=depth, threads=1)
     mesh = meshes.current_mesh()
     result = trimesh.Trimesh(mesh.vertex_matrix(), mesh.face_matrix(), process=False)
     return result if result.volume > 0 else trimesh.Trimesh(result.vertices, result.faces[:, ::-1], process=False)
