@@ -337,6 +337,7 @@ def mean_iou(
     occ: jax.Array,
 ) -> jax.Array:
     """points [B, L, T, 3], occ [B, L, more than T] -> the IoU of each sequence, the mean over its times [B]."""
+
     def iou(frame):
         time, points, occ = frame
         logits = model.occupancy_at(params, points, jnp.full(len(points), time), cond)
