@@ -115,6 +115,7 @@ def get_config(arg: str = '') -> ConfigDict:
             threshold=None if ends else 0.3,
             sample=None if ends else False,
             select_by='correspondence_l2' if ends else 'iou',
+            project_last=True if kind == 'matching' else None,  # in evaluation the last frame is moved to the target
         ),
         mesh={} if ends else mesh(),
     )

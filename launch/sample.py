@@ -31,7 +31,8 @@ def main(_):
     network, asked = (run.method.model, run.params, run.config), (NUM_SAMPLES.value, SEED.value)
     of = {'shape': SHAPE.value, 'motion': MOTION.value, 'data_dir': DATA_DIR.value or run.data_dir}
     paths = sample_files(*network, *asked, OUTPUT.value, FORMAT.value, **of)
-    ends = [f'--workdir={WORKDIR.value}', f'--seed={SEED.value}', '--start=0', '--end=1', '--output=FOLDER']
+    start, end = SHAPE.value or '0', MOTION.value or '1'
+    ends = [f'--workdir={WORKDIR.value}', f'--seed={SEED.value}', f'--start={start}', f'--end={end}', '--output=FOLDER']
     tell_next(f'{OUTPUT.value}: {len(paths)} meshes and contact_sheet.png', 'onet', 'interpolate', *ends)
 
 

@@ -16,7 +16,7 @@ from onet_jax.models.method import Model
 from onet_jax.progress import working
 from onet_jax.scores import METRICS
 from onet_jax.training.checkpoints import load_best, read_config, read_run
-from onet_jax.training.portable import find_workdir, is_portable, write_weights
+from onet_jax.training.portable import find_workdir, is_portable, name_of, write_weights
 
 CALIBRATION = {
     'threshold': PROBABILITY, 'iou': NUMBER, 'default_threshold': PROBABILITY, 'default_iou': NUMBER,
@@ -77,8 +77,10 @@ def load_run(workdir: str | Path) -> Run:
 def describe_training(run: Run) -> str:
     """How long a network was trained, and how well it does on the validation split, in a sentence."""
     name = run.config.eval.select_by
-    title, known = METRICS[name].title, name in run.metrics
-    return (f'Validation {title} {run.metrics[name]:.3f} after' if known else 'Trained for') + f' {run.step:,} steps.'
+    if name not in run.metrics:
+        return f'Trained for {run.step:,} steps.'
+    metric = METRICS[name]
+    return f'Validation {metric.title} {metric.factor * run.metrics[name]:.3f} after {run.step:,} steps.'
 
 
 def change(run: Run, group: str, **values: object) -> Run:
@@ -145,9 +147,7 @@ def for_clouds(
 
 def evaluation_folder(run: Run) -> Path:
     """Where evaluations are written: in the workdir; of weights that travel, whose folder stays as it is, in this folder."""
-    return (
-        Path(f'evaluation_of_{run.workdir.resolve().name}') if is_portable(run.workdir) else run.workdir / 'evaluation'
-    )
+    return Path(f'evaluation_of_{name_of(run.workdir)}') if is_portable(run.workdir) else run.workdir / 'evaluation'
 
 
 def calibrate_run(run: Run, data_dir: str | Path) -> Run:

@@ -70,6 +70,7 @@ class EggModel(NamedTuple):
 
     encode: Callable
     advect: Callable
+    interpolate: Callable
     bind: Callable
     prior: Callable
     posterior: Callable
@@ -99,8 +100,12 @@ def make_egg_model(latent_size=1):
         _, way = codes(cond, latent)
         return np.asarray(points)[:, None] + np.asarray(times)[None, :, None, None] * way[:, None, None]
 
+    def interpolate(params, start, end, num_times, cond, latent=None):
+        shares = np.linspace(0, 1, num_times)[None, :, None, None]
+        return (1 - shares) * np.asarray(start)[:, None] + shares * np.asarray(end)[:, None]
+
     def prior(key, rows):
         draws = [np.asarray(jax.random.uniform(jax.random.fold_in(key, int(row)), (4,))) for row in rows]
         return np.stack([[0.5 + 0.5 * d[0]] for d in draws]), np.stack([0.5 * d[1:] for d in draws])
 
-    return EggModel(encode, advect, bind, prior, posterior, latent_size)
+    return EggModel(encode, advect, interpolate, bind, prior, posterior, latent_size)

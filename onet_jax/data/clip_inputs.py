@@ -1,13 +1,14 @@
-"""Clips from a user's files: numbered clouds or meshes, or an animation, resampled in time, in object coordinates of frame 0.
+"""Clips from a user's files: numbered clouds, meshes or pictures, or an animation, resampled in time.
 
-Functions `find` and (source, data, seed) -> ({name: array}, frame of the object) for `fields.FIELDS`, as in `user_inputs.py`. L
-frames of the network, K frames of the user, P points of a cloud.
+Points are in object coordinates of frame 0. Functions `find` and (source, data, seed) -> ({name: array}, frame of the object),
+for `fields.FIELDS`, as in `user_inputs.py`. L frames of the network, K frames of the user, P points of a cloud.
 """
 
 import os
 import re
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +18,10 @@ import trimesh
 from ml_collections import ConfigDict
 from scipy.spatial import KDTree
 
+from onet_jax.data.images import IMAGE_FORMATS, load_image
 from onet_jax.data.scans import load_bulk
 from onet_jax.data.sources import Source
-from onet_jax.data.user_inputs import CLOUD_STEP, find_turn, subsample
+from onet_jax.data.user_inputs import CLOUD_STEP, OBJECT_FRAME, find_turn, subsample
 from onet_jax.errors import InputError
 from onet_jax.geometry.mesh_files.animations import ANIMATED_FORMATS, HDF5_FORMATS, read_sequence
 from onet_jax.geometry.meshes import CLOUD_FORMATS, Frame, load_frame, normalise
@@ -39,32 +41,34 @@ class Moving(NamedTuple):
     corresponding: bool  # point p of each is the same place of the body
 
 
-def find_clips(path: str | Path) -> list[Source]:
+def find_clips(
+    path: str | Path, formats: tuple[str, ...] = FRAME_FORMATS, animated: tuple[str, ...] = ANIMATED
+) -> list[Source]:
     """A file with an animation, a folder of numbered clouds or meshes, or else what a folder has of both; sorted.
 
-    FILE#NAME is the animation NAME. Raises FileNotFoundError where none is, InputError for another file.
+    FILE#NAME is the animation NAME. formats: of frames; animated: of files that are sequences. Raises FileNotFoundError where
+    none is, InputError for another file.
     """
     path = Path(path)
-    if _is_animated(path):
+    wanted = f'the frames of a sequence, such as 000.{formats[0]}, 001.{formats[0]}, ... ({"|".join(formats)})'
+    wanted += f', a file with an animation ({"|".join(animated)})' if animated else ''
+    if _is_called(path, animated):
         return [Source(re.sub(r'\.\w+(#|$)', r'\1', path.name).replace('#', '-'), path)]
     if os.path.isfile(path):
-        raise InputError(
-            f'{path}: expected a folder with the frames of a sequence, 000.ply, 001.ply, ..., a file with an animation '
-            f'({"|".join(ANIMATED)}), or a folder of such folders or files, found another file'
-        )
-    if _frames_in(path):
+        raise InputError(f'{path}: expected a folder with {wanted}, found another file')
+    if _frames_in(path, formats):
         return [Source(path.resolve().name, path)]
-    found = [each for each in sorted(path.glob('*')) if _is_animated(each) or _frames_in(each)]
+    found = [each for each in sorted(path.glob('*')) if _is_called(each, animated) or _frames_in(each, formats)]
     if not found:
-        raise FileNotFoundError(
-            f'{path}: expected the frames of a sequence, 000.ply, 001.ply, ... ({"|".join(FRAME_FORMATS)}), a file with an '
-            f'animation ({"|".join(ANIMATED)}), or a folder of such folders or files, found none'
-        )
+        raise FileNotFoundError(f'{path}: expected {wanted}, or a folder of such, found none')
     return [Source(each.name if each.is_dir() else each.stem, each) for each in found]
 
 
-def _is_animated(path: Path) -> bool:
-    return file_of(path).suffix.lower()[1:] in ANIMATED and not path.name.startswith('.') and not path.is_dir()
+find_videos = partial(find_clips, formats=IMAGE_FORMATS, animated=())
+
+
+def _is_called(path: Path, formats: tuple[str, ...]) -> bool:
+    return file_of(path).suffix.lower()[1:] in formats and not path.name.startswith('.') and not path.is_dir()
 
 
 def file_of(path: Path) -> Path:
@@ -72,30 +76,29 @@ def file_of(path: Path) -> Path:
     return path if os.path.lexists(path) else Path(str(path).partition('#')[0])
 
 
-def _frames_in(folder: Path) -> list[Path]:
-    files = folder.glob('*') if folder.is_dir() else ()
-    return sorted(
-        p for p in files if p.suffix.lower()[1:] in FRAME_FORMATS and not p.name.startswith('.') and not p.is_dir()
-    )
+def _frames_in(folder: Path, formats: tuple[str, ...]) -> list[Path]:
+    return sorted(path for path in folder.glob('*') if _is_called(path, formats)) if folder.is_dir() else []
 
 
-def list_frames(folder: Path) -> list[Path]:
-    """The files of the frames in the order of their numbers, the last ones in their names.
+def list_frames(folder: Path, formats: tuple[str, ...] = FRAME_FORMATS) -> list[Path]:
+    """The files of the frames in the order of their numbers, the last ones in their names; warns of files without a number.
 
-    Raises InputError for fewer than two, for a file without a number, and for a number that is missing or there twice.
+    Raises InputError for fewer than two frames, and for a number that is missing or there twice.
     """
-    files = _frames_in(folder)
+    files = _frames_in(folder, formats)
     numbered: dict[int, Path] = {}
     for file in files:
         digits = re.findall(r'\d+', file.stem)
         if not digits:
-            raise InputError(f'{file}: expected a number in the name of a frame, such as 007{file.suffix}, found none')
-        number = int(digits[-1])
-        if number in numbered:
-            raise InputError(f'{file}: expected one frame of number {number}, found {numbered[number].name} too')
-        numbered[number] = file
-    if len(files) < 2:
-        only = files[0].name if files else 'none'
+            warnings.warn(f'{file.name} has no number, as frames have: it is left out', stacklevel=2)
+        elif int(digits[-1]) in numbered:
+            raise InputError(
+                f'{file}: expected one frame of number {int(digits[-1])}, found {numbered[int(digits[-1])].name} too'
+            )
+        else:
+            numbered[int(digits[-1])] = file
+    if len(numbered) < 2:
+        only = ''.join(file.name for file in numbered.values()) or 'none with a number in its name'
         raise InputError(f'{folder}: expected at least 2 frames of a sequence, found {only}')
     numbers = sorted(numbered)
     steps = np.diff(numbers)
@@ -175,29 +178,43 @@ def read_end_clouds(source: Source, data: ConfigDict, seed: int) -> tuple[dict, 
     return _as_input('end_clouds', moving, [moving.clouds[0], moving.clouds[-1]], data, seed)
 
 
+def read_image_clip(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
+    """The field 'image_clip': `num_frames` square pictures [L, S, S, 3] of a folder of numbered ones, float32."""
+    files = list_frames(source.path, IMAGE_FORMATS)
+    chosen = choose_frames(len(files), data.num_frames, source.path)
+    return {'image_clip': np.stack([load_image(files[k], data.image_size) for k in chosen])}, OBJECT_FRAME
+
+
+def choose_frames(num_given: int, num_frames: int, where: object) -> np.ndarray:
+    """The frames nearest to `num_frames` equidistant times; a warning says where these are not all.
+
+    Raises InputError for fewer frames than that.
+    """
+    if num_given < num_frames:
+        raise InputError(
+            f'{where}: expected at least {num_frames} frames, as the network sees, found {num_given}; frames without '
+            'correspondence cannot be interpolated in time'
+        )
+    if num_given > num_frames:
+        warnings.warn(f'of {num_given} frames those nearest to {num_frames} equidistant times are taken', stacklevel=3)
+    return np.round(np.linspace(0, num_given - 1, num_frames)).astype(int)
+
+
 def resample(moving: Moving, num_frames: int, where: object) -> list[np.ndarray]:
     """The clouds at `num_frames` equidistant times; a warning says where these are not all frames.
 
-    With correspondence positions between two frames are interpolated linearly, without it the nearest frame is taken. Raises
-    InputError for fewer frames than that without correspondence.
+    With correspondence positions between two frames are interpolated linearly, else see `choose_frames`.
     """
     num_given = len(moving.clouds)
+    if not moving.corresponding:
+        return [moving.clouds[k] for k in choose_frames(num_given, num_frames, where)]
     if num_given == num_frames:
         return list(moving.clouds)
-    places = np.linspace(0, num_given - 1, num_frames)
-    if not moving.corresponding:
-        if num_given < num_frames:
-            raise InputError(
-                f'{where}: expected at least {num_frames} frames, as the network sees, found {num_given}; clouds without '
-                'correspondence cannot be interpolated in time'
-            )
-        warnings.warn(f'of {num_given} frames those nearest to {num_frames} equidistant times are taken', stacklevel=2)
-        return [moving.clouds[k] for k in np.round(places).astype(int)]
     warnings.warn(f'{num_given} frames are resampled linearly to {num_frames} equidistant times', stacklevel=2)
+    places = np.linspace(0, num_given - 1, num_frames)
     before = np.minimum(places.astype(int), num_given - 2)
-    shares = places - before
-    pairs = ((moving.clouds[k], moving.clouds[k + 1]) for k in before)
-    return [(1 - share) * a + share * b for (a, b), share in zip(pairs, shares, strict=True)]
+    pairs = ((moving.clouds[k], moving.clouds[k + 1], place - k) for k, place in zip(before, places, strict=True))
+    return [(1 - share) * a + share * b for a, b, share in pairs]
 
 
 def _as_input(

@@ -38,6 +38,11 @@ class Shapes(NamedTuple):
         """The ground truth of an evaluation."""
         return 'volume_points', 'surface_samples'
 
+    @property
+    def labelled_field(self) -> str:
+        """The points and occupancies that a threshold is chosen on."""
+        return 'volume_points'
+
     def names(self, split: str) -> tuple[tuple[str, str], ...]:
         """(category, name) of each file of a split. Raises InputError for an unknown or an empty one."""
         return records.split_shapes(self.data_dir, self.index, split)
@@ -99,6 +104,11 @@ class Sequences(NamedTuple):
     def scored_fields(self) -> tuple[str, ...]:
         """The ground truth of an evaluation."""
         return 'volume_clip', 'trajectories'
+
+    @property
+    def labelled_field(self) -> str:
+        """The points and occupancies that a threshold is chosen on."""
+        return 'start_points'
 
     def names(self, split: str) -> tuple[tuple[str, str], ...]:
         """(category, name) of each sequence of a split. Raises InputError for an unknown or an empty one."""

@@ -192,7 +192,10 @@ FIELDS = {
         ('image_seq',),
         _single('image_clip', clip_draws.draw_image_clip),
         settings=('num_frames', 'image_size'),
+        find=clip_inputs.find_videos,
+        read=clip_inputs.read_image_clip,
         show=lambda images: (np.asarray(images[0]) * 255).round().astype(np.uint8),
+        is_object=True,
     ),
     # 'points' f32 [B, T, 3], 'occ' f32 [B, T] in {0, 1}, of the first frame; in evaluation all of them
     'start_points': Field(
@@ -416,7 +419,7 @@ def has_cloud(data: ConfigDict) -> bool:
 
 def sees_clips(data: ConfigDict) -> bool:
     """Whether an input is a sequence, which is read from a folder of its frames."""
-    return any(FIELDS[name].find is clip_inputs.find_clips for name in data.inputs)
+    return any(FIELDS[name].find in (clip_inputs.find_clips, clip_inputs.find_videos) for name in data.inputs)
 
 
 def sees_views(data: ConfigDict) -> bool:

@@ -1,6 +1,7 @@
 """Calibration: the threshold tau of occupancy with the highest IoU on the validation split (paper, section 3.3).
 
-The IoU is that of the network at the labelled points, without meshes. T labelled points of a shape, K thresholds.
+The IoU is that of the network at the labelled points, of sequences those of the first frame, without meshes. T labelled points
+of a shape, K thresholds.
 """
 
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ def calibrate(model: Model, params: dict, config: ConfigDict, dataset: Shapes, s
     Shapes without a labelled point inside are left out: their IoU is 0 or 0/0. Raises InputError for a model without
     occupancy, and for a split that is unknown, empty or of such shapes only.
     """
-    if not hasattr(model, 'occupancy'):
+    if not hasattr(model, 'occupancy') or 'threshold' not in config.eval:
         raise InputError(
             f'--calibrate: expected a model with a field of occupancy to cut, found {type(model).__name__}; '
             'leave it out'
@@ -47,7 +48,7 @@ def calibrate(model: Model, params: dict, config: ConfigDict, dataset: Shapes, s
     split, default = config.eval.split, config.eval.threshold
     thresholds = np.unique([*THRESHOLDS, default])
     curves: dict[str, list[np.ndarray]] = {}
-    with working('calibrating the threshold', len(dataset.names(split)), 'shapes') as calibrating:
+    with working('calibrating the threshold', len(dataset.examples(config, split)), 'shapes') as calibrating:
         for category, logits, occ in _labelled_logits(model, params, config, dataset):
             if occ.any():
                 curves.setdefault(category, []).append(iou_curve(logits, occ, thresholds))
@@ -86,7 +87,7 @@ def _labelled_logits(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Category, logits [T] and labels [T] bool of every shape, with the same input and latent code as in validation."""
     _, latent_key = jax.random.split(jax.random.key(config.seed))
-    for batch, names in dataset.evaluation_batches(config, config.eval.split, targets=('volume_points',)):
+    for batch, names in dataset.evaluation_batches(config, config.eval.split, targets=(dataset.labelled_field,)):
         inputs, targets = batch['inputs'].values(), batch['targets']
         latents = (model.prior(latent_key, batch['row']),) if config.eval.get('sample') else ()
         logits = model.occupancy(params, targets['points'], model.encode(params, *inputs), *latents)

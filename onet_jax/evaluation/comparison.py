@@ -20,7 +20,8 @@ from onet_jax.geometry.meshes import OpenSurface
 from onet_jax.scores import METRICS
 from onet_jax.viz.pictures import Item, contact_sheet
 
-COMPARED = ('iou', 'chamfer_l1', 'normal_consistency')  # the metrics of the paper, of `scores.METRICS`
+# The metrics of the papers, of `scores.METRICS`; those are compared that predictions of this kind have.
+COMPARED = ('iou', 'chamfer_l1', 'normal_consistency', 'correspondence_l2')
 PICTURE_SIZE = 160  # px
 # Why a method has no number in a column, by the type of its predictions.
 DASHES: dict[Any, str] = {
@@ -38,7 +39,7 @@ def by_class(methods: Mapping[str, Sequence[Result]], published: Published | Non
     classes = dict.fromkeys(row for each in means.values() for row in each)
     others = published.methods if published and published.has_classes else ()
     tables = []
-    for metric in COMPARED:
+    for metric in filter(next(iter(means.values()))['mean'].__contains__, COMPARED):
         rows = [
             [
                 CLASSES.get(row, row),

@@ -118,7 +118,8 @@ def describe_protocol(config: ConfigDict, dataset: Shapes, split: str) -> dict[s
     known = {
         'dataset_digest': digest(dataset.data_dir),
         'split': split,
-        'num_shapes': len(dataset.names(split)),
+        'num_shapes': len(dataset.examples(config, split)),
+        'num_frames': config.data.num_frames if dataset.index.num_frames else None,
         'view': '000' if sees_views(config.data) else None,
         'num_volume_points': dataset.index.num_points,
         'num_surface_points': dataset.index.num_surface_points,

@@ -1,19 +1,22 @@
-"""Report of an evaluation: mesh files, a contact sheet, and an HTML page with the shapes in 3D."""
+"""Report of an evaluation: mesh files, a contact sheet, and an HTML page with the shapes in 3D, of which sequences move."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
+from typing import Any
 
 from onet_jax.data.fields import show
 from onet_jax.errors import InputError
 from onet_jax.evaluation.evaluate import Result
 from onet_jax.evaluation.tables import class_means, make_table
 from onet_jax.geometry.meshes import save_mesh
+from onet_jax.geometry.sequence_files import fit, save_animation
+from onet_jax.geometry.sequences import SEQUENCES, move
 from onet_jax.progress import working
 from onet_jax.scores import METRICS, as_geometry, headline
 from onet_jax.viz.page import write_page
-from onet_jax.viz.pictures import Item, Shape, contact_sheet
+from onet_jax.viz.pictures import Item, contact_sheet
 
 HEADLINE = ('iou', 'chamfer_l1', 'normal_consistency', 'f_score')  # of `scores.METRICS`
 COLUMN_TITLES = ('input', 'reconstruction', 'ground truth')
@@ -42,7 +45,7 @@ def pair_up(results: Mapping[str, Sequence[Result]]) -> dict[tuple[str, str], tu
 def write_report(
     output: str | Path,
     results: dict[str, Sequence[Result]],
-    true_shape: Callable[[Result], Shape],
+    true_shape: Callable[[Result], Any],
     *,
     title: str,
     lead: str,
@@ -50,12 +53,12 @@ def write_report(
     curves: Sequence[tuple[str, Sequence[tuple[float, float]], bool]],
     notes: Mapping[str, str] | None = None,
 ) -> None:
-    """Write OUTPUT/meshes/CATEGORY_NAME.ply, OUTPUT/contact_sheet.png and OUTPUT/index.html.
+    """Write OUTPUT/meshes/CATEGORY_NAME.ply (of sequences .glb), OUTPUT/contact_sheet.png and OUTPUT/index.html.
 
     results: title of a column -> the results of one model. The table is of all results of the first model, and `num_shown` of
-    its meshes become files; those of the other models are shown beside them. true_shape: the mesh or the points [N, 3] of the
-    ground truth. curves, notes: as of `write_page`. An empty mesh is shown, but has no file. Raises InputError unless all
-    models have results of the same shapes in the same order.
+    its meshes become files; those of the other models are shown beside them. true_shape: the mesh, the points [N, 3] or the
+    sequence of the ground truth. curves, notes: as of `write_page`. An empty mesh is shown, but has no file. Raises InputError
+    unless all models have results of the same shapes in the same order.
     """
     output, (first, *others) = Path(output), results
     (output / 'meshes').mkdir(parents=True, exist_ok=True)
@@ -65,14 +68,16 @@ def write_report(
     by_shape = pair_up(results)
     items = []
     for result in choose_shown(results[first], num_shown):
-        file = f'meshes/{result.category}_{result.name}.ply' if result.num_faces != 0 else None
-        if file:
-            save_mesh(as_geometry(result.prediction), output / file)
+        file = _save(result, output) if result.num_faces != 0 else None
         row = by_shape[result.category, result.name]
         seen = [show(result.inputs)] if see else []
         shapes = (*seen, *(one.prediction for one in row), true_shape(result))
         caption = headline(*(one.scores for one in row))
         links = [file if prediction is row[0].prediction else None for prediction in shapes]
+        moving = [shape for shape in shapes if isinstance(shape, SEQUENCES)]
+        if moving:
+            cube = fit(*moving)
+            shapes = tuple(move(it, cube.to_object) if isinstance(it, SEQUENCES) else it for it in shapes)
         items.append(Item(f'{result.category} {result.name}', caption, shapes, links=links))
     contact_sheet(items, column_titles, output / 'contact_sheet.png')
 
@@ -94,3 +99,13 @@ def write_report(
             items=items,
             column_titles=column_titles,
         )
+
+
+def _save(result: Result, output: Path) -> str:
+    """Write the file of a prediction; returns its name in OUTPUT."""
+    name = f'meshes/{result.category}_{result.name.replace("/", "_")}'
+    if isinstance(result.prediction, SEQUENCES):
+        save_animation(result.prediction, output / f'{name}.glb')
+        return f'{name}.glb'
+    save_mesh(as_geometry(result.prediction), output / f'{name}.ply')
+    return f'{name}.ply'

@@ -227,7 +227,7 @@ def _plot_by_time(folder: Path, means: dict[str, list[float]]) -> None:
         known = [name for name in names if np.isfinite(means[name]).all()]
         if known:
             curves = {METRICS[name].title: list(zip(times, means[name], strict=True)) for name in known}
-            write_plot(folder / f'{file}.svg', 'time', curves)
+            write_plot(folder / f'{file}.svg', 'over time', curves)
 
 
 def summary(results: list[Result]) -> dict[str, float]:

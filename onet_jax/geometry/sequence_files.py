@@ -1,13 +1,15 @@
-"""Files of a sequence: an animated .glb, and a mesh or a cloud for each frame. Imports no JAX."""
+"""Files of a sequence: an animated .glb, and a mesh or a cloud for each frame; the cube around it. Imports no JAX."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from onet_jax.errors import InputError
 from onet_jax.files import write_atomically
 from onet_jax.geometry.mesh_files.animated_glb import SECONDS, encode_animation
-from onet_jax.geometry.meshes import save_mesh
-from onet_jax.geometry.sequences import frames_of
+from onet_jax.geometry.meshes import Frame, normalise, save_mesh
+from onet_jax.geometry.sequences import SEQUENCES, frames_of
 
 
 def frame_files(folder: str | Path, num_frames: int, file_format: str) -> list[Path]:
@@ -36,3 +38,9 @@ def save_frames(sequence: Any, folder: str | Path, file_format: str) -> list[Pat
             save_mesh(frame, path)
             written.append(path)
     return written
+
+
+def fit(*shapes: Any) -> Frame:
+    """The frame in which all of some shapes, sequences or points [N, 3], are within the unit cube at all times."""
+    frames = (frame.vertices for shape in shapes if isinstance(shape, SEQUENCES) for frame in frames_of(shape))
+    return normalise(np.concatenate([*frames, *(shape for shape in shapes if isinstance(shape, np.ndarray))]))

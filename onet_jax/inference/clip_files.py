@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import trimesh
 
-from onet_jax.geometry.meshes import Frame, load_geometry, load_mesh, normalise
-from onet_jax.geometry.sequence_files import frame_files, save_animation, save_frames
-from onet_jax.geometry.sequences import SEQUENCES, ChangingMeshes, CloudSequence, MeshSequence, frames_of, move
+from onet_jax.geometry.meshes import load_geometry, load_mesh
+from onet_jax.geometry.sequence_files import fit, frame_files, save_animation, save_frames
+from onet_jax.geometry.sequences import ChangingMeshes, CloudSequence, MeshSequence, frames_of, move
 from onet_jax.viz.pictures import animation
 
 GIF_SIZE = 256  # px
@@ -40,9 +40,3 @@ def load_clip(target: Path, num_frames: int, file_format: str) -> Any:
     if same:
         return MeshSequence(np.stack([mesh.vertices for mesh in meshes]), np.asarray(meshes[0].faces))
     return ChangingMeshes(meshes)
-
-
-def fit(*shapes: Any) -> Frame:
-    """The frame in which all of some shapes, sequences or points [N, 3], are within the unit cube at all times."""
-    frames = (frame.vertices for shape in shapes if isinstance(shape, SEQUENCES) for frame in frames_of(shape))
-    return normalise(np.concatenate([*frames, *(shape for shape in shapes if isinstance(shape, np.ndarray))]))

@@ -14,10 +14,11 @@ from onet_jax.data.fields import has_cloud, read_inputs, sees_clips, show, shows
 from onet_jax.data.sources import Source
 from onet_jax.data.user_inputs import read_bulk
 from onet_jax.errors import InputError
-from onet_jax.geometry.meshes import Frame, load_geometry, normalise
+from onet_jax.geometry.meshes import load_geometry, normalise
 from onet_jax.geometry.quality import find_unsupported
-from onet_jax.geometry.sequences import frames_of, move
-from onet_jax.inference.clip_files import fit, load_clip
+from onet_jax.geometry.sequence_files import fit
+from onet_jax.geometry.sequences import CloudSequence, move
+from onet_jax.inference.clip_files import load_clip
 from onet_jax.inference.out_of_distribution import SHARE, Domain
 from onet_jax.viz.page import write_page
 from onet_jax.viz.pictures import FRONT, SIZE, UNSUPPORTED, Item, Painted
@@ -51,7 +52,9 @@ def write_gallery(
                 inputs, frame = read_inputs(data, source, config.seed)
                 if sees_clips(data):
                     clip = load_clip(done[source], items[source.name]['frames'], file_format)
-                    shown.append(_show_clip(source, inputs, frame, clip, done[source].relative_to(output)))
+                    shapes = _fit_clip(show(inputs), move(clip, frame.to_object))
+                    links = None, done[source].relative_to(output).as_posix()
+                    shown.append(Item(source.name, describe(items[source.name]), shapes, links=links))
                     continue
                 geometry = load_geometry(done[source])
                 shape = paint(geometry, read_bulk(source, data)) if has_cloud(data) else geometry
@@ -82,11 +85,12 @@ def write_gallery(
     return said
 
 
-def _show_clip(source: Source, inputs: dict, frame: Frame, clip: Any, file: Path) -> Item:
-    """A clip and the sequence that was made of it, at all times within the cube of the page."""
-    pair = show(inputs), move(clip, frame.to_object)
-    shapes = [move(shape, fit(*pair).to_object) for shape in pair]
-    return Item(source.name, f'{len(frames_of(clip))} frames', shapes, links=(None, file.as_posix()))
+def _fit_clip(seen: Any, made: Any) -> tuple[Any, Any]:
+    """A clip and the sequence that was made of it, at all times within the cube of the page; pictures are left as they are."""
+    if not isinstance(seen, CloudSequence):
+        return seen, move(made, fit(made).to_object)
+    frame = fit(seen, made)
+    return move(seen, frame.to_object), move(made, frame.to_object)
 
 
 def paint(geometry: trimesh.Trimesh | trimesh.PointCloud, cloud: np.ndarray) -> Painted | trimesh.PointCloud:
@@ -102,10 +106,12 @@ def paint(geometry: trimesh.Trimesh | trimesh.PointCloud, cloud: np.ndarray) -> 
 
 
 def describe(item: dict) -> str:
-    """The out-of-distribution score of an input and the quality of its mesh in words, of what was measured."""
+    """The frames of a sequence, the out-of-distribution score of an input and the quality of its mesh in words, where known."""
     said, quality, score = [], item.get('quality'), item.get('out_of_distribution_score')
+    if 'frames' in item:
+        said.append(f'{item["frames"]} frames')
     if score is not None and score > 1:
-        said.append(f'OUT OF DISTRIBUTION ({score:.2f} times the limit): do not trust this shape')
+        said.append(f'OUT OF DISTRIBUTION ({score:.2f} times the limit): look at this shape before you trust it')
     elif score is not None:
         said.append(f'within the training distribution ({score:.2f} times the limit)')
     if quality:
@@ -127,5 +133,5 @@ def _lead(config: ConfigDict, domain: Domain | None, items: list[dict]) -> str:
     num_outside = sum(item.get('out_of_distribution_score', 0) > 1 for item in items)
     return (
         f'{known} {num_outside} of {len(items)} inputs are out of distribution: less like the training inputs than {SHARE:.0%} '
-        'of the validation inputs are. The network answers them with a shape that it knows, not with the one that is there.'
+        'of the validation inputs are. The network may answer them with a shape that it knows, not with the one that is there.'
     )

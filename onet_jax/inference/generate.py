@@ -25,12 +25,13 @@ from onet_jax.data.user_inputs import OBJECT_FRAME
 from onet_jax.errors import InputError
 from onet_jax.files import refuse_existing, refuse_replacing
 from onet_jax.geometry.extract import extract_mesh
-from onet_jax.geometry.field import bucket_size
 from onet_jax.geometry.meshes import check_format, save_mesh
+from onet_jax.geometry.sequence_files import fit
 from onet_jax.geometry.sequences import MeshSequence, frames_of, move
-from onet_jax.inference.clip_files import clip_files, fit, save_clip
+from onet_jax.inference.clip_files import clip_files, save_clip
 from onet_jax.models.method import Model
-from onet_jax.models.occupancy import DECODED_POINTS, mesh_settings
+from onet_jax.models.occupancy import mesh_settings
+from onet_jax.models.velocity_field import move_mesh
 from onet_jax.progress import track, working
 from onet_jax.scores import as_geometry
 from onet_jax.viz.pictures import Item, animation, contact_sheet, render
@@ -81,11 +82,12 @@ def infer_code(model: Model, params: dict, config: ConfigDict, flag: str, name: 
             if moves(model):
                 places.setdefault('/'.join(sequence_of(example)), (split, i))
     if name not in places:
+        known = 'the number of a sample' if model.latent_size else 'a file'
         raise InputError(
-            f'{flag}: expected the number of a sample or a shape of {data_dir} such as {next(iter(places))}, found {name!r}'
+            f'{flag}: expected {known} or a shape of {data_dir} such as {next(iter(places))}, found {name!r}'
         )
     split, position = places[name]
-    seen = ('clip',) if moves(model) else ('volume_points',)
+    seen = ('none',) if not model.latent_size else ('clip',) if moves(model) else ('volume_points',)
     ((batch, _),) = dataset.evaluation_batches(config, split, targets=seen, batch_size=1, positions=[position])
     targets, cond = batch['targets'], model.encode(params, *in_order(batch['inputs']))
     if not model.latent_size:
@@ -215,7 +217,8 @@ def _find_code(
 ) -> Code:
     """The code that `name`, the value of `flag`, stands for: of a file, a sample or a shape of the dataset."""
     latent_size = getattr(model, 'latent_size', 0)
-    if not hasattr(model, 'bind') or not (shows_objects(config.data) or latent_size):
+    is_occupancy = hasattr(model, 'bind') and 'threshold' in config.eval
+    if not is_occupancy or not (shows_objects(config.data) or latent_size):
         raise InputError(
             'config: expected a model of occupancy with inputs that are read from files, or with a latent code, to move '
             f'between shapes, found data.inputs {input_names(config.data)} and latent_size {latent_size}'
@@ -234,11 +237,7 @@ def decode(model: Model, params: dict, config: ConfigDict, code: Code) -> trimes
     mesh = extract_mesh(model.bind(params, *code), **mesh_settings(config))
     if not moves(model):
         return mesh
-    num_vertices, times = len(mesh.vertices), np.linspace(0, 1, config.data.num_frames, dtype=np.float32)
-    points = np.zeros((1, bucket_size(num_vertices, DECODED_POINTS), 3), np.float32)  # few programs are compiled
-    points[0, :num_vertices] = mesh.vertices
-    moved = model.advect(params, points, times, *code, num_points=num_vertices)
-    return MeshSequence(np.asarray(moved)[0, :, :num_vertices], np.asarray(mesh.faces))
+    return move_mesh(model, params, np.linspace(0, 1, config.data.num_frames, dtype=np.float32), mesh, *code)
 
 
 def _mesh_files(model: Model, output: str | Path, prefix: str, count: int, file_format: str) -> list[Path]:

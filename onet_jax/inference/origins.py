@@ -5,7 +5,7 @@ import unicodedata
 from contextlib import suppress
 from pathlib import Path
 
-from onet_jax.data.clip_inputs import file_of, list_frames
+from onet_jax.data.clip_inputs import file_of
 from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
 from onet_jax.files import file_state, refuse_replacing
@@ -24,10 +24,9 @@ def identify(source: Source) -> dict:
 
 
 def _files_of(source: Source) -> list[Path]:
-    """The file of an input, and those beside it that change its points or its camera; of a clip those of its frames."""
+    """The file of an input, and those beside it that change its points or its camera; of a folder of frames all files."""
     if source.path.is_dir():
-        with suppress(InputError):  # its reader says what is wrong
-            return list_frames(source.path)
+        return sorted(path for path in source.path.iterdir() if path.is_file())
     files = [file_of(source.path)]
     if source.path.suffix.lower() in CHANGED_BY_OTHERS and os.path.isfile(source.path):
         with suppress(OSError):  # its reader says what is wrong

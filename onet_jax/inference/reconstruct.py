@@ -29,6 +29,7 @@ from onet_jax.geometry.sequences import SEQUENCES, frames_of, move
 from onet_jax.inference.clip_files import clip_files, save_clip
 from onet_jax.inference.finish import UNCHANGED, Finish, check_finish, finish_geometry
 from onet_jax.inference.gallery import describe, write_gallery
+from onet_jax.inference.given_meshes import move_given
 from onet_jax.inference.manifest import Manifest
 from onet_jax.inference.origins import check_targets, identify, is_done
 from onet_jax.inference.out_of_distribution import Domain, measure, summarise
@@ -74,8 +75,7 @@ def reconstruct_files(
     batch_size = config.eval.batch_size if together else 1
     with one_at_a_time(output / '.lock', BUSY):
         manifest = Manifest(output)
-        own = {os.path.abspath(output / name) for name in manifest.written}
-        sources = [source for source in found if os.path.abspath(source.path) not in own] or found
+        sources = manifest.leave_out_written(found)
         moves = sees_clips(config.data)
         targets = {source: output / f'{source.name}.{"glb" if moves else file_format}' for source in sources}
         check_targets(targets, ignores_case=ignores_case(output / '.lock'))
@@ -206,6 +206,9 @@ def _reconstruct_batch(
         return results
     for (source, (seen, frame)), prediction, score in zip(read.items(), predictions, scores, strict=True):
         try:
+            if 'end_clouds' in seen and hasattr(method.model, 'advect'):  # the network knows no shape
+                ends = seen['end_clouds'], source.path, frame
+                prediction = move_given(method.model, params, config, *ends) or prediction
             geometry = _to_user(prediction, frame)
             if geometry is None:
                 raise InputError(_explain_empty(method.model, params, config, seen))
@@ -327,8 +330,7 @@ def _report(source: Source, target: Path, item: dict) -> str:
     if item['status'] == 'failed':
         return f'{source.path}: FAILED: {item["reason"]}'
     faces = f', {item["faces"]} faces' if item['faces'] else ''
-    frames = f', {item["frames"]} frames' if 'frames' in item else ''
-    done = f'{source.path} -> {target}: {item["vertices"]} vertices{faces}{frames}'
+    done = f'{source.path} -> {target}: {item["vertices"]} vertices{faces}'
     return ', '.join(filter(None, (done, describe(item))))
 
 

@@ -17,15 +17,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import trimesh
 from ml_collections import ConfigDict
 
 from onet_jax import losses, metrics
 from onet_jax.data.fields import check_inputs
 from onet_jax.errors import InputError
-from onet_jax.geometry.field import bucket_size
 from onet_jax.geometry.ode import Solver, check_solver
-from onet_jax.geometry.sequences import CloudSequence, MeshSequence
+from onet_jax.geometry.sequences import CloudSequence
 from onet_jax.models import occupancy
 from onet_jax.models.method import (
     Aux,
@@ -37,8 +35,17 @@ from onet_jax.models.method import (
     encode,
     keywords_of,
 )
-from onet_jax.models.occupancy import DECODED_POINTS, as_points, decode_meshes, in_chunks, mesh_settings
-from onet_jax.models.velocity_field import Flow, FlowModule, Solved, backwards, forwards, interpolate, pull_back
+from onet_jax.models.occupancy import as_points, decode_meshes, in_chunks, mesh_settings
+from onet_jax.models.velocity_field import (
+    Flow,
+    FlowModule,
+    Solved,
+    backwards,
+    forwards,
+    interpolate,
+    move_mesh,
+    pull_back,
+)
 from onet_jax.networks.decoders import DECODER_OPTIONS, Decoder, VelocityField
 from onet_jax.networks.encoders.image import ResNet
 from onet_jax.networks.encoders.latent import LatentPointnet
@@ -313,18 +320,6 @@ def build(config: ConfigDict) -> Method:
 def code_of(cond: tuple, latent: tuple | None, b: int) -> tuple:
     """cond and latent of sequence b of a batch, with a batch of 1."""
     return jax.tree.map(lambda array: array[b : b + 1], (cond, latent))
-
-
-def move_mesh(
-    model: FlowNetwork, params: dict, times: np.ndarray, mesh: trimesh.Trimesh, cond: tuple, latent: tuple | None = None
-) -> MeshSequence:
-    """A mesh of time 0, moved by the velocity field of one sequence: its faces stay."""
-    vertices = np.asarray(mesh.vertices, np.float32)
-    size = bucket_size(len(vertices), DECODED_POINTS)  # few programs are compiled
-    padded = np.zeros((1, size, 3), np.float32)
-    padded[0, : len(vertices)] = vertices
-    moved = model.advect(params, padded, times, cond, latent, num_points=len(vertices))
-    return MeshSequence(np.asarray(moved)[0, :, : len(vertices)], np.asarray(mesh.faces))
 
 
 def mean_iou(

@@ -11,11 +11,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import trimesh
 
 from onet_jax.errors import InputError
+from onet_jax.geometry.field import bucket_size
 from onet_jax.geometry.ode import Path, Problem, Solver, integrate
-from onet_jax.models.method import Compiled, apply, as_array, as_floats, as_inputs
-from onet_jax.models.occupancy import as_points, in_chunks
+from onet_jax.geometry.sequences import MeshSequence
+from onet_jax.models.method import Compiled, Model, apply, as_array, as_floats, as_inputs
+from onet_jax.models.occupancy import DECODED_POINTS, as_points, in_chunks
 
 
 class FlowModule(nn.Module):
@@ -233,3 +236,17 @@ def interpolate(
     share = times[:, None, None]
     blended = (1 - share) * forward + share * backward
     return blended.at[:, 0].set(start).at[:, -1].set(end)
+
+
+def move_mesh(
+    model: Model, params: dict, times: np.ndarray, mesh: trimesh.Trimesh, cond: tuple, latent: tuple | None = None
+) -> MeshSequence:
+    """A mesh of time 0, moved by the velocity field of one sequence to the times [L]: its faces stay."""
+    vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces)
+    if not len(vertices):
+        return MeshSequence(np.zeros((len(times), 0, 3), np.float32), faces)
+    size = bucket_size(len(vertices), DECODED_POINTS)  # few programs are compiled
+    padded = np.zeros((1, size, 3), np.float32)
+    padded[0, : len(vertices)] = vertices
+    moved = model.advect(params, padded, times, cond, latent, num_points=len(vertices))
+    return MeshSequence(np.asarray(moved)[0, :, : len(vertices)], faces)

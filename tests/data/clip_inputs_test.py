@@ -8,8 +8,16 @@ import pytest
 import trimesh
 from ml_collections import ConfigDict
 from moving_shapes import moved, moving_egg
+from PIL import Image
 
-from onet_jax.data.clip_inputs import find_clips, list_frames, read_clip, read_end_clouds
+from onet_jax.data.clip_inputs import (
+    find_clips,
+    find_videos,
+    list_frames,
+    read_clip,
+    read_end_clouds,
+    read_image_clip,
+)  # fmt: skip
 from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
 from onet_jax.geometry.sequence_files import save_animation, save_frames
@@ -118,6 +126,9 @@ def test_clips_are_folders_of_numbered_frames(tmp_path, clouds):
     assert [source.path for source in find_clips(tmp_path / 'b')] == [tmp_path / 'b']
     write_clouds(tmp_path / 'c', clouds, 'walk2_frame{}0.npy')
     assert [file.name for file in list_frames(tmp_path / 'c')] == [f'walk2_frame{k}0.npy' for k in range(5)]
+    np.save(tmp_path / 'c' / 'reference.npy', clouds[0])
+    with pytest.warns(UserWarning, match='reference.npy has no number, as frames have: it is left out'):
+        assert len(list_frames(tmp_path / 'c')) == 5
     with pytest.raises(FileNotFoundError, match='empty: expected the frames of a sequence'):
         find_clips(tmp_path / 'empty')
     with pytest.raises(
@@ -150,10 +161,6 @@ DAMAGES = {
     'NaN': (
         lambda folder, clouds: np.save(folder / '002.npy', _with_nan(clouds[2])),
         '002.npy: expected finite points, found NaN or infinity in 1 of 642',
-    ),
-    'no number': (
-        lambda folder, clouds: (folder / '000.npy').rename(folder / 'first.npy'),
-        'first.npy: expected a number in the name of a frame',
     ),
     'a number twice': (
         lambda folder, clouds: np.savetxt(folder / '2.xyz', clouds[2]),
@@ -212,3 +219,17 @@ def test_points_in_another_order_and_too_few_frames_are_reported(tmp_path, cloud
     message = re.escape(f'{source.path}: expected at least 9 frames, as the network sees, found 5')
     with pytest.raises(InputError, match=message):
         read_clip(source, data_of(9, corresponding=False), 0)
+
+
+def test_a_folder_of_pictures_is_a_video(tmp_path):
+    (tmp_path / 'video').mkdir()
+    for k in range(7):
+        Image.new('RGB', (20, 20), (30 * k, 0, 0)).save(tmp_path / 'video' / f'{k:02d}.png')
+    (source,) = find_videos(tmp_path)
+    data = ConfigDict({'num_frames': 4, 'image_size': 8})
+    with pytest.warns(UserWarning, match='of 7 frames those nearest to 4 equidistant times are taken'):
+        found, _ = read_image_clip(source, data, 0)
+    assert found['image_clip'].shape == (4, 8, 8, 3)
+    np.testing.assert_allclose(found['image_clip'][:, 4, 4, 0] * 255, [0, 60, 120, 180], atol=1)
+    with pytest.raises(FileNotFoundError, match=r'expected the frames of a sequence, such as 000.jpg'):
+        find_videos(tmp_path / 'video' / 'none')

@@ -298,7 +298,7 @@ def test_a_scan_is_read_in_cells_of_a_given_edge_or_of_the_density_of_training(t
 
 
 def test_files_that_are_no_input_are_named(tmp_path):
-    known = r"\['camera', 'clip', 'cloud', 'end_clouds', 'image', 'index', 'scene', 'voxels'\]"
+    known = r"\['camera', 'clip', 'cloud', 'end_clouds', 'image', 'image_clip', 'index', 'scene', 'voxels'\]"
     with pytest.raises(InputError, match=rf"inputs of {known}, .* found \('none',\)"):
         fields.find_sources(onet_unconditional().data, tmp_path)
     with pytest.raises(FileNotFoundError, match=r'expected a file or a folder with .*npz files, found none'):

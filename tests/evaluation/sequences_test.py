@@ -1,15 +1,18 @@
 """Evaluation of sequences: results, tables by class and by time, curves."""
 
 import csv
+import json
+import re
 
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from moving_shapes import NUM_FRAMES, EggDataset, moving_egg
+from moving_shapes import NUM_FRAMES, EggDataset, egg_target, moving_egg
 from predictions import predicting
 
-from onet_jax.evaluation import tables
+from onet_jax.evaluation import comparison, tables
 from onet_jax.evaluation.evaluate import evaluate
+from onet_jax.evaluation.report import write_report
 from onet_jax.geometry.sequences import ChangingMeshes, CloudSequence, MeshSequence, frames_of
 
 CONFIG = ConfigDict({'seed': 0, 'eval': {'project_last': False}})
@@ -76,3 +79,23 @@ def test_a_mesh_that_is_missing_at_a_time_counts_as_empty_and_clouds_have_no_fac
     tables.write_results(tmp_path, results, PROTOCOL)
     assert not (tmp_path / 'iou_by_time.svg').exists()
     assert (tmp_path / 'distances_by_time.svg').exists()
+
+
+def test_the_report_plays_them(still, tmp_path):
+    truth = CloudSequence(egg_target(500, 500).surface)
+    results = [still[0]._replace(name='a/15')]
+    write_report(tmp_path, {'flow': results}, lambda result: truth, title='t', lead='', num_shown=1, curves=())
+    assert [path.name for path in (tmp_path / 'meshes').iterdir()] == ['egg_a_15.glb']
+    page = (tmp_path / 'index.html').read_text()
+    shapes = json.loads(re.search(r'id="shapes">(.*?)</script>', page, re.DOTALL)[1])
+    assert [len(shape['frames']) for shape in shapes] == [NUM_FRAMES] * 3, 'the input, the prediction and the truth'
+    assert 'href="meshes/egg_a_15.glb"' in page
+
+
+def test_methods_are_compared_by_what_they_have(still):
+    (iou, chamfer, correspondence) = comparison.by_class({'a': still, 'b': still}, None)
+    assert [table[0][0] for table in (iou, chamfer, correspondence)] == [
+        'IoU',
+        'Chamfer-L1 (x10)',
+        'Correspondence L2 (x10)',
+    ]

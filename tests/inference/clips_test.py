@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import trimesh
 from model_configs import small_config
-from moving_shapes import NUM_FRAMES, moved, moving_egg
+from moving_shapes import NUM_FRAMES, make_egg_model, moved, moving_egg
 from PIL import Image
 from predictions import predicting
 
 from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import load_mesh
+from onet_jax.geometry.sequence_files import fit, save_frames
 from onet_jax.geometry.sequences import ChangingMeshes, CloudSequence, MeshSequence, frames_of
 from onet_jax.inference import clip_files, reconstruct
-from onet_jax.inference.clip_files import fit, load_clip
+from onet_jax.inference.clip_files import load_clip
 from onet_jax.inference.finish import Finish
 from onet_jax.inference.reconstruct import reconstruct_files
 
@@ -128,6 +129,41 @@ def test_two_clouds_are_interpolated(clips, config, tmp_path, capsys):
     (target,) = reconstruct_files(predicting(predict), {}, config, clips / 'walk', tmp_path / 'out', 'ply')
     assert 'of 9 frames the network sees the first and the last' in capsys.readouterr().out
     assert load_clip(target, NUM_FRAMES, 'ply').points.shape == (NUM_FRAMES, 30, 3)
+
+
+@pytest.mark.usefixtures('no_page')
+@pytest.mark.parametrize('corresponding', [True, False])
+def test_given_meshes_move_where_the_network_knows_no_shape(config, tmp_path, corresponding):
+    """From the first to the last one, or, where these do not correspond, to where the network says."""
+    with config.unlocked():
+        config.data.update(inputs=('end_clouds',), corresponding=corresponding, num_input_points=2000)
+    two = EGG._replace(vertices=SCALE * EGG.vertices[[0, -1]] + PLACE)
+    save_frames(two, tmp_path / 'egg', 'off')
+    method = predicting(lambda inputs: [CloudSequence(np.zeros((NUM_FRAMES, 30, 3)))])
+    method = method._replace(model=make_egg_model(latent_size=0))
+    (target,) = reconstruct_files(method, {}, config, tmp_path / 'egg', tmp_path / 'out', 'ply')
+    found = load_clip(target, NUM_FRAMES, 'ply')
+    assert len(found.faces) == len(EGG.faces)
+    extents = [[f(frame, axis=0) for f in (np.min, np.max)] for frame in (*found.vertices[[0, -1]], *two.vertices)]
+    np.testing.assert_allclose(extents[0], extents[2], atol=0.03)
+    if corresponding:
+        np.testing.assert_allclose(extents[1], extents[3], atol=1e-3)
+    else:  # the stand-in only shifts
+        np.testing.assert_allclose(
+            found.vertices[-1] - found.vertices[0], np.broadcast_to([0, SCALE * 0.3, 0], (162, 3)), atol=0.1
+        )
+
+
+def test_a_video_is_seen_beside_what_is_made_of_it(config, tmp_path):
+    (tmp_path / 'video').mkdir()
+    for k in range(NUM_FRAMES):
+        Image.new('RGB', (20, 20), (30 * k, 0, 0)).save(tmp_path / 'video' / f'{k:02d}.png')
+    with config.unlocked():
+        config.data.update(inputs=('image_clip',), image_size=8)
+    reconstruct_files(predicting(lambda inputs: [IN_OBJECT]), {}, config, tmp_path / 'video', tmp_path / 'out', 'ply')
+    page = (tmp_path / 'out' / 'index.html').read_text()
+    assert 'alt="video: input" src="data:image/jpeg' in page
+    assert '"frames"' in page
 
 
 @pytest.mark.usefixtures('no_page')
