@@ -55,7 +55,7 @@ def tiny_method(config: ConfigDict) -> Method:
 
     def loss(variables, batch, key, axis_name):
         targets, scale = batch['targets'], variables['constants']['scale']
-        noise = jax.random.normal(key, targets['occ'].shape) * batch['inputs']['cloud'].mean()
+        noise = jax.random.normal(key, targets['occ'].shape) * jax.tree.leaves(batch['inputs'])[0].mean()
         value = scale * jnp.square(values(variables, targets['points']) - targets['occ'] + noise).mean()
         return value, Aux({'counter': {'steps': variables['counter']['steps'] + 1}}, {'scale': scale})
 

@@ -347,7 +347,8 @@ def _stored_shape(name: str, need: Need) -> jax.ShapeDtypeStruct:
     lead = (1, need.num_frames) if column.moves else (1,)
     if column.dtype is bool:
         return jax.ShapeDtypeStruct((*lead, int(np.prod(dims)) // 8), np.uint8)
-    return jax.ShapeDtypeStruct((*lead, *dims), column.dtype)
+    dtype = np.float32 if column.dtype is np.float64 else column.dtype  # on the device
+    return jax.ShapeDtypeStruct((*lead, *dims), dtype)
 
 
 def read_inputs(data: ConfigDict, source: Source, seed: int) -> tuple[dict, Frame]:

@@ -54,8 +54,11 @@ def prepare_sequences(
     root, data_dir = Path(root), Path(data_dir)
     check_options(sampling)
     if find_categories(root):
-        if sampling != 'uniform':
-            raise InputError(f"sampling: expected 'uniform', the stored points of {root}, found {sampling!r}")
+        if sampling != 'uniform' or num_frames or num_views:
+            raise InputError(
+                f'{root}: expected no sampling, num_frames or num_views for the original layout, which is imported as it is '
+                f'stored, found {sampling}, {num_frames} and {num_views}'
+            )
         return import_dfaust(root, data_dir, num_points=num_points, seed=seed, run=run)
     check_fractions(val_fraction, test_fraction)
     found: dict[tuple[str, str], str] = {}
@@ -136,7 +139,7 @@ def prepare_sequence(
 
 def _list_files(path: str) -> list[Path]:
     """The files that a sequence is read from: those of a folder; an animation and those beside it that it names."""
-    file = Path(path.rpartition('#')[0] if '#' in path and not Path(path).exists() else path)
+    file = Path(path if Path(path).exists() else path.partition('#')[0])
     if file.is_dir():
         return sorted(child for child in file.iterdir() if child.is_file())
     return [file, *find_companions(file)]

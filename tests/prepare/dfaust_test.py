@@ -51,6 +51,11 @@ def test_a_dataset_comes_back_from_the_layout_of_the_original_code(dataset, tmp_
         read = read_original(root / name[0] / name[1])
         for key in SEQUENCES.columns[:5]:
             np.testing.assert_array_equal(getattr(read, key), getattr(stored, key))
+    settings = {'num_points': 9, 'seed': 0, 'val_fraction': 0.1, 'test_fraction': 0.1, 'run': in_this_process}
+    with pytest.raises(
+        InputError, match=r'expected no sampling, .* is imported as it is stored, found uniform, 5 and 0'
+    ):
+        prepare_sequences(root, tmp_path / 'short', **settings, num_frames=5)
     with pytest.raises(InputError, match='expected a new or an empty folder'):
         export_dfaust(dataset.data_dir, root)
 

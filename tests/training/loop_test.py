@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 from model_configs import make_two_updates, small_config, tiny_method
+from numbered_sequences import SPLITS, make_config, write_numbered_sequences
 
 from onet_jax import models
 from onet_jax.configs import onet_image
@@ -76,6 +77,25 @@ def test_an_interrupted_run_ends_bit_for_bit_as_one_that_was_not(workdir, datase
     for name in ('train/loss', 'val/iou', 'val/score'):
         assert read_log(workdir, name) == read_log(tmp_path, name)
     assert [step for step, _ in read_log(tmp_path, 'train/loss')] == [1, 2, 3, 4]
+
+
+def test_sequences_are_trained_on_and_validated(tmp_path, without_a_network):
+    """By clips; with one file less the clips of the other sequences are left."""
+    data_dir, config = write_numbered_sequences(tmp_path / 'data'), small_config()
+    with config.unlocked():
+        config.data = make_config(targets=('start_points',)).data
+        config.eval.targets = ('start_points',)
+    loop.train(config, tmp_path / 'whole', data_dir)
+    whole = dict(read_log(tmp_path / 'whole', 'val/iou'))
+    assert set(whole) == {2, 4}
+    records.sequence_path(data_dir, *SPLITS['val'][0]).unlink()
+    with pytest.raises(InputError, match='expected a sequence file, found none'):
+        loop.train(config, tmp_path / 'refused', data_dir)
+    loop.train(config, tmp_path / 'fewer', data_dir, max_bad_examples=1)
+    fewer = dict(read_log(tmp_path / 'fewer', 'val/iou'))
+    assert read_log(tmp_path / 'fewer', 'train/loss') == read_log(tmp_path / 'whole', 'train/loss')
+    assert set(fewer) == {2, 4}
+    assert fewer != whole
 
 
 @pytest.mark.slow
