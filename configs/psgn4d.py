@@ -49,7 +49,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'test_fraction': 0.1,
             'dataset_seed': 0,
         },
-        optim=optim(learning_rate=1e-3, schedule='cosine', warmup_steps=100) if tiny else optim(),
+        optim=optim(learning_rate=3e-3, schedule='cosine', warmup_steps=100) if tiny else optim(),
         train=train(num_steps=2000, batch_size=16, log_every_steps=50, eval_every_steps=500, checkpoint_every_steps=500)
         if tiny
         else train(batch_size=16),

@@ -1,9 +1,9 @@
 """Validate a dataset: onet check --data_dir=D.
 
-Reads every shape and checks its columns against each other: ranges, labels against those of neighbours, surface and normals,
-voxels, silhouettes and depth against cameras. Prints a table, what is unusual, and every bad example with its fault; exit
-code 1 where there is a bad example. --picture=F.png draws three shapes of each category as they are stored, and says at
-which of them up is doubtful.
+Reads every example and checks its columns against each other: ranges, labels against those of neighbours, surface and normals,
+voxels, silhouettes and depth against cameras; of a sequence three frames, and whether their samples correspond. Prints a
+table, what is unusual, and every bad example with its fault; exit code 1 where there is a bad example. --picture=F.png draws
+three examples of each category as they are stored, and says at which of them up is doubtful.
 """
 
 import sys
@@ -27,7 +27,8 @@ def main(_):
         check_picture(PICTURE.value)
     header, rows, problems, hints = check_dataset(DATA_DIR.value)
     print(to_markdown(header, rows))
-    for name, reason in read_index(DATA_DIR.value).rejected.items():
+    index = read_index(DATA_DIR.value, None)
+    for name, reason in index.rejected.items():
         print(f'rejected in preparation: {name}: {reason}')
     for note in (*list_notes(DATA_DIR.value), *hints):
         print(f'note: {note}')
@@ -38,9 +39,8 @@ def main(_):
         dataset_sheet(DATA_DIR.value, PICTURE.value)
         done += f'; {PICTURE.value} written'
     left_out = [f'--max_bad_examples={len(problems)}'] if problems else []
-    tell_next(
-        done, 'onet', 'train', '--config=onet_points', '--workdir=FOLDER', f'--data_dir={DATA_DIR.value}', *left_out
-    )
+    config = '--config=onet_points' if index.layout == 'shapes' else '--config=occupancy_flow'
+    tell_next(done, 'onet', 'train', config, '--workdir=FOLDER', f'--data_dir={DATA_DIR.value}', *left_out)
     sys.exit(1 if problems else 0)
 
 

@@ -4,7 +4,7 @@ Axes (the top of a file names those that it uses, and any others)
     B  batch (shapes)                 T  query points of one shape        P  points of an input cloud
     N  vertices, or a set of points   M  a second set of points           F  faces, or features of a layer
     C  condition                      Z  latent code of the VAE           R  cells along an axis of a grid
-    V  views
+    V  views                          L  frames of a clip
 
 Frames
     object coordinates   the longest edge of the bounding box is 1 and its centre 0, y up. Occupancy is sampled in the padded
@@ -29,7 +29,8 @@ Words
     condition, cond     what the encoder makes of the input: a code [B, C], or feature maps {name: [B, R, ..., C]}
     field               (data) what a config asks for by name, as 'cloud' or 'volume_points' (`data/fields.py`)
                         (geometry) a callable, points [T, 3] -> values [T]
-    column              one array of a stored shape (`data/records.py`)
+    column              one array of a stored shape, or sequence of shapes (`data/schema.py`)
+    sequence, clip      a shape that moves, as stored; L consecutive frames of it, in coordinates of the first (`data/clips.py`)
 
 Batch
     inputs   {name: [B, ...]}  what the network sees, by field      row    [B]  position in the global batch: every row draws

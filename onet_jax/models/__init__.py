@@ -1,8 +1,8 @@
 """Models: one file for each paper, with `build(config) -> Method` and `make_model(**keywords)`, its public pure functions.
 
-Shared are `method.py` by all papers, `occupancy.py` by Occupancy Networks and Convolutional Occupancy Networks, and
-`encoder_decoder.py` by 3D-R2N2, PSGN, AtlasNet and Deep Marching Cubes;
-`velocity_field.py` belongs to Occupancy Flow. A paper is imported when a config names it.
+Shared are `method.py` by all papers, `occupancy.py` by Occupancy Networks, ONet 4D and Convolutional Occupancy Networks, and
+`encoder_decoder.py` by 3D-R2N2, PSGN, PSGN 4D, AtlasNet and Deep Marching Cubes; `velocity_field.py` belongs to Occupancy
+Flow. A paper is imported when a config names it.
 """
 
 from importlib import import_module

@@ -1,4 +1,6 @@
-"""Encoder-decoder networks: shared by methods whose decoder outputs a whole shape at once (3D-R2N2, PSGN, AtlasNet, DMC).
+"""Encoder-decoder networks: shared by methods whose decoder outputs a whole shape at once.
+
+3D-R2N2, PSGN, PSGN 4D, AtlasNet and Deep Marching Cubes.
 
 B batch, C condition. `params` are all variables of a network, {'params': ..., 'batch_stats': ...}, `more` are further arrays
 that a decoder takes beside the condition.

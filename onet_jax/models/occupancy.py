@@ -1,7 +1,7 @@
 """Occupancy fields: f(points, condition) -> logits of occupancy, whose level set is the surface.
 
-Shared by Occupancy Networks and Convolutional Occupancy Networks: the pure functions of a network, the loss (negative evidence
-lower bound), the validation metrics and the extraction of meshes.
+Shared by Occupancy Networks, ONet 4D and Convolutional Occupancy Networks: the pure functions of a network, the loss (negative
+evidence lower bound), the validation metrics and the extraction of meshes.
 
 B batch, T query points, C condition, Z latent. `params` are all variables of a network, {'params': ..., 'batch_stats': ...}. A
 condition is an array [B, C] or a tree of arrays [B, ...], the feature planes of Convolutional Occupancy Networks.

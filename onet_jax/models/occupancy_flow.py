@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from onet_jax import losses, metrics
 from onet_jax.data.fields import check_inputs
 from onet_jax.errors import InputError
-from onet_jax.geometry.ode import Solver, check_solver, import_diffrax
+from onet_jax.geometry.ode import Solver, check_solver
 from onet_jax.geometry.sequences import CloudSequence
 from onet_jax.models import occupancy
 from onet_jax.models.method import (
@@ -190,7 +190,7 @@ def make_model(
     backward: bool = False,
     rtol: float = 1e-3,
     atol: float = 1e-5,
-    max_steps: int = 256,
+    max_steps: int = 128,
     adjoint: str = 'backpropagation',
     shared_steps: bool = False,
     train_dtype: jnp.dtype | None = None,
@@ -210,10 +210,9 @@ def make_model(
     shared_steps                          see `Flow`; the official code shares them
     train_dtype                           mixed precision: type of the features of encoders and decoder in the loss
 
-    Raises InputError for an unknown name, ModuleNotFoundError without diffrax.
+    Raises InputError for an unknown name.
     """
     keywords = locals()
-    import_diffrax()
     check_names(keywords, encoder=ENCODERS, encoder_temporal=MOTION_ENCODERS, decoder=('none', *DECODER_OPTIONS))
     solver = Solver(rtol, atol, max_steps, adjoint)
     check_solver(solver)
@@ -333,11 +332,11 @@ def mean_iou(
     occ: jax.Array,
 ) -> jax.Array:
     """points [B, L, T, 3], occ [B, L, more than T] -> the IoU of each sequence, the mean over its times [B]."""
-    num_frames, num_points = points.shape[1:3]
 
     def iou(frame):
-        time = jnp.full(len(points), times[frame])
-        logits = model.occupancy_at(params, points[:, frame], time, cond)
-        return metrics.iou(jax.nn.sigmoid(logits) > threshold, occ[:, frame, :num_points] >= 0.5)
+        time, points, occ = frame
+        logits = model.occupancy_at(params, points, jnp.full(len(points), time), cond)
+        return metrics.iou(jax.nn.sigmoid(logits) > threshold, occ >= 0.5)
 
-    return jnp.stack([iou(frame) for frame in range(num_frames)]).mean(axis=0)
+    frames = (jnp.asarray(times), jnp.moveaxis(points, 1, 0), jnp.moveaxis(occ, 1, 0)[:, :, : points.shape[2]])
+    return jax.lax.map(iou, frames).mean(axis=0)

@@ -21,20 +21,13 @@ from onet_jax.data.fields import check_inputs
 from onet_jax.geometry.grid import BOX
 from onet_jax.geometry.sequences import ChangingMeshes
 from onet_jax.models import occupancy
-from onet_jax.models.method import Aux, Compiled, Encoder, Method, apply, check_names, keywords_of
+from onet_jax.models.method import Aux, Compiled, Method, apply, check_names, keywords_of
 from onet_jax.models.occupancy import OccupancyModule, as_points, decode_meshes, in_chunks, mesh_settings
+from onet_jax.models.occupancy_flow import MOTION_ENCODERS
 from onet_jax.networks.decoders import DECODER_OPTIONS, Decoder
-from onet_jax.networks.encoders.points import Pointnet
-from onet_jax.networks.encoders.sequences import JoinedFrames, TwoStreamPointnet, VideoEncoder
 
-# Official names of temporal encoders, as `onet.ENCODERS`.
-ENCODERS = {
-    'pointnet_resnet': Encoder(
-        'clip', lambda k: JoinedFrames(Pointnet(k.cond_size, k.encoder_hidden_size, dtype=k.dtype))
-    ),
-    'pointnet_2stream': Encoder('end_clouds', lambda k: TwoStreamPointnet(k.cond_size, k.encoder_hidden_size, k.dtype)),
-    'conv_3D': Encoder('image_clip', lambda k: VideoEncoder(k.cond_size, k.encoder_hidden_size, k.dtype)),
-}
+# As `onet.ENCODERS`.
+ENCODERS = {name: encoder for name, encoder in MOTION_ENCODERS.items() if name != 'none'}
 SCALE = 1.5 / BOX  # of the extracted box, by that of a single shape: later frames leave the unit cube
 
 
@@ -158,22 +151,18 @@ def build(config: ConfigDict) -> Method:
         return model.loss(variables, targets['later_points'], targets['later_occ'], targets['time'], inputs, axis_name)
 
     def validation_metrics(params, batch):
-        """IoU at the threshold, of each frame and the mean of them, and the loss of all frames, on all labelled points."""
+        """IoU at the threshold and the loss, on all labelled points; means over the frames."""
         cond, targets = model.encode(params, *batch['inputs'].values()), batch['targets']
 
         def evaluate(frame):
             points, occ, time = frame
             logits = model.occupancy_at(params, points, jnp.full(len(points), time), cond)
-            inside = jax.nn.sigmoid(logits) >= settings['threshold']
+            inside = jax.nn.sigmoid(logits) > settings['threshold']
             return metrics.iou(inside, occ >= 0.5), losses.occupancy_bce(logits, occ).mean(axis=1)
 
         points, occ = (jnp.moveaxis(targets[name], 1, 0) for name in ('points', 'occ'))
         ious, errors = jax.lax.map(evaluate, (points, occ, jnp.asarray(times)))  # [L, B]
-        return {
-            'iou': ious.mean(axis=0),
-            'loss': errors.mean(axis=0),
-            **{f'iou_t{k}': iou for k, iou in enumerate(ious)},
-        }
+        return {'iou': ious.mean(axis=0), 'loss': errors.mean(axis=0)}
 
     def predict(params, inputs, key, workspace=None):
         """The points of an input cloud are seeds of the extraction, as of an Occupancy Network."""

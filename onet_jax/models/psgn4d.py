@@ -1,7 +1,7 @@
 """PSGN 4D, a baseline of Occupancy Flow (Niemeyer et al., ICCV 2019): the Point Set Generation Network, of a clip.
 
-Its decoder outputs the sets of points of all frames at once. A number is meant to be one place of the body in all of them; only
-the loss with `correspondence` teaches that.
+Its decoder outputs the sets of points of all frames at once. Point n of each frame is meant to be the same place of the body;
+only the loss with `correspondence` teaches that.
 
 B batch, L frames, N predicted points, M surface points, C condition.
 """

@@ -15,7 +15,7 @@ import trimesh
 
 from onet_jax.errors import InputError
 from onet_jax.geometry.field import bucket_size
-from onet_jax.geometry.ode import Path, Solver, integrate
+from onet_jax.geometry.ode import Path, Problem, Solver, integrate
 from onet_jax.geometry.sequences import MeshSequence
 from onet_jax.models.method import Compiled, Model, apply, as_array, as_floats, as_inputs
 from onet_jax.models.occupancy import DECODED_POINTS, as_points, in_chunks
@@ -104,39 +104,40 @@ def solve(
     direction: 1 is forwards in time, -1 backwards. num_points: the others are padding. Every sequence has steps of its own,
     unless they are shared.
     """
-    zero, (_, motion) = jnp.zeros((len(points), 0)), cond
+    zero, (_, motion) = jnp.zeros((len(points), 0), points.dtype), cond
     motion_latent = zero if latent is None else latent[1]
+    real, count = jnp.ones((1, points.shape[1], 1), points.dtype), None
+    if num_points is not None:
+        real = (jnp.arange(points.shape[1]) < num_points).astype(points.dtype)[None, :, None]
+        count = jnp.full(len(points), 3 * num_points, points.dtype)
+    return integrate(
+        Problem(Velocity(flow.module, direction), flow.solver, flow.shared_steps),
+        (params, origin, motion, motion_latent, real),
+        points,
+        times,
+        count=count,
+        constants=(motion, motion_latent) if flow.shared_steps else (),
+    )
 
-    def velocity(time, points, args):
-        params, origin, *codes = args
+
+class Velocity(NamedTuple):
+    """The velocity field of a batch as a function for the solver, forwards or backwards in time."""
+
+    module: FlowModule
+    direction: int  # 1 or -1
+
+    def __call__(self, elapsed: jax.Array, points: jax.Array, args: tuple) -> jax.Array:
+        """elapsed [B], points [B, T, 3] -> velocities [B, T, 3]; points that are not real do not move."""
+        params, origin, motion, motion_latent, real = args
+        nothing = jnp.zeros((len(points), 0), points.dtype)
+        cond, latent = (nothing, motion), (nothing, motion_latent)
 
         def move(points):
-            cond, latent = ((zero, code) for code in codes)
-            return apply(flow.module, params, points, origin + direction * time, cond, latent, method='velocity')
+            return apply(
+                self.module, params, points, origin + self.direction * elapsed, cond, latent, method='velocity'
+            )
 
-        velocities = direction * in_chunks(move, points)
-        is_real = jnp.arange(points.shape[1]) < (points.shape[1] if num_points is None else num_points)
-        return jnp.where(is_real[:, None], velocities, 0)
-
-    if flow.shared_steps:
-        path = integrate(
-            velocity,
-            (params, origin, motion, motion_latent),
-            points,
-            jnp.sort(times.ravel()),
-            flow.solver,
-            constants=tuple(code for code in (motion, motion_latent) if code.size),
-        )
-        place = jnp.argsort(jnp.argsort(times.ravel())).reshape(times.shape)  # of each time among the sorted ones
-        return path._replace(points=path.points[place, jnp.arange(len(points))[:, None]])
-
-    def solve_one(points, origin, times, *codes):
-        args = (params, *(array[None] for array in (origin, *codes)))
-        count = None if num_points is None else 3 * num_points
-        path = integrate(velocity, args, points[None], times, flow.solver, count=count)
-        return path._replace(points=path.points[:, 0])
-
-    return jax.vmap(solve_one)(points, origin, times, motion, motion_latent)
+        return self.direction * real * in_chunks(move, points)
 
 
 def forwards(
@@ -199,7 +200,7 @@ class Solved:
 
     def explain(self, params: dict, points: jax.Array, cond: tuple, latent: tuple | None, path: Path, lost: int) -> str:
         """Which sequence is too stiff for the solver, when, and how fast its points move there."""
-        num_steps, end = (np.broadcast_to(np.asarray(x), len(points))[lost] for x in (path.num_steps, path.end))
+        num_steps, end = path.num_steps[lost], path.end[lost]
         time = jnp.full(len(points), end, points.dtype)
         velocities = Compiled(_velocity, self.flow)(params, points, time, cond, latent)
         speeds = np.linalg.norm(np.asarray(velocities[lost]), axis=-1)

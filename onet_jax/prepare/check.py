@@ -1,4 +1,4 @@
-"""Validation of a dataset: every shape is read, and its columns are checked for consistency. Imports no JAX."""
+"""Validation of a dataset: every example is read, and its columns are checked for consistency. Imports no JAX."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,7 @@ from scipy.ndimage import binary_dilation
 from scipy.spatial import KDTree
 
 from onet_jax.data import records
-from onet_jax.data.records import Shape
-from onet_jax.data.schema import DEPTH_STEPS, VIEW_SIZE
+from onet_jax.data.schema import DEPTH_STEPS, LAYOUTS, VIEW_SIZE, Shape, ShapeSequence
 from onet_jax.errors import InputError
 from onet_jax.geometry import grid
 from onet_jax.geometry.cameras import Camera, project
@@ -36,6 +35,8 @@ WHITE, RINGING = 250, 20  # least value of the background of an image; JPEG arte
 MIN_SEEN = 0.9  # least share of the surface samples that lie in the silhouette, and not in front of the depth map
 DEPTH_SLACK = 0.02  # tolerance of depth, in units of the longest edge
 MIN_VISIBLE = 0.05  # least share of the surface samples that lie on the depth map
+# Of three frames of a sequence: so many surface samples keep their distance to a neighbour, up to this factor.
+STRETCH, MIN_KEPT = 4.0, 0.9
 MAX_DOUBTFUL = 0.5  # share of the shapes of a category whose up is doubtful, above which it is said
 
 
@@ -49,14 +50,14 @@ class Checked(NamedTuple):
 
 
 def check_dataset(data_dir: str | Path, run: Runner | None = None) -> Checked:
-    """Validate all shapes.
+    """Validate all shapes, or sequences.
 
     Raises FileNotFoundError or InputError for a dataset without a usable index.
     """
     data_dir = Path(data_dir)
-    index = records.read_index(data_dir)
-    listed = _count_listed(index)
-    outcome = (run or processes())(partial(check_shape, data_dir=data_dir, index=index), list(listed), 'checking')
+    index = records.read_index(data_dir, None)
+    listed, check = _count_listed(index), check_shape if index.layout == 'shapes' else check_sequence
+    outcome = (run or processes())(partial(check, data_dir=data_dir, index=index), list(listed), 'checking')
     problems = {}
     for shape, count in listed.items():
         name = '/'.join(shape)
@@ -77,21 +78,22 @@ def list_notes(data_dir: str | Path) -> list[str]:
 
     Raises FileNotFoundError or InputError for a dataset without a usable index.
     """
-    index = records.read_index(data_dir)
+    index = records.read_index(data_dir, None)
+    layout = LAYOUTS[index.layout]
     notes = [
-        f'the split {split!r} has no shapes; training needs train and val, evaluation the split that it is told'
+        f'the split {split!r} has no {layout.name}; training needs train and val, evaluation the split that it is told'
         for split in records.SPLITS
         if not index.splits.get(split)
     ]
-    listed = {records.shape_path(data_dir, *shape) for shape in _count_listed(index)}
-    unlisted = sorted(set((Path(data_dir) / 'shapes').glob('*/*.npz')) - listed)
+    listed = {layout.path(data_dir, *name) for name in _count_listed(index)}
+    unlisted = sorted(set((Path(data_dir) / layout.name).glob('*/*.npz')) - listed)
     if unlisted:
-        notes.append(f'shape files that are in no split: {len(unlisted)}, {unlisted[0]} first')
+        notes.append(f'{layout.noun} files that are in no split: {len(unlisted)}, {unlisted[0]} first')
     return notes
 
 
 def _count_listed(index: records.Index) -> Counter[tuple[str, str]]:
-    return Counter(shape for split in records.SPLITS for shape in index.splits.get(split, ()))
+    return Counter(name for split in records.SEQUENCE_SPLITS for name in index.splits.get(split, ()))
 
 
 def check_shape(category: str, name: str, *, data_dir: Path, index: records.Index) -> dict[str, float]:
@@ -107,11 +109,60 @@ def check_shape(category: str, name: str, *, data_dir: Path, index: records.Inde
         raise InputError(f'expected points and surface samples, found {len(shape.points)} and {len(shape.surface)}')
     samples = _make_tree(shape.surface)
     relations = (check(shape, samples) for check in (_check_neighbours, _check_sides, _check_voxels))
-    faults = [*_check_ranges(shape), *chain(*relations), *_check_views(shape)]
+    faults = [*_check_ranges(shape), *_check_normals(shape), *chain(*relations), *_check_views(shape)]
     if faults:
         raise InputError('; '.join(faults))
     doubtful = float(is_up_doubtful(shape.surface))
     return {'inside': float(shape.occ.mean()), 'ambiguous': shape.ambiguous, 'up_doubtful': doubtful}
+
+
+def check_sequence(category: str, name: str, *, data_dir: Path, index: records.Index) -> dict[str, float]:
+    """As `check_shape`, of a sequence: its first frame, one in the middle and the last are checked like shapes."""
+    try:
+        sequence = records.read_sequence(records.sequence_path(data_dir, category, name), index)
+    except FileNotFoundError as error:
+        raise InputError(str(error)) from error
+    if not (sequence.points_seq.size and sequence.pcl_seq.size):
+        raise InputError(f'expected points and surface samples, found {sequence.points_seq.shape[:2]} points')
+    num_frames, faults = len(sequence.scale_seq), []
+    for k in sorted({0, num_frames // 2, num_frames - 1}):
+        frame = Shape(
+            category,
+            name,
+            points=sequence.points_seq[k],
+            occ=sequence.occ_seq[k],
+            surface=sequence.pcl_seq[k],
+            normals=None,
+            voxels=None,
+            loc=sequence.loc_seq[k],
+            scale=sequence.scale_seq[k],
+        )
+        samples = _make_tree(frame.surface)
+        found = chain(_check_ranges(frame), _check_neighbours(frame, samples), _check_places(sequence, k))
+        faults += [f'frame {k}: {fault}' for fault in found]
+    for k, content in enumerate(sequence.image_seq or ()):
+        try:
+            records.decode_picture('image_seq', content)
+        except InputError as error:
+            faults.append(f'picture {k}: {error}')
+    if faults:
+        raise InputError('; '.join(faults))
+    # What moves need not stand: nothing is said about up.
+    return {'inside': float(sequence.occ_seq.mean()), 'ambiguous': 0.0, 'up_doubtful': 0.0}
+
+
+def _check_places(sequence: ShapeSequence, k: int) -> Iterator[str]:
+    """Whether the surface samples of frame k are the places of the body of the first: neighbours stay neighbours."""
+    picked = slice(0, 2000)
+    first, later = (sequence.pcl_seq[frame].astype(np.float64) * sequence.scale_seq[frame] for frame in (0, k))
+    apart, other = _make_tree(first).query(first[picked], k=[2])
+    ratio = np.linalg.norm(later[picked] - later[other[:, 0]], axis=1) / np.maximum(apart[:, 0], ROUNDING)
+    kept = np.mean(ratio < STRETCH)
+    if kept < MIN_KEPT:
+        yield (
+            f'pcl_seq: expected {MIN_KEPT:.0%} of the surface samples beside their neighbour of the first frame, found '
+            f'{kept:.0%}; the samples of different frames do not correspond'
+        )
 
 
 def _check_ranges(shape: Shape) -> Iterator[str]:
@@ -127,6 +178,9 @@ def _check_ranges(shape: Shape) -> Iterator[str]:
     inside = shape.occ.mean()
     if not 0 < inside <= MAX_INSIDE:
         yield f'occ: expected a share inside of more than 0 and at most {MAX_INSIDE}, found {inside:.4f}'
+
+
+def _check_normals(shape: Shape) -> Iterator[str]:
     lengths = np.linalg.norm(shape.normals.astype(np.float64), axis=1)
     if not np.allclose(lengths, 1, atol=5e-3):
         yield f'normals: expected unit vectors, found lengths from {lengths.min():.3f} to {lengths.max():.3f}'
@@ -255,7 +309,8 @@ def _list_hints(index: records.Index, outcome: Outcome) -> list[str]:
 
 
 def _table(index: records.Index, outcome: Outcome, problems: dict[str, str]) -> tuple[list[str], list[list[str]]]:
-    header = ['category', *records.SPLITS, 'bad', 'rejected', 'inside min', 'median', 'max', 'ambiguous mean']
+    splits = [split for split in records.SEQUENCE_SPLITS if split in records.SPLITS or split in index.splits]
+    header = ['category', *splits, 'bad', 'rejected', 'inside min', 'median', 'max', 'ambiguous mean']
     categories = list(dict.fromkeys([*index.categories, *(category for category, _ in _count_listed(index))]))
 
     def row(title: str, categories: Sequence[str]) -> list[str]:
@@ -265,7 +320,7 @@ def _table(index: records.Index, outcome: Outcome, problems: dict[str, str]) -> 
         found = [value for name, value in outcome.results.items() if name.split('/')[0] in categories]
         inside = np.array([value['inside'] for value in found]) if found else np.full(1, np.nan)
         ambiguous = np.mean([value['ambiguous'] for value in found]) if found else np.nan
-        counts = [count(map('/'.join, index.splits.get(split, ()))) for split in records.SPLITS]
+        counts = [count(map('/'.join, index.splits.get(split, ()))) for split in splits]
         shares = (inside.min(), np.median(inside), inside.max(), ambiguous)
         return [title, *counts, count(problems), count(index.rejected), *(f'{share:.4f}' for share in shares)]
 

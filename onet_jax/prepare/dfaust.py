@@ -74,6 +74,7 @@ def import_dfaust(
     source = {'kind': 'dfaust', 'root': str(root), 'num_points': num_points, 'seed': seed}
     source |= {'first_frame': FIRST_FRAME, 'stride': STRIDE}
     claim_folder(data_dir, source, SEQUENCES)
+    splits = {split: names for split, names in splits.items() if names or split in records.SPLITS}
     names = dict.fromkeys(name for split in splits.values() for name in split)
     work = partial(import_sequence, data_dir=data_dir, num_points=num_points, seed=seed)
     tasks = [(*name, str(folders[name[0]] / name[1])) for name in names]

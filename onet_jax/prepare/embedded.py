@@ -79,16 +79,15 @@ def embedded_dataset(
         'seed': data_config.dataset_seed,
         'val_fraction': data_config.val_fraction,
         'test_fraction': data_config.test_fraction,
+        'sampling': data_config.get('sampling', 'uniform'),
         'splits': tuple(splits),
     }
     if moves:
-        settings |= {'num_frames': data_config.num_stored_frames}
+        seen = 'image_clip' in data_config.inputs
+        settings |= {'num_frames': data_config.num_stored_frames, 'num_views': data_config.get('num_views', int(seen))}
     else:
-        settings |= {
-            'num_views': data_config.num_views,
-            'depth': 'depth' in (*data_config.inputs, *data_config.targets),
-            'sampling': data_config.sampling,
-        }
+        settings['num_views'] = data_config.num_views
+        settings['depth'] = 'depth' in (*data_config.inputs, *data_config.targets)
     digest = recipe(settings, *(MOVING_CODE if moves else code_of(settings['families']))).hex()[:12]
     data_dir = cache_folder() / f'{"moving" if moves else "procedural"}-{digest}'
     if not (data_dir / 'dataset.json').exists():
@@ -131,8 +130,7 @@ def prepare_procedural(
     claim_folder(data_dir, source)
     work = partial(prepare_shape, data_dir=data_dir, seed=seed, num_points=num_points, num_views=num_views, depth=depth)
     names = _list_names(families, bounds, splits)
-    tasks = [(*name, sampling if split == 'train' else 'uniform') for split, shapes in names.items() for name in shapes]
-    outcome = (run or processes())(work, tasks, 'preparing shapes')
+    outcome = (run or processes())(work, _list_tasks(names, sampling), 'preparing shapes')
     return finish(data_dir, families, names, outcome, source)
 
 
@@ -162,33 +160,48 @@ def prepare_moving(
     val_fraction: float,
     test_fraction: float,
     num_frames: int | None = None,
+    num_views: int = 0,
+    sampling: str = 'uniform',
     splits: Sequence[str] = records.SPLITS,
     run: Runner | None = None,
 ) -> Index:
     """Build the dataset of procedural sequences in `data_dir`; returns its index.
 
     families: names of `MOVING_FAMILIES`; where empty, all of them. num_shapes_per_family: sequences, of `num_frames` frames
-    each, by default of as many as the generator makes. Otherwise as `prepare_procedural`.
+    each, by default of as many as the generator makes. num_views: pictures of a frame. Otherwise as `prepare_procedural`.
     """
     families, splits = list(_check_families(families, MOVING_FAMILIES)), list(splits)
     num_frames = num_frames or moving_solids.NUM_FRAMES
     settings = {key: value for key, value in locals().items() if key not in ('data_dir', 'run')}
     data_dir, source = Path(data_dir), {'kind': 'moving', **settings}
+    check_options(sampling)
     names = _list_names(families, split_bounds(num_shapes_per_family, val_fraction, test_fraction), splits)
     claim_folder(data_dir, source, SEQUENCES)
-    work = partial(prepare_sequence, data_dir=data_dir, seed=seed, num_points=num_points, num_frames=num_frames)
-    outcome = (run or processes())(work, [name for some in names.values() for name in some], 'preparing sequences')
+    sizes: dict[str, Any] = {'num_points': num_points, 'num_frames': num_frames, 'num_views': num_views}
+    work = partial(prepare_sequence, data_dir=data_dir, seed=seed, **sizes)
+    outcome = (run or processes())(work, _list_tasks(names, sampling), 'preparing sequences')
     return finish(data_dir, families, names, outcome, source, SEQUENCES)
 
 
-def prepare_sequence(family: str, name: str, *, data_dir: Path, seed: int, num_points: int, num_frames: int) -> dict:
+def prepare_sequence(
+    family: str,
+    name: str,
+    sampling: str,
+    *,
+    data_dir: Path,
+    seed: int,
+    num_points: int,
+    num_frames: int,
+    num_views: int,
+) -> dict:
     """Make and store one sequence, unless it is stored already; returns as `store`. A function of the arguments alone."""
-    settings = {'family': family, 'name': name, 'seed': seed, 'num_points': num_points, 'num_frames': num_frames}
+    sizes: dict[str, Any] = {'seed': seed, 'num_points': num_points, 'num_views': num_views, 'sampling': sampling}
 
     def make() -> ShapeSequence:
         moving = moving_solids.make_moving(seed, family, int(name), num_frames)
-        return sample_sequence(moving, family, name, seed=seed, num_points=num_points)
+        return sample_sequence(moving, family, name, **sizes)
 
+    settings = {'family': family, 'name': name, 'num_frames': num_frames, **sizes}
     return store(data_dir, family, name, settings, MOVING_CODE, make, SEQUENCES)
 
 
@@ -201,6 +214,11 @@ def _list_names(
         for split in records.SPLITS
         if split in splits
     }
+
+
+def _list_tasks(names: dict[str, tuple[tuple[str, str], ...]], sampling: str) -> list[tuple[str, str, str]]:
+    """(family, name, sampling) of each shape: only that of training points is chosen."""
+    return [(*name, sampling if split == 'train' else 'uniform') for split, some in names.items() for name in some]
 
 
 def shape_name(index: int) -> str:

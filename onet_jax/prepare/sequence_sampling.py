@@ -14,26 +14,39 @@ from functools import partial
 import numpy as np
 import trimesh
 
-from onet_jax.data.schema import ShapeSequence
+from onet_jax.data.records import encode_picture
+from onet_jax.data.schema import FRAME_SIZE, ShapeSequence
 from onet_jax.errors import InputError
-from onet_jax.geometry.grid import BOX
+from onet_jax.geometry.cameras import aim, sample_cameras
 from onet_jax.geometry.inside import winding_numbers
-from onet_jax.geometry.meshes import Frame, normalise
+from onet_jax.geometry.meshes import normalise
+from onet_jax.geometry.render import render_views
 from onet_jax.geometry.sampling import place_on_faces, sample_faces
 from onet_jax.geometry.sequences import MeshSequence
-from onet_jax.geometry.solid import make_solid
+from onet_jax.geometry.solid import Solid, make_solid
+from onet_jax.prepare.sampling import draw_points
 
 # Streams of random numbers of one sequence.
-POINTS_STREAM, SURFACE_STREAM = 1, 2
+POINTS_STREAM, SURFACE_STREAM, VIEWS_STREAM = 1, 2, 3
 OUTWARDS = 1e-3  # a surface sample is hidden where the point so far above it is inside the body
 MAX_ROUNDS = 50  # of drawing surface samples, N each, to find N that are not hidden
 
 
-def sample_sequence(moving: MeshSequence, category: str, name: str, *, seed: int, num_points: int) -> ShapeSequence:
-    """Sample all columns but images. A function of the arguments alone.
+def sample_sequence(
+    moving: MeshSequence,
+    category: str,
+    name: str,
+    *,
+    seed: int,
+    num_points: int,
+    num_views: int = 0,
+    sampling: str = 'uniform',
+) -> ShapeSequence:
+    """Sample all columns, that of images for num_views > 0. A function of the arguments alone.
 
     Each frame is normalised by its own bounding box, as in D-FAUST, so that no frame leaves its cube. Surface samples are
-    uniform by area in the first frame, without those that lie inside the body there. Raises InputError, with the number of the
+    uniform by area in the first frame, without those that lie inside the body there. sampling: of the labelled points, one of
+    `SAMPLING_STRATEGIES`. Raises InputError, with the number of the
     frame, for fewer than two frames, a mesh that is damaged or flat, and one without inside or that cannot be closed.
     """
 
@@ -42,31 +55,44 @@ def sample_sequence(moving: MeshSequence, category: str, name: str, *, seed: int
 
     moving, is_closed = orient_sequence(moving)
     columns: dict[str, list[np.ndarray]] = {'points_seq': [], 'occ_seq': [], 'pcl_seq': []}
-    places, frames, points_rng = None, [], stream(POINTS_STREAM)
+    places, solids, points_rng = None, [], stream(POINTS_STREAM)
     for k, vertices in enumerate(moving.vertices):
         try:
-            frame, contains = _make_frame(moving.mesh(k), is_closed)
+            solid = _make_frame(moving.mesh(k), is_closed)
+            vertices = (vertices - solid.loc) / solid.scale
+            if places is None:
+                hides = solid.contains if is_closed else None
+                places = _draw_places(stream(SURFACE_STREAM), vertices, moving.faces, hides, num_points)
+            surface = place_on_faces(vertices[moving.faces[places[0]]], places[1])
+            # Rounded first: the labels are those of the points as stored.
+            points = draw_points(points_rng, solid, surface, num_points, sampling).astype(np.float16)
+            occ = solid.contains(points.astype(np.float64))
+            if not occ.any():
+                raise InputError(f'expected points inside the body, found none of {num_points}; it is too thin')
         except InputError as error:
             raise InputError(f'frame {k}: {error}') from error
-        if places is None:
-            hides = contains if is_closed else None
-            places = _draw_places(stream(SURFACE_STREAM), frame.to_object(vertices), moving.faces, hides, num_points)
-        # Rounded first: the labels are those of the points as stored.
-        points = points_rng.uniform(-BOX / 2, BOX / 2, (num_points, 3)).astype(np.float16)
-        occ = contains(points.astype(np.float64))
-        if not occ.any():
-            raise InputError(f'frame {k}: expected points inside the body, found none of {num_points}; it is too thin')
-        surface = place_on_faces(frame.to_object(vertices)[moving.faces[places[0]]], places[1]).astype(np.float16)
-        for column, value in zip(columns.values(), (points, occ, surface), strict=True):
+        for column, value in zip(columns.values(), (points, occ, surface.astype(np.float16)), strict=True):
             column.append(value)
-        frames.append(frame)
+        solids.append(solid)
     return ShapeSequence(
         category,
         name,
         **{key: np.stack(values) for key, values in columns.items()},
-        loc_seq=np.stack([frame.loc for frame in frames]),
-        scale_seq=np.array([frame.scale for frame in frames]),
+        loc_seq=np.stack([solid.loc for solid in solids]),
+        scale_seq=np.array([solid.scale for solid in solids]),
+        image_seq=render_sequence(moving, stream(VIEWS_STREAM), num_views) if num_views else None,
     )
+
+
+def render_sequence(moving: MeshSequence, rng: np.random.Generator, num_views: int) -> tuple[bytes, ...]:
+    """Pictures of all frames, 224 x 224 px on white, from cameras that stay and see the whole way; F V files of JPEG.
+
+    The cameras have the distribution of the R2N2 renderings.
+    """
+    low, high = moving.vertices.min(axis=(0, 1)), moving.vertices.max(axis=(0, 1))
+    cameras = aim(sample_cameras(rng, num_views), (low + high) / 2, np.linalg.norm(high - low))
+    frames = (render_views(moving.mesh(k), cameras, size=FRAME_SIZE).rgb for k in range(len(moving.vertices)))
+    return tuple(encode_picture(view) for views in frames for view in views)
 
 
 def orient_sequence(moving: MeshSequence) -> tuple[MeshSequence, bool]:
@@ -99,16 +125,15 @@ def orient_sequence(moving: MeshSequence) -> tuple[MeshSequence, bool]:
     return MeshSequence(vertices[:, used], np.asarray(mesh.faces)), is_closed
 
 
-def _make_frame(mesh: trimesh.Trimesh, is_closed: bool) -> tuple[Frame, Callable[[np.ndarray], np.ndarray]]:
-    """The object coordinates of a frame, and points [T, 3] in them -> [T] bool, True inside."""
+def _make_frame(mesh: trimesh.Trimesh, is_closed: bool) -> Solid:
+    """The solid of a frame, in its own object coordinates."""
     if not is_closed:
-        solid = make_solid(mesh)
-        return Frame(solid.loc, solid.scale), solid.contains
+        return make_solid(mesh)
     frame = normalise(np.asarray(mesh.vertices))
     if not frame.scale > 0:
         raise InputError(f'expected vertices that are not all one, found a box of edge {frame.scale}')
     body = trimesh.Trimesh(frame.to_object(mesh.vertices), mesh.faces, process=False)
-    return frame, partial(_is_wound, body)
+    return Solid(body, partial(_is_wound, body), body, frame.loc, frame.scale)
 
 
 def _is_wound(body: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
@@ -133,4 +158,4 @@ def _draw_places(
             return np.concatenate([on for on, _ in drawn])[:num_points], np.concatenate([uv for _, uv in drawn])[
                 :num_points
             ]
-    raise InputError('frame 0: expected a surface that can be seen from outside, found most of it inside the body')
+    raise InputError('expected a surface that can be seen from outside, found most of it inside the body')

@@ -21,17 +21,20 @@ NUM_SHOWN, NUM_VIEWS_SHOWN = 3, 2  # shapes of a category, views of a shape
 
 
 def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
-    """Write a PNG with the first shapes of each category: mesh, points inside, surface samples, voxels, two views.
+    """Write a PNG with the first shapes of each category: mesh, points inside, surface samples, voxels, two views; of
+    sequences three frames.
 
     The mesh is shown where its source still exists; where up is doubtful, the caption asks. Raises FileNotFoundError or
     InputError for a dataset that cannot be read.
     """
-    index = records.read_index(data_dir)
+    index = records.read_index(data_dir, None)
     of_category: dict[str, dict[str, None]] = {}
-    for split in records.SPLITS:
+    for split in records.SEQUENCE_SPLITS:
         for category, name in index.splits.get(split, ()):
             of_category.setdefault(category, {}).setdefault(name)
     shown = [(category, name) for category, names in sorted(of_category.items()) for name in list(names)[:NUM_SHOWN]]
+    if index.layout == 'sequences':
+        return _sequences_sheet(data_dir, index, shown, path)
     num_views, original = min(NUM_VIEWS_SHOWN, index.num_views), find_originals(index, set(shown))
     items = []
     for category, name in track(shown, 'reading what the picture shows', 'shapes'):
@@ -45,6 +48,22 @@ def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
         items.append(Item(f'{category} {name}', caption, (*meshes, *clouds, *views)))
     titles = ('points inside', 'surface samples', 'voxels', *(f'view {i}' for i in range(num_views)))
     contact_sheet(items, ('mesh', *titles) if original else titles, path)
+
+
+def _sequences_sheet(data_dir: str | Path, index: Index, shown: list[tuple[str, str]], path: str | Path) -> None:
+    """Surface samples of the first frame, one in the middle and the last, in coordinates of the first; points inside it."""
+    items = []
+    for name in track(shown, 'reading what the picture shows', 'sequences'):
+        sequence = records.read_sequence(records.sequence_path(data_dir, *name), index)
+        loc, scale = sequence.loc_seq, sequence.scale_seq
+        clouds = [
+            ((loc[k] - loc[0] + scale[k] * sequence.pcl_seq[k]) / scale[0]).astype(np.float32)
+            for k in (0, len(scale) // 2, -1)
+        ]
+        inside = sequence.points_seq[0][sequence.occ_seq[0]].astype(np.float32)
+        caption = f'{sequence.occ_seq.mean():.1%} inside, {len(scale)} frames'
+        items.append(Item(' '.join(name), caption, (inside, *clouds)))
+    contact_sheet(items, ('points inside', 'first frame', 'in the middle', 'last frame'), path)
 
 
 def find_originals(index: Index, wanted: set[tuple[str, str]]) -> Callable[[Shape], trimesh.Trimesh] | None:

@@ -5,7 +5,7 @@ import pytest
 from model_configs import small_config
 from parity.settings import make_config
 
-from onet_jax import models
+from onet_jax import configs, models
 from onet_jax.convert import names, official
 from onet_jax.errors import InputError
 from onet_jax.models import onet
@@ -66,6 +66,36 @@ def test_names_and_shapes_are_the_official_ones():
         assert state[name].shape == shape, name
     legacy = official.to_state_dict(random_params(config), config, legacy=True)
     assert legacy['decoder.block4.bn_1.fc_gamma.weight'].shape == (8, 6)
+
+
+# Networks of sequences: config, the children of the official network, and the shapes of some weights.
+FIELD = {'vector_field.fc_p.weight': (128, 4), 'vector_field.blocks.0.fc_0.weight': (128, 128)}
+POSTERIOR = {'encoder_latent.fc_pos.weight': (256, 3), 'encoder_latent_temporal.fc_pos.weight': (256, 51)}
+ENDS = {'encoder_temporal.resnet_pointnet.fc_c.weight': (256, 512), 'vector_field.fc_c.4.weight': (512, 512)}
+VIDEO, LAST = {'encoder_temporal.conv1.weight': (64, 32, 3, 3, 3)}, {'decoder.fc_out.weight': (3 * 1024 * 17, 512)}
+SEQUENCES = {
+    ('occupancy_flow', ''): {'encoder.fc_pos.weight': (256, 3), 'encoder_temporal.fc_pos.weight': (256, 51), **FIELD},
+    ('occupancy_flow', 'correspondence'): {'encoder.fc_c.weight': (512, 512), 'vector_field.fc_out.bias': (3,)},
+    ('occupancy_flow', 'images'): {'encoder.features.layer1.0.conv1.weight': (64, 64, 3, 3), **VIDEO},
+    ('occupancy_flow', 'interpolation'): ENDS,
+    ('occupancy_flow', 'matching'): ENDS,
+    ('occupancy_flow', 'generative'): {'vector_field.fc_z.2.weight': (128, 128), **POSTERIOR, **FIELD},
+    ('onet4d', ''): {'decoder.fc_p.weight': (256, 4, 1), 'encoder_temporal.fc_pos.weight': (1024, 51)},
+    ('onet4d', 'images'): {'decoder.bn.fc_gamma.weight': (256, 256), **VIDEO},
+    ('psgn4d', ''): {'encoder.fc_pos.weight': (1024, 51), **LAST},
+}
+
+
+@pytest.mark.parametrize('name, variant', SEQUENCES)
+def test_networks_of_sequences_have_the_official_names_there_and_back(name, variant):
+    config, expected = getattr(configs, name)(variant), SEQUENCES[name, variant]
+    shapes = shapes_of(config)
+    params = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), shapes)
+    state = official.to_state_dict(
+        params, config, legacy=variant == 'images'
+    )  # as the official configs of images have it
+    assert {weight: state[weight].shape for weight in expected} == expected
+    assert jax.tree.structure(official.from_state_dict(state, shapes, config)) == jax.tree.structure(shapes)
 
 
 def test_every_problem_is_listed():

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from onet_jax import losses
 from onet_jax.convert import names, official
 from onet_jax.geometry.ode import Solver
 from onet_jax.models import occupancy_flow, velocity_field
@@ -110,7 +111,7 @@ def solver_deviations(name: str, data: dict, dtype) -> Deviations:
                 found[f'{key}, {settings}'] = compare((path.points, data[f'{out}/{settings}/{key}']))
                 steps = data.get(f'{out}/{settings}/steps_{key}')
                 if steps is not None and settings == 'default':
-                    assert int(path.num_steps) == len(steps), (key, int(path.num_steps), len(steps))
+                    assert path.num_steps.tolist() == [len(steps)] * len(points), (key, path.num_steps, len(steps))
     return found
 
 
@@ -182,6 +183,9 @@ def network_deviations(name: str, data: dict, dtype) -> Deviations:
         found['points at time 0'] = compare((at_start, data[f'{out}/eval/forward/points_at_t0']))
         found['logits'] = compare((logits, data[f'{out}/eval/forward/logits']))
 
+    if not model.latent_size:  # the official validation samples them
+        found['validation step'] = compare(*validate(model, params, data, out, dtype))
+
     targets = {}
     if cfg.get('loss_recon', True):
         names_of = {
@@ -214,3 +218,39 @@ def network_deviations(name: str, data: dict, dtype) -> Deviations:
             by_name = official.write_weights({'params': gradients}, layouts)
             found[f'gradients, {settings}'] = compare_by_name(by_name, expected, cancelled(expected))
     return found
+
+
+def validate(model: occupancy_flow.FlowNetwork, params: dict, data: dict, out: str, dtype) -> list[tuple]:
+    """Pairs of the official validation of one sequence: IoU at the times, or distances of points from where they should be."""
+    inputs, true = arrays_of(data, dtype, 'val/inputs', 'val/points_mesh')
+    cond, expected = model.encode(params, inputs), under(data, f'{out}/eval_step/')
+    times = np.linspace(0, 1, true.shape[1])
+    if 'iou' in expected:
+        points, occ = arrays_of(data, dtype, 'val/points', 'val/points.occ')
+        found = occupancy_flow.mean_iou(model, params, times, 0.3, cond, points, occ)
+        return [(found[0], expected['iou'])]
+    if model.loss.args[1]:  # both ways
+        moved = model.interpolate(params, true[:, 0], true[:, -1], len(times), cond, as_official=False)
+    else:
+        moved = model.advect(params, true[:, 0], jnp.asarray(times, dtype), cond)
+    l2 = losses.distances(moved, true).mean(axis=(0, 2))
+    return [(l2[i], expected[f'l2_{i + 1}']) for i in range(len(l2))]
+
+
+def mesh_deviations(name: str, data: dict, dtype) -> Deviations:
+    """flow/generation/*: vertices of a mesh that moves, and their interpolation, with the mistake of the official code."""
+    source = read_golden('flow/ode/flow_cz.npz')
+    flow, params = load_field(source, dtype, Solver())
+    model = occupancy_flow.flow_network(flow, None, 0)
+    motion, vertices = arrays_of(data, dtype, 'c_t', 'mesh_vertices')
+    latent = (jnp.zeros((1, source['in/z_t'].shape[1]), dtype),) * 2
+    times, code = jnp.linspace(0, 1, 5, dtype=dtype), ((motion, motion), latent)
+    moved = model.advect(params, vertices[:1], times, *code)
+    back = model.advect(params, vertices[1:], times[1:], *code, backward=True)
+    blended = model.interpolate(params, vertices[:1], vertices[1:], 5, *code, as_official=True)
+    return {
+        'flow': compare((moved[0], data['out/flow/vertices'])),
+        'forwards': compare((moved[0, 1:], data['out/forward_t'])),
+        'backwards': compare((back[0], data['out/backward_s'])),
+        'interpolation': compare((blended[0], data['out/interpolate/vertices'])),
+    }

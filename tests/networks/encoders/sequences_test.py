@@ -33,6 +33,17 @@ def test_encoders_of_clips_see_their_frames_in_any_order_of_the_points(encoder, 
         assert (np.abs(encode(shuffled) - code).max() > 1e-3) == corresponding
 
 
+def test_frames_are_joined_point_by_point_and_streams_one_after_the_other():
+    clip, single = np.random.default_rng(0).normal(size=(2, 4, 20, 3)).astype(np.float32), Pointnet(3, 8)
+    weights = draw_weights(jax.eval_shape(JoinedFrames(SIMPLE).init, jax.random.key(0), clip))
+    joined = np.concatenate([clip[:, frame] for frame in range(4)], axis=-1)
+    np.testing.assert_allclose(JoinedFrames(SIMPLE).apply(weights, clip), SIMPLE.apply(weights, joined), atol=1e-6)
+    weights = draw_weights(jax.eval_shape(single.init, jax.random.key(0), clip[:, 0]))
+    streams = TwoStreamPointnet(6, 8).apply({'params': {'resnet_pointnet': weights['params']}}, clip)
+    np.testing.assert_allclose(streams[:, :3], single.apply(weights, clip[:, 0]), atol=1e-6)
+    np.testing.assert_allclose(streams[:, 3:], single.apply(weights, clip[:, -1]), atol=1e-6)
+
+
 def test_weights_of_clips_have_the_names_of_those_of_single_inputs():
     """Also of the posterior, which takes a condition beside its input."""
     clip, cond = np.zeros((1, 4, 20, 3), np.float32), np.zeros((1, 5), np.float32)
