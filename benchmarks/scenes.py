@@ -31,7 +31,7 @@ from onet_jax.evaluation.tables import to_markdown
 from onet_jax.files import write_atomically
 from onet_jax.geometry.extract import extract_mesh, threshold_to_logit
 from onet_jax.geometry.meshes import normalise
-from onet_jax.geometry.sliding_window import SAMPLES_PER_CELL, Layout, find_boxes, find_origin
+from onet_jax.geometry.sliding_window import SAMPLES_PER_CELL, Layout, find_origin, find_scales
 from onet_jax.networks.sliding_window import window_cells
 from onet_jax.prepare.rooms import make_room
 from onet_jax.run import Run, change, load_run
@@ -87,10 +87,10 @@ def measure_command(run: Run, cloud: np.ndarray, workdir: str) -> dict[str, floa
             raise RuntimeError(f'{command}: expected success, found status {status}')
         mesh = trimesh.load(f'{folder}/out/cloud.ply', process=False)
         unit, layout = run.config.model.unit_size, layout_of(run)
-        boxes = find_boxes((cloud - find_origin(cloud, layout, unit)) / unit, layout)
+        scales = find_scales((cloud - find_origin(cloud, layout, unit)) / unit, layout)
         return {
             'points': len(cloud),
-            'windows': len(boxes),
+            'windows': sum(len(scale.boxes) for scale in scales),
             'seconds': time.perf_counter() - began,
             'peak GB': usage.ru_maxrss / 1e6,
             'faces': len(mesh.faces),
@@ -118,7 +118,7 @@ def measure_seams(run: Run) -> dict[str, float]:
                 # Within a band of the nearest border, along some axis.
                 distance = np.abs(steps + moved - np.round(steps + moved)).min(axis=1) * layout.step
                 angles.append(np.degrees(mesh.face_adjacency_angles[distance < layout.band]))
-            found = {tuple(map(int, p.stem.split('_')[1:])): p for p in place.glob('window_*')}
+            found = {tuple(map(int, p.stem.split('_')[2:])): p for p in place.glob('window_1_*')}
             for box, path in found.items():
                 for axis in range(3):
                     other = tuple(np.add(box, np.eye(3, dtype=int)[axis]))

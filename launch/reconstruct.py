@@ -50,7 +50,7 @@ def main(argv):
     if len(given) != 1:
         raise InputError(f'expected one file or folder to reconstruct, found {given or "none"}; several go in a folder')
     outliers = {'keep_outliers': KEEP_OUTLIERS.value, 'remove_outliers': REMOVE_OUTLIERS.value}
-    run = load_run(WORKDIR.value) if WORKDIR.value else load_for(given[0], **outliers)
+    run = load_run(WORKDIR.value) if WORKDIR.value else load_for(given[0], OUTPUT.value, **outliers)
     if THRESHOLD.value is not None:
         run = at_threshold(run, THRESHOLD.value, 'the flag --threshold')
     run = for_clouds(run, cell=CELL.value, up=UP.value, **outliers)

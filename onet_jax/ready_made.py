@@ -21,6 +21,7 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.clouds import drop_repeated, find_strays, longest_edge
 from onet_jax.geometry.meshes import UPS
 from onet_jax.geometry.sliding_window import NEIGHBOURS, matching_cell
+from onet_jax.inference.manifest import Manifest
 from onet_jax.scores import as_geometry
 from onet_jax.training import portable
 
@@ -50,12 +51,15 @@ def choose_weights(cloud: np.ndarray) -> Choice:
     return Choice('objects', told)
 
 
-def load_for(inputs: str | Path, keep_outliers: bool = False, remove_outliers: bool = False) -> run.Run:
+def load_for(
+    inputs: str | Path, output: str | Path, keep_outliers: bool = False, remove_outliers: bool = False
+) -> run.Run:
     """The network of the weights that suit a file, or the first cloud of a folder; prints which, and why.
 
-    Raises OSError and InputError where no file is a point cloud.
+    Meshes of an earlier reconstruction, which OUTPUT has, are no clouds. Raises OSError and InputError where no file is a
+    point cloud.
     """
-    sources = find_clouds(inputs)
+    sources = Manifest(Path(output)).leave_out_written(find_clouds(inputs))
     for source in sources:
         try:
             choice = choose_weights(load_bulk(source.path, keep_outliers, remove_outliers))

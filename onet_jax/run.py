@@ -16,7 +16,7 @@ from onet_jax.models.method import Model
 from onet_jax.progress import working
 from onet_jax.scores import METRICS
 from onet_jax.training.checkpoints import load_best, read_config, read_run
-from onet_jax.training.portable import find_workdir, is_portable, write_weights
+from onet_jax.training.portable import find_workdir, is_portable, name_of, write_weights
 
 CALIBRATION = {
     'threshold': PROBABILITY, 'iou': NUMBER, 'default_threshold': PROBABILITY, 'default_iou': NUMBER,
@@ -147,9 +147,7 @@ def for_clouds(
 
 def evaluation_folder(run: Run) -> Path:
     """Where evaluations are written: in the workdir; of weights that travel, whose folder stays as it is, in this folder."""
-    return (
-        Path(f'evaluation_of_{run.workdir.resolve().name}') if is_portable(run.workdir) else run.workdir / 'evaluation'
-    )
+    return Path(f'evaluation_of_{name_of(run.workdir)}') if is_portable(run.workdir) else run.workdir / 'evaluation'
 
 
 def calibrate_run(run: Run, data_dir: str | Path) -> Run:

@@ -1,8 +1,11 @@
 """A mesh from a cloud without training; the weights of the package are replaced by small ones that nobody trained."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
+import trimesh
 from entry_points import launch
 from model_configs import small_config
 from untrained import untrained
@@ -11,7 +14,7 @@ import onet_jax
 from onet_jax import ready_made, run
 from onet_jax.data.user_inputs import cloud_input
 from onet_jax.errors import InputError
-from onet_jax.geometry.meshes import UPS, load_mesh
+from onet_jax.geometry.meshes import UPS, load_mesh, save_mesh
 from onet_jax.geometry.sampling import sample_surface
 from onet_jax.prepare.embedded import embedded_solid
 from onet_jax.training import portable
@@ -93,3 +96,14 @@ def test_a_file_needs_no_workdir(package):
     for given in ([], ['a.ply', 'b.ply']):
         done = launch('reconstruct', *given)
         assert 'expected one file or folder to reconstruct' in done.stderr
+
+
+def test_meshes_of_an_earlier_run_do_not_choose_the_weights(package, capsys):
+    """They lie in the folder of the clouds, and come first."""
+    (package / 'clouds').mkdir()
+    save_mesh(trimesh.creation.icosphere(5), package / 'clouds' / 'a.ply')
+    np.save(package / 'clouds' / 'scan.npy', CLOUD)
+    written = {'settings': {}, 'items': {}, 'written': ['a.ply']}
+    (package / 'clouds' / 'manifest.json').write_text(json.dumps(written))
+    ready_made.load_for(package / 'clouds', package / 'clouds')
+    assert 'scan.npy: 200 points' in capsys.readouterr().out

@@ -6,6 +6,11 @@ of the point and its neighbours the median counts, so that a stray point support
 evenly over a plane the nearest one is farther with a probability of exp(-NEIGHBOURS). A surface that misses the points by more
 than their spacing is unsupported too.
 
+So is a surface more than half a spacing from the points that sees its nearest input points on one side only: there a network
+closes what a scan left open (a criterion for the boundary of a cloud, as the half-disc criterion of Bendels et al., 2006). The
+mean of the vectors to them, in units of their mean length, is about 0 inside of a cloud, 2 / pi at its straight border, and
+1 far beyond it.
+
 Millions of points take as long as `MAX_POINTS`: so many are drawn, with a fixed seed. P points of a cloud, S of a surface.
 Imports no JAX.
 """
@@ -25,6 +30,8 @@ MAX_POINTS_OF_SHELLS = 1_000_000  # in `drop_unsupported`: cells of a scan follo
 NUM_SAMPLES = 20_000  # of a surface
 NUM_MEASURED = 10_000  # points whose distances to a mesh are measured
 NEIGHBOURS = 8  # of an input point, up to which the spacing reaches
+ONE_SIDED, NEAREST = 0.6, 16  # length of the mean vector; to so many input points
+CHUNK = 50_000  # points of a surface at a time
 LEAST_SUPPORTED = 0.1  # share of a shell
 HIGH = 0.95  # quantile of the distances
 NUM_CANDIDATES, MAX_CENTRES = 8, 1_000_000  # see `distances_to_mesh`
@@ -60,14 +67,26 @@ def thin(num_points: int, most: int = MAX_POINTS) -> slice | np.ndarray:
     return np.random.default_rng(0).choice(num_points, most, replace=False, shuffle=False)
 
 
-def find_unsupported(surface: np.ndarray, cloud: np.ndarray, most: int = MAX_POINTS) -> np.ndarray:
+def find_unsupported(surface: np.ndarray, cloud: np.ndarray) -> np.ndarray:
     """Which points [S, 3] of a surface no point of a cloud [P, 3] supports: [S] bool."""
+    gaps = relative_gaps(surface, cloud)
+    cloud = np.unique(cloud[thin(len(cloud))], axis=0)
+    tree, found, unsure = KDTree(cloud), gaps > 1, np.flatnonzero((gaps > 0.5) & (gaps <= 1))
+    for places in np.array_split(unsure, -(-len(unsure) // CHUNK) or 1):
+        distances, near = tree.query(surface[places], k=range(1, min(NEAREST, len(cloud)) + 1))
+        mean = np.linalg.norm((cloud[near] - surface[places, None]).mean(axis=1), axis=1)
+        found[places] = mean > ONE_SIDED * distances.mean(axis=1)
+    return found
+
+
+def relative_gaps(surface: np.ndarray, cloud: np.ndarray, most: int = MAX_POINTS) -> np.ndarray:
+    """The distances [S] of points [S, 3] of a surface to a cloud [P, 3], in units of its spacing there."""
     cloud = np.unique(cloud[thin(len(cloud), most)], axis=0)
     tree, num = KDTree(cloud), min(NEIGHBOURS + 1, len(cloud))
     distances, near = tree.query(cloud, k=range(1, num + 1))  # each point is the nearest to itself
     spacing = np.median(distances[near, -1], axis=1)
     gaps, nearest = tree.query(surface)
-    return gaps > spacing[nearest]
+    return gaps / spacing[nearest]
 
 
 def drop_unsupported(mesh: trimesh.Trimesh, cloud: np.ndarray, *, cavities_only: bool = False) -> trimesh.Trimesh:
@@ -80,7 +99,9 @@ def drop_unsupported(mesh: trimesh.Trimesh, cloud: np.ndarray, *, cavities_only:
     if not len(mesh.faces):
         return mesh
     shells = trimesh.graph.connected_component_labels(mesh.edges_unique, len(mesh.vertices))
-    supported = np.bincount(shells, ~find_unsupported(mesh.vertices, cloud, MAX_POINTS_OF_SHELLS)) / np.bincount(shells)
+    supported = np.bincount(shells, relative_gaps(mesh.vertices, cloud, MAX_POINTS_OF_SHELLS) <= 1) / np.bincount(
+        shells
+    )
     corners, of_face = mesh.vertices[mesh.faces] - mesh.vertices.mean(axis=0), shells[mesh.faces[:, 0]]
     volumes = np.bincount(of_face, np.linalg.det(corners) / 6, minlength=len(supported))
     kept = ((supported >= LEAST_SUPPORTED) | (cavities_only & (volumes >= 0)))[of_face]

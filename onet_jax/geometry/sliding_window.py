@@ -5,6 +5,9 @@ so that its receptive field covers the surroundings of the box. Windows start at
 equivariant to such shifts, neighbouring windows agree except near their borders. In a band of cells on both sides of the border
 between boxes the values of both windows are blended linearly. Boxes without points in or near them are outside.
 
+A scanner sees far surfaces sparsely. Windows of too few points for cells of their size are left out, and the points in their
+boxes make a surface of their own, from windows of cells twice as large, and so on: a scene has one surface for each scale.
+
 The values of a window are stored in a folder as float16, so that an interrupted scene can be resumed; the mesh is extracted box
 by box. Memory is that of one window and of the mesh. P points of a cloud or a window, K boxes, n values along an axis.
 """
@@ -28,7 +31,9 @@ from onet_jax.progress import track, working
 
 SAMPLES_PER_CELL = 2  # values along its edge
 BAND = 2  # cells
-MIN_POINTS = 1024  # of a window, padded to a power of two of them: few programs are compiled
+MIN_POINTS = 4096  # of a window, padded to a power of two of them: few programs are compiled
+SPARSE = 8  # a window is left out where a plane through it would have one point in more cells than this
+NUM_SCALES = 4
 MAX_VALUES = 2**62 / 3  # of the lattice of a scene
 FAR = -1e4  # cells: the coordinates of padding points, which lie in no window
 OUTSIDE_LOGIT = -1e4  # on the border of boxes that are outside
@@ -38,7 +43,7 @@ NUM_PROBES = 2000  # of so many points
 
 
 class Layout(NamedTuple):
-    """Numbers of cells along an axis."""
+    """Numbers of cells along an axis, of any scale."""
 
     window: int
     step: int  # from a box to the next
@@ -48,6 +53,14 @@ class Layout(NamedTuple):
     def num_values(self) -> int:
         """n: values of a box and the bands around it, at every half cell from the lowest corner."""
         return SAMPLES_PER_CELL * (self.step + 2 * self.band) + 1
+
+
+class Scale(NamedTuple):
+    """The part of a scene that is as dense as cells of one size ask for."""
+
+    cell: int  # edge of its cells, in those of the scene
+    boxes: np.ndarray  # [K, 3] int, sorted
+    points: 'PointIndex'
 
 
 def extract_sliding_window(
@@ -60,19 +73,51 @@ def extract_sliding_window(
     of its box and bands (see `Layout.num_values`). folder: of the values of windows, those of an earlier run among them (see
     `claim`). Raises InputError for values that are not finite and for points too far apart.
     """
-    folder, boxes, index = Path(folder), find_boxes(cells, layout), PointIndex(cells, layout)
-    for box in track(boxes, 'evaluating the network', 'windows'):
-        path = _path(folder, box)
+    folder, scales = Path(folder), find_scales(cells, layout)
+    windows = [(scale, box) for scale in scales for box in scale.boxes]
+    for scale, box in track(windows, 'evaluating the network', 'windows'):
+        path = _path(folder, scale.cell, box)
         if not path.exists():
-            values = np.asarray(infer(fill_up(index.find(box), max_points, box)), np.float16)
+            values = np.asarray(infer(fill_up(scale.points.find(box), max_points, box)), np.float16)
             check_finite(values, f'field in box {box.tolist()}')
             write_atomically(path, values.tobytes())
-    known, stride = {tuple(box) for box in boxes.tolist()}, layout.step * SAMPLES_PER_CELL
-    size = (boxes.max(axis=0) + 1) * stride + 1
     with working('extracting the surface'):
-        mesh = join(march_block(blend(folder, known, tuple(box), layout), level, box * stride, size) for box in boxes)
-    mesh.vertices /= SAMPLES_PER_CELL
+        meshes = [_extract_scale(scale, layout, folder, level) for scale in scales]
+    firsts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
+    faces = [mesh.faces + first for mesh, first in zip(meshes, firsts, strict=False)]
+    return trimesh.Trimesh(np.concatenate([m.vertices for m in meshes]), np.concatenate(faces), process=False)
+
+
+def _extract_scale(scale: Scale, layout: Layout, folder: Path, level: float) -> trimesh.Trimesh:
+    known, stride = {tuple(box) for box in scale.boxes.tolist()}, layout.step * SAMPLES_PER_CELL
+    size = (scale.boxes.max(axis=0) + 1) * stride + 1
+    blended = (blend(folder, scale.cell, known, tuple(box), layout) for box in scale.boxes)
+    mesh = join(
+        march_block(values, level, box * stride, size) for values, box in zip(blended, scale.boxes, strict=True)
+    )
+    mesh.vertices *= scale.cell / SAMPLES_PER_CELL
     return mesh
+
+
+def find_scales(cells: np.ndarray, layout: Layout) -> list[Scale]:
+    """The boxes of a scene of points [P, 3], in cells: at least one scale. Raises InputError as `find_boxes`.
+
+    The first is that of the scene, all of it where no window is dense.
+    """
+    fewest = layout.window**2 // SPARSE
+    scales: list[Scale] = []
+    for cell in (1 << i for i in range(NUM_SCALES)):
+        if scales and len(cells) < fewest:
+            break
+        boxes, index = find_boxes(cells / cell, layout), PointIndex(cells / cell, layout)
+        dense = np.array([len(index.find(box)) >= fewest for box in boxes])
+        if dense.any() or not scales:
+            boxes = boxes[dense | ~dense.any()]
+            scales.append(Scale(cell, boxes, index))
+        kept = set(map(tuple, boxes.tolist()))
+        left = [cell * index.points[part] for box, part in index.slices.items() if box not in kept]
+        cells = np.concatenate([np.zeros((0, 3)), *left])
+    return scales
 
 
 def claim(folder: str | Path, settings: dict) -> None:
@@ -171,9 +216,10 @@ def fill_up(points: np.ndarray, max_points: int, box: np.ndarray) -> np.ndarray:
     return np.concatenate([points, np.full((filling, 3), FAR, np.float32)])
 
 
-def blend(folder: Path, known: set[tuple[int, ...]], box: tuple[int, ...], layout: Layout) -> np.ndarray:
+def blend(folder: Path, cell: int, known: set[tuple[int, ...]], box: tuple[int, ...], layout: Layout) -> np.ndarray:
     """The values of a box, [m, m, m] float32 with m = SAMPLES_PER_CELL step + 1, blended of its window and its neighbours'.
 
+    cell: of the scale that the box is of.
     On borders to boxes that are not `known` they are OUTSIDE_LOGIT. Two boxes have the same bits on their common border: the
     same terms are summed in the same order.
     """
@@ -190,7 +236,7 @@ def blend(folder: Path, known: set[tuple[int, ...]], box: tuple[int, ...], layou
             border = tuple({-1: slice(0, 1), 0: slice(None), 1: slice(n, n + 1)}[o] for o in offset)
             closed[border] = True
             continue
-        values = np.fromfile(_path(folder, other), np.float16).reshape((layout.num_values,) * 3)
+        values = np.fromfile(_path(folder, cell, other), np.float16).reshape((layout.num_values,) * 3)
         # Value i of this box is value i + band - offset * n of the other window.
         here = [range(max(0, o * n - band), min(n, o * n + n + band) + 1) for o in offset]
         there = [slice(r.start + band - o * n, r.stop + band - o * n) for r, o in zip(here, offset, strict=True)]
@@ -202,5 +248,5 @@ def blend(folder: Path, known: set[tuple[int, ...]], box: tuple[int, ...], layou
     return np.where(closed, np.float32(OUTSIDE_LOGIT), total / weights)
 
 
-def _path(folder: Path, box: np.ndarray | tuple[int, ...]) -> Path:
-    return folder / ('window_' + '_'.join(map(str, box)) + '.f16')
+def _path(folder: Path, cell: int, box: np.ndarray | tuple[int, ...]) -> Path:
+    return folder / ('window_' + '_'.join(map(str, (cell, *box))) + '.f16')

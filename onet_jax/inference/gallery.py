@@ -111,7 +111,7 @@ def describe(item: dict) -> str:
     if 'frames' in item:
         said.append(f'{item["frames"]} frames')
     if score is not None and score > 1:
-        said.append(f'OUT OF DISTRIBUTION ({score:.2f} times the limit): do not trust this shape')
+        said.append(f'OUT OF DISTRIBUTION ({score:.2f} times the limit): look at this shape before you trust it')
     elif score is not None:
         said.append(f'within the training distribution ({score:.2f} times the limit)')
     if quality:
@@ -133,5 +133,5 @@ def _lead(config: ConfigDict, domain: Domain | None, items: list[dict]) -> str:
     num_outside = sum(item.get('out_of_distribution_score', 0) > 1 for item in items)
     return (
         f'{known} {num_outside} of {len(items)} inputs are out of distribution: less like the training inputs than {SHARE:.0%} '
-        'of the validation inputs are. The network answers them with a shape that it knows, not with the one that is there.'
+        'of the validation inputs are. The network may answer them with a shape that it knows, not with the one that is there.'
     )

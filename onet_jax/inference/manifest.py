@@ -9,11 +9,13 @@ the folder.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
 from onet_jax.files import write_json
 from onet_jax.geometry.meshes import UPS
@@ -42,7 +44,7 @@ class Manifest:
 
     def __init__(self, output: Path):
         """Read what earlier runs have left. Raises InputError for files that are no manifest and no log of one."""
-        self._path, self._log = output / 'manifest.json', output / 'manifest.log'
+        self._output, self._path, self._log = output, output / 'manifest.json', output / 'manifest.log'
         self.items: dict[str, dict] = {}
         self.written: set[str] = set()
         self._settings: object = None
@@ -59,6 +61,11 @@ class Manifest:
             raise InputError(f'{self._log}: expected a digest in the first line, found {digest[:40]!r}; {ADVICE}')
         for line in lines if digest == _digest(self._settings) else ():
             self.items |= parse_json(line, ITEMS, str(self._log), ADVICE)
+
+    def leave_out_written(self, sources: list[Source]) -> list[Source]:
+        """The inputs that no reconstruction has written there; all where none is left."""
+        own = {os.path.abspath(self._output / name) for name in self.written}
+        return [source for source in sources if os.path.abspath(source.path) not in own] or sources
 
     def adopt(self, settings: dict) -> None:
         """Forget the items of other settings."""

@@ -28,7 +28,7 @@ from onet_jax.progress import working
 MAX_SHAPES = 640  # of a split
 NUM_VIEWS = 4  # of a shape, where inputs are images
 NEIGHBOURS = 5  # k
-SHARE = 0.95  # of the validation inputs, which are in distribution
+SHARE = 0.99  # of the validation inputs, which are in distribution
 
 
 class Domain(NamedTuple):

@@ -75,8 +75,7 @@ def reconstruct_files(
     batch_size = config.eval.batch_size if together else 1
     with one_at_a_time(output / '.lock', BUSY):
         manifest = Manifest(output)
-        own = {os.path.abspath(output / name) for name in manifest.written}
-        sources = [source for source in found if os.path.abspath(source.path) not in own] or found
+        sources = manifest.leave_out_written(found)
         moves = sees_clips(config.data)
         targets = {source: output / f'{source.name}.{"glb" if moves else file_format}' for source in sources}
         check_targets(targets, ignores_case=ignores_case(output / '.lock'))

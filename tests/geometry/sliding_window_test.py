@@ -17,6 +17,7 @@ from onet_jax.geometry.sliding_window import (
     fill_up,
     find_boxes,
     find_origin,
+    find_scales,
     matching_cell,
 )
 from onet_jax.geometry.tiled_marching_cubes import join, march_block
@@ -72,7 +73,9 @@ def test_whatever_the_windows_say_the_mesh_is_closed_and_neighbours_agree_on_the
     pairs = [(box, other) for box in known if (other := (box[0] + 1, *box[1:])) in known]
     assert len(pairs) > 2
     for box, other in pairs:
-        np.testing.assert_array_equal(blend(tmp_path, known, box, LAYOUT)[-1], blend(tmp_path, known, other, LAYOUT)[0])
+        np.testing.assert_array_equal(
+            blend(tmp_path, 1, known, box, LAYOUT)[-1], blend(tmp_path, 1, known, other, LAYOUT)[0]
+        )
 
 
 def test_an_interrupted_scene_goes_on(tmp_path):
@@ -103,6 +106,29 @@ def test_an_interrupted_scene_goes_on(tmp_path):
     assert [path.name for path in (tmp_path / 'part').iterdir()] == ['scene.json'], 'other weights, other values'
 
 
+def test_what_is_sparse_has_larger_cells(tmp_path):
+    rng = np.random.default_rng(3)
+    dense, sparse = rng.uniform((0, 0, 0), (20, 0, 20), (2000, 3)), rng.uniform((200, 0, 0), (300, 0, 100), (900, 3))
+    stray = np.array([[-100.0, 0, 0]])
+    cells = np.concatenate([dense, sparse, stray]) + 1.5 * LAYOUT.step + 100
+    scales = find_scales(cells, LAYOUT)
+    assert [scale.cell for scale in scales][:2] == [1, 2]
+    kept = [set(map(tuple, scale.boxes.tolist())) for scale in scales]
+    count = sum(
+        np.array([tuple(box) in boxes for box in np.floor(cells / scale.cell / LAYOUT.step).astype(int).tolist()])
+        for scale, boxes in zip(scales, kept, strict=True)
+    )
+    assert (count[:2000] >= 1).all()
+    assert (count[2000:-1] >= 1).mean() > 0.95
+    assert not count[-1]
+    mesh = extract_sliding_window(cells, infer_tube, LAYOUT, tmp_path, 0.0, 2000)
+    assert mesh.is_watertight
+    distance, _ = KDTree(mesh.vertices).query(cells[:-1])
+    assert np.quantile(distance, 0.95) < 2 * (RADIUS + 1)
+    few = cells[:10]
+    assert [scale.cell for scale in find_scales(few, LAYOUT)] == [1], 'a scan of few points is one scene all the same'
+
+
 def test_the_index_finds_what_is_in_the_window():
     cells = np.random.default_rng(2).uniform(0, 30, (4000, 3)).astype(np.float32)
     for box in ([0, 0, 0], [3, 4, 2], [9, 9, 9]):
@@ -114,9 +140,9 @@ def test_the_index_finds_what_is_in_the_window():
 
 def test_a_full_window_takes_as_many_points_as_training():
     points = np.random.default_rng(0).uniform(-1, 1, (3000, 3)).astype(np.float32)
-    assert len(fill_up(points[:10], 2000, np.zeros(3, int))) == 1024
+    assert len(fill_up(points[:10], 2000, np.zeros(3, int))) == 4096
     kept = fill_up(points, 2000, np.zeros(3, int))
-    assert len(kept) == 2048
+    assert len(kept) == 4096
     assert (kept > FAR).all(axis=1).sum() == 2000
     np.testing.assert_array_equal(kept, fill_up(points, 2000, np.zeros(3, int)))
 

@@ -75,7 +75,7 @@ def test_the_surface_that_no_point_supports_is_measured_and_shown(tmp_path, caps
     )
     unsupported = (colours == np.round(255 * np.array(UNSUPPORTED))).all(axis=1)
     height = positions[:, 1] / 65535 - 0.5  # z is up
-    assert unsupported[height > 0].mean() < 0.01
+    assert unsupported[height > 0].mean() < 0.02
     assert unsupported[(height < -0.05) & (height > -0.3)].all()
     assert 'surface that no input point supports' in page
     assert '<p class="dim">Validation IoU 0.8. Threshold' in page

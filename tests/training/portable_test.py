@@ -40,6 +40,7 @@ def test_weights_are_read_as_they_were_and_taken_for_a_workdir(folder):
     with pytest.raises(InputError, match='again: expected a new or empty folder'):
         run.export_weights(loaded, path.with_name('again'))
     assert run.evaluation_folder(loaded) == Path('evaluation_of_weights')
+    assert portable.name_of('models--us--er/snapshots/0123456789abcdef') == 'us--er-0123456'
     with pytest.raises(InputError, match='weights: expected a workdir to calibrate'):
         run.calibrate_run(loaded, path)
 
