@@ -124,6 +124,7 @@ def eval_(**changes) -> dict:
         'targets': ('volume_points', 'voxels'),  # with 'voxels' validation has the IoU with the 32^3 voxels too
         'threshold': 0.2,
         'sample': False,  # latent codes: samples of the prior, or its mean
+        'project_last': None,  # of sequences: their last frame is moved to the target before it is scored
         'select_by': 'iou',  # 'iou', 'loss', ...: the metric that makes a checkpoint the best one
         'render_every_steps': 0,  # pictures of reconstructions, in WORKDIR/images and TensorBoard; 0 is never
         **changes,

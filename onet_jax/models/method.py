@@ -29,10 +29,11 @@ class Aux(NamedTuple):
     scalars: dict[str, jax.Array]  # named terms of the loss, for the log
 
 
-# A paper's own public pure functions: a NamedTuple, of which kind depends on the paper. Three names have a meaning elsewhere:
+# A paper's own public pure functions: a NamedTuple, of which kind depends on the paper. Some names have a meaning elsewhere:
 # encode: (params, *inputs) -> cond, for the out-of-distribution score; occupancy: (params, points [B, T, 3], cond) ->
 # logits [B, T], for the calibration of the threshold; bind: (params, cond, latent=None) -> field [T, 3] -> logits [T], for
-# refinement, fitting and interpolation.
+# refinement, fitting and interpolation; advect, of shapes that move: see `velocity_field.move_mesh`, for samples and motion
+# transfer, with cond and latent as pairs (of the shape, of the motion).
 Model = Any
 
 

@@ -65,7 +65,7 @@ CONFIG = {
     },
     'eval': {
         'batch_size': whole(1, 2**16), 'split': TEXT, 'targets': [TEXT], 'threshold?': PROBABILITY,
-        'sample?': FLAG, 'select_by?': TEXT, 'render_every_steps?': COUNT,
+        'sample?': FLAG, 'project_last?': FLAG, 'select_by?': TEXT, 'render_every_steps?': COUNT,
     },
     'mesh': {'resolution?': whole(1, 2**12), 'upsampling_steps?': whole(0, 16)},
 }  # fmt: skip

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from moving_shapes import NUM_FRAMES, EggDataset, egg_target, moving_egg
+from numbered_sequences import make_config, write_numbered_sequences
 from predictions import predicting
 
+from onet_jax.data.datasets import open_dataset
 from onet_jax.evaluation import comparison, tables
-from onet_jax.evaluation.evaluate import evaluate
+from onet_jax.evaluation.evaluate import describe_protocol, evaluate
 from onet_jax.evaluation.report import write_report
 from onet_jax.geometry.sequences import ChangingMeshes, CloudSequence, MeshSequence, frames_of
 
@@ -99,3 +101,17 @@ def test_methods_are_compared_by_what_they_have(still):
         'Chamfer-L1 (x10)',
         'Correspondence L2 (x10)',
     ]
+
+
+def test_the_clips_of_a_dataset_are_scored(tmp_path):
+    """Their input as a prediction: each of its points stays at its place of the body."""
+    dataset, config = open_dataset(write_numbered_sequences(tmp_path)), make_config()
+    method = predicting(lambda inputs: [CloudSequence(clip) for clip in inputs['clip']])
+    results = list(evaluate(method, {}, config, dataset, 'val'))
+    assert [(r.category, r.name) for r in results] == [('cat', '1/0'), ('cat', '1/4'), ('dog', '1/0')]
+    for result in results:
+        assert result.by_time['correspondence_l2'] == result.by_time['accuracy'] == [0.0] * 4
+        assert result.scores['completeness'] > 0
+    config.model = {'name': 'flow'}
+    protocol = describe_protocol(config, dataset, 'val')
+    assert (protocol['num_shapes'], protocol['num_frames']) == (3, 4)

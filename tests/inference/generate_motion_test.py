@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from model_configs import small_config
 from moving_shapes import AXES, NUM_FRAMES, make_egg_model
+from numbered_sequences import decode as decode_numbers
+from numbered_sequences import make_config, write_numbered_sequences
 from PIL import Image
 
 from onet_jax.errors import InputError
 from onet_jax.inference import clip_files, generate
 from onet_jax.inference.clip_files import load_clip
-from onet_jax.inference.generate import interpolate_files, sample_files
+from onet_jax.inference.generate import infer_code, interpolate_files, sample_files
 
 OPTIONS = {'num_steps': 3, 'seed': 5, 'data_dir': None, 'file_format': 'off'}
 
@@ -90,6 +92,22 @@ def test_the_shape_of_one_sequence_moves_as_another_does(sequences, tmp_path, ki
     np.testing.assert_allclose(way, [0, 0.2, 0], atol=0.01)
     with Image.open(tmp_path / 'out' / 'contact_sheet.gif') as three:
         assert three.size == (3 * 26, 26), 'beside the two'
+
+
+@pytest.mark.parametrize('latent_size', [0, 1])
+@pytest.mark.parametrize('name, start', [('cat/1', 0), ('cat/1/4', 4)])
+def test_a_sequence_of_a_dataset_has_the_code_of_one_of_its_clips(tmp_path, latent_size, name, start):
+    """Of the input that the network sees, or of the clip that the posterior sees."""
+    config = make_config(inputs=('none',) if latent_size else ('clip',))
+    model = make_egg_model(latent_size)._replace(posterior=lambda params, clip, cond: ((clip, clip), None))
+    model = model if latent_size else model._replace(encode=lambda params, clip: (clip, clip))
+    code = infer_code(model, {}, config, '--shape', name, write_numbered_sequences(tmp_path))
+    seen, _ = code.latent if latent_size else code.cond
+    number, frames, _ = decode_numbers(seen)
+    assert (number == 1).all()
+    assert frames[0, :, 0].tolist() == list(range(start, start + 4))
+    with pytest.raises(InputError, match=r'--shape: expected .* a shape of .* such as cat/0/0, found .cat/7'):
+        infer_code(model, {}, config, '--shape', 'cat/7', tmp_path)
 
 
 def test_the_way_between_two_sequences(sequences, tmp_path):
