@@ -62,9 +62,11 @@ def get_config(arg: str = '') -> ConfigDict:
             'velocity_hidden_size': 64 if tiny else 512 if wide and not unconditional else 128,
             'velocity_blocks': 3 if tiny or kind == 'generative' else 5,
             'latent_size': (32 if tiny else 128) if kind == 'generative' else 0,  # of the codes of shape and motion
+            'leaky': False,  # leaky ReLUs (slope 0.2) before the last layers
             'backward': kind == 'interpolation',  # trajectories also from the last frame back
             'rtol': 1e-3,  # of the solver: an error of a step below atol + rtol * coordinate
             'atol': 1e-5,
+            'max_steps': 128,  # of the solver
             'adjoint': 'backpropagation',  # or 'continuous', which needs less memory, and is less exact
             'shared_steps': False,  # all sequences of a batch take the same steps, as in the official code
         },
