@@ -79,7 +79,7 @@ def clip_batches(
 
     @lru_cache(maxsize=1)  # the clips of a sequence follow each other
     def read(category: str, name: str) -> ShapeSequence:
-        return read_sequence(sequence_path(data_dir, category, name), index)
+        return move_to_origin(read_sequence(sequence_path(data_dir, category, name), index))
 
     def read_row(clip: tuple[str, str]) -> dict[str, np.ndarray]:
         name, row, start = sequence_of(clip), {}, int(clip[1].rpartition('/')[2])
@@ -93,6 +93,11 @@ def clip_batches(
         return row
 
     return make_batches(pick_examples(clips, every, positions, left_out), batch_size, read_row)
+
+
+def move_to_origin(sequence: ShapeSequence) -> ShapeSequence:
+    """The sequence with its first frame at the origin, so that float32 holds how far the other frames are from it."""
+    return sequence._replace(loc_seq=sequence.loc_seq - sequence.loc_seq[0])
 
 
 def sequence_of(clip: tuple[str, str]) -> tuple[str, str]:

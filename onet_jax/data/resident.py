@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from onet_jax.data.bad_examples import BadExamples
-from onet_jax.data.clips import clip_starts, first_frame
+from onet_jax.data.clips import clip_starts, first_frame, move_to_origin
 from onet_jax.data.records import (
     Feed,
     Index,
@@ -24,7 +24,7 @@ from onet_jax.data.records import (
     read_index,
     split_shapes,
 )
-from onet_jax.data.schema import CHUNK_POINTS, COLUMNS, LAYOUTS, SHAPES, Layout
+from onet_jax.data.schema import CHUNK_POINTS, COLUMNS, LAYOUTS, SEQUENCES, SHAPES, Layout
 from onet_jax.errors import InputError
 from onet_jax.files import machine_memory
 from onet_jax.progress import track
@@ -148,6 +148,8 @@ def _load(
 
 def _read(layout: Layout, path: Path, index: Index, need: Need) -> dict[str, np.ndarray]:
     example, arrays = read_example(layout, path, index), {}
+    if layout is SEQUENCES:
+        example = move_to_origin(example)
     for name in need.columns:
         column, value = COLUMNS[name], getattr(example, name)
         if column.per in ('point', 'sample'):

@@ -109,6 +109,24 @@ def test_noise_is_added_to_clips(dataset):
     assert 0.009 < float(np.std(noisy - clean)) < 0.011
 
 
+def test_far_from_the_origin_clips_are_the_same(dataset, tmp_path):
+    """Coordinates as of a map, which float32 does not hold."""
+    far, config = open_dataset(write_numbered_sequences(tmp_path)), make_config()
+    for one, shift in ((dataset, 0.0), (far, 1e8)):
+        for name, num_frames in LENGTHS.items():
+            loc = shift + np.arange(num_frames)[:, None] * np.array([1.0, 0.5, 0])
+            path = records.sequence_path(tmp_path / str(shift), *name)
+            records.write_example(SEQUENCES, path, one.read(*name)._replace(loc_seq=loc))
+        records.write_index(tmp_path / str(shift), dataset.index)
+    near, far = (open_dataset(tmp_path / str(shift)) for shift in (0.0, 1e8))
+    for batches in zip(*(one.evaluation_batches(config, 'val') for one in (near, far)), strict=True):
+        first, second = (examples.batch for examples in batches)
+        np.testing.assert_array_equal(first['targets']['trajectories'], second['targets']['trajectories'])
+        assert np.ptp(first['targets']['trajectories'][0, :, 0, 0]) >= 3
+    first, second = (next(one.feed(config.data, batch_size=4, seed=0)(0)) for one in (near, far))
+    np.testing.assert_array_equal(first['loc_seq'], second['loc_seq'])
+
+
 def test_evaluation_has_clips_that_do_not_overlap(dataset):
     config = make_config()
     expected = {0: ('cat', '1/0'), 1: ('cat', '1/4'), 2: ('dog', '1/0')}
