@@ -37,6 +37,10 @@ def get_config(arg: str = '') -> ConfigDict:
     wide = bool(kind) or bool(correspondence)  # all networks but that of completion by occupancies alone
     inputs = 'none' if unconditional else 'image_clip' if images else 'end_clouds' if ends else 'clip'
     has_clouds = inputs in ('clip', 'end_clouds') or kind == 'generative'
+    num_input_points = corresponding = keep_outliers = None
+    if has_clouds:
+        num_input_points = 4000 if kind == 'generative' else 300 if inputs == 'clip' else 1000 if tiny else 10_000
+        corresponding, keep_outliers = kind != 'matching', False
     targets = [
         *(() if ends else ('start_points', 'later_points')),
         *(('trajectories',) if has_trajectories else ()),
@@ -54,18 +58,18 @@ def get_config(arg: str = '') -> ConfigDict:
                 'none': 'none',
             }[inputs],
             'decoder': 'none' if ends else 'simple' if unconditional else 'cbatchnorm',
-            'cond_size': 64 if tiny else 256 if images else 512 if wide else 128,  # of the codes of shape and motion
+            'cond_size': 128 if tiny else 256 if images else 512 if wide else 128,  # of the codes of shape and motion
             'encoder_hidden_size': (
-                (8 if tiny else 32) if images else 48 if tiny else 512 if wide and kind != 'generative' else 128
+                (8 if tiny else 32) if images else 64 if tiny else 512 if wide and kind != 'generative' else 128
             ),
-            'decoder_hidden_size': 64 if tiny else 128 if unconditional else 256,
+            'decoder_hidden_size': 128 if unconditional or tiny else 256,
             'velocity_hidden_size': 64 if tiny else 512 if wide and not unconditional else 128,
-            'velocity_blocks': 3 if tiny or kind == 'generative' else 5,
+            'velocity_blocks': 2 if tiny else 3 if kind == 'generative' else 5,
             'latent_size': (32 if tiny else 128) if kind == 'generative' else 0,  # of the codes of shape and motion
             'leaky': False,  # leaky ReLUs (slope 0.2) before the last layers
             'backward': kind == 'interpolation',  # trajectories also from the last frame back
-            'rtol': 1e-3,  # of the solver: an error of a step below atol + rtol * coordinate
-            'atol': 1e-5,
+            'rtol': 1e-2 if tiny else 1e-3,  # of the solver: an error of a step below atol + rtol * coordinate
+            'atol': 1e-4 if tiny else 1e-5,
             'max_steps': 128,  # of the solver
             'adjoint': 'backpropagation',  # or 'continuous', which needs less memory, and is less exact
             'shared_steps': False,  # all sequences of a batch take the same steps, as in the official code
@@ -75,36 +79,27 @@ def get_config(arg: str = '') -> ConfigDict:
             'inputs': (inputs,),
             'targets': tuple(targets),
             'num_frames': 30 if ends and not tiny else 50 if kind == 'representation' else 17,  # of a clip
-            'num_input_points': (
-                None
-                if not has_clouds
-                else (1000 if tiny else 10_000)
-                if ends
-                else 4000
-                if kind == 'generative'
-                else 300
-            ),
+            'num_input_points': num_input_points,
             'noise_std': 0.0 if kind == 'generative' else 0.001 if inputs == 'clip' else None,  # of the input points
-            'corresponding': kind != 'matching'
-            if has_clouds
-            else None,  # a point is one place of the body in all frames
-            'keep_outliers': False
-            if has_clouds
-            else None,  # of a user's clouds: their stray points belong to the shape
+            'corresponding': corresponding,  # a point of the input is one place of the body in all frames
+            'keep_outliers': keep_outliers,  # of a user's clouds: their stray points belong to the shape
             'image_size': (64 if tiny else 224) if images else None,  # px
             'num_points_per_step': None if ends else 512,  # of a frame
+            'sampling': 'surface'
+            if tiny
+            else 'uniform',  # 'uniform', 'equal' or 'surface': the dataset's training points
             'num_trajectories': 100 if has_trajectories else None,  # corresponding surface points of a step
             # The embedded dataset, built where no --data_dir is given.
-            'families': (),  # () is all of them
-            'num_shapes_per_family': 40 if tiny else 100,  # sequences
-            'num_stored_frames': 50 if kind == 'representation' else 32,  # of a sequence
-            'num_points': 8192 if tiny else 100_000,  # of a frame
+            'families': ('human',) if tiny else (),  # () is all of them
+            'num_shapes_per_family': 400 if tiny else 100,  # sequences
+            'num_stored_frames': 50 if kind == 'representation' else 20 if tiny else 32,  # of a sequence
+            'num_points': 4096 if tiny else 100_000,  # of a frame
             'val_fraction': 0.1,
             'test_fraction': 0.1,
             'dataset_seed': 0,
         },
         optim=optim(name='muon', learning_rate=1e-2, schedule='cosine', warmup_steps=50) if tiny else optim(),
-        train=train(num_steps=1200, batch_size=8, log_every_steps=20, eval_every_steps=300, checkpoint_every_steps=100)
+        train=train(num_steps=2000, batch_size=16, log_every_steps=20, eval_every_steps=500, checkpoint_every_steps=100)
         if tiny
         else train(batch_size=8 if ends else 16),
         eval=eval_(
@@ -114,7 +109,7 @@ def get_config(arg: str = '') -> ConfigDict:
             else ('volume_clip', 'trajectories')
             if has_trajectories
             else ('volume_clip',),
-            threshold=None if ends else 0.3,
+            threshold=None if ends else 0.5 if tiny else 0.3,
             sample=None if ends else False,
             select_by='correspondence_l2' if ends else 'iou',
             project_last=True if kind == 'matching' else None,  # in evaluation the last frame is moved to the target

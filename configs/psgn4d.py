@@ -41,10 +41,10 @@ def get_config(arg: str = '') -> ConfigDict:
             'image_size': (64 if tiny else 224) if images else None,  # px
             'num_trajectories': 100,  # surface points of a shape in the loss
             # The embedded dataset, built where no --data_dir is given.
-            'families': (),  # () is all of them
-            'num_shapes_per_family': 40 if tiny else 100,  # sequences
-            'num_stored_frames': 32,  # of a sequence
-            'num_points': 8192 if tiny else 100_000,  # of a frame
+            'families': ('human',) if tiny else (),  # () is all of them
+            'num_shapes_per_family': 400 if tiny else 100,  # sequences
+            'num_stored_frames': 20 if tiny else 32,  # of a sequence
+            'num_points': 4096 if tiny else 100_000,  # of a frame
             'val_fraction': 0.1,
             'test_fraction': 0.1,
             'dataset_seed': 0,
