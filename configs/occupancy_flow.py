@@ -84,7 +84,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'corresponding': corresponding,  # a point of the input is one place of the body in all frames
             'keep_outliers': keep_outliers,  # of a user's clouds: their stray points belong to the shape
             'image_size': (64 if tiny else 224) if images else None,  # px
-            'num_points_per_step': None if ends else 512,  # of a frame
+            'num_points_per_step': None if ends else 256 if tiny else 512,  # of a frame
             'sampling': 'surface'
             if tiny
             else 'uniform',  # 'uniform', 'equal' or 'surface': the dataset's training points

@@ -36,7 +36,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'corresponding': None if images else True,  # a point of the input is one place of the body in all frames
             'keep_outliers': None if images else False,  # of a user's clouds: their stray points belong to the shape
             'image_size': (64 if tiny else 224) if images else None,  # px
-            'num_points_per_step': 512,  # of one random frame
+            'num_points_per_step': 256 if tiny else 512,  # of one random frame
             'sampling': 'surface'
             if tiny
             else 'uniform',  # 'uniform', 'equal' or 'surface': the dataset's training points

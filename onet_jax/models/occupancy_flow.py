@@ -69,6 +69,7 @@ MOTION_ENCODERS = {
     'pointnet_2stream': Encoder('end_clouds', lambda k: TwoStreamPointnet(k.cond_size, k.encoder_hidden_size, k.dtype)),
     'conv_3D': Encoder('image_clip', lambda k: VideoEncoder(k.cond_size, k.encoder_hidden_size, k.dtype)),
 }
+VALIDATED_POINTS = 2048  # of a frame, in the IoU of validation
 KL_WEIGHT = 1e-4  # of the divergence, which is a mean over the dimensions, as are the other terms over points
 
 
@@ -287,9 +288,14 @@ def build(config: ConfigDict) -> Method:
         (inputs,), targets, found = batch['inputs'].values(), batch['targets'], {}
         cond = model.encode(params, inputs)
         if has_decoder and 'points' in targets:
-            num_points = config.data.num_points_per_step
             found['iou'] = mean_iou(
-                model, params, times, config.eval.threshold, cond, targets['points'][:, :, :num_points], targets['occ']
+                model,
+                params,
+                times,
+                config.eval.threshold,
+                cond,
+                targets['points'][:, :, :VALIDATED_POINTS],
+                targets['occ'],
             )
         if 'trajectories' in targets:
             true = targets['trajectories'][:, :, : config.data.num_trajectories]
