@@ -85,9 +85,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'keep_outliers': keep_outliers,  # of a user's clouds: their stray points belong to the shape
             'image_size': (64 if tiny else 224) if images else None,  # px
             'num_points_per_step': None if ends else 256 if tiny else 512,  # of a frame
-            'sampling': 'surface'
-            if tiny
-            else 'uniform',  # 'uniform', 'equal' or 'surface': the dataset's training points
+            'sampling': 'surface' if tiny else 'uniform',  # of the dataset's points
             'num_trajectories': 100 if has_trajectories else None,  # corresponding surface points of a step
             # The embedded dataset, built where no --data_dir is given.
             'families': ('human',) if tiny else (),  # () is all of them

@@ -36,10 +36,8 @@ def get_config(arg: str = '') -> ConfigDict:
             'corresponding': None if images else True,  # a point of the input is one place of the body in all frames
             'keep_outliers': None if images else False,  # of a user's clouds: their stray points belong to the shape
             'image_size': (64 if tiny else 224) if images else None,  # px
-            'num_points_per_step': 256 if tiny else 512,  # of one random frame
-            'sampling': 'surface'
-            if tiny
-            else 'uniform',  # 'uniform', 'equal' or 'surface': the dataset's training points
+            'num_points_per_step': 512,  # of one random frame
+            'sampling': 'surface' if tiny else 'uniform',  # of the dataset's points
             # The embedded dataset, built where no --data_dir is given.
             'families': ('human',) if tiny else (),  # () is all of them
             'num_shapes_per_family': 400 if tiny else 100,  # sequences
