@@ -11,10 +11,12 @@ import pytest
 
 from onet_jax import configs, models
 from onet_jax.configs import FILES
-from onet_jax.data.fields import example_batch, find_need, make_transform
-from onet_jax.data.resident import resident_feed
+from onet_jax.data.datasets import open_dataset
+from onet_jax.data.fields import example_batch, make_transform
 from onet_jax.errors import InputError
 from onet_jax.parallel import make_parallel
+from onet_jax.prepare.embedded import prepare_moving
+from onet_jax.prepare.runners import in_this_process
 from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import create_state
 from onet_jax.training.step import make_train_step
@@ -173,6 +175,15 @@ def parts(name, variant):
     return {key: value for key, value in get_config(name, variant).model.items() if isinstance(value, str)}
 
 
+@pytest.fixture(scope='module')
+def moving(tmp_path_factory):
+    """A dataset of two training sequences of 17 frames."""
+    data_dir, sizes = tmp_path_factory.mktemp('data') / 'moving', {'num_frames': 17, 'num_points': 2048, 'seed': 0}
+    fractions = {'val_fraction': 0, 'test_fraction': 0}
+    prepare_moving(data_dir, families=['mechanism'], num_shapes_per_family=2, **sizes, **fractions, run=in_this_process)
+    return data_dir
+
+
 # One variant of each network is traced; of those that are made of the same, all but the first are slow.
 NETWORKS = {str(get_config(*v).model): v for v in reversed(VARIANTS)}.values()
 # Pixel2Mesh at full size takes long to trace, and has the parts of the tiny one.
@@ -195,15 +206,17 @@ def test_a_config_fits_together_at_full_size(name, variant):
 
 @pytest.mark.parametrize('name, variant', [*((name, 'tiny') for name in FILES), *ABLATIONS])
 @pytest.mark.slow
-def test_a_config_trains_one_step_at_tiny_size(dataset, name, variant):
+def test_a_config_trains_one_step_at_tiny_size(dataset, moving, name, variant):
     config = get_config(name, variant)
     with config.unlocked():
+        config.data.feed = 'resident'
         for key, most in {'num_points_per_step': 512, 'num_near_points': 208, 'num_input_points': 2048}.items():
             if key in config.data:
                 config.data[key] = min(config.data[key], most)
     method, transform = models.build(config), make_transform(config.data)
     tx = make_optimizer(config, config.train.num_steps)
-    raw = next(resident_feed(dataset, find_need(config.data), batch_size=2, seed=0)(0))
+    data_dir = moving if 'num_frames' in config.data else dataset
+    raw = next(open_dataset(data_dir).feed(config.data, batch_size=2, seed=0)(0))
     parallel, key = make_parallel(config.train.backend, 2), jax.random.key(0)
     step = parallel.compile(make_train_step(method, tx, transform, parallel.axis_name))
     state = parallel.replicate(create_state(key, method, tx, transform(key, raw)))
