@@ -176,7 +176,10 @@ def pull_back(
     return path._replace(points=path.points[:, 0])
 
 
-def _velocity(flow, params, points, time, cond, latent=None):
+def find_velocity(
+    flow: Flow, params: dict, points: jax.Array, time: jax.Array, cond: tuple, latent: tuple | None = None
+) -> jax.Array:
+    """Velocities [B, T, 3] of points [B, T, 3] at time [B]."""
     return apply(flow.module, params, points, time, cond, latent, method='velocity')
 
 
@@ -202,7 +205,7 @@ class Solved:
         """Which sequence is too stiff for the solver, when, and how fast its points move there."""
         num_steps, end = path.num_steps[lost], path.end[lost]
         time = jnp.full(len(points), end, points.dtype)
-        velocities = Compiled(_velocity, self.flow)(params, points, time, cond, latent)
+        velocities = Compiled(find_velocity, self.flow)(params, points, time, cond, latent)
         speeds = np.linalg.norm(np.asarray(velocities[lost]), axis=-1)
         return (
             f'sequence {lost} of the batch: expected to integrate its velocity field in at most {self.flow.solver.max_steps} '
