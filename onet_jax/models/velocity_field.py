@@ -104,6 +104,7 @@ def solve(
     direction: 1 is forwards in time, -1 backwards. num_points: the others are padding. Every sequence has steps of its own,
     unless they are shared.
     """
+    origin, times = origin.astype(points.dtype), times.astype(points.dtype)
     zero, (_, motion) = jnp.zeros((len(points), 0), points.dtype), cond
     motion_latent = zero if latent is None else latent[1]
     real, count = jnp.ones((1, points.shape[1], 1), points.dtype), None
@@ -231,7 +232,8 @@ def interpolate(
     Forwards from the start and backwards from the end, blended linearly by the time (supplementary of the paper). as_official:
     the backward positions are those of one frame earlier, as in the official code by mistake.
     """
-    times = np.linspace(0, 1, num_times, dtype=np.float32)
+    start, end = as_points(start)[0], as_points(end)[0]
+    times = jnp.linspace(0, 1, num_times, dtype=start.dtype)
     forward = advect(params, start, times, cond, latent)
     backward = advect(params, end, times, cond, latent, backward=True)[:, ::-1]
     if as_official:
