@@ -80,7 +80,7 @@ def test_a_mesh_keeps_its_faces_and_its_path_whatever_it_is_padded_to(trained):
     assert isinstance(moved, MeshSequence)
     assert np.array_equal(moved.faces, mesh.faces)
     vertices = np.asarray(mesh.vertices, np.float32)
-    assert np.allclose(moved.vertices, model.advect(params, vertices[None], TIMES, code)[0], atol=1e-6)
+    assert np.allclose(moved.vertices, model.advect(params, vertices[None], TIMES, code)[0], atol=2e-3)
 
 
 def test_interpolation_is_exact_at_both_ends(trained):
