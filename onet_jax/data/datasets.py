@@ -98,7 +98,7 @@ class Sequences(NamedTuple):
     """A dataset of sequences of shapes. An example is a clip of `config.data.num_frames` frames, (category, 'name/start')."""
 
     data_dir: Path
-    index: records.Index  # type: ignore[assignment]
+    index: records.Index  # type: ignore[assignment]  # as of `Shapes`
 
     @property
     def scored_fields(self) -> tuple[str, ...]:

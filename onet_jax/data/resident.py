@@ -6,6 +6,7 @@ Needs no TensorFlow. B batch, S shapes or sequences, V views, K chunks of a colu
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -116,7 +117,8 @@ def _load(
     """Load the columns of all readable examples to the device: [S, K, 2048, *dims] of points and samples, [S, V, *dims] of
     views, [S, *dims] of shapes, the frames of all sequences for S where they move; and 'index' int32 [S], the position in the
     split. Also the clips, int32 [C, 2]: the number of a loaded example, and of the first frame of the clip among all frames."""
-    layout, host = LAYOUTS[index.layout], {}  # type: ignore[var-annotated]
+    layout = LAYOUTS[index.layout]
+    host: dict[str, Any] = {}
     num_good, num_frames, clips = 0, 0, []
     lengths = [index.num_frames.get('/'.join(name), 0) for name in names]
     for i, name in enumerate(track(names, 'loading the training split', layout.name)):

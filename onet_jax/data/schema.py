@@ -63,7 +63,7 @@ _Shape = namedtuple(  # type: ignore[misc, no-redef]  # its fields are those of 
     defaults=(np.float64(0), NO_RECIPE, *(None for name in SHAPE_COLUMNS if not COLUMNS[name].required)),
 )
 _ShapeSequence: Any
-_ShapeSequence = namedtuple(  # type: ignore[misc, no-redef]
+_ShapeSequence = namedtuple(  # type: ignore[misc, no-redef]  # as of `_Shape`
     '_ShapeSequence', ('category', 'name', *SEQUENCE_COLUMNS), defaults=(NO_RECIPE, None)
 )
 

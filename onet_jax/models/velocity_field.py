@@ -5,6 +5,7 @@ its shape and of its motion: cond = (shape [B, C], motion [B, C]), latent = (sha
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -141,7 +142,8 @@ class Velocity(NamedTuple):
         return self.direction * real * in_chunks(move, points)
 
 
-def forwards(
+def _advect(
+    direction: int,
     flow: Flow,
     params: dict,
     points: jax.Array,
@@ -150,23 +152,14 @@ def forwards(
     latent: tuple | None = None,
     num_points: jax.Array | None = None,
 ) -> Path:
-    """Where points [B, T, 3] of time 0 are at the times [S], rising: [B, S, T, 3]."""
     times = jnp.broadcast_to(times, (len(points), len(times)))
-    return solve(flow, params, points, jnp.zeros(len(points), times.dtype), 1, times, cond, latent, num_points)
+    origin = jnp.full(len(points), 0.0 if direction == 1 else 1.0, times.dtype)
+    return solve(flow, params, points, origin, direction, times, cond, latent, num_points)
 
 
-def backwards(
-    flow: Flow,
-    params: dict,
-    points: jax.Array,
-    times: jax.Array,
-    cond: tuple,
-    latent: tuple | None = None,
-    num_points: jax.Array | None = None,
-) -> Path:
-    """Where points [B, T, 3] of time 1 are at 1 - times [S], rising: [B, S, T, 3]."""
-    times = jnp.broadcast_to(times, (len(points), len(times)))
-    return solve(flow, params, points, jnp.ones(len(points), times.dtype), -1, times, cond, latent, num_points)
+# (flow, params, points [B, T, 3], times [S] rising, cond, latent=None, num_points=None) -> Path, [B, S, T, 3]: where points of
+# time 0 are at the times, and where points of time 1 are at 1 - times.
+forwards, backwards = partial(_advect, 1), partial(_advect, -1)
 
 
 def pull_back(
