@@ -118,8 +118,11 @@ def test_float64_equals_the_official_float64_run(file):
     check_float64(file, deviations_of(file, np.float64))
 
 
-# Of Occupancy Flow as a whole float64 says it all, and compiles for half a minute.
-@pytest.mark.parametrize('file', [file for file in files(FLOAT32) if 'flow/oflow/' not in str(file)])
+# Of Occupancy Flow as a whole float64 says it all, and compiles for half a minute; the solution to 1e-7 is in float64 alone.
+IN_FLOAT64_ALONE = ('flow/oflow/', 'flow/ode/flow_cz_rtol1e-7')
+
+
+@pytest.mark.parametrize('file', [file for file in files(FLOAT32) if not any(k in str(file) for k in IN_FLOAT64_ALONE)])
 def test_float32_equals_the_official_float32_run(file):
     for kind, deviation in deviations_of(file, np.float32).items():
         # Sines of 512 pi times a coordinate: the official float32 is as far from its float64.

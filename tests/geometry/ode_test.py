@@ -56,7 +56,8 @@ def test_other_problems_do_not_change_a_result():
     for b in range(3):
         rows = slice(b, b + 1)
         alone = solve(solver, (SPEEDS[rows], ARGS[1]), POINTS[rows], TIMES[rows])
-        assert jnp.allclose(alone.points[0], whole.points[b], rtol=0, atol=1e-14)
+        # Batches of another size round otherwise, and steps follow what they round; a step taken otherwise is far above this.
+        assert jnp.allclose(alone.points[0], whole.points[b], rtol=0, atol=1e-11)
         assert alone.num_steps[0] == whole.num_steps[b]
     shared = solve(solver, shared_steps=True)
     assert len(set(shared.num_steps.tolist())) == 1
