@@ -20,7 +20,7 @@ from trimesh.visual.material import PBRMaterial
 from onet_jax.errors import InputError
 from onet_jax.geometry.colours import to_srgb
 from onet_jax.geometry.mesh_files.polygons import Polygons, strips_to_triangles, to_bytes
-from onet_jax.geometry.mesh_files.textures import Textures, file_beside
+from onet_jax.geometry.mesh_files.textures import Textures, file_beside, own_colour, tell_missing
 
 JSON, BINARY = 0x4E4F534A, 0x004E4942  # types of the chunks of a .glb
 COMPONENTS = {5120: 'i1', 5121: 'u1', 5122: 'i2', 5123: 'u2', 5125: 'u4', 5126: 'f4'}
@@ -173,7 +173,10 @@ class Document:
             return part._replace(uv=uv, material=PBRMaterial(baseColorTexture=image, baseColorFactor=factor))
         if part.vertex_colours is not None:
             return part
-        return part._replace(vertex_colours=np.tile(_to_srgb_bytes(factor), (len(part.vertices), 1)))
+        colour = _to_srgb_bytes(factor)
+        if texture and image is None:
+            colour = own_colour(colour)
+        return part._replace(vertex_colours=np.tile(colour, (len(part.vertices), 1)))
 
     def texture(self, index: int) -> Image.Image | None:
         texture = self.item('textures', index)
@@ -183,6 +186,8 @@ class Document:
         if source not in self.images:
             image = self.item('images', source)
             content = self.view(image['bufferView'])[0] if 'bufferView' in image else self.read(image.get('uri', ''))
+            if content is None:
+                tell_missing(self.path, image.get('uri', ''))
             self.images[source] = None if content is None else self.textures.open(bytes(content), self.path)
         return self.images[source]
 
