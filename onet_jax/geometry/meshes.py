@@ -138,8 +138,8 @@ def load_geometry(path: str | Path) -> trimesh.Trimesh | trimesh.PointCloud:
     return _load(Path(path), merge=True)
 
 
-def _merge(mesh: trimesh.Trimesh) -> None:
-    """Make vertices of the same coordinates one, and drop those that no face has."""
+def merge_vertices(mesh: trimesh.Trimesh) -> None:
+    """Make vertices of the same coordinates one, and drop those that no face has, in place."""
     mesh.remove_unreferenced_vertices()
     bits = (np.asarray(mesh.vertices, np.float64) + 0.0).view(np.int64)  # + 0.0: no -0
     first, numbers = trimesh.grouping.unique_rows(bits, keep_order=True)
@@ -151,7 +151,7 @@ def _load(path: Path, merge: bool = False, complete: bool = False) -> trimesh.Tr
     with reading(path):
         geometry = to_geometry(path, _read(path), complete)
         if merge and isinstance(geometry, trimesh.Trimesh):
-            _merge(geometry)
+            merge_vertices(geometry)
         return geometry
 
 
