@@ -6,7 +6,7 @@ shape first: onet colorize --workdir=W --photo=P --shape_workdir=S. With a netwo
 left out: --num_samples=8 gives NAME_000.glb, ..., and --start=0 --end=1 --num_steps=8 moves between two of these samples.
 
 --texture_size=0 writes colours of vertices, subdivided so that edges are at most --max_edge, and --texture_size=1024 a baked
-texture (glb or obj; needs pip install 'onet_jax[texture]'). Colours of vertices in a GLB are linear, as its standard wants, and
+texture (glb or obj; needs pip install -e '.[texture]'). Colours of vertices in a GLB are linear, as its standard wants, and
 textures sRGB, so that viewers show both alike; PLY and OBJ hold sRGB. NAME.html shows the photo, the mesh and its own colours.
 """
 

@@ -40,17 +40,18 @@ class Texels(NamedTuple):
 
 
 def check_unwrapping() -> None:
-    """Raises ModuleNotFoundError, which says what to do, without the library xatlas."""
+    """Raises InputError, which says what to do, where the library xatlas is not installed."""
     if importlib.util.find_spec('xatlas') is None:
-        raise ModuleNotFoundError(
-            "xatlas: expected it for a texture, found it not installed; pip install 'onet_jax[texture]', or colour the vertices"
+        raise InputError(
+            'texture_size: expected the library xatlas, which unwraps meshes, found it is not installed; run: pip install -e '
+            "'.[texture]', or take 0, colours of vertices"
         )
 
 
 def unwrap(mesh: trimesh.Trimesh, size: int) -> Unwrapped:
     """Cut a mesh into charts, flatten them and pack them for a texture of `size` x `size` texels, some texels apart.
 
-    The same mesh gives the same charts. Raises InputError where xatlas cannot unwrap the mesh, ModuleNotFoundError without it.
+    The same mesh gives the same charts. Raises InputError where xatlas cannot unwrap the mesh, and without it.
     """
     check_unwrapping()
     vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)

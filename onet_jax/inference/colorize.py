@@ -152,7 +152,7 @@ def colorize_samples(
 
 
 def _check(asked: Colouring, targets: Sequence[Path], others: Sequence[Path], inputs: Sequence[Path]) -> None:
-    """Raises InputError for a format without colours, files that are there, and ModuleNotFoundError without xatlas."""
+    """Raises InputError for a format without colours, files that are there, and a texture without xatlas."""
     kind = asked.output.suffix.lower()[1:]
     holding = FORMATS[:2] if asked.texture_size else FORMATS
     if kind not in holding:
