@@ -72,7 +72,7 @@ def colorize_photo(
     """
     photo = Path(photo)
     target, page = asked.output, asked.output.with_suffix('.html')
-    _check(asked, [target], [page], [photo, *([Path(mesh_path)] if mesh_path else [])])
+    _check(config, asked, [target], [page], [photo, *([Path(mesh_path)] if mesh_path else [])])
     seen = _read_photo(photo, config.data.image_size if _sees_photos(config) else config.data.view_size)
     if mesh_path is not None:
         mesh, name = load_mesh(mesh_path), str(mesh_path)
@@ -82,12 +82,24 @@ def colorize_photo(
         raise InputError('mesh: expected a file, or a network that makes one of the photo, found neither')
     canvas = _prepare(model, params, config, mesh, name, asked.up)
     with working(f'encoding {photo}'):
-        cond = model.encode(params, seen) if _sees_photos(config) else model.posterior(params, seen, canvas.geometry)[0]
+        cond = _encode_photo(model, params, config, seen, canvas.geometry)
     colors = {photo.stem: _bind(model, params, canvas, cond)}
     made = _write(canvas, colors, asked, [target])
     picture = np.round(255 * _read_photo(photo, SIZE)[0]).astype(np.uint8)
     _write_page(page, canvas, colors, made, {'photo': picture})
     return target
+
+
+def _encode_photo(model: Model, params: dict, config: ConfigDict, seen: np.ndarray, geometry: Any) -> Any:
+    """The code [1, Z] of a photo [1, S, S, 3]. Raises InputError for a network that sees none."""
+    if _sees_photos(config):
+        return model.encode(params, seen)
+    try:
+        return model.posterior(params, seen, geometry)[0]
+    except InputError as error:
+        raise InputError(
+            f'--photo: expected a network that sees pictures, found one that samples textures ({error}); leave out --photo'
+        ) from error
 
 
 def reconstruct_photo(method: Method, params: dict, config: ConfigDict, photo: Path) -> trimesh.Trimesh:
@@ -134,7 +146,7 @@ def colorize_samples(
     targets = [asked.output.with_name(f'{stem}_{i:03d}{suffix}') for i in range(num_steps or len(numbers))]
     sheet, page = asked.output.with_name(f'{stem}_sheet.png'), asked.output.with_suffix('.html')
     moving = [sheet.with_suffix('.gif')] if num_steps else []
-    _check(asked, targets, [sheet, page, *moving], [Path(mesh_path)])
+    _check(config, asked, targets, [sheet, page, *moving], [Path(mesh_path)])
     canvas = _prepare(model, params, config, load_mesh(mesh_path), str(mesh_path), asked.up)
     codes = model.prior(jax.random.key(seed), np.asarray(numbers))
     if num_steps:
@@ -145,14 +157,24 @@ def colorize_samples(
     }
     made = _write(canvas, colors, asked, targets)
     shown = _write_page(page, canvas, colors, made)
-    contact_sheet([Item(name, '', (shape,)) for name, shape in shown.items()], (f'seed {seed}',), sheet)
     if moving:
-        animation([render(shape) for shape in track(shown.values(), f'drawing {moving[0]}', 'shapes')], moving[0])
+        pictures = [render(shape) for shape in track(shown.values(), f'drawing {moving[0]}', 'shapes')]
+        contact_sheet([Item(f'{numbers[0]} to {numbers[1]}', '', pictures)], list(shown), sheet)
+        animation(pictures, moving[0])
+    else:
+        contact_sheet([Item(name, '', (shape,)) for name, shape in shown.items()], (f'seed {seed}',), sheet)
     return targets
 
 
-def _check(asked: Colouring, targets: Sequence[Path], others: Sequence[Path], inputs: Sequence[Path]) -> None:
-    """Raises InputError for a format without colours, files that are there, and a texture without xatlas."""
+def _check(
+    config: ConfigDict, asked: Colouring, targets: Sequence[Path], others: Sequence[Path], inputs: Sequence[Path]
+) -> None:
+    """Raises InputError for another network, a format without colours, files that are there, and a texture without xatlas."""
+    if 'oriented_cloud' not in input_names(config.data):
+        raise InputError(
+            f'config: expected a network of Texture Fields, which colours points, found {config.model.name} with the inputs '
+            f'{list(input_names(config.data))}'
+        )
     kind = asked.output.suffix.lower()[1:]
     holding = FORMATS[:2] if asked.texture_size else FORMATS
     if kind not in holding:
