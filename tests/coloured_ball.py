@@ -64,7 +64,6 @@ class BallDataset:
         rgb, depth = (array[0] for array in draw_ball(first, VIEW_SIZE))
         pictures = {
             'image': np.round(255 * rgb).astype(np.uint8),
-            'alpha': 255 * (depth > 0).astype(np.uint8),
             'depth': np.round(depth * DEPTH_STEPS).astype(np.uint16),
         }
         stored = {key: (encode_picture(picture),) for key, picture in pictures.items()}

@@ -8,6 +8,8 @@ from PIL import Image
 from predictions import predicting
 
 from onet_jax import metrics
+from onet_jax.data.records import encode_picture
+from onet_jax.data.schema import VIEW_SIZE
 from onet_jax.errors import InputError
 from onet_jax.evaluation import comparison, tables
 from onet_jax.evaluation.colour_baselines import MEAN, NEAREST
@@ -69,6 +71,16 @@ def test_without_an_input_picture_there_are_no_baselines():
     (first, *_) = evaluate(predicting(paint), {}, CONFIG, Unconditional(), 'test')
     assert first.references == {}
     assert len(tables.make_table([first])[1]) == 2
+
+
+def test_an_input_picture_of_nothing_is_refused():
+    class Blank(BallDataset):
+        def read(self, category, name):
+            shape = super().read(category, name)
+            return shape._replace(depth=(encode_picture(np.zeros((VIEW_SIZE, VIEW_SIZE), np.uint16)),))
+
+    with pytest.raises(InputError, match=r'ball/a: expected a first view that shows the shape, found background alone'):
+        list(evaluate(predicting(paint), {}, CONFIG, Blank(), 'test'))
 
 
 def test_the_table_has_the_metrics_of_pictures_and_no_faults(results, tmp_path):
