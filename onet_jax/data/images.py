@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from onet_jax.errors import InputError
-from onet_jax.geometry.mesh_files.textures import CODECS
+from onet_jax.geometry.mesh_files.textures import CODECS, to_eight_bits
 
 IMAGE_FORMATS = ('jpg', 'jpeg', 'png', 'webp', 'bmp')
 MAX_EDGE = 10_000  # px: an image and its square on white take 1.5 GB at most
@@ -34,7 +34,7 @@ def load_image(path: str | Path, size: int, box: Box | None = None) -> np.ndarra
                     f'{path}: expected at most {MAX_EDGE} px on a side, found {file.width} x {file.height}; make it smaller'
                 )
             image = ImageOps.exif_transpose(file)  # a camera that was turned says so beside the pixels
-            layer = _to_eight_bits(image).convert('RGBA')
+            layer = to_eight_bits(image).convert('RGBA')
     except InputError:
         raise
     except Exception as error:  # a damaged picture makes Pillow raise whatever it likes
@@ -49,20 +49,6 @@ def load_image(path: str | Path, size: int, box: Box | None = None) -> np.ndarra
     # Bilinear with antialiasing, as the official code resizes.
     small = square.convert('RGB').resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(small, np.float32) / 255
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """A picture of 16 bits with 8, which its transparent colour, where it has one, has, too. Others as they are."""
-    clear = image.info.get('transparency')
-    if image.mode.startswith('I'):  # grey, which conversion would clip
-        values = np.asarray(image)
-        found = Image.fromarray((values // 257 + (values % 257 > 128)).astype(np.uint8))  # rounded, without floats
-        if clear is not None:
-            found.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
-        return found
-    if isinstance(clear, tuple) and max(clear) > 255:  # of the pixels Pillow keeps the upper bytes
-        image.info['transparency'] = tuple(value >> 8 for value in clear)
-    return image
 
 
 def _whole_pixels(path: Path, box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -178,7 +178,8 @@ def contact_sheet(items: Sequence[Item], column_titles: Sequence[str], path: str
         right, baseline = left + pitch_x - gap, top + size + text_height
         for column, shape in enumerate(map(drawable, item.shapes)):
             sheet.paste(Image.fromarray(render(shape, size=size)), (left + column * size, top))
-        caption = _fit(item.caption, font, size)
+        # A long name leaves the caption one column.
+        caption = _fit(item.caption, font, max(size, right - left - font.getlength(item.name) - gap))
         room = right - left - font.getlength(caption) - gap
         draw.text((left, baseline), _fit(item.name, font, room), 'black', font, anchor='ls')
         draw.text((right, baseline), caption, 'black', font, anchor='rs')
