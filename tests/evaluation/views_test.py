@@ -1,5 +1,7 @@
 """Evaluation of rendered views: their scores beside those of the baselines, the table, the page."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from coloured_ball import NUM_VIEWS, SIZE, BallDataset, colours_at
@@ -19,6 +21,8 @@ from onet_jax.evaluation.report import write_views
 from onet_jax.geometry.cameras import Camera
 from onet_jax.geometry.views import Pictures, tile, unproject_depth
 from onet_jax.scores import PicturesTarget, score
+from onet_jax.training import preview
+from onet_jax.training.preview import make_preview
 
 CONFIG = ConfigDict({'seed': 0, 'data': {'targets': ('views',)}, 'eval': {}})
 PROTOCOL = {'split': 'test', 'evaluated': 'reconstructions', 'model': 'stand-in'}
@@ -102,6 +106,20 @@ def test_the_page_shows_them_beside_the_true_ones(results, tmp_path):
     with Image.open(tmp_path / 'views/ball_a.png') as sheet:
         assert sheet.size == ((NUM_VIEWS - 1) * SIZE, 2 * SIZE)
     assert not (tmp_path / 'meshes').exists()
+
+
+def test_pictures_during_training_show_the_true_views_and_not_the_mesh(tmp_path):
+    """Though the mesh of an embedded solid can be made."""
+    dataset = BallDataset()
+    dataset.index = SimpleNamespace(source={'kind': 'procedural', 'seed': 0})
+    config = ConfigDict({**CONFIG, 'eval': {'split': 'val'}, 'data': {'targets': ('views',), 'inputs': ('image',)}})
+    make_preview(predicting(paint), config, dataset)({}, tmp_path / 'preview.png')
+    with Image.open(tmp_path / 'preview.png') as sheet:
+        pixels = np.asarray(sheet)
+    size = preview.SIZE
+    left, top = size // 8 + size, size // 6
+    seen, true = (pixels[top : top + size, x : x + size].astype(int) for x in (left, left + size))
+    assert 0 < np.abs(seen - true).mean() < 5
 
 
 def test_the_first_four_views_are_shown_row_by_row():
