@@ -6,13 +6,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from parity import atlasnet, baselines, conv_onet, dmc, flow, modules, occupancy_flow, onet, pixel2mesh
+from parity import atlasnet, baselines, conv_onet, dmc, flow, modules, nerf, occupancy_flow, onet, pixel2mesh
 from parity.deviation import Deviations
 from parity.golden import SHARED, golden_names, read_golden
 
 from onet_jax.networks.fast_gradients import reverse_mode
 
-ATLASNET, DMC = 'nerf_atlasnet_dmc/atlasnet', 'nerf_atlasnet_dmc/dmc'
+ATLASNET, DMC, NERF = (f'nerf_atlasnet_dmc/{family}' for family in ('atlasnet', 'dmc', 'nerf'))
 COMPARISONS = {
     'layers/*': modules.layer_deviations,
     'decoders/*': modules.decoder_deviations,
@@ -42,6 +42,12 @@ COMPARISONS = {
     'flow/ode/*': occupancy_flow.solver_deviations,
     'flow/oflow/*': occupancy_flow.network_deviations,
     'flow/generation/*': occupancy_flow.mesh_deviations,
+    f'{NERF}/encoding.*': nerf.encoding_deviations,
+    f'{NERF}/mlp_*': nerf.network_deviations,
+    f'{NERF}/rays.*': nerf.ray_deviations,
+    f'{NERF}/sample_pdf.*': nerf.sampling_deviations,
+    f'{NERF}/render_rays_*': nerf.rendering_deviations,
+    **{f'{NERF}/{kind}*': nerf.step_deviations for kind in ('train_', 'render_test', 'render_lindisp')},
 }
 OLD_FORMAT = '_legacyformat'  # of torch; the content is that of the file without it, and so are its results
 FILES = sorted({name for pattern in COMPARISONS for name in golden_names(f'{pattern}.npz')})

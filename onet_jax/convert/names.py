@@ -45,6 +45,8 @@ PIXEL2MESH = Layout(
 # Of Occupancy Flow: the velocity field and the latent encoders.
 LISTS = Layout(renames=((r'^block_(\d+)\.', r'blocks.\1.'), (r'^(fc_c|fc_z|c_layers)_(\d+)\.', r'\1.\2.')))
 
+NERF = Layout(renames=((r'^(pts|views)_linears_(\d+)\.', r'\1_linears.\2.'),))
+
 
 class Family(NamedTuple):
     """The modules of a repository by their official names; one that is not listed is `PLAIN`."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import jax
+import jax.numpy as jnp
 import optax.contrib
 from ml_collections import ConfigDict
 
@@ -56,6 +57,27 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
         tx = optax.chain(optax.clip_by_global_norm(optim.clip_norm), tx)
     tx = optax.MultiSteps(tx, num_batches).gradient_transformation() if num_batches > 1 else tx
     return _freeze(tx, config.train.frozen) if config.train.frozen else tx
+
+
+def keras_adam(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """Adam as Keras writes it: epsilon 1e-7 is added to the root of the second moment before its bias is corrected.
+
+    p -= rate sqrt(1 - 0.999^t) / (1 - 0.9^t) m / (sqrt(v) + epsilon), which with few steps is not Adam with another epsilon.
+    """
+
+    def init(params):
+        return optax.ScaleByAdamState(jnp.int32(0), optax.tree.zeros_like(params), optax.tree.zeros_like(params))
+
+    def update(grads, state, params=None):
+        count = state.count + 1
+        mu = optax.tree.update_moment(grads, state.mu, 0.9, 1)
+        nu = optax.tree.update_moment(grads, state.nu, 0.999, 2)
+        scale = jnp.sqrt(1 - 0.999**count) / (1 - 0.9**count)
+        return jax.tree.map(lambda m, v: scale * m / (jnp.sqrt(v) + 1e-7), mu, nu), state._replace(
+            count=count, mu=mu, nu=nu
+        )
+
+    return optax.chain(optax.GradientTransformation(init, update), optax.scale_by_learning_rate(learning_rate))
 
 
 def _freeze(tx: optax.GradientTransformation, modules: Sequence[str]) -> optax.GradientTransformation:

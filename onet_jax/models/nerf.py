@@ -1,0 +1,283 @@
+"""NeRF (Mildenhall et al., ECCV 2020): one scene as a radiance field, rendered along rays and fitted to posed pictures.
+
+F(x, d) -> (rgb, density); no condition: the weights are the scene. A coarse network says where along a ray a fine one is asked.
+
+R rays, N samples of a ray, T points; [...] any axes. `params` are all variables of a network, {'params': {'coarse', 'fine'}}.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from onet_jax.conventions import Array
+from onet_jax.data.fields import input_names
+from onet_jax.errors import InputError
+from onet_jax.geometry.field import evaluate, for_backend
+from onet_jax.geometry.views import Pictures
+from onet_jax.geometry.volume_rendering import Rays, Rendering, composite, points_on, sample_again, stratify
+from onet_jax.models.method import Aux, Compiled, Method, apply, check_names, keywords_of
+from onet_jax.networks.radiance import RadianceField
+
+# A density of exactly zero has no gradient: a scene whose densities are all negative at some time stays empty. Softplus has one
+# everywhere; the shift starts it at a density of 0.3 per unit of length (Barron et al., mip-NeRF, ICCV 2021).
+DENSITIES = {'relu': nn.relu, 'softplus': lambda x: nn.softplus(x - 1)}
+BACKGROUNDS = {'white': 1.0, 'black': None}
+RAY_CHUNK, ACCELERATOR_RAY_CHUNK = 512, 8192  # rays at a time
+POINTS_AT_A_TIME = 4096  # of `radiance`
+
+
+class NeRF(NamedTuple):
+    """What the paper defines, as pure functions of the parameters."""
+
+    init: Callable  # (key, rays) -> params
+    radiance: (
+        Callable  # (params, points [T, 3], directions [T, 3] of any length) -> rgb [T, 3] in [0, 1], density [T] >= 0
+    )
+    # (params, rays, key=None) -> `Rendering` of numpy arrays, of any number of rays, without the weights; without a key it draws
+    # no random numbers
+    render: Callable
+    # (params, rays, rgb [R, 3], key, axis_name=None) -> (scalar, Aux): mean squared errors of both networks (eq. 6)
+    loss: Callable
+    density: Callable  # (params, points [T, 3]) -> density [T], where the surface is a level set
+
+
+class Settings(NamedTuple):
+    """How a ray is sampled and what is behind it."""
+
+    num_samples: int
+    num_fine_samples: int
+    density: str
+    noise_std: float
+    background: str
+    in_disparity: bool
+
+
+class Draws(NamedTuple):
+    """The random numbers of some rays; None is none."""
+
+    jitter: jax.Array | None = None  # [R, N] in [0, 1): the place of a sample in its interval
+    noise: jax.Array | None = None  # [R, N] normal, of the density before its activation
+    places: jax.Array | None = None  # [R, K] in [0, 1): places of the further samples in the cumulative distribution
+    fine_noise: jax.Array | None = None  # [R, N + K]
+
+
+class Networks(nn.Module):
+    """The coarse and the fine network, or one that is both."""
+
+    coarse: RadianceField
+    fine: RadianceField | None
+
+    def __call__(self, points: jax.Array, directions: jax.Array, use_fine: bool = True) -> jax.Array:
+        return (self.fine if use_fine and self.fine is not None else self.coarse)(points, directions)
+
+    def both(self, points: jax.Array, directions: jax.Array) -> None:
+        for use_fine in (False, True):
+            self(points, directions, use_fine)
+
+
+def make_model(
+    *,
+    width: int = 256,
+    depth: int = 8,
+    skips: tuple[int, ...] = (4,),
+    num_frequencies: int = 10,
+    num_direction_frequencies: int | None = 4,
+    num_samples: int = 64,
+    num_fine_samples: int = 128,
+    two_networks: bool = True,
+    density: str = 'softplus',
+    noise_std: float = 0.0,
+    background: str = 'white',
+    in_disparity: bool = False,
+    train_dtype: jnp.dtype | None = None,
+) -> NeRF:
+    """The functions of a network, without weights.
+
+    width, depth: of the layers; the position is seen again after those of `skips`. num_frequencies: of the positional encoding,
+    num_direction_frequencies of that of directions, None for a colour that does not depend on them. num_samples, and
+    num_fine_samples: of a ray; 0 of the latter is a coarse network alone. two_networks: False lets one network be both.
+    density: activation, 'relu' as the paper or 'softplus'. noise_std: of the density before it, in training (regularisation of
+    the paper for real scenes). background: 'white' or 'black'. in_disparity: samples are even in 1 / distance. train_dtype: of
+    the features in a training step. Raises InputError for an unknown name.
+    """
+    check_names(locals(), density=DENSITIES, background=BACKGROUNDS)
+    if num_samples < 3:
+        raise InputError(f'config.model.num_samples: expected at least 3, found {num_samples}')
+    settings = Settings(num_samples, num_fine_samples, density, noise_std, background, in_disparity)
+
+    def build_module(dtype):
+        field = partial(
+            RadianceField, width, depth, tuple(skips), num_frequencies, num_direction_frequencies, dtype=dtype
+        )
+        return Networks(field(), field() if two_networks and num_fine_samples else None)
+
+    module = build_module(None)
+    return NeRF(
+        Compiled(_init, module),
+        partial(radiance, Compiled(_radiance, module), settings),
+        partial(render, Compiled(_render_packed, (module, settings))),
+        partial(loss_of, build_module(train_dtype), settings),
+        Compiled(_density, (module, settings)),
+    )
+
+
+def render_rays(
+    module: Networks, settings: Settings, params: dict, rays: Rays, draws: Draws
+) -> tuple[Rendering, Rendering | None]:
+    """Render rays with the coarse network, and with the fine one where it samples again (sections 4 and 5.2)."""
+    distances = stratify(rays, settings.num_samples, draws.jitter, settings.in_disparity)
+    coarse = _render_at(module, settings, params, rays, distances, draws.noise, use_fine=False)
+    if not settings.num_fine_samples:
+        return coarse, None
+    places = draws.places
+    if places is None:
+        even = jnp.linspace(0.0, 1.0, settings.num_fine_samples, dtype=distances.dtype)
+        places = jnp.broadcast_to(even, (len(distances), settings.num_fine_samples))
+    distances = sample_again(distances, coarse.weights, places)
+    return coarse, _render_at(module, settings, params, rays, distances, draws.fine_noise, use_fine=True)
+
+
+def _render_at(module, settings, params, rays, distances, noise, use_fine):
+    raw = apply(module, params, points_on(rays, distances), rays.view_directions, use_fine)
+    density = raw[..., 3] if noise is None else raw[..., 3] + noise
+    return composite(
+        nn.sigmoid(raw[..., :3]),
+        DENSITIES[settings.density](density),
+        distances,
+        rays.directions,
+        BACKGROUNDS[settings.background],
+    )
+
+
+def draw(settings: Settings, key: jax.Array, num_rays: int) -> Draws:
+    """The random numbers of a training step."""
+    keys = jax.random.split(key, 4)
+    num_all = settings.num_samples + settings.num_fine_samples
+    noisy = settings.noise_std > 0
+
+    def noise(key, count):
+        return settings.noise_std * jax.random.normal(key, (num_rays, count)) if noisy else None
+
+    return Draws(
+        jax.random.uniform(keys[0], (num_rays, settings.num_samples)),
+        noise(keys[1], settings.num_samples),
+        jax.random.uniform(keys[2], (num_rays, settings.num_fine_samples)),
+        noise(keys[3], num_all),
+    )
+
+
+def loss_of(
+    module: Networks,
+    settings: Settings,
+    params: dict,
+    rays: Rays,
+    rgb: Array,
+    key: jax.Array,
+    axis_name: str | None = None,
+    draws: Draws | None = None,
+) -> tuple[jax.Array, Aux]:
+    """Mean squared errors of the coarse and of the fine colours (eq. 6), and the PSNR of the latter.
+
+    axis_name: of the devices, whose parts of the batch draw different numbers. draws: instead of those of the key.
+    """
+    if draws is None:
+        key = key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        draws = draw(settings, key, len(rgb))
+    errors = [
+        jnp.square(rendered.rgb - rgb).mean()
+        for rendered in render_rays(module, settings, params, rays, draws)
+        if rendered
+    ]
+    return jnp.sum(jnp.stack(errors)), Aux({}, {'psnr': to_psnr(errors[-1])})
+
+
+def to_psnr(mean_squared_error: Array) -> jax.Array:
+    """Peak signal-to-noise ratio of colours in [0, 1], in dB."""
+    return -10 * jnp.log10(jnp.maximum(mean_squared_error, 1e-10))
+
+
+def radiance(compiled: Callable, settings: Settings, params: dict, points: Array, directions: Array) -> tuple:
+    """Colour and density at points [T, 3] seen along directions [T, 3]: rgb [T, 3] in [0, 1], density [T]."""
+    directions = directions / jnp.linalg.norm(directions, axis=-1, keepdims=True)
+    raw = compiled(params, points, directions)
+    return nn.sigmoid(raw[..., :3]), DENSITIES[settings.density](raw[..., 3])
+
+
+def _radiance(module, params, points, directions):
+    return apply(module, params, points[:, None], directions)[:, 0]
+
+
+def _density(module_and_settings, params, points):
+    module, settings = module_and_settings
+    # The density does not depend on the direction.
+    raw = apply(module, params, points[:, None], jnp.broadcast_to(jnp.array([0.0, 0.0, 1.0]), points.shape))
+    return DENSITIES[settings.density](raw[:, 0, 3])
+
+
+def _init(module, key, rays):
+    points = jnp.zeros((1, 1, 3), rays.origins.dtype)
+    return module.init(key, points, rays.view_directions[:1], method='both')
+
+
+def render(compiled: Callable, params: dict, rays: Rays, chunk_size: int | None = None) -> Rendering:
+    """Render any number of rays, some at a time; fewer of them where the device runs out of memory. Without random numbers."""
+    chunk_size = chunk_size or for_backend(RAY_CHUNK, ACCELERATOR_RAY_CHUNK)
+    seen = evaluate(partial(compiled, params), np.asarray(pack(rays)), chunk_size=chunk_size)
+    return Rendering(seen[:, :3], *seen[:, 3:].T, np.zeros((len(seen), 0), np.float32))
+
+
+def _render_packed(module_and_settings, params, packed):
+    """[R, 11] -> rgb, depth, disparity, opacity [R, 6]."""
+    module, settings = module_and_settings
+    coarse, fine = render_rays(module, settings, params, unpack(packed), Draws())
+    seen = coarse if fine is None else fine
+    return jnp.concatenate([seen.rgb, *(part[:, None] for part in seen[1:4])], axis=-1)
+
+
+def pack(rays: Rays) -> Array:
+    """Rays [..., 3] or [...] as one array [R, 11]."""
+    return jnp.concatenate([jnp.reshape(part, (rays.near.size, -1)) for part in rays], axis=-1)
+
+
+def unpack(packed: Array) -> Rays:
+    """The rays of `pack`."""
+    return Rays(packed[:, :3], packed[:, 3:6], packed[:, 6:9], packed[:, 9], packed[:, 10])
+
+
+def build(config: ConfigDict) -> Method:
+    """The method of a config. A training example is a ray, one of an evaluation a view; predictions are `Pictures`."""
+    keywords = keywords_of(config, make_model)
+    model = make_model(**keywords)
+    if input_names(config.data) != ('rays',):
+        raise InputError(f"config.data.inputs: expected ('rays',), found {input_names(config.data)}")
+
+    one = model.render.args[0]  # of one chunk
+
+    def init(key, batch):
+        return model.init(key, unpack(pack(rays_of(batch))))
+
+    def rays_of(batch):
+        return Rays(*(batch['inputs'][name] for name in Rays._fields))
+
+    def loss(variables, batch, key, axis_name):
+        return model.loss(variables, rays_of(batch), batch['targets']['rgb'], key, axis_name)
+
+    def metrics(variables, batch):
+        """The PSNR of each view, in dB."""
+        rgb, packed = batch['targets']['rgb'], pack(rays_of(batch))
+        chunk = for_backend(RAY_CHUNK, ACCELERATOR_RAY_CHUNK)
+        seen = jax.lax.map(lambda ray: one(variables, ray[None])[0], packed, batch_size=chunk)
+        return {'psnr': to_psnr(jnp.square(seen[:, :3].reshape(rgb.shape) - rgb).mean(axis=(1, 2, 3)))}
+
+    def predict(params, inputs, key, workspace=None):
+        rays = Rays(*(jnp.asarray(inputs[name]) for name in Rays._fields))
+        rgb = model.render(params, rays).rgb.reshape(rays.origins.shape)
+        return [Pictures(view[None]) for view in rgb]
+
+    return Method(init, loss, metrics, predict, model)
