@@ -2,7 +2,7 @@
 
 Writes W/evaluation/SPLIT/, of weights that travel (--workdir=objects) evaluation_of_NAME/SPLIT/ in this folder: rows.csv (each
 shape), table.csv and table.md (means of the classes, on ShapeNet beside the published numbers) and protocol.json. Prints the
-table.
+table. Of a network that renders views the folder also has index.html, which shows them beside the true ones.
 
     --calibrate     first chooses the threshold on the validation split, for onet reconstruct too
     --threshold=T   evaluates at this threshold, whatever config and calibration say
@@ -28,6 +28,7 @@ def main(_):
     from onet_jax.data.fields import input_names
     from onet_jax.evaluation.evaluate import describe_protocol, evaluate, return_inputs
     from onet_jax.evaluation.published import find_published
+    from onet_jax.evaluation.report import write_views
     from onet_jax.evaluation.tables import write_results
     from onet_jax.run import at_threshold, calibrate_run, evaluation_folder, load_run
 
@@ -54,6 +55,8 @@ def main(_):
     results = list(evaluate(run.method, run.params, run.config, dataset, SPLIT.value))
     folder = evaluation_folder(run) / (f'{SPLIT.value}_inputs' if INPUTS.value else SPLIT.value)
     write_results(folder, results, protocol, find_published(input_names(run.config.data), dataset.index))
+    if results[0].truth:
+        write_views(folder, results, protocol)
     tell_next(f'{folder}: written', *making_shapes(run.config, WORKDIR.value))
 
 

@@ -1,4 +1,7 @@
-"""Evaluation by the paper's protocol: predictions for a split, scored against labelled points and surface samples."""
+"""Evaluation by the paper's protocol: predictions for a split, scored against labelled points and surface samples.
+
+Rendered views are scored against the true pictures.
+"""
 
 import os
 import shutil
@@ -20,11 +23,24 @@ from onet_jax.data.datasets import Shapes, examples_of
 from onet_jax.data.fields import evaluation_key, held_out, input_names, sees_views
 from onet_jax.data.records import digest
 from onet_jax.errors import InputError
+from onet_jax.evaluation.colour_baselines import predict_from_input
 from onet_jax.geometry.sequences import SEQUENCES, frames_of
+from onet_jax.geometry.views import Pictures
 from onet_jax.geometry.voxels import voxels_to_mesh
 from onet_jax.models.method import Method
 from onet_jax.progress import working
-from onet_jax.scores import as_geometry, floor, is_solid, mean_over_time, score, score_by_time, target_of
+from onet_jax.scores import (
+    PicturesTarget,
+    as_geometry,
+    floor,
+    is_solid,
+    mean_over_time,
+    score,
+    score_by_time,
+    target_of,
+)
+
+FLOOR = 'floor (ground truth against itself)'
 
 
 class Result(NamedTuple):
@@ -33,14 +49,16 @@ class Result(NamedTuple):
     category: str
     name: str
     scores: dict[str, float]  # see `scores.METRICS`; NaN where the metric is not defined
-    floor: dict[str, float]  # the same for the ground truth against itself
+    # By their names what others score: the ground truth against itself, of pictures the baselines.
+    references: dict[str, dict[str, float]]
     seconds: float  # from the input to the prediction
     inputs: dict[str, np.ndarray]  # of the network, by field, without batch axis
-    prediction: Any  # see `scores.py`
+    prediction: Any  # see `scores.py`; pictures as uint8
     is_solid: bool | None = None  # of a mesh that should be one (see `scores.is_solid`)
     by_time: dict[str, list[float]] | None = (
         None  # of a sequence: the scores of each frame, of which `scores` are the means
     )
+    truth: Pictures | None = None  # of pictures, as uint8
 
     @property
     def num_faces(self) -> int | None:
@@ -73,14 +91,21 @@ def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, 
         by_time = score_by_time(prediction, target, config.seed) if moves else None
         scores = score(prediction, target, config.seed) if by_time is None else mean_over_time(by_time)
         seen = {name: array[0] for name, array in inputs.items()}
-        solid = is_solid(prediction, target)
-        return Result(category, name, scores, floor(target), seconds, seen, prediction, solid, by_time)
+        solid, references, truth = is_solid(prediction, target), {}, None
+        if not isinstance(target, PicturesTarget):
+            references[FLOOR] = floor(target)
+        else:
+            prediction, truth = prediction.as_bytes(), Pictures(target.rgb).as_bytes()
+            if 'image' in inputs:
+                baselines = predict_from_input(dataset.read(category, name), f'{category}/{name}', seen)
+                references |= {label: score(baseline, target) for label, baseline in baselines.items()}
+        return Result(category, name, scores, references, seconds, seen, prediction, solid, by_time, truth)
 
     with (
         working(f'evaluating on the {split} split', len(dataset.examples(config, split)), 'shapes') as evaluating,
         ThreadPoolExecutor(os.cpu_count()) as threads,
     ):
-        for batch, names in dataset.evaluation_batches(config, split, targets=dataset.scored_fields):
+        for batch, names in dataset.evaluation_batches(config, split, targets=dataset.scored_fields(config.data)):
             predicted = [predict(batch, i) for i in range(len(names))]
             with working(f'scoring {len(names)} of them'):
                 results = list(threads.map(judge, names, *zip(*predicted, strict=True)))

@@ -13,11 +13,11 @@ from predictions import predicting
 
 from onet_jax.data.datasets import open_dataset
 from onet_jax.evaluation import comparison, tables
-from onet_jax.evaluation.evaluate import describe_protocol, evaluate
+from onet_jax.evaluation.evaluate import FLOOR, describe_protocol, evaluate
 from onet_jax.evaluation.report import write_report
 from onet_jax.geometry.sequences import ChangingMeshes, CloudSequence, MeshSequence, frames_of
 
-CONFIG = ConfigDict({'seed': 0, 'eval': {'project_last': False}})
+CONFIG = ConfigDict({'seed': 0, 'data': {}, 'eval': {'project_last': False}})
 PROTOCOL = {'split': 'test', 'evaluated': 'reconstructions'}
 
 
@@ -38,7 +38,7 @@ def test_a_sequence_is_scored_by_time_and_by_its_means(still):
     for result in still:
         assert {len(values) for values in result.by_time.values()} == {NUM_FRAMES}
         assert result.scores == pytest.approx({name: np.mean(values) for name, values in result.by_time.items()})
-        assert result.scores['correspondence_l2'] > 2 * result.floor['correspondence_l2']
+        assert result.scores['correspondence_l2'] > 2 * result.references[FLOOR]['correspondence_l2']
         assert (result.num_faces, result.is_solid, result.inputs['clip'].shape) == (1280, True, (NUM_FRAMES, 100, 3))
 
 
