@@ -22,9 +22,9 @@ from onet_jax import __version__
 from onet_jax.data.datasets import Shapes, examples_of
 from onet_jax.data.fields import evaluation_key, held_out, input_names, sees_views
 from onet_jax.data.records import digest
-from onet_jax.errors import InputError
+from onet_jax.errors import InputError, PredictionError
 from onet_jax.evaluation.colour_baselines import predict_from_input
-from onet_jax.geometry.sequences import SEQUENCES, frames_of
+from onet_jax.geometry.sequences import SEQUENCES, CloudSequence, MeshSequence, frames_of
 from onet_jax.geometry.views import Pictures
 from onet_jax.geometry.voxels import voxels_to_mesh
 from onet_jax.models.method import Method
@@ -69,7 +69,8 @@ class Result(NamedTuple):
 
 
 def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, split: str) -> Iterator[Result]:
-    """Predict and score every shape of a split, in its order. An empty prediction counts, with the worst values.
+    """Predict and score every shape of a split, in its order. An empty prediction counts, with the worst values, and so does a
+    missing one (`PredictionError`), whose reason is printed.
 
     A network that learns a code for each training shape (auto-decoding) fits codes to the shapes of another split, on the first
     half of their labelled points; the second half is scored. The shapes of a batch are predicted one after the other, as they
@@ -77,13 +78,19 @@ def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, 
     """
     key, project_last = evaluation_key(config.seed), config.eval.get('project_last', False)
 
-    def predict(batch, i):
+    def predict(batch, names, i):
         inputs, targets = examples_of(batch, i).values()
+        target = target_of(held_out(targets, inputs), project_last)
         start = time.perf_counter()
-        (prediction,) = method.predict(params, inputs, jax.random.fold_in(key, batch['row'][i]))
+        try:
+            (prediction,) = method.predict(params, inputs, jax.random.fold_in(key, batch['row'][i]))
+        except PredictionError as error:
+            print(f'{"/".join(names[i])}: FAILED: {error}', flush=True)
+            nowhere = np.zeros((len(target.surface), 0, 3), np.float32)
+            prediction = MeshSequence(nowhere, np.zeros((0, 3), int)) if config.mesh else CloudSequence(nowhere)
         seconds = time.perf_counter() - start
         evaluating.advance()
-        return inputs, target_of(held_out(targets, inputs), project_last), prediction, seconds
+        return inputs, target, prediction, seconds
 
     def judge(category_and_name, inputs, target, prediction, seconds):
         category, name = category_and_name
@@ -106,7 +113,7 @@ def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, 
         ThreadPoolExecutor(os.cpu_count()) as threads,
     ):
         for batch, names in dataset.evaluation_batches(config, split, targets=dataset.scored_fields(config.data)):
-            predicted = [predict(batch, i) for i in range(len(names))]
+            predicted = [predict(batch, names, i) for i in range(len(names))]
             with working(f'scoring {len(names)} of them'):
                 results = list(threads.map(judge, names, *zip(*predicted, strict=True)))
             yield from results
