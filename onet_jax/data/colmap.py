@@ -68,7 +68,9 @@ def read_model(folder: Path | None) -> list[View]:
     cameras, images, points = parsed
     ids = np.array(sorted(points), np.int64)
     places = np.array([points[i] for i in ids]).reshape(-1, 3)
-    return [_view(folder, cameras, *image, ids, places) for image in sorted(images.values(), key=lambda image: image[2])]
+    return [
+        _view(folder, cameras, *image, ids, places) for image in sorted(images.values(), key=lambda image: image[2])
+    ]
 
 
 def _view(folder, cameras, pose, camera_id, name, seen, ids, places) -> View:

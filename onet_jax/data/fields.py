@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from onet_jax.data import clip_draws, clip_inputs, draws, user_inputs
+from onet_jax.data import clip_draws, clip_inputs, draws, scene_draws, user_inputs
 from onet_jax.data.records import Need
 from onet_jax.data.schema import CHUNK_POINTS, COLUMNS, DEPTH_STEPS
 from onet_jax.data.sources import Source, check_file, find_files, find_photos
@@ -29,6 +29,7 @@ from onet_jax.geometry.clouds import measure_sampling
 from onet_jax.geometry.grid import voxel_centres
 from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_INPUTS, Frame
 from onet_jax.geometry.sequences import CloudSequence
+from onet_jax.geometry.volume_rendering import Rays
 
 
 class Field(NamedTuple):
@@ -227,6 +228,16 @@ FIELDS = {
         ('num_frames', 'num_trajectories'),
         num_samples=lambda data: data.num_trajectories,
     ),
+    # Fields of scenes: of a ray, and in evaluation of all pixels of a view, with the axes H and W.
+    # 'origins', 'directions', 'view_directions' f32 [B, 3], 'near', 'far' f32 [B], in the frame of the scene
+    'rays': Field(
+        ('pixel', 'extrinsic', 'intrinsic', 'bounds', 'extent'),
+        scene_draws.draw_rays,
+        settings=('near', 'far', 'ndc', 'pixel_centre'),
+        arrays=Rays._fields,
+    ),
+    # 'rgb' f32 [B, 3] in [0, 1], of the same pixels
+    'colours': Field(('rgba',), scene_draws.draw_colours, settings=('background',)),
     # f32 [B, 0]
     'none': Field((), _single('none', lambda key, row, data: jnp.zeros(0))),
 }

@@ -10,17 +10,17 @@ half numbers. Near and far are distances along the axis of a camera. Imports no 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from onet_jax.data import colmap
-from onet_jax.data.archives import load_array
 from onet_jax.data.images import picture_size
 from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import Camera
+from onet_jax.geometry.mesh_files.textures import file_beside
 from onet_jax.json_files import TEXT, number, read_json
 
 HOLD_OUT = 8  # every 8th view is for evaluation, where the files do not say
@@ -49,7 +49,7 @@ def is_scene(folder: str | Path) -> bool:
     return find_reader(Path(folder)) is not None
 
 
-def find_reader(folder: Path):
+def find_reader(folder: Path) -> Callable[[Path], PosedViews] | None:
     """The reader of what a folder holds, None for none."""
     if any((folder / f'transforms{suffix}.json').is_file() for suffix in ('_train', '')):
         return read_blender
@@ -80,10 +80,10 @@ def read_blender(folder: Path) -> PosedViews:
         content = read_json(path, TRANSFORMS, 'export the cameras again')
         first = len(pictures)
         for i, frame in enumerate(content['frames']):
-            picture = folder / frame['file_path']
-            picture = picture if picture.suffix else picture.with_suffix('.png')
-            if not picture.is_file():
-                raise FileNotFoundError(f'{path}: expected the picture {picture} of frame {i}, found none')
+            name = frame['file_path'] if Path(frame['file_path']).suffix else f'{frame["file_path"]}.png'
+            picture = file_beside(path, name)
+            if picture is None:
+                raise FileNotFoundError(f'{path}: expected the picture {name} of frame {i} in {folder}, found none')
             pictures.append(picture)
             poses.append(_matrix(frame['transform_matrix'], f'{path}: frame {i}'))
         if first < len(pictures):
@@ -145,16 +145,18 @@ def _with_all(splits: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
 def read_llff(folder: Path) -> PosedViews:
     """Rows of 17 numbers: [down, right, back, position, (height, width, focal length)] of 3 rows, then near and far.
 
-    The scene is scaled so that the nearest point is 4 / 3 before a camera, and moved so that the mean camera is at the origin and
-    looks along -z, as the official loader does (`bd_factor` 0.75, `recenter`).
+    The scene is scaled so that the nearest point is 4 / 3 before a camera, and moved so that the mean camera is at the origin
+    and looks along -z, as the official loader does (`bd_factor` 0.75, `recenter`).
     """
     path = folder / 'poses_bounds.npy'
-    rows = load_array(path)
+    rows = np.load(path, allow_pickle=False)
     if rows.ndim != 2 or rows.shape[1] != 17 or not np.isfinite(rows).all():
         raise InputError(f'{path}: expected finite numbers of the shape [V, 17], found {list(rows.shape)}')
     pictures = find_pictures(folder / 'images')
     if len(pictures) != len(rows):
-        raise InputError(f'{path}: expected as many rows as pictures in {folder / "images"}, {len(pictures)}, found {len(rows)}')
+        raise InputError(
+            f'{path}: expected as many rows as pictures in {folder / "images"}, {len(pictures)}, found {len(rows)}'
+        )
     poses = rows[:, :15].astype(np.float64).reshape(-1, 3, 5)
     bounds = rows[:, 15:].astype(np.float64)
     width, height = size = picture_size(pictures[0])
@@ -209,7 +211,9 @@ def read_colmap(folder: Path) -> PosedViews:
 
 def find_pictures(folder: Path) -> tuple[Path, ...]:
     """The pictures of a folder by name. Raises FileNotFoundError without any."""
-    found = sorted(p for p in folder.glob('*') if p.suffix.lower() in ('.png', '.jpg', '.jpeg')) if folder.is_dir() else []
+    found = (
+        sorted(p for p in folder.glob('*') if p.suffix.lower() in ('.png', '.jpg', '.jpeg')) if folder.is_dir() else []
+    )
     if not found:
         raise FileNotFoundError(f'{folder}: expected pictures (png|jpg), found none')
     return tuple(found)
@@ -220,14 +224,20 @@ def check_views(folder: Path, views: PosedViews) -> None:
     for split in ('train', 'test'):
         if not views.splits[split]:
             found = {name: len(some) for name, some in views.splits.items()}
-            raise InputError(f'{folder}: expected views to train on and views to hold out, found {found}; take more pictures')
+            raise InputError(
+                f'{folder}: expected views to train on and views to hold out, found {found}; take more pictures'
+            )
     rotation, camera_mat = views.camera.world_mat[:, :, :3], views.camera.camera_mat
     for i, picture in enumerate(views.pictures):
         error = np.abs(rotation[i] @ rotation[i].T - np.eye(3)).max()
         if not error < ORTHOGONAL:
-            raise InputError(f'{picture.name}: expected a rotation, found axes that are {error:.2g} off right angles and length 1')
+            raise InputError(
+                f'{picture.name}: expected a rotation, found axes that are {error:.2g} off right angles and length 1'
+            )
         if np.linalg.det(rotation[i]) < 0:
-            raise InputError(f'{picture.name}: expected a right-handed rotation, found a mirrored one; flip one axis of the poses')
+            raise InputError(
+                f'{picture.name}: expected a right-handed rotation, found a mirrored one; flip one axis of the poses'
+            )
         if not (camera_mat[i, 0, 0] > 0 and camera_mat[i, 1, 1] > 0 and np.isfinite(camera_mat[i]).all()):
             raise InputError(f'{picture.name}: expected a positive focal length, found {camera_mat[i, 0, 0]} px')
         near, far = views.bounds[i]

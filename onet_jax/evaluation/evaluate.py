@@ -19,9 +19,8 @@ import trimesh
 from ml_collections import ConfigDict
 
 from onet_jax import __version__
-from onet_jax.data.datasets import Shapes, examples_of
+from onet_jax.data.datasets import Shapes, digest, examples_of
 from onet_jax.data.fields import evaluation_key, held_out, input_names, sees_views
-from onet_jax.data.records import digest
 from onet_jax.errors import InputError, PredictionError
 from onet_jax.evaluation.colour_baselines import predict_from_input
 from onet_jax.geometry.sequences import SEQUENCES, CloudSequence, MeshSequence, frames_of

@@ -1,4 +1,4 @@
-"""Volume rendering of a radiance field along rays: stratified and hierarchical sampling, and compositing (NeRF, sections 4 and 5).
+"""Volume rendering of a radiance field: stratified and hierarchical sampling of rays, compositing (NeRF, sections 4 and 5).
 
 R rays, N samples of a ray, K further samples. A ray is o + t d; directions d are not normalised, distances t are in units of d.
 """
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from onet_jax.conventions import Array
 
+BACKGROUNDS = {'white': 1.0, 'black': 0.0}
 FAR_AWAY = 1e10  # length of the last interval: what is left of a ray ends in its last sample
 TINY_WEIGHT = 1e-5  # of each interval, so that a ray that meets nothing is sampled everywhere
 
@@ -47,10 +48,9 @@ def stratify(rays: Rays, num_samples: int, jitter: Array | None = None, in_dispa
     """
     share = jnp.linspace(0.0, 1.0, num_samples, dtype=rays.near.dtype)
     near, far = rays.near[:, None], rays.far[:, None]
-    if in_disparity:
-        distances = 1 / (1 / near * (1 - share) + 1 / far * share)
-    else:
-        distances = near * (1 - share) + far * share
+    start, end = (1 / near, 1 / far) if in_disparity else (near, far)
+    distances = start * (1 - share) + end * share
+    distances = 1 / distances if in_disparity else distances
     if jitter is None:
         return distances
     middles = (distances[:, 1:] + distances[:, :-1]) / 2
@@ -59,13 +59,11 @@ def stratify(rays: Rays, num_samples: int, jitter: Array | None = None, in_dispa
     return lower + (upper - lower) * jitter
 
 
-def composite(
-    rgb: Array, density: Array, distances: Array, directions: Array, background: float | None = None
-) -> Rendering:
+def composite(rgb: Array, density: Array, distances: Array, directions: Array, background: float = 0.0) -> Rendering:
     """Composite the samples of each ray, front to back (eq. 3).
 
     rgb [R, N, 3] and density [R, N] >= 0 at distances [R, N]; directions [R, 3], whose lengths are the unit of the distances.
-    background: colour behind what the ray meets, 1 is white; None leaves it black.
+    background: colour behind what the ray meets, of `BACKGROUNDS`.
     """
     lengths = jnp.diff(distances, append=jnp.full_like(distances[:, :1], jnp.inf))
     lengths = jnp.where(jnp.isinf(lengths), FAR_AWAY, lengths) * jnp.linalg.norm(directions, axis=-1, keepdims=True)
@@ -75,9 +73,7 @@ def composite(
     transmittance = jnp.concatenate([jnp.ones_like(passed[:, :1]), passed[:, :-1]], axis=-1)
     weights = alpha * transmittance
     opacity, depth = weights.sum(axis=-1), (weights * distances).sum(axis=-1)
-    seen = (weights[..., None] * rgb).sum(axis=-2)
-    if background is not None:
-        seen = seen + background * (1 - opacity[:, None])
+    seen = (weights[..., None] * rgb).sum(axis=-2) + background * (1 - opacity[:, None])
     met = opacity > 0  # else depth / opacity is 0 / 0
     disparity = jnp.where(met, 1 / jnp.maximum(1e-10, depth / jnp.where(met, opacity, 1)), 0)
     return Rendering(seen, depth, disparity, opacity, weights)

@@ -7,7 +7,7 @@ R rays, N samples of a ray, T points; [...] any axes. `params` are all variables
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -20,14 +20,21 @@ from onet_jax.data.fields import input_names
 from onet_jax.errors import InputError
 from onet_jax.geometry.field import evaluate, for_backend
 from onet_jax.geometry.views import Pictures
-from onet_jax.geometry.volume_rendering import Rays, Rendering, composite, points_on, sample_again, stratify
+from onet_jax.geometry.volume_rendering import (
+    BACKGROUNDS,
+    Rays,
+    Rendering,
+    composite,
+    points_on,
+    sample_again,
+    stratify,
+)
 from onet_jax.models.method import Aux, Compiled, Method, apply, check_names, keywords_of
 from onet_jax.networks.radiance import RadianceField
 
 # A density of exactly zero has no gradient: a scene whose densities are all negative at some time stays empty. Softplus has one
 # everywhere; the shift starts it at a density of 0.3 per unit of length (Barron et al., mip-NeRF, ICCV 2021).
 DENSITIES = {'relu': nn.relu, 'softplus': lambda x: nn.softplus(x - 1)}
-BACKGROUNDS = {'white': 1.0, 'black': None}
 RAY_CHUNK, ACCELERATOR_RAY_CHUNK = 512, 8192  # rays at a time
 POINTS_AT_A_TIME = 4096  # of `radiance`
 
@@ -39,8 +46,7 @@ class NeRF(NamedTuple):
     radiance: (
         Callable  # (params, points [T, 3], directions [T, 3] of any length) -> rgb [T, 3] in [0, 1], density [T] >= 0
     )
-    # (params, rays, key=None) -> `Rendering` of numpy arrays, of any number of rays, without the weights; without a key it draws
-    # no random numbers
+    # (params, rays) -> `Rendering` of numpy arrays, of any number of rays, without the weights and without random numbers
     render: Callable
     # (params, rays, rgb [R, 3], key, axis_name=None) -> (scalar, Aux): mean squared errors of both networks (eq. 6)
     loss: Callable
@@ -86,8 +92,10 @@ def make_model(
     width: int = 256,
     depth: int = 8,
     skips: tuple[int, ...] = (4,),
+    bottleneck_size: int = 256,
     num_frequencies: int = 10,
-    num_direction_frequencies: int | None = 4,
+    num_direction_frequencies: int = 4,
+    view_directions: bool = True,
     num_samples: int = 64,
     num_fine_samples: int = 128,
     two_networks: bool = True,
@@ -99,8 +107,9 @@ def make_model(
 ) -> NeRF:
     """The functions of a network, without weights.
 
-    width, depth: of the layers; the position is seen again after those of `skips`. num_frequencies: of the positional encoding,
-    num_direction_frequencies of that of directions, None for a colour that does not depend on them. num_samples, and
+    width, depth: of the layers; the position is seen again after those of `skips`. bottleneck_size: features of a point that the
+    colour sees. num_frequencies: of the positional encoding, num_direction_frequencies of that of directions. view_directions:
+    whether the colour depends on them. num_samples, and
     num_fine_samples: of a ray; 0 of the latter is a coarse network alone. two_networks: False lets one network be both.
     density: activation, 'relu' as the paper or 'softplus'. noise_std: of the density before it, in training (regularisation of
     the paper for real scenes). background: 'white' or 'black'. in_disparity: samples are even in 1 / distance. train_dtype: of
@@ -113,7 +122,15 @@ def make_model(
 
     def build_module(dtype):
         field = partial(
-            RadianceField, width, depth, tuple(skips), num_frequencies, num_direction_frequencies, dtype=dtype
+            RadianceField,
+            width,
+            depth,
+            tuple(skips),
+            bottleneck_size,
+            num_frequencies,
+            num_direction_frequencies,
+            view_directions,
+            dtype=dtype,
         )
         return Networks(field(), field() if two_networks and num_fine_samples else None)
 

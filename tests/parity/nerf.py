@@ -56,7 +56,7 @@ def network_deviations(name: str, data: dict, dtype) -> Deviations:
 def make_field(state: dict, skips: tuple[int, ...] = (4,)) -> RadianceField:
     """The network of some official weights."""
     depth = sum(name.startswith('pts_linears') and name.endswith('bias') for name in state)
-    return RadianceField(len(state['pts_linears.0.bias']), depth, skips, 10, 4 if 'rgb_linear.bias' in state else None)
+    return RadianceField(len(state['pts_linears.0.bias']), depth, skips, view_directions='rgb_linear.bias' in state)
 
 
 def ray_deviations(name: str, data: dict, dtype) -> Deviations:
@@ -98,7 +98,7 @@ def rendering_deviations(name: str, data: dict, dtype) -> Deviations:
 
         def see(raw, distances, noise, options=options):
             density = jax.nn.relu(raw[..., 3] + options.get('raw_noise_std', 0.0) * noise)
-            background = 1.0 if options.get('white_bkgd') else None
+            background = float(options.get('white_bkgd', False))
             return composite(jax.nn.sigmoid(raw[..., :3]), density, distances, rays.directions, background)
 
         perturbed = options['perturb'] > 0
