@@ -31,14 +31,16 @@ def evaluation_batches(
     every: int = 1,
     positions: Sequence[int] | None = None,
     view: int = 0,
+    views: Sequence[int] = (),
     left_out: Collection[tuple[str, str]] = (),
 ) -> Iterator[tuple[dict[str, np.ndarray], tuple[tuple[str, str], ...]]]:
     """Batches of whole shapes of a split, each once, in its order: (raw batch, (category, name) of its real rows).
 
     every: only each `every`-th shape; positions: only these, instead; left_out: not these. view: the one that is read of each
-    shape, the first in the paper's evaluation. A raw batch has `columns` [B, T, *dims], [B, N, *dims] or [B, *dims], bools as
-    packed bits; 'row' and 'index' int32 [B], the position in the split (so that the noise of an input does not depend on B);
-    'mask' bool [B]. The last batch is padded by repeating its rows, with mask False.
+    shape, the first in the paper's evaluation; views: those that are read instead, on an axis of their own. A raw batch has
+    `columns` [B, T, *dims], [B, N, *dims], [B, V, *dims] of the views or [B, *dims], bools as packed bits; 'row' and 'index'
+    int32 [B], the position in the split (so that the noise of an input does not depend on B); 'mask' bool [B]. The last batch
+    is padded by repeating its rows, with mask False.
 
     Raises InputError for a batch size below 1, an unknown or empty split and a missing column; a batch raises as `read_shape`.
     """
@@ -52,8 +54,11 @@ def evaluation_batches(
         row = {key: getattr(shape, key) for key in columns}
         for key, value in row.items():
             if COLUMNS[key].per == 'view':
-                value = value[view]
-            row[key] = decode_views(path, key, [value])[0] if COLUMNS[key].is_picture else as_stored(key, value)
+                seen = [value[i] for i in views or [view]]
+                seen = decode_views(path, key, seen) if COLUMNS[key].is_picture else np.stack(seen)
+                row[key] = seen if views else seen[0]
+            else:
+                row[key] = as_stored(key, value)
         return row
 
     return make_batches(pick_examples(shapes, every, positions, left_out), batch_size, read_row)

@@ -68,20 +68,40 @@ class Shapes(NamedTuple):
         every: int = 1,
         positions: Sequence[int] | None = None,
         view: int = 0,
+        fixed_views: bool = False,
         left_out: Collection[tuple[str, str]] = (),
         as_trained: bool = False,
     ) -> Iterator[Examples]:
         """Whole examples of a split, in its order. An input is a function of (config.seed, position in the split).
 
-        targets: names of fields, by default `config.eval.targets`; batch_size: by default that of `config.eval`; as_trained:
-        inputs are drawn as in training, in random poses and with its noise; the other arguments and the errors as of
-        `batches.evaluation_batches`.
+        targets: names of fields, by default `config.eval.targets`; batch_size: by default that of `config.eval`; view: of the
+        fields of one view; those of several have all others of the first `config.data.num_views`, or the fixed ones, which are
+        stored after these. as_trained: inputs are drawn as in training, in random poses and with its noise; the other arguments
+        and the errors as of `batches.evaluation_batches`.
         """
         options: dict[str, Any] = {'every': every, 'positions': positions, 'view': view, 'left_out': left_out}
-        read = partial(
-            batches.evaluation_batches, self.data_dir, split, batch_size or config.eval.batch_size, **options
-        )
+        size = batch_size or config.eval.batch_size
+
+        def read(names: tuple[str, ...]) -> Iterator:
+            views, columns = self._pick_views(config.data, names, view, fixed_views), fields.columns_of(names)
+            return batches.evaluation_batches(self.data_dir, split, size, columns, views=views, **options)
+
         return _draw_examples(config, split, targets, as_trained, read)
+
+    def _pick_views(self, data: ConfigDict, names: Sequence[str], view: int, fixed_views: bool) -> tuple[int, ...]:
+        """The views that fields read on an axis of their own, that of the fields of one view first; () where they have none."""
+        if not fields.count_views(names):
+            return ()
+        stored, shown = range(self.index.num_views), (view,) * fields.sees_first_view(names)
+        some = stored[data.num_views :] if fixed_views else stored[: data.num_views]
+        others = tuple(other for other in some if other not in shown)
+        if not others:
+            what = f'views after the first config.data.num_views = {data.num_views}' if fixed_views else 'other views'
+            raise InputError(
+                f'{self.data_dir / "dataset.json"}: expected {what} of a shape, found {len(stored)} in all; prepare the '
+                'dataset with more (--num_views=11 --num_fixed_views=5)'
+            )
+        return (*shown, *others)
 
     def read(self, category: str, name: str) -> records.Shape:
         """One example as stored. Raises as `records.read_shape` does."""
@@ -152,7 +172,10 @@ class Sequences(NamedTuple):
         """As `Shapes.evaluation_batches`, of clips; `left_out` names sequences."""
         options: dict[str, Any] = {'every': every, 'positions': positions, 'view': view, 'left_out': left_out}
         size, length = batch_size or config.eval.batch_size, config.data.num_frames
-        read = partial(clips.clip_batches, self.data_dir, split, size, length=length, **options)
+
+        def read(names: tuple[str, ...]) -> Iterator:
+            return clips.clip_batches(self.data_dir, split, size, fields.columns_of(names), length=length, **options)
+
         return _draw_examples(config, split, targets, as_trained, read)
 
     def read(self, category: str, name: str) -> records.ShapeSequence:
@@ -196,12 +219,12 @@ class Scenes(Scene):
 def _draw_examples(
     config: ConfigDict, split: str, targets: Sequence[str] | None, as_trained: bool, read: Callable
 ) -> Iterator[Examples]:
-    """read(columns) -> raw batches and the names of their rows."""
+    """read(names of fields) -> raw batches and the names of their rows."""
     inputs = fields.unseen_inputs(fields.find_fields(config.data)[0], split)
     targets = tuple(config.eval.targets if targets is None else targets)
     fields.check_names('config.eval.targets', targets)
     key, data = fields.evaluation_key(config.seed), FrozenConfigDict(config.data)
-    for raw, names in read(fields.columns_of((*inputs, *targets))):
+    for raw, names in read((*inputs, *targets)):
         yield Examples(_transform(data, inputs, targets, as_trained, key, raw), names)
 
 

@@ -30,7 +30,8 @@ def open_feed(name: str, data_dir: str | Path, need: Need, **options: Any) -> Fe
     if feed is not None and not elsewhere:
         return feed
     too_large = too_large or DoesNotFitError(f'{data_dir}: the split does not fit into the memory of another process')
-    if any(importlib.util.find_spec(package) is None for package in ('tensorflow', 'tensorflow_datasets')):
+    packages = ('tensorflow', 'tensorflow_datasets')
+    if need.num_views or any(importlib.util.find_spec(package) is None for package in packages):
         raise too_large
     tell(f'{too_large}\nIt is streamed instead, as with --config.data.feed=tfds.')
     return tfds_feed(data_dir, need, **options)

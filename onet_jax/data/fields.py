@@ -4,8 +4,8 @@ A field names the stored columns that it needs, draws its part of a batch on the
 file, and says how it is displayed. A batch is {'inputs': {name: [B, ...]}, 'targets': {name: [B, ...]}, 'row': [B],
 'mask': [B]}.
 
-B batch, T labelled points, N surface samples, P points of an input cloud, S pixels along each side of an image. Every row
-draws from its own key, so a part of a batch has the same rows as the whole. Labelled points are the stored float16 values,
+B batch, T labelled points, N surface samples, P points of an input cloud, S pixels along each side of an image, V views. Every
+row draws from its own key, so a part of a batch has the same rows as the whole. Labelled points are the stored float16 values,
 never jittered: their labels are exact for these values.
 """
 
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from onet_jax.data import clip_draws, clip_inputs, draws, scene_draws, user_inputs
+from onet_jax.data import clip_draws, clip_inputs, draws, scene_draws, user_inputs, view_draws
 from onet_jax.data.records import Need
 from onet_jax.data.schema import CHUNK_POINTS, COLUMNS, DEPTH_STEPS
 from onet_jax.data.sources import Source, check_file, find_files, find_photos
@@ -42,6 +42,8 @@ class Field(NamedTuple):
     # How many distinct labelled points and surface samples a training row needs, of a sequence in a frame.
     num_points: Callable[[ConfigDict], int] = lambda data: 0
     num_samples: Callable[[ConfigDict], int] = lambda data: 0
+    # Of how many other views than the first it is in training; in evaluation of all others. 0: of the first alone.
+    num_views: int = 0
     # Of an input that is read from files: find(file or folder) -> sources; read(source, data, seed) -> ({name: array}, frame).
     find: Callable[[str | Path], list[Source]] | None = None
     read: Callable | None = None
@@ -78,6 +80,7 @@ def _count_places(num_frames: Callable[[ConfigDict], int]) -> Callable[[ConfigDi
 FRAMES = ('loc_seq', 'scale_seq')  # columns that say where the frames of a sequence lie
 find_clouds = partial(find_files, formats=CLOUD_FORMATS)
 find_meshes = partial(find_files, formats=MESH_INPUTS)
+find_surfaces = partial(find_files, formats=tuple(dict.fromkeys((*MESH_INPUTS, *CLOUD_FORMATS))))
 FIELDS = {
     # 'points' f32 [B, T, 3], 'occ' f32 [B, T] in {0, 1}; in evaluation all of them, and 'subset' int32 (see `draws.all_points`)
     'volume_points': Field(
@@ -130,7 +133,29 @@ FIELDS = {
         show=lambda image: (np.asarray(image) * 255).round().astype(np.uint8),
         is_object=True,
     ),
-    # f32 [B, 137, 137] in [0, 1], of the same view: 1 where the object fills the pixel
+    # f32 [B, P, 6], points of the surface in object coordinates and their outward unit normals
+    'oriented_cloud': Field(
+        ('surface', 'normals'),
+        _single('oriented_cloud', view_draws.draw_oriented_cloud),
+        settings=('num_surface_points',),
+        num_samples=lambda data: data.num_surface_points,
+        find=find_surfaces,
+        read=user_inputs.read_oriented_cloud,
+        show=lambda cloud: np.asarray(cloud)[:, :3],
+        is_object=True,
+    ),
+    # 'view_depth' f32 [B, V, S, S] along the camera's axis, 0 is background, 'view_world_mat' f32 [B, V, 3, 4] and
+    # 'view_camera_mat' f32 [B, V, 3, 3] of S px. Of other views than 'image', in evaluation of all others (see `Shapes`)
+    'depth_views': Field(
+        ('depth', *Camera._fields),
+        view_draws.depth_views,
+        settings=('view_size',),
+        num_views=1,
+        arrays=('view_depth', 'view_world_mat', 'view_camera_mat'),
+    ),
+    # 'rgb' f32 [B, V, S, S, 3] in [0, 1] on white, of the views of `depth_views`
+    'views': Field(('image',), view_draws.views, settings=('view_size',), num_views=1, arrays=('rgb',)),
+    # f32 [B, 137, 137] in [0, 1], of the same view as 'image': 1 where the object fills the pixel
     'alpha': Field(('alpha',), _single('alpha', lambda key, row, data: draws.as_float(row['alpha']) / 255)),
     # f32 [B, 137, 137] along the camera's axis, of the same view; 0 is background
     'depth': Field(('depth',), _single('depth', lambda key, row, data: draws.as_float(row['depth']) / DEPTH_STEPS)),
@@ -243,6 +268,7 @@ FIELDS = {
 }
 
 
+POSE_STREAM = 19  # of random numbers; inputs have those that are numbered from 0
 POSED = ('points', 'occ', 'surface', 'normals')  # columns that `draws.pose` turns, or that turn with others
 
 
@@ -259,7 +285,8 @@ def find_fields(data: ConfigDict) -> tuple[tuple[str, ...], tuple[str, ...]]:
             raise InputError(
                 f'config.data: expected the keys {missing}, which the field {name!r} reads, found {sorted(data)}'
             )
-    for key in ('num_points_per_step', 'num_input_points', 'num_target_points', 'num_trajectories'):
+    sizes = ('num_points_per_step', 'num_input_points', 'num_target_points', 'num_trajectories')
+    for key in (*sizes, 'num_surface_points', 'view_size'):
         if data.get(key, 1) < 1:
             raise InputError(f'config.data.{key}: expected at least 1, found {data[key]}')
     if data.get('num_frames', 2) < 2:
@@ -290,7 +317,22 @@ def find_need(data: ConfigDict) -> Need:
     columns = tuple(name for name in COLUMNS if any(name in field.columns for field in fields))
     num_points, num_samples = (max(getattr(field, size)(data) for field in fields) for size in Need._fields[1:3])
     moves = any(COLUMNS[name].moves for name in columns)
-    return Need(columns, num_points, num_samples, data.num_frames if moves else 0)
+    return Need(columns, num_points, num_samples, data.num_frames if moves else 0, count_views((*inputs, *targets)))
+
+
+def count_views(names: Sequence[str]) -> int:
+    """How many distinct views, on an axis of their own, a training row of the fields needs. 0: one, without that axis."""
+    num_views = max(FIELDS[name].num_views for name in names)
+    return num_views and num_views + sees_first_view(names)
+
+
+def sees_first_view(names: Sequence[str]) -> bool:
+    """Whether one of the fields is of the first view of a row alone."""
+    return any(
+        COLUMNS[column].per == 'view' and not FIELDS[name].num_views
+        for name in names
+        for column in FIELDS[name].columns
+    )
 
 
 def make_transform(data: ConfigDict) -> Callable[[jax.Array, dict], dict]:
@@ -307,18 +349,31 @@ def make_evaluation_transform(
 
 
 def _transform(data: ConfigDict, inputs: Sequence[str], targets: Sequence[str], training: bool) -> Callable:
+    names = (*inputs, *targets)
+    has_axis, first_other = count_views(names) > 0, int(sees_first_view(names))
+
+    def see(field, row):
+        """The row with the views of a field."""
+        if not has_axis:
+            return row
+        part: Any = slice(first_other, None) if field.num_views else 0
+        return {
+            name: value[part] if name in COLUMNS and COLUMNS[name].per == 'view' else value
+            for name, value in row.items()
+        }
+
     def draw(names, key, row):
         drawn: dict[str, jax.Array] = {}
         for i, name in enumerate(names):
             field = FIELDS[name]
             function = field.draw if training or field.draw_all is None else field.draw_all
-            drawn |= function(jax.random.fold_in(key, i), row, data)
+            drawn |= function(jax.random.fold_in(key, i), see(field, row), data)
         return drawn
 
     def transform_row(key, row):
         inputs_key, targets_key = jax.random.split(jax.random.fold_in(key, row['row']))
         if training and data.get('random_scans'):
-            row = draws.pose(jax.random.fold_in(inputs_key, len(FIELDS)), row)
+            row = draws.pose(jax.random.fold_in(inputs_key, POSE_STREAM), row)
         return {'inputs': draw(inputs, inputs_key, row), 'targets': draw(targets, targets_key, row), 'row': row['row']}
 
     def transform(key, raw):
@@ -356,6 +411,8 @@ def _stored_shape(name: str, need: Need) -> jax.ShapeDtypeStruct:
     column = COLUMNS[name]
     dims = (*filter(None, [CHUNK_POINTS * need.chunks.get(column.per, 0)]), *column.dims)
     lead = (1, need.num_frames) if column.moves else (1,)
+    if column.per == 'view' and need.num_views:
+        lead = (1, need.num_views)
     if column.dtype is bool:
         return jax.ShapeDtypeStruct((*lead, int(np.prod(dims)) // 8), np.uint8)
     dtype = np.float32 if column.dtype is np.float64 else column.dtype  # on the device

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from onet_jax.errors import InputError
-from onet_jax.geometry.mesh_files.textures import CODECS
+from onet_jax.geometry.mesh_files.textures import CODECS, to_eight_bits
 
 IMAGE_FORMATS = ('jpg', 'jpeg', 'png', 'webp', 'bmp')
 MAX_EDGE = 10_000  # px: an image and its square on white take 1.5 GB at most
@@ -55,7 +55,7 @@ def picture_size(path: str | Path) -> tuple[int, int]:
 
 
 def _open_layer(path: Path) -> Image.Image:
-    return _open(path, lambda image: _to_eight_bits(image).convert('RGBA'))
+    return _open(path, lambda image: to_eight_bits(image).convert('RGBA'))
 
 
 def _open(path: Path, read: Callable[[Image.Image], Any]) -> Any:
@@ -76,20 +76,6 @@ def _open(path: Path, read: Callable[[Image.Image], Any]) -> Any:
             f'{path}: expected a readable picture, found one that is damaged, too large or of another kind ({error}); '
             'export it again as jpg or png'
         ) from error
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """A picture of 16 bits with 8, which its transparent colour, where it has one, has, too. Others as they are."""
-    clear = image.info.get('transparency')
-    if image.mode.startswith('I'):  # grey, which conversion would clip
-        values = np.asarray(image)
-        found = Image.fromarray((values // 257 + (values % 257 > 128)).astype(np.uint8))  # rounded, without floats
-        if clear is not None:
-            found.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
-        return found
-    if isinstance(clear, tuple) and max(clear) > 255:  # of the pixels Pillow keeps the upper bytes
-        image.info['transparency'] = tuple(value >> 8 for value in clear)
-    return image
 
 
 def _whole_pixels(path: Path, box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:

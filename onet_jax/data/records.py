@@ -91,6 +91,7 @@ class Need(NamedTuple):
     num_points: int = 0  # distinct labelled points
     num_samples: int = 0  # distinct surface samples
     num_frames: int = 0  # L, consecutive frames of a sequence
+    num_views: int = 0  # distinct views, on an axis of their own; 0: one view, without that axis
 
     @property
     def chunks(self) -> dict[str, int]:
@@ -101,8 +102,9 @@ class Need(NamedTuple):
 # An endless stream of training batches: start_step -> raw batches of start_step, start_step + 1, ...
 #
 # A raw batch has the columns of a `Need` as stored: [B, 2048 n, *dims] for n chunks of points or samples, [B, *dims] for
-# columns of a shape or of one of its views; of a sequence [B, L, ...], for each of L frames. Images are decoded, bool columns
-# are packed bits. Also 'index' int32 [B], the position of the shape in the split, and 'row' int32 [B] = arange(B).
+# columns of a shape or of one of its views, [B, n, *dims] for those of n distinct views; of a sequence [B, L, ...], for each of
+# L frames. Images are decoded, bool columns are packed bits. Also 'index' int32 [B], the position of the shape in the split,
+# and 'row' int32 [B] = arange(B).
 # `fields.py` makes inputs and targets of it. A feed of some `rows` delivers only these rows of the same batch.
 Feed = Callable[[int], Iterator[dict]]
 
@@ -352,6 +354,11 @@ def check_need(data_dir: str | Path, index: Index, need: Need) -> None:
                 f'step draws {need.num_points if per == "point" else need.num_samples} different ones, in whole chunks of '
                 f'{CHUNK_POINTS}; prepare the dataset with more points'
             )
+    if need.num_views > index.num_views:
+        raise InputError(
+            f'{path}: expected at least {need.num_views} views of a shape, which the fields of the config read, found '
+            f'{index.num_views}; prepare the dataset with more views (--num_views=24)'
+        )
 
 
 def cut_chunks(example: Shape | ShapeSequence, name: str) -> np.ndarray:

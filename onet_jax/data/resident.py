@@ -31,7 +31,7 @@ from onet_jax.files import machine_memory
 from onet_jax.progress import track
 
 # Streams of random numbers of one seed. Never 0: numpy pads seeds with zeros, and [seed, n] would equal [seed, n, 0].
-SHAPE_STREAM, CHUNK_STREAM = 1, 2
+SHAPE_STREAM, CHUNK_STREAM, VIEW_STREAM = 1, 2, 3
 
 
 class DoesNotFitError(InputError):
@@ -63,12 +63,12 @@ def resident_feed(
         raise DoesNotFitError(
             f'{data_dir}: expected a split that fits into the memory of the device ({free / 1e9:.2f} GB free), '
             f'found {needed / 1e9:.2f} GB; use '
-            + ('--config.data.feed=tfds or ' if layout is SHAPES else '')
+            + ('--config.data.feed=tfds or ' if layout is SHAPES and not need.num_views else '')
             + f'a dataset with fewer points or {layout.name}'
         )
     stored, clips = _load(data_dir, index, names, need, bad_examples or BadExamples())
     num_shapes = len(clips)
-    # One random number of a row selects its chunk of points, its chunk of samples and its view.
+    # One random number of a row selects its chunk of points, its chunk of samples and its view. Several views are drawn apart.
     num_chunks = max([1, *(stored[name].shape[1] for name in need.columns if COLUMNS[name].per != 'shape')])
     kept = np.asarray(range(batch_size) if rows is None else rows, np.int32)
 
@@ -76,12 +76,20 @@ def resident_feed(
     def order(epoch: int) -> np.ndarray:
         return np.random.default_rng([seed, epoch, SHAPE_STREAM]).permutation(num_shapes)
 
-    def choose(step: int) -> tuple[np.ndarray, np.ndarray]:
-        """The loaded shape or clip and the random number of each row of batch `step` that is delivered: int32 [B, 2], [B]."""
+    def choose(step: int) -> tuple[np.ndarray, ...]:
+        """The loaded shape or clip, the random number and the views of each row of batch `step` that is delivered: int32
+        [B, 2], [B], [B, num_views]."""
         epochs, places = np.divmod(step * batch_size + np.arange(batch_size), num_shapes)
         shapes = np.concatenate([order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
         chunks = np.random.default_rng([seed, step, CHUNK_STREAM]).integers(num_chunks, size=batch_size)
-        return clips[shapes[kept]], chunks[kept].astype(np.int32)
+        order_of_views = (
+            np.random.default_rng([seed, step, VIEW_STREAM]).random((batch_size, index.num_views)).argsort()
+        )
+        return (
+            clips[shapes[kept]],
+            chunks[kept].astype(np.int32),
+            order_of_views[kept, : need.num_views].astype(np.int32),
+        )
 
     def batches(start_step: int) -> Iterator[dict]:
         step = start_step
@@ -93,7 +101,7 @@ def resident_feed(
 
 
 @partial(jax.jit, static_argnums=0)
-def _gather(need: Need, stored: dict, clips: jax.Array, chunks: jax.Array, rows: jax.Array) -> dict:
+def _gather(need: Need, stored: dict, clips: jax.Array, chunks: jax.Array, views: jax.Array, rows: jax.Array) -> dict:
     shapes, frames = clips[:, 0], clips[:, 1:] + np.arange(need.num_frames)
     batch = {'index': stored['index'][shapes], 'row': rows}
     for name in need.columns:
@@ -103,7 +111,7 @@ def _gather(need: Need, stored: dict, clips: jax.Array, chunks: jax.Array, rows:
         if column.per == 'shape':
             batch[name] = values[at]
         elif column.per == 'view':
-            batch[name] = values[at, number % values.shape[1]]
+            batch[name] = values[at[:, None], views] if need.num_views else values[at, number % values.shape[1]]
         else:
             # As many chunks as the need asks for, from the selected one on.
             numbers = (number[..., None] + np.arange(need.chunks[column.per])) % values.shape[1]

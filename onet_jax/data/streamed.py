@@ -42,6 +42,11 @@ def tfds_feed(
     """
     index = read_index(data_dir)
     check_need(data_dir, index, need)
+    if need.num_views:
+        raise InputError(
+            "config.data.feed: expected 'resident' for fields of several views of a shape, which are not streamed, found "
+            "'tfds'; set --config.data.feed=resident"
+        )
     rows = range(batch_size) if rows is None else rows
     with working('loading TensorFlow'):
         tf = _import_tensorflow()

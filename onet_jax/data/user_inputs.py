@@ -19,7 +19,8 @@ from onet_jax.geometry.cameras import DISTANCE_RATIOS, ELEVATIONS, Camera, r2n2_
 from onet_jax.geometry.companions import CAMERAS_FILE
 from onet_jax.geometry.grid import BOX
 from onet_jax.geometry.meshes import UPS, Frame, load_mesh, normalise
-from onet_jax.geometry.solid import make_solid
+from onet_jax.geometry.sampling import sample_surface
+from onet_jax.geometry.solid import Solid, make_solid
 from onet_jax.geometry.upright import find_up
 from onet_jax.geometry.voxels import read_binvox
 
@@ -111,12 +112,26 @@ def read_voxels(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Fram
     return {'voxels': values.astype(np.float32)}, OBJECT_FRAME
 
 
+def read_oriented_cloud(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
+    """Samples of the surface of a mesh with its outward normals; the mesh may be open (see `geometry/solid.py`)."""
+    solid, frame = _read_solid(source, data.get('up', 'y'))
+    points, normals = sample_surface(solid.surface, data.num_surface_points, seed)
+    return {'oriented_cloud': np.concatenate([points, normals], axis=1).astype(np.float32)}, frame
+
+
 def read_labels(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
     """Uniform points of the sampled cube, labelled by a mesh, which may be open (see `geometry/solid.py`)."""
-    try:
-        solid = make_solid(load_mesh(source.path))
-    except InputError as error:
-        raise InputError(str(error) if str(source.path) in str(error) else f'{source.path}: {error}') from error
+    solid, frame = _read_solid(source)
     points = np.random.default_rng(seed).uniform(-BOX / 2, BOX / 2, (NUM_FITTED_POINTS, 3)).astype(np.float32)
     occ = solid.contains(points.astype(np.float64))
-    return {'labels': np.column_stack([points, occ]).astype(np.float32)}, Frame(solid.loc, solid.scale)
+    return {'labels': np.column_stack([points, occ]).astype(np.float32)}, frame
+
+
+def _read_solid(source: Source, up: str = 'y') -> tuple[Solid, Frame]:
+    try:
+        mesh = load_mesh(source.path)
+        up = find_up(np.asarray(mesh.vertices)) if up == 'auto' else up
+        solid = make_solid(mesh, up)
+    except InputError as error:
+        raise InputError(str(error) if str(source.path) in str(error) else f'{source.path}: {error}') from error
+    return solid, Frame(UPS[up].T @ solid.loc, solid.scale, UPS[up])

@@ -57,7 +57,7 @@ class Result(NamedTuple):
     by_time: dict[str, list[float]] | None = (
         None  # of a sequence: the scores of each frame, of which `scores` are the means
     )
-    truth: Pictures | None = None  # of pictures, as uint8
+    truth: Any = None  # of pictures the true ones, as uint8
 
     @property
     def num_faces(self) -> int | None:
@@ -152,6 +152,8 @@ def describe_protocol(config: ConfigDict, dataset: Shapes, split: str) -> dict[s
         'num_shapes': len(dataset.examples(config, split)),
         'num_frames': config.data.num_frames if dataset.index.num_frames else None,
         'view': '000' if sees_views(config.data) else None,
+        'num_views': config.data.get('num_views'),
+        'view_size': config.data.get('view_size'),
         'num_volume_points': dataset.index.num_points,
         'num_surface_points': dataset.index.num_surface_points,
         'seed': config.seed,

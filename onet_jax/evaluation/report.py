@@ -113,7 +113,9 @@ def write_report(
 
 
 def write_views(output: Path, results: Sequence[Result], protocol: Mapping[str, Any]) -> None:
-    """Write the report of a network that renders views. protocol: as of `describe_protocol`."""
+    """Write the report of a network that renders views, of another one nothing. protocol: as of `describe_protocol`."""
+    if results[0].truth is None:
+        return
     write_report(
         output,
         {'prediction': results},
@@ -128,7 +130,7 @@ def write_views(output: Path, results: Sequence[Result], protocol: Mapping[str, 
 def _save(result: Result, output: Path) -> str:
     """Write the file of a prediction; returns its name in OUTPUT."""
     name = f'{result.category}_{result.name.replace("/", "_")}'
-    if isinstance(result.prediction, Pictures) and result.truth:
+    if isinstance(result.prediction, Pictures):
         sheet = np.concatenate([np.concatenate(one.rgb, axis=1) for one in (result.prediction, result.truth)])
         stream = io.BytesIO()
         Image.fromarray(sheet).save(stream, 'png')

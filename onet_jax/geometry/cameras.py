@@ -60,6 +60,12 @@ def sample_cameras(seed: int | np.random.Generator, num_views: int = NUM_VIEWS) 
     return r2n2_camera(azimuth, elevation, ratio)
 
 
+def fixed_cameras(num_views: int) -> Camera:
+    """Cameras [num_views] evenly around, the first over +z, in the middle of the other bounds; in the shapenet frame."""
+    azimuth = 90 + 360 / max(num_views, 1) * np.arange(num_views)
+    return r2n2_camera(azimuth, np.mean(ELEVATIONS), np.mean(DISTANCE_RATIOS))
+
+
 def aim(camera: Camera, loc: ArrayLike, diagonal: ArrayLike) -> Camera:
     """A camera of the shapenet frame -> the one that gives the same view of an object in the user's frame.
 

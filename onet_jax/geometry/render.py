@@ -66,12 +66,12 @@ def render_views(
     cameras: Camera,
     *,
     size: int = IMAGE_SIZE,
-    colour: tuple[float, float, float] | None = None,
+    colour: tuple[float, float, float] | Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> View:
     """Render a mesh for cameras [V] in its own frame, whose pixels are those of a 137 px image whatever `size` is.
 
-    colour: sRGB in [0, 1]; by default the mesh's own colours (see `colours.py`). An empty mesh gives white images. Raises
-    InputError for vertices that are not finite and for faces of vertices that do not exist.
+    colour: sRGB in [0, 1], or a function as `colours.colours_of` gives; by default the mesh's own colours. An empty mesh gives
+    white images. Raises InputError for vertices that are not finite and for faces of vertices that do not exist.
     """
     vertices, faces = np.asarray(mesh.vertices, np.float64).reshape(-1, 3), np.asarray(mesh.faces).reshape(-1, 3)
     check_mesh(vertices, faces)  # Embree reads whatever memory a wrong index points to
@@ -90,7 +90,10 @@ def render_views(
     loc, scale = vertices.min(axis=0) + extents / 2, extents.max()
     cameras, vertices = object_camera(cameras, loc, scale), (vertices - loc) / scale
     surface = prepare(vertices, faces)
-    colours_at = colours_of(mesh) if colour is None else lambda *_: np.asarray(colour, np.float32)
+    if callable(colour):
+        colours_at = colour
+    else:
+        colours_at = colours_of(mesh) if colour is None else lambda *_: np.asarray(colour, np.float32)
     for view in range(num_views):
         camera = Camera(cameras.world_mat[view], cameras.camera_mat[view])
         _draw(surface, colours_at, camera, _window(camera, vertices, size), View(*(array[view] for array in views)))

@@ -1,5 +1,7 @@
 """Uniform sampling of a triangle mesh by area: points, normals and colours. N samples. Imports no JAX."""
 
+from collections.abc import Callable
+
 import numpy as np
 import trimesh
 
@@ -19,12 +21,18 @@ def sample_surface(
 
 
 def sample_surface_with_colours(
-    mesh: trimesh.Trimesh, num_points: int, seed: int | np.random.Generator
+    mesh: trimesh.Trimesh,
+    num_points: int,
+    seed: int | np.random.Generator,
+    colours: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The points and normals of `sample_surface`, and the colours of the mesh there, [N, 3] uint8 sRGB (see `colours.py`)."""
+    """The points and normals of `sample_surface`, and the colours there, [N, 3] uint8 sRGB.
+
+    colours: a function as `colours.colours_of` gives; by default the mesh's own colours.
+    """
     points, normals, faces, uv = sample_faces(mesh, num_points, seed)
     weights = np.column_stack([1 - uv.sum(axis=1), uv])
-    return points, normals, np.round(255 * colours_of(mesh)(faces, weights)).astype(np.uint8)
+    return points, normals, np.round(255 * (colours or colours_of(mesh))(faces, weights)).astype(np.uint8)
 
 
 def sample_faces(

@@ -26,6 +26,8 @@ class Solid(NamedTuple):
     loc: np.ndarray = np.zeros(3)  # in the frame of the mesh a point is at loc + scale * point
     scale: float = 1.0
     ambiguous: float = 0.0  # share of the volume that other reasonable rules would label otherwise
+    # (faces [N], barycentric coordinates [N, 3]) of `picture` -> sRGB [N, 3]; None: its own colours (see `colours.py`)
+    colours: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
 
 def make_solid(mesh: trimesh.Trimesh, up: str = 'y') -> Solid:

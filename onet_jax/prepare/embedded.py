@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -18,6 +19,7 @@ from onet_jax.errors import InputError
 from onet_jax.files import cache_folder, one_at_a_time
 from onet_jax.geometry.solid import Solid
 from onet_jax.prepare import (
+    coloured_solids,
     constructive_solids,
     moving_solids,
     procedural,
@@ -26,6 +28,7 @@ from onet_jax.prepare import (
     sequence_sampling,
     skeletons,
 )
+from onet_jax.prepare.coloured_solids import ColouredSolid, paint_solid
 from onet_jax.prepare.constructive_solids import ConstructiveSolid
 from onet_jax.prepare.runners import Runner, processes, refuse_second_reading
 from onet_jax.prepare.sampling import check_options, sample_solid
@@ -41,6 +44,7 @@ MOVING_CODE = (
 )
 FAMILIES = (*procedural.FAMILIES, *rooms.FAMILIES, *random_solids.FAMILIES)
 MOVING_FAMILIES = moving_solids.FAMILIES  # of sequences
+NUM_FIXED_VIEWS = 5  # of coloured solids (Oechsle et al., 2019)
 
 
 def embedded_solid(seed: int, family: str, index: int) -> ConstructiveSolid:
@@ -52,9 +56,15 @@ def embedded_solid(seed: int, family: str, index: int) -> ConstructiveSolid:
     return procedural.make_shape(seed, family, index)
 
 
-def code_of(families: Sequence[str]) -> tuple[Path, ...]:
+def coloured_solid(seed: int, family: str, index: int) -> ColouredSolid:
+    """`embedded_solid` in the colours and patterns of its family."""
+    return paint_solid(embedded_solid(seed, family, index), seed, family, index)
+
+
+def code_of(families: Sequence[str], coloured: bool = False) -> tuple[Path, ...]:
     """The generators of some families."""
-    others = [module for module in (rooms, random_solids) if set(families) & set(module.FAMILIES)]
+    others: list[ModuleType] = [module for module in (rooms, random_solids) if set(families) & set(module.FAMILIES)]
+    others += [coloured_solids] if coloured else []
     return (*CODE, *(Path(str(module.__file__)) for module in others))
 
 
@@ -68,7 +78,8 @@ def embedded_dataset(
 
     It lies in $ONET_JAX_CACHE or ~/.cache/onet_jax, in a folder named after a digest of its settings (`families`, all of
     objects where empty, `num_shapes_per_family`, `num_points`, `num_views`, `sampling`, `dataset_seed`, `val_fraction`,
-    `test_fraction`). It has depth where `inputs` or `targets` name it. Raises InputError for settings that make no dataset.
+    `test_fraction`, `coloured`). It has depth where `inputs` or `targets` read it, and fixed views where it is coloured. Raises
+    InputError for settings that make no dataset.
     """
     moves = 'num_stored_frames' in data_config
     prepare = prepare_moving if moves else prepare_procedural
@@ -87,8 +98,11 @@ def embedded_dataset(
         settings |= {'num_frames': data_config.num_stored_frames, 'num_views': data_config.get('num_views', int(seen))}
     else:
         settings['num_views'] = data_config.num_views
-        settings['depth'] = 'depth' in (*data_config.inputs, *data_config.targets)
-    digest = recipe(settings, *(MOVING_CODE if moves else code_of(settings['families']))).hex()[:12]
+        settings['depth'] = bool({'depth', 'depth_views'} & {*data_config.inputs, *data_config.targets})
+        if data_config.get('coloured'):
+            settings |= {'num_fixed_views': NUM_FIXED_VIEWS, 'coloured': True}
+    code = MOVING_CODE if moves else code_of(settings['families'], settings.get('coloured', False))
+    digest = recipe(settings, *code).hex()[:12]
     data_dir = cache_folder() / f'{"moving" if moves else "procedural"}-{digest}'
     if not (data_dir / 'dataset.json').exists():
         refuse_second_reading()  # else a spawned process would wait for the lock of its parent
@@ -108,7 +122,9 @@ def prepare_procedural(
     val_fraction: float,
     test_fraction: float,
     num_views: int = 0,
+    num_fixed_views: int = 0,
     depth: bool = False,
+    coloured: bool = False,
     sampling: str = 'uniform',
     splits: Sequence[str] = records.SPLITS,
     run: Runner | None = None,
@@ -117,37 +133,49 @@ def prepare_procedural(
 
     families: names of `FAMILIES`; where empty, all of `procedural.FAMILIES`. The last `test_fraction` of
     each family is the test split, `val_fraction` before it the validation split, at least one shape each where the fraction
-    is positive. splits: those whose shapes are made. depth: whether to store the depth of the views. sampling: of the training
-    points, one of `SAMPLING_STRATEGIES`; those of other splits are uniform. A shape that cannot be made is listed in the index
-    with the reason. The result does not depend on the runner. Raises InputError for settings that make no dataset or differ
-    from those that `data_dir` was begun with.
+    is positive. splits: those whose shapes are made. num_fixed_views: after the num_views random ones. depth: whether to store
+    the depth of the views. coloured: whether solids have the colours and patterns of `coloured_solids.py`. sampling: of the
+    training points, one of `SAMPLING_STRATEGIES`; those of other splits are uniform. A shape that cannot be made is listed in
+    the index with the reason. The result does not depend on the runner. Raises InputError for settings that make no dataset or
+    differ from those that `data_dir` was begun with.
     """
     families, splits = list(_check_families(families, FAMILIES)), list(splits)
     settings = {key: value for key, value in locals().items() if key not in ('data_dir', 'run')}
-    data_dir, source = Path(data_dir), {'kind': 'procedural', **settings}
-    check_options(sampling, num_views, depth)
+    # Absent where it is off: what was made before the option came keeps its recipe.
+    optional = {key: value for key in ('num_fixed_views', 'coloured') if (value := settings.pop(key))}
+    data_dir, source = Path(data_dir), {'kind': 'procedural', **settings, **optional}
+    check_options(sampling, num_views, depth, num_fixed_views)
     bounds = split_bounds(num_shapes_per_family, val_fraction, test_fraction)
     claim_folder(data_dir, source)
-    work = partial(prepare_shape, data_dir=data_dir, seed=seed, num_points=num_points, num_views=num_views, depth=depth)
+    sizes: dict[str, Any] = {'num_points': num_points, 'num_views': num_views, 'depth': depth, **optional}
+    work = partial(prepare_shape, data_dir=data_dir, seed=seed, **sizes)
     names = _list_names(families, bounds, splits)
     outcome = (run or processes())(work, _list_tasks(names, sampling), 'preparing shapes')
     return finish(data_dir, families, names, outcome, source)
 
 
 def prepare_shape(
-    family: str, name: str, sampling: str, *, data_dir: Path, seed: int, num_points: int, num_views: int, depth: bool
+    family: str, name: str, sampling: str, *, data_dir: Path, seed: int, coloured: bool = False, **sizes: Any
 ) -> dict:
-    """Make and store one solid, unless it is stored already; returns as `store`. A function of the arguments alone."""
-    sizes: dict[str, Any] = {'num_points': num_points, 'num_views': num_views, 'depth': depth, 'sampling': sampling}
+    """Make and store one solid, unless it is stored already; returns as `store`. A function of the arguments alone.
+
+    sizes: those of `sample_solid`.
+    """
+    sizes['sampling'] = sampling
 
     def make() -> Shape:
-        made = embedded_solid(seed, family, int(name))
-        mesh = made.mesh()
-        return sample_solid(Solid(mesh, made.contains, picture=mesh), family, name, seed=seed, **sizes)
+        if coloured:
+            painted = coloured_solid(seed, family, int(name))
+            mesh, colours = painted.surface()
+            solid = Solid(mesh, painted.contains, picture=mesh, colours=colours)
+        else:
+            made = embedded_solid(seed, family, int(name))
+            mesh = made.mesh()
+            solid = Solid(mesh, made.contains, picture=mesh)
+        return sample_solid(solid, family, name, seed=seed, **sizes)
 
-    return store(
-        data_dir, family, name, {'family': family, 'name': name, 'seed': seed, **sizes}, code_of([family]), make
-    )
+    settings = {'family': family, 'name': name, 'seed': seed, **sizes, **({'coloured': True} if coloured else {})}
+    return store(data_dir, family, name, settings, code_of([family], coloured), make)
 
 
 def prepare_moving(

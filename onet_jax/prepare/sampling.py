@@ -6,14 +6,13 @@ T labelled points, N = T surface samples, V views.
 import zlib
 
 import numpy as np
-import trimesh
 from scipy.spatial import KDTree
 
 from onet_jax.data.records import encode_picture
 from onet_jax.data.schema import CHUNK_POINTS, DEPTH_STEPS, NUM_VOXELS, VIEW_SIZE, Shape
 from onet_jax.errors import InputError
 from onet_jax.geometry import grid
-from onet_jax.geometry.cameras import aim, sample_cameras
+from onet_jax.geometry.cameras import Camera, aim, fixed_cameras, sample_cameras
 from onet_jax.geometry.render import render_views
 from onet_jax.geometry.sampling import sample_surface, sample_surface_with_colours
 from onet_jax.geometry.solid import Solid
@@ -36,15 +35,17 @@ def sample_solid(
     seed: int,
     num_points: int,
     num_views: int = 0,
+    num_fixed_views: int = 0,
     depth: bool = False,
     sampling: str = 'uniform',
 ) -> Shape:
-    """Sample all columns of a shape: those of views for num_views > 0, `depth` among them where it is asked for.
+    """Sample all columns of a shape; for num_views > 0 those of so many random views, and of num_fixed_views fixed ones after
+    them, `depth` among them where it is asked for.
 
     A function of the arguments alone. Raises InputError for options that `check_options` refuses and for a solid without points
     inside.
     """
-    check_options(sampling, num_views, depth)
+    check_options(sampling, num_views, depth, num_fixed_views)
 
     def stream(number):
         return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(f'{category}/{name}'.encode()), number]))
@@ -71,16 +72,20 @@ def sample_solid(
         scale=np.float64(solid.scale),
         ambiguous=np.float64(solid.ambiguous),
         colours=colours,
-        **view_columns(solid.picture, stream(VIEWS_STREAM), num_views, depth),
+        **view_columns(solid, stream(VIEWS_STREAM), num_views, num_fixed_views, depth),
     )
 
 
-def check_options(sampling: str, num_views: int = 0, depth: bool = False) -> None:
-    """Raises InputError for a name that is none of SAMPLING_STRATEGIES, and for depth without views."""
+def check_options(sampling: str, num_views: int = 0, depth: bool = False, num_fixed_views: int = 0) -> None:
+    """Raises InputError for a name that is none of SAMPLING_STRATEGIES, and for depth and fixed views without random ones."""
     if sampling not in SAMPLING_STRATEGIES:
         raise InputError(f'sampling: expected one of {SAMPLING_STRATEGIES}, found {sampling!r}')
     if depth and not num_views:
         raise InputError('depth: expected views to give the depth of, found num_views = 0; ask for views or no depth')
+    if num_fixed_views and not num_views:
+        raise InputError(
+            f'num_fixed_views: expected none without random views, found {num_fixed_views} and num_views = 0; ask for both'
+        )
 
 
 def sample_coloured_surface(
@@ -88,11 +93,11 @@ def sample_coloured_surface(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Surface samples, their normals and the colours of `solid.picture` there: [N, 3] float32, float32 and uint8 (sRGB)."""
     if solid.surface is solid.picture:
-        points, normals, colours = sample_surface_with_colours(solid.surface, num_points, rng)
+        points, normals, colours = sample_surface_with_colours(solid.surface, num_points, rng, solid.colours)
         return points.astype(np.float32), normals, colours
     points, normals = sample_surface(solid.surface, num_points, rng)
     points = points.astype(np.float32)
-    places, _, colours = sample_surface_with_colours(solid.picture, NUM_COLOURED, colours_rng)
+    places, _, colours = sample_surface_with_colours(solid.picture, NUM_COLOURED, colours_rng, solid.colours)
     if (colours == colours[0]).all():  # most meshes have no colours
         return points, normals, np.tile(colours[0], (num_points, 1))
     _, nearest = KDTree(places, balanced_tree=False, compact_nodes=False).query(points)
@@ -144,13 +149,15 @@ def chunk_order(points: np.ndarray, surface: np.ndarray) -> np.ndarray:
     return np.lexsort((distance, np.arange(len(points)) // CHUNK_POINTS))
 
 
-def view_columns(mesh: trimesh.Trimesh, rng: np.random.Generator, num_views: int, depth: bool) -> dict:
-    """Render the columns of views of a mesh in object coordinates; cameras have the distribution of the R2N2 renderings."""
+def view_columns(solid: Solid, rng: np.random.Generator, num_views: int, num_fixed_views: int, depth: bool) -> dict:
+    """Render the columns of views: num_views with random cameras, distributed as those of the R2N2 renderings, and after them
+    num_fixed_views with `fixed_cameras`."""
     if not num_views:
         return {}
-    low, high = mesh.bounds
-    cameras = aim(sample_cameras(rng, num_views), (low + high) / 2, np.linalg.norm(high - low))
-    views = render_views(mesh, cameras, size=VIEW_SIZE)
+    low, high = solid.picture.bounds
+    parts = zip(sample_cameras(rng, num_views), fixed_cameras(num_fixed_views), strict=True)
+    cameras = aim(Camera(*map(np.concatenate, parts)), (low + high) / 2, np.linalg.norm(high - low))
+    views = render_views(solid.picture, cameras, size=VIEW_SIZE, colour=solid.colours)
     columns = {
         'image': tuple(map(encode_picture, views.rgb)),
         'alpha': tuple(map(encode_picture, views.alpha)),

@@ -99,7 +99,8 @@ def test_the_example_batch_of_a_config_has_the_shapes_of_a_real_one(data):
             dims, dtype = (*dims[:first], np.prod(dims[first:]) // 8), np.uint8
         stored[name] = jax.ShapeDtypeStruct(dims, dtype)
     numbers, clips = (jax.ShapeDtypeStruct(dims, np.int32) for dims in ((2,), (2, 2)))
-    raw = jax.eval_shape(partial(resident._gather, need), stored, clips, numbers, numbers)
+    views = jax.ShapeDtypeStruct((2, need.num_views), np.int32)
+    raw = jax.eval_shape(partial(resident._gather, need), stored, clips, numbers, views, numbers)
     batch, example = jax.eval_shape(make_transform(data), KEY, raw), fields.example_batch(data)
     assert jax.tree.structure(batch) == jax.tree.structure(example)
     for found, expected in zip(jax.tree.leaves(batch), jax.tree.leaves(example), strict=True):
@@ -299,7 +300,7 @@ def test_a_scan_is_read_in_cells_of_a_given_edge_or_of_the_density_of_training(t
 
 
 def test_files_that_are_no_input_are_named(tmp_path):
-    known = r"\['camera', 'clip', 'cloud', 'end_clouds', 'image', 'image_clip', 'index', 'scene', 'voxels'\]"
+    known = r"\['camera', 'clip', 'cloud', 'end_clouds', 'image', 'image_clip', 'index', 'oriented_cloud', 'scene', 'voxels'\]"
     with pytest.raises(InputError, match=rf"inputs of {known}, .* found \('none',\)"):
         fields.find_sources(onet_unconditional().data, tmp_path)
     with pytest.raises(FileNotFoundError, match=r'expected a file or a folder with .*npz files, found none'):

@@ -9,7 +9,7 @@ from trimesh.visual.material import SimpleMaterial
 
 from onet_jax.geometry.mesh_files.polygons import GREY_RGBA, Polygons, to_bytes, to_indices
 from onet_jax.geometry.mesh_files.text import SLASH, Lines, decode, is_number, parse_rows, without_comments
-from onet_jax.geometry.mesh_files.textures import Textures, file_beside, split_at_seams
+from onet_jax.geometry.mesh_files.textures import Textures, file_beside, own_colour, split_at_seams, tell_missing
 from onet_jax.geometry.ragged import ragged_range
 
 Materials = dict[bytes, tuple[np.ndarray, Image.Image | None]]  # name -> diffuse colour [4] uint8, texture
@@ -89,7 +89,7 @@ def _read_materials(path: Path, lines: Lines) -> Materials:
 
 def _parse_materials(path: Path, textures: Textures) -> Materials:
     materials: Materials = {}
-    name = None
+    name, textured = None, set()
     for line in decode(path.read_bytes()).splitlines():
         key, *words = line.split() or [b'']
         if key == b'newmtl':
@@ -101,11 +101,17 @@ def _parse_materials(path: Path, textures: Textures) -> Materials:
         elif key.lower() == b'map_kd' and name is not None and words:
             whole = line.strip()[len(key) :].strip().decode(errors='replace')
             # Options, such as -s 1 1 1, may stand before the name.
-            images = (
-                textures.open(file_beside(path, file), path) for file in dict.fromkeys([whole, whole.split()[-1]])
-            )
-            materials[name] = materials[name][0], next((image for image in images if image), None)
-    return materials
+            files = [found for file in dict.fromkeys([whole, whole.split()[-1]]) if (found := file_beside(path, file))]
+            if not files:
+                tell_missing(path, whole)
+            image = next((image for file in files if (image := textures.open(file, path))), None)
+            materials[name] = materials[name][0], image
+            textured.add(name)
+    # Last, for a colour may follow its texture.
+    return {
+        name: (own_colour(colour) if name in textured and not image else colour, image)
+        for name, (colour, image) in materials.items()
+    }
 
 
 def _textured_parts(

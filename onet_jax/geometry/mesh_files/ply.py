@@ -16,7 +16,7 @@ from trimesh.visual.material import SimpleMaterial
 from onet_jax.errors import InputError
 from onet_jax.geometry.mesh_files.polygons import Polygons, strips_to_triangles, to_bytes, to_indices
 from onet_jax.geometry.mesh_files.text import decode, parse_rows
-from onet_jax.geometry.mesh_files.textures import Textures, file_beside, split_at_seams
+from onet_jax.geometry.mesh_files.textures import Textures, file_beside, split_at_seams, tell_missing
 from onet_jax.geometry.ragged import ragged_range
 
 TYPES = {
@@ -78,7 +78,11 @@ def read_ply(path: Path) -> list[Polygons]:
     mesh = Polygons(vertices, to_indices(lists.values), lists.sizes, _colours(vertex, elements['vertex']))
     if 'face' in elements:
         mesh = mesh._replace(face_colours=_colours(face, elements['face']))
-    image = next((image for name in images if (image := Textures().open(file_beside(path, name), path))), None)
+    files = [file_beside(path, name) for name in images]
+    for name, file in zip(images, files, strict=True):
+        if file is None:
+            tell_missing(path, name)
+    image = next((image for file in files if (image := Textures().open(file, path))), None)
     return [mesh if image is None else _textured(mesh, SimpleMaterial(image=image), vertex, face)]
 
 

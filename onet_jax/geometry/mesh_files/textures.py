@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from onet_jax.errors import InputError
-from onet_jax.geometry.mesh_files.polygons import Polygons, check_mesh
+from onet_jax.geometry.mesh_files.polygons import GREY_RGBA, Polygons, check_mesh
 
 CODECS = ('PNG', 'JPEG', 'WEBP', 'BMP')  # Pillow hands others, such as PostScript, to a program that runs them
 MAX_PIXELS = 1 << 27  # of all textures of a file: 400 MB
@@ -19,6 +19,16 @@ def file_beside(path: Path, name: str) -> Path | None:
     file = Path(os.path.abspath(path.parent / name.replace('\\', '/')))
     # os.path.isfile: False for a name that is too long, where pathlib raises.
     return file if file.is_relative_to(os.path.abspath(path.parent)) and os.path.isfile(file) else None
+
+
+def tell_missing(path: Path, name: str) -> None:
+    """Print that a file names a texture that it does not come with."""
+    print(f'{path}: the texture {name!r} is missing and not used; put it beside the file', flush=True)
+
+
+def own_colour(colour: np.ndarray) -> np.ndarray:
+    """The colour [4] uint8 of a material without its texture: white, the factor of most textures, says nothing."""
+    return GREY_RGBA if (colour[:3] == 255).all() else colour
 
 
 class Textures:
@@ -40,11 +50,26 @@ class Textures:
                 if self.num_pixels + image.width * image.height > MAX_PIXELS:
                     raise InputError(f'{image.width} x {image.height} px, more than {MAX_PIXELS} in all')
                 image.load()
+                image = to_eight_bits(image)
         except Exception as error:  # a damaged picture makes Pillow raise whatever it likes
             print(f'{name}: a texture is not used ({error})', flush=True)
             return None
         self.num_pixels += image.width * image.height
         return image
+
+
+def to_eight_bits(image: Image.Image) -> Image.Image:
+    """A picture of 16 bits with 8, which its transparent colour, where it has one, has, too. Others as they are."""
+    clear = image.info.get('transparency')
+    if image.mode.startswith('I'):  # grey, which conversion would clip
+        values = np.asarray(image)
+        found = Image.fromarray((values // 257 + (values % 257 > 128)).astype(np.uint8))  # rounded, without floats
+        if clear is not None:
+            found.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+        return found
+    if isinstance(clear, tuple) and max(clear) > 255:  # of the pixels Pillow keeps the upper bytes
+        image.info['transparency'] = tuple(value >> 8 for value in clear)
+    return image
 
 
 def split_at_seams(mesh: Polygons, uv: np.ndarray, numbers: np.ndarray) -> Polygons:

@@ -12,6 +12,7 @@ import trimesh
 
 from onet_jax.errors import InputError
 from onet_jax.geometry.clouds import bounding_box, longest_edge
+from onet_jax.geometry.mesh_files.glb import encode_glb
 
 # How far float32 may move a vertex, in longest edges of the bounding box; 1e-6 is 1e-3 of a cell of which 1,000 are along it.
 # An STL tolerates more, for other programs do not know of its offset.
@@ -38,15 +39,11 @@ def encode_mesh(geometry: Any, kind: str, offset: np.ndarray) -> bytes:
                 f'expected coordinates of at most {LARGEST_SINGLE:g} and a longest edge of at least {SMALLEST_SINGLE:g}, as '
                 f'{kind} (float32) holds, found {largest:g} and {size:g}; scale the mesh, or write ply or obj'
             )
-        if not offset.any():
-            return geometry.export(file_type=kind)
+        if kind == 'glb':
+            return encode_glb(geometry, offset)
         moved = geometry.copy()
         moved.vertices = vertices
-        if kind == 'stl':
-            return moved.export(file_type=kind)
-        scene = trimesh.Scene()
-        scene.add_geometry(moved, transform=trimesh.transformations.translation_matrix(offset))
-        return scene.export(file_type=kind)
+        return moved.export(file_type=kind)
     decimals = find_decimals(np.asarray(geometry.vertices))
     if kind == 'xyz':
         colours = geometry.colors if len(geometry.colors) else np.zeros((len(geometry.vertices), 0))
