@@ -30,6 +30,7 @@ from onet_jax.models.method import Method
 from onet_jax.progress import working
 from onet_jax.scores import (
     PicturesTarget,
+    SequenceTarget,
     as_geometry,
     floor,
     is_solid,
@@ -84,6 +85,8 @@ def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, 
         try:
             (prediction,) = method.predict(params, inputs, jax.random.fold_in(key, batch['row'][i]))
         except PredictionError as error:
+            if not isinstance(target, SequenceTarget):
+                raise
             print(f'{"/".join(names[i])}: FAILED: {error}', flush=True)
             nowhere = np.zeros((len(target.surface), 0, 3), np.float32)
             prediction = MeshSequence(nowhere, np.zeros((0, 3), int)) if config.mesh else CloudSequence(nowhere)
