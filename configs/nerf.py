@@ -10,9 +10,9 @@ an embedded scene is rendered. Published, mean PSNR of the test views in dB:
     (blender) 8 synthetic, 800 px        31.01
     llff      8 forward-facing, /4       26.50
 
-Scenes of the original code may stay white or black for ever. Here densities are softplus, gradients are clipped, and the first
-rays are of the middle of the pictures; the variant `paper` has none of that: ReLU, Keras's Adam, pixel positions without centres.
-`deepvoxels` are the settings of its scenes. `tiny` has small networks and pictures of 100 px, for two CPU cores: ten minutes.
+In the original code a scene may stay white or black for ever. Here densities are softplus, gradients are clipped, and the
+first rays are of the middle of the pictures. The variant `paper` has none of that: ReLU, the Adam of Keras, rays through the corners of
+pixels. `deepvoxels` has the settings of those scenes. `tiny` has small networks and pictures of 100 px, for two CPU cores.
 """
 
 from ml_collections import ConfigDict

@@ -73,7 +73,9 @@ def read_model(folder: Path | None) -> list[View]:
     ]
 
 
-def _view(folder, cameras, pose, camera_id, name, seen, ids, places) -> View:
+def _view(folder: Path, cameras: dict, image: tuple, ids: np.ndarray, places: np.ndarray) -> View:
+    """image: pose, number of the camera, name, numbers of the points that it sees; of all points the numbers and places."""
+    pose, camera_id, name, seen = image
     if camera_id not in cameras:
         raise InputError(f'{folder}: expected the camera {camera_id} of {name}, found none')
     model, width, height, numbers = cameras[camera_id]

@@ -10,11 +10,12 @@ half numbers. Near and far are distances along the axis of a camera. Imports no 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from onet_jax.data import colmap
 from onet_jax.data.images import picture_size
@@ -75,7 +76,8 @@ def read_blender(folder: Path) -> PosedViews:
     """Camera-to-world matrices with camera axes right, up, back, and one angle of view for each file."""
     names = {split: folder / f'transforms_{split}.json' for split in ('train', 'val', 'test')}
     several = {split: path for split, path in names.items() if path.is_file()} or {'': folder / 'transforms.json'}
-    pictures, poses, intrinsics, splits, size = [], [], [], {}, None
+    pictures: list[Path] = []
+    poses, intrinsics, splits, size = [], [], {}, None
     for split, path in several.items():
         content = read_json(path, TRANSFORMS, 'export the cameras again')
         first = len(pictures)
@@ -116,7 +118,7 @@ def intrinsic_matrix(focal_x: float, focal_y: float, centre_x: float, centre_y: 
     return np.array([[focal_x, 0, centre_x], [0, focal_y, centre_y], [0, 0, 1.0]])
 
 
-def to_cameras(poses: Sequence[np.ndarray], intrinsics: Sequence[np.ndarray]) -> Camera:
+def to_cameras(poses: ArrayLike, intrinsics: ArrayLike) -> Camera:
     """Camera-to-world matrices [V, 3, 4] with camera axes right, up, back -> cameras."""
     pose = np.reshape(poses, (-1, 3, 4)).astype(np.float64)
     rotation = TO_OPENCV @ np.swapaxes(pose[:, :, :3], 1, 2)

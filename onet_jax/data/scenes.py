@@ -36,7 +36,7 @@ class LoadedViews(NamedTuple):
         return {
             'rgba': self.rgba[view, y, x],
             'pixel': np.stack([x, y], axis=-1).astype(np.float32),
-            'extent': np.broadcast_to(np.float32([width, height]), (*np.shape(view), 2)),
+            'extent': np.broadcast_to(np.array([width, height], np.float32), (*np.shape(view), 2)),
             **{name: getattr(self, name)[view] for name in ('extrinsic', 'intrinsic', 'bounds')},
         }
 

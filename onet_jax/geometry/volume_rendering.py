@@ -3,12 +3,10 @@
 R rays, N samples of a ray, K further samples. A ray is o + t d; directions d are not normalised, distances t are in units of d.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-
-from onet_jax.conventions import Array
 
 BACKGROUNDS = {'white': 1.0, 'black': 0.0}
 FAR_AWAY = 1e10  # length of the last interval: what is left of a ray ends in its last sample
@@ -16,31 +14,31 @@ TINY_WEIGHT = 1e-5  # of each interval, so that a ray that meets nothing is samp
 
 
 class Rays(NamedTuple):
-    """Rays and the part of each that is rendered."""
+    """Rays and the part of each that is rendered. Of arrays of numpy or of JAX, which the types leave out."""
 
-    origins: Array  # [R, 3]
-    directions: Array  # [R, 3]
-    view_directions: Array  # [R, 3], of length 1, in world coordinates: what the colour may depend on
-    near: Array  # [R]
-    far: Array  # [R]
+    origins: Any  # [R, 3]
+    directions: Any  # [R, 3]
+    view_directions: Any  # [R, 3], of length 1, in world coordinates: what the colour may depend on
+    near: Any  # [R]
+    far: Any  # [R]
 
 
 class Rendering(NamedTuple):
-    """What a ray sees."""
+    """What a ray sees; arrays as of `Rays`."""
 
-    rgb: Array  # [R, 3]
-    depth: Array  # [R], expected distance
-    disparity: Array  # [R], opacity / depth
-    opacity: Array  # [R] in [0, 1]
-    weights: Array  # [R, N], the share of each sample in the colour
+    rgb: Any  # [R, 3]
+    depth: Any  # [R], expected distance
+    disparity: Any  # [R], opacity / depth
+    opacity: Any  # [R] in [0, 1]
+    weights: Any = None  # [R, N], the share of each sample in the colour
 
 
-def points_on(rays: Rays, distances: Array) -> jax.Array:
+def points_on(rays: Rays, distances: jax.Array) -> jax.Array:
     """o + t d at distances [R, N]: [R, N, 3]."""
     return rays.origins[:, None] + distances[..., None] * rays.directions[:, None]
 
 
-def stratify(rays: Rays, num_samples: int, jitter: Array | None = None, in_disparity: bool = False) -> jax.Array:
+def stratify(rays: Rays, num_samples: int, jitter: jax.Array | None = None, in_disparity: bool = False) -> jax.Array:
     """Stratified sampling (eq. 2): ascending distances [R, N], one in each of N intervals of a ray.
 
     jitter: [R, N] in [0, 1), the place in each interval; None takes fixed places, the ends of the ray among them.
@@ -59,7 +57,9 @@ def stratify(rays: Rays, num_samples: int, jitter: Array | None = None, in_dispa
     return lower + (upper - lower) * jitter
 
 
-def composite(rgb: Array, density: Array, distances: Array, directions: Array, background: float = 0.0) -> Rendering:
+def composite(
+    rgb: jax.Array, density: jax.Array, distances: jax.Array, directions: jax.Array, background: float = 0.0
+) -> Rendering:
     """Composite the samples of each ray, front to back (eq. 3).
 
     rgb [R, N, 3] and density [R, N] >= 0 at distances [R, N]; directions [R, 3], whose lengths are the unit of the distances.
@@ -79,7 +79,7 @@ def composite(rgb: Array, density: Array, distances: Array, directions: Array, b
     return Rendering(seen, depth, disparity, opacity, weights)
 
 
-def sample_again(distances: Array, weights: Array, places: Array) -> jax.Array:
+def sample_again(distances: jax.Array, weights: jax.Array, places: jax.Array) -> jax.Array:
     """Hierarchical sampling (section 5.2): the distances [R, N] and K more where the weights [R, N] are high, [R, N + K].
 
     places: [R, K] in [0, 1], as of the inverse of the cumulative distribution. No gradient passes through the result.
@@ -89,7 +89,7 @@ def sample_again(distances: Array, weights: Array, places: Array) -> jax.Array:
     return jax.lax.stop_gradient(jnp.sort(jnp.concatenate([distances, found], axis=-1), axis=-1))
 
 
-def invert_cdf(edges: Array, weights: Array, places: Array) -> jax.Array:
+def invert_cdf(edges: jax.Array, weights: jax.Array, places: jax.Array) -> jax.Array:
     """Inverse transform sampling of a piecewise constant density: edges [R, M + 1], weights [R, M], places [R, K] -> [R, K]."""
     pdf = weights + TINY_WEIGHT
     cdf = jnp.cumsum(pdf / pdf.sum(axis=-1, keepdims=True), axis=-1)
@@ -104,7 +104,7 @@ def invert_cdf(edges: Array, weights: Array, places: Array) -> jax.Array:
     return edge_below + share * (edge_above - edge_below)
 
 
-def to_ndc(rays: Rays, focal: Array, height: int, width: int, near: float = 1.0) -> Rays:
+def to_ndc(rays: Rays, focal: jax.Array, height: int, width: int, near: float = 1.0) -> Rays:
     """Rays of a forward-facing scene in normalised device coordinates (appendix C): from 0 at the near plane to 1 at infinity.
 
     Camera axes x right, y up, looking along -z; focal [R] in px. View directions stay those of the world.

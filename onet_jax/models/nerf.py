@@ -36,7 +36,6 @@ from onet_jax.networks.radiance import RadianceField
 # everywhere; the shift starts it at a density of 0.3 per unit of length (Barron et al., mip-NeRF, ICCV 2021).
 DENSITIES = {'relu': nn.relu, 'softplus': lambda x: nn.softplus(x - 1)}
 RAY_CHUNK, ACCELERATOR_RAY_CHUNK = 512, 8192  # rays at a time
-POINTS_AT_A_TIME = 4096  # of `radiance`
 
 
 class NeRF(NamedTuple):
@@ -46,11 +45,13 @@ class NeRF(NamedTuple):
     radiance: (
         Callable  # (params, points [T, 3], directions [T, 3] of any length) -> rgb [T, 3] in [0, 1], density [T] >= 0
     )
-    # (params, rays) -> `Rendering` of numpy arrays, of any number of rays, without the weights and without random numbers
+    density: Callable  # (params, points [T, 3]) -> density [T], of which the surface is a level set
+    # (params, rays) -> `Rendering` without weights, without random numbers: of numpy, of any number of rays, which are halved
+    # where the device runs out of memory; and of JAX, jitted and differentiable
     render: Callable
-    # (params, rays, rgb [R, 3], key, axis_name=None) -> (scalar, Aux): mean squared errors of both networks (eq. 6)
+    render_jitted: Callable
+    # (params, rays, rgb [R, 3], key, rows=None) -> (scalar, Aux): mean squared errors of both networks (eq. 6)
     loss: Callable
-    density: Callable  # (params, points [T, 3]) -> density [T], where the surface is a level set
 
 
 class Settings(NamedTuple):
@@ -107,13 +108,13 @@ def make_model(
 ) -> NeRF:
     """The functions of a network, without weights.
 
-    width, depth: of the layers; the position is seen again after those of `skips`. bottleneck_size: features of a point that the
-    colour sees. num_frequencies: of the positional encoding, num_direction_frequencies of that of directions. view_directions:
-    whether the colour depends on them. num_samples, and
-    num_fine_samples: of a ray; 0 of the latter is a coarse network alone. two_networks: False lets one network be both.
-    density: activation, 'relu' as the paper or 'softplus'. noise_std: of the density before it, in training (regularisation of
-    the paper for real scenes). background: 'white' or 'black'. in_disparity: samples are even in 1 / distance. train_dtype: of
-    the features in a training step. Raises InputError for an unknown name.
+    width, depth: of the layers; the position is seen again after those of `skips`. bottleneck_size: features of a point that
+    the colour sees. num_frequencies: of the positional encoding, num_direction_frequencies of that of directions.
+    view_directions: whether the colour depends on them. num_samples: of a ray. num_fine_samples: further ones; 0 is a coarse
+    network alone. two_networks: False lets one network be both. density: activation, 'relu' as in the paper or 'softplus'.
+    noise_std: of the density before it, in training (regularisation of the paper for real scenes). background: 'white' or
+    'black'. in_disparity: samples are even in 1 / distance. train_dtype: of the features in a training step. Raises InputError
+    for an unknown name, and for fewer than 3 samples.
     """
     check_names(locals(), density=DENSITIES, background=BACKGROUNDS)
     if num_samples < 3:
@@ -135,12 +136,14 @@ def make_model(
         return Networks(field(), field() if two_networks and num_fine_samples else None)
 
     module = build_module(None)
+    see = Compiled(_see, (module, settings))
     return NeRF(
         Compiled(_init, module),
-        partial(radiance, Compiled(_radiance, module), settings),
-        partial(render, Compiled(_render_packed, (module, settings))),
-        partial(loss_of, build_module(train_dtype), settings),
+        Compiled(_radiance, (module, settings)),
         Compiled(_density, (module, settings)),
+        partial(render, see),
+        Compiled(_render_jitted, see),
+        partial(loss_of, build_module(train_dtype), settings),
     )
 
 
@@ -172,21 +175,21 @@ def _render_at(module, settings, params, rays, distances, noise, use_fine):
     )
 
 
-def draw(settings: Settings, key: jax.Array, num_rays: int) -> Draws:
-    """The random numbers of a training step."""
-    keys = jax.random.split(key, 4)
-    num_all = settings.num_samples + settings.num_fine_samples
-    noisy = settings.noise_std > 0
+def draw(settings: Settings, key: jax.Array, rows: jax.Array) -> Draws:
+    """The random numbers of a training step: each ray has its own key, so that a part of a batch has those of the whole."""
+    counts = (settings.num_samples, settings.num_samples + settings.num_fine_samples)
 
-    def noise(key, count):
-        return settings.noise_std * jax.random.normal(key, (num_rays, count)) if noisy else None
+    def draw_row(row):
+        keys = jax.random.split(jax.random.fold_in(key, row), 4)
+        places = [
+            jax.random.uniform(k, (n,)) for k, n in zip(keys, (counts[0], settings.num_fine_samples), strict=False)
+        ]
+        if settings.noise_std == 0:
+            return Draws(places[0], None, places[1], None)
+        noise = [settings.noise_std * jax.random.normal(k, (n,)) for k, n in zip(keys[2:], counts, strict=True)]
+        return Draws(places[0], noise[0], places[1], noise[1])
 
-    return Draws(
-        jax.random.uniform(keys[0], (num_rays, settings.num_samples)),
-        noise(keys[1], settings.num_samples),
-        jax.random.uniform(keys[2], (num_rays, settings.num_fine_samples)),
-        noise(keys[3], num_all),
-    )
+    return jax.vmap(draw_row)(rows)
 
 
 def loss_of(
@@ -196,21 +199,17 @@ def loss_of(
     rays: Rays,
     rgb: Array,
     key: jax.Array,
-    axis_name: str | None = None,
+    rows: jax.Array | None = None,
     draws: Draws | None = None,
 ) -> tuple[jax.Array, Aux]:
     """Mean squared errors of the coarse and of the fine colours (eq. 6), and the PSNR of the latter.
 
-    axis_name: of the devices, whose parts of the batch draw different numbers. draws: instead of those of the key.
+    rows: the numbers of the rays in the whole batch, which choose their random numbers. draws: instead of those of the key.
     """
     if draws is None:
-        key = key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-        draws = draw(settings, key, len(rgb))
-    errors = [
-        jnp.square(rendered.rgb - rgb).mean()
-        for rendered in render_rays(module, settings, params, rays, draws)
-        if rendered
-    ]
+        draws = draw(settings, key, jnp.arange(len(rgb)) if rows is None else rows)
+    rendered = filter(None, render_rays(module, settings, params, rays, draws))
+    errors = [jnp.square(each.rgb - rgb).mean() for each in rendered]
     return jnp.sum(jnp.stack(errors)), Aux({}, {'psnr': to_psnr(errors[-1])})
 
 
@@ -219,22 +218,16 @@ def to_psnr(mean_squared_error: Array) -> jax.Array:
     return -10 * jnp.log10(jnp.maximum(mean_squared_error, 1e-10))
 
 
-def radiance(compiled: Callable, settings: Settings, params: dict, points: Array, directions: Array) -> tuple:
-    """Colour and density at points [T, 3] seen along directions [T, 3]: rgb [T, 3] in [0, 1], density [T]."""
+def _radiance(module_and_settings, params, points, directions):
+    module, settings = module_and_settings
     directions = directions / jnp.linalg.norm(directions, axis=-1, keepdims=True)
-    raw = compiled(params, points, directions)
-    return nn.sigmoid(raw[..., :3]), DENSITIES[settings.density](raw[..., 3])
-
-
-def _radiance(module, params, points, directions):
-    return apply(module, params, points[:, None], directions)[:, 0]
+    raw = apply(module, params, points[:, None], directions)[:, 0]
+    return nn.sigmoid(raw[:, :3]), DENSITIES[settings.density](raw[:, 3])
 
 
 def _density(module_and_settings, params, points):
-    module, settings = module_and_settings
-    # The density does not depend on the direction.
-    raw = apply(module, params, points[:, None], jnp.broadcast_to(jnp.array([0.0, 0.0, 1.0]), points.shape))
-    return DENSITIES[settings.density](raw[:, 0, 3])
+    # It does not depend on the direction.
+    return _radiance(module_and_settings, params, points, jnp.ones_like(points))[1]
 
 
 def _init(module, key, rays):
@@ -246,10 +239,10 @@ def render(compiled: Callable, params: dict, rays: Rays, chunk_size: int | None 
     """Render any number of rays, some at a time; fewer of them where the device runs out of memory. Without random numbers."""
     chunk_size = chunk_size or for_backend(RAY_CHUNK, ACCELERATOR_RAY_CHUNK)
     seen = evaluate(partial(compiled, params), np.asarray(pack(rays)), chunk_size=chunk_size)
-    return Rendering(seen[:, :3], *seen[:, 3:].T, np.zeros((len(seen), 0), np.float32))
+    return Rendering(seen[:, :3], seen[:, 3], seen[:, 4], seen[:, 5])
 
 
-def _render_packed(module_and_settings, params, packed):
+def _see(module_and_settings, params, packed):
     """[R, 11] -> rgb, depth, disparity, opacity [R, 6]."""
     module, settings = module_and_settings
     coarse, fine = render_rays(module, settings, params, unpack(packed), Draws())
@@ -257,43 +250,45 @@ def _render_packed(module_and_settings, params, packed):
     return jnp.concatenate([seen.rgb, *(part[:, None] for part in seen[1:4])], axis=-1)
 
 
-def pack(rays: Rays) -> Array:
+def _render_jitted(see, params, rays):
+    chunk_size = for_backend(RAY_CHUNK, ACCELERATOR_RAY_CHUNK)
+    seen = jax.lax.map(lambda ray: see(params, ray[None])[0], pack(rays), batch_size=chunk_size)
+    return Rendering(seen[:, :3], seen[:, 3], seen[:, 4], seen[:, 5])
+
+
+def pack(rays: Rays) -> jax.Array:
     """Rays [..., 3] or [...] as one array [R, 11]."""
     return jnp.concatenate([jnp.reshape(part, (rays.near.size, -1)) for part in rays], axis=-1)
 
 
-def unpack(packed: Array) -> Rays:
+def unpack(packed: jax.Array) -> Rays:
     """The rays of `pack`."""
     return Rays(packed[:, :3], packed[:, 3:6], packed[:, 6:9], packed[:, 9], packed[:, 10])
 
 
 def build(config: ConfigDict) -> Method:
     """The method of a config. A training example is a ray, one of an evaluation a view; predictions are `Pictures`."""
-    keywords = keywords_of(config, make_model)
-    model = make_model(**keywords)
+    model = make_model(**keywords_of(config, make_model))
     if input_names(config.data) != ('rays',):
         raise InputError(f"config.data.inputs: expected ('rays',), found {input_names(config.data)}")
 
-    one = model.render.args[0]  # of one chunk
+    def rays_of(inputs):
+        return Rays(*(inputs[name] for name in Rays._fields))
 
     def init(key, batch):
-        return model.init(key, unpack(pack(rays_of(batch))))
-
-    def rays_of(batch):
-        return Rays(*(batch['inputs'][name] for name in Rays._fields))
+        return model.init(key, rays_of(batch['inputs']))
 
     def loss(variables, batch, key, axis_name):
-        return model.loss(variables, rays_of(batch), batch['targets']['rgb'], key, axis_name)
+        return model.loss(variables, rays_of(batch['inputs']), batch['targets']['rgb'], key, batch['row'])
 
     def metrics(variables, batch):
         """The PSNR of each view, in dB."""
-        rgb, packed = batch['targets']['rgb'], pack(rays_of(batch))
-        chunk = for_backend(RAY_CHUNK, ACCELERATOR_RAY_CHUNK)
-        seen = jax.lax.map(lambda ray: one(variables, ray[None])[0], packed, batch_size=chunk)
-        return {'psnr': to_psnr(jnp.square(seen[:, :3].reshape(rgb.shape) - rgb).mean(axis=(1, 2, 3)))}
+        rgb = batch['targets']['rgb']
+        seen = model.render_jitted(variables, rays_of(batch['inputs'])).rgb.reshape(rgb.shape)
+        return {'psnr': to_psnr(jnp.square(seen - rgb).mean(axis=(1, 2, 3)))}
 
     def predict(params, inputs, key, workspace=None):
-        rays = Rays(*(jnp.asarray(inputs[name]) for name in Rays._fields))
+        rays = Rays(*map(np.asarray, rays_of(inputs)))
         rgb = model.render(params, rays).rgb.reshape(rays.origins.shape)
         return [Pictures(view[None]) for view in rgb]
 

@@ -24,7 +24,8 @@ def encode_positions(x: jax.Array, num_frequencies: int) -> jax.Array:
 class RadianceField(nn.Module):
     """F(x, d) -> (logits of the colour, density before its activation), figure 7.
 
-    After the layers of `skips` the encoded position is seen again. Without `view_directions` the colour does not depend on them.
+    After the layers of `skips` the encoded position is seen again. The colour depends on the directions unless
+    `view_directions` is False.
     """
 
     width: int = 256
