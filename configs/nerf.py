@@ -11,8 +11,9 @@ an embedded scene is rendered. Published, mean PSNR of the test views in dB:
     llff      8 forward-facing, /4       26.50
 
 In the original code a scene may stay white or black for ever. Here densities are softplus, gradients are clipped, and the
-first rays are of the middle of the pictures. The variant `paper` has none of that: ReLU, the Adam of Keras, rays through the corners of
-pixels. `deepvoxels` has the settings of those scenes. `tiny` has small networks and pictures of 100 px, for two CPU cores.
+first rays are of the middle of the pictures. The variant `paper` has none of that: ReLU, the Adam of Keras, rays through the
+corners of pixels. `deepvoxels` has the settings of those scenes. `tiny` has small networks and pictures of 100 px, for two CPU
+cores.
 """
 
 from ml_collections import ConfigDict
