@@ -68,9 +68,8 @@ def read_model(folder: Path | None) -> list[View]:
     cameras, images, points = parsed
     ids = np.array(sorted(points), np.int64)
     places = np.array([points[i] for i in ids]).reshape(-1, 3)
-    return [
-        _view(folder, cameras, *image, ids, places) for image in sorted(images.values(), key=lambda image: image[2])
-    ]
+    images = sorted(images.values(), key=lambda image: image[2])  # by name
+    return [_view(folder, cameras, image, ids, places) for image in images]
 
 
 def _view(folder: Path, cameras: dict, image: tuple, ids: np.ndarray, places: np.ndarray) -> View:

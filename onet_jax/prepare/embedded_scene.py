@@ -41,13 +41,13 @@ def make_scene(seed: int) -> tuple[trimesh.Trimesh, Callable[[np.ndarray, np.nda
     meshes, colours = [], []
     for family, number, size, (x, z), degrees in SOLIDS:
         solid = paint_solid(procedural.make_shape(seed, family, number), seed, family, number)
-        mesh, colours_at = solid.surface()
+        mesh, own_colours = solid.surface()
         turn = trimesh.transformations.rotation_matrix(np.radians(degrees), (0, 1, 0))
         mesh.apply_transform(turn)
         mesh.apply_scale(size)
         mesh.apply_translation((x, PLATE_TOP - mesh.bounds[0, 1], z))
         meshes.append(mesh)
-        colours.append(colours_at)
+        colours.append(own_colours)
     plate = trimesh.creation.cylinder(PLATE_RADIUS, 0.06, sections=96)
     plate.apply_transform(trimesh.transformations.rotation_matrix(np.pi / 2, (1, 0, 0)))
     plate.apply_translation((0, PLATE_TOP - plate.bounds[1, 1], 0))
@@ -62,7 +62,9 @@ def make_scene(seed: int) -> tuple[trimesh.Trimesh, Callable[[np.ndarray, np.nda
             found[mine] = colours[owner](faces[mine] - firsts[owner], weights[mine])
         return found
 
-    return trimesh.util.concatenate(meshes), colours_at
+    whole = trimesh.util.concatenate(meshes)
+    assert isinstance(whole, trimesh.Trimesh)
+    return whole, colours_at
 
 
 def scene_poses(seed: int, num_views: int) -> np.ndarray:
@@ -78,7 +80,7 @@ def scene_poses(seed: int, num_views: int) -> np.ndarray:
 
 
 def render_scene(data_dir: Path, *, num_views: int, size: int, seed: int) -> None:
-    """Write pictures of size x size px with alpha, and transforms_{train,val,test}.json. The folder appears when all is done."""
+    """Write pictures of size x size px with alpha, and transforms_{train,val,test}.json. It appears when all is done."""
     mesh, colours_at = make_scene(seed)
     poses, part = scene_poses(seed, num_views), data_dir.with_name(f'{data_dir.name}.{os.getpid()}.part')
     focal = IMAGE_SIZE / 2 / np.tan(ANGLE_OF_VIEW / 2)
