@@ -30,6 +30,7 @@ CORE = [
 DATA = ['tensorflow-cpu>=2.20', 'tensorflow-datasets>=4.9.9', 'importlib_resources>=6']
 BEAM = ['apache-beam>=2.77']
 HUB = ['huggingface_hub>=0.30']
+VIDEO = ['imageio-ffmpeg>=0.5']
 SCAN = ['laspy[lazrs]>=2.5', 'pye57>=0.4.15']
 TEST = ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.14', 'mypy>=2']
 
@@ -52,6 +53,7 @@ setup(
         'beam': BEAM,
         'hub': HUB,
         'scan': SCAN,
+        'video': VIDEO,
         'test': TEST,
         'dev': DATA + BEAM + SCAN + TEST,
     },

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from onet_jax.data import colmap
 from onet_jax.data.images import picture_size
 from onet_jax.errors import InputError
+from onet_jax.geometry.camera_paths import recentre, to_cameras
 from onet_jax.geometry.cameras import Camera
 from onet_jax.geometry.mesh_files.textures import file_beside
 from onet_jax.json_files import TEXT, number, read_json
@@ -27,7 +27,6 @@ from onet_jax.json_files import TEXT, number, read_json
 HOLD_OUT = 8  # every 8th view is for evaluation, where the files do not say
 BLENDER_BOUNDS = (2.0, 6.0)
 ORTHOGONAL = 1e-3  # largest error of a rotation
-TO_OPENCV = np.diag([1.0, -1.0, -1.0])  # camera axes right, up, back -> right, down, forward
 MATRIX = [[number()]]
 TRANSFORMS = {
     **dict.fromkeys(('camera_angle_x?', 'fl_x?', 'fl_y?', 'cx?', 'cy?'), number()),
@@ -96,7 +95,13 @@ def read_blender(folder: Path) -> PosedViews:
     if '' in splits:
         splits = hold_out(count)
     bounds = np.tile(BLENDER_BOUNDS, (count, 1))
-    return PosedViews(tuple(pictures), to_cameras(poses, intrinsics), bounds, size or (0, 0), _with_all(splits))
+    return PosedViews(
+        tuple(pictures),
+        to_cameras(np.reshape(poses, (-1, 3, 4)), np.reshape(intrinsics, (-1, 3, 3))),
+        bounds,
+        size or (0, 0),
+        _with_all(splits),
+    )
 
 
 def _intrinsics(content: dict, size: tuple[int, int], path: Path) -> np.ndarray:
@@ -116,13 +121,6 @@ def _intrinsics(content: dict, size: tuple[int, int], path: Path) -> np.ndarray:
 def intrinsic_matrix(focal_x: float, focal_y: float, centre_x: float, centre_y: float) -> np.ndarray:
     """[3, 3], in px."""
     return np.array([[focal_x, 0, centre_x], [0, focal_y, centre_y], [0, 0, 1.0]])
-
-
-def to_cameras(poses: ArrayLike, intrinsics: ArrayLike) -> Camera:
-    """Camera-to-world matrices [V, 3, 4] with camera axes right, up, back -> cameras."""
-    pose = np.reshape(poses, (-1, 3, 4)).astype(np.float64)
-    rotation = TO_OPENCV @ np.swapaxes(pose[:, :, :3], 1, 2)
-    return Camera(np.concatenate([rotation, -rotation @ pose[:, :, 3:]], axis=-1), np.reshape(intrinsics, (-1, 3, 3)))
 
 
 def _matrix(rows: list, where: str) -> np.ndarray:
@@ -168,29 +166,9 @@ def read_llff(folder: Path) -> PosedViews:
     scale = 1 / (0.75 * bounds.min())
     pose[:, :, 3] *= scale
     intrinsics = [intrinsic_matrix(f, f, width / 2, height / 2) for f in focal]
-    return PosedViews(pictures, to_cameras(recentre(pose), intrinsics), bounds * scale, size, hold_out(len(rows)))
-
-
-def recentre(pose: np.ndarray) -> np.ndarray:
-    """Camera-to-world matrices [V, 3, 4] in the frame of their mean camera."""
-    to_world = np.concatenate([mean_pose(pose), [[0, 0, 0, 1.0]]])
-    return np.linalg.inv(to_world)[:3] @ np.concatenate([pose, np.tile([[[0, 0, 0, 1.0]]], (len(pose), 1, 1))], axis=1)
-
-
-def mean_pose(pose: np.ndarray) -> np.ndarray:
-    """The mean camera [3, 4]: mean position, back and up axes."""
-    return look(pose[:, :, 2].sum(axis=0), pose[:, :, 1].sum(axis=0), pose[:, :, 3].mean(axis=0))
-
-
-def look(back: np.ndarray, up: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """The camera-to-world matrix [3, 4] with axes right, up, back of a camera at a position."""
-
-    def normalise(vector):
-        return vector / np.linalg.norm(vector)
-
-    z = normalise(back)
-    x = normalise(np.cross(up, z))
-    return np.stack([x, normalise(np.cross(z, x)), z, position], axis=1)
+    return PosedViews(
+        pictures, to_cameras(recentre(pose), np.stack(intrinsics)), bounds * scale, size, hold_out(len(rows))
+    )
 
 
 def read_colmap(folder: Path) -> PosedViews:

@@ -29,3 +29,8 @@ def draw_colours(key: jax.Array, row: dict, data: ConfigDict) -> dict[str, jax.A
     """Colours of pixels in [0, 1], on the background where they are transparent."""
     rgba = row['rgba'].astype(jnp.float32) / 255
     return {'rgb': rgba[..., :3] + BACKGROUNDS[data.background] * (1 - rgba[..., 3:])}
+
+
+def draw_picture(key: jax.Array, row: dict, data: ConfigDict) -> dict[str, jax.Array]:
+    """The colours of all pixels of a view, as a picture of one view [1, H, W, 3]."""
+    return {'rgb': draw_colours(key, row, data)['rgb'][None]}

@@ -30,6 +30,12 @@ class LoadedViews(NamedTuple):
     intrinsic: np.ndarray  # [V, 3, 3] float32, in px of these pictures
     bounds: np.ndarray  # [V, 2] float32, near and far
 
+    def whole(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+        """The raw evaluation batch of one view: all its pixels (x, y), [H, W] int each."""
+        row = {name: array[None] for name, array in self.rays(np.zeros_like(x), x, y).items()}
+        cameras = {name: getattr(self, name) for name in ('extrinsic', 'intrinsic', 'bounds')}
+        return row | cameras | {name: np.zeros(1, np.int32) for name in ('row', 'index')} | {'mask': np.array([True])}
+
     def rays(self, view: np.ndarray, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
         """Raw rows of the pixels (x, y) of some views, [B] int each."""
         height, width = self.rgba.shape[1:3]
@@ -48,14 +54,14 @@ def load_views(views: PosedViews, chosen: Sequence[int], downscale: float) -> Lo
     """
     width, height = (max(round(edge / downscale), 1) for edge in views.size)
     rgba = [load_layer(views.pictures[i], (width, height)) for i in track(chosen, 'loading the pictures', 'views')]
-    scale = np.diag([width / views.size[0], height / views.size[1], 1])
-    camera = Camera(*(part[list(chosen)] for part in views.camera))
-    return LoadedViews(
-        np.stack(rgba),
-        camera.world_mat.astype(np.float32),
-        (scale @ camera.camera_mat).astype(np.float32),
-        views.bounds[list(chosen)].astype(np.float32),
-    )
+    camera = resize_camera(Camera(*(part[list(chosen)] for part in views.camera)), views.size, (width, height))
+    return LoadedViews(np.stack(rgba), *(part.astype(np.float32) for part in (*camera, views.bounds[list(chosen)])))
+
+
+def resize_camera(camera: Camera, size: tuple[int, int], new_size: tuple[int, int]) -> Camera:
+    """The camera of pictures of another size (width, height)."""
+    scale = np.diag([new_size[0] / size[0], new_size[1] / size[1], 1])
+    return camera._replace(camera_mat=scale @ camera.camera_mat)
 
 
 class Scene(NamedTuple):
@@ -124,13 +130,9 @@ class Scene(NamedTuple):
         chosen = list(examples)[::every] if positions is None else positions
         for position in chosen:
             loaded = load_views(self.views, [self.views.splits[split][position]], config.data.downscale)
-            _, height, width, _ = loaded.rgba.shape
-            y, x = np.mgrid[:height, :width]
-            raw = loaded.rays(np.zeros_like(x), x, y)
-            cameras = {name: getattr(loaded, name) for name in ('extrinsic', 'intrinsic', 'bounds')}
-            raw = {name: array[None] for name, array in raw.items() if name not in cameras}
+            y, x = np.mgrid[: loaded.rgba.shape[1], : loaded.rgba.shape[2]]
             row = {name: np.array([position], np.int32) for name in ('row', 'index')}
-            yield raw | cameras | row | {'mask': np.array([True])}, (self.names(split)[position],)
+            yield loaded.whole(x, y) | row, (self.names(split)[position],)
 
     def check(self, category: str, name: str) -> bool:
         """True; raises InputError for a picture that cannot be read."""

@@ -285,7 +285,7 @@ def build(config: ConfigDict) -> Method:
         """The PSNR of each view, in dB."""
         rgb = batch['targets']['rgb']
         seen = model.render_jitted(variables, rays_of(batch['inputs'])).rgb.reshape(rgb.shape)
-        return {'psnr': to_psnr(jnp.square(seen - rgb).mean(axis=(1, 2, 3)))}
+        return {'psnr': to_psnr(jnp.square(seen - rgb).mean(axis=(1, 2, 3, 4)))}
 
     def predict(params, inputs, key, workspace=None):
         rays = Rays(*map(np.asarray, rays_of(inputs)))

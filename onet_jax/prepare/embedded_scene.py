@@ -14,8 +14,8 @@ import numpy as np
 import trimesh
 from PIL import Image
 
-from onet_jax.data.posed_views import look, to_cameras
 from onet_jax.files import write_json
+from onet_jax.geometry.camera_paths import look, to_cameras
 from onet_jax.geometry.cameras import IMAGE_SIZE
 from onet_jax.geometry.render import View, render_views
 from onet_jax.prepare import procedural
@@ -85,7 +85,7 @@ def render_scene(data_dir: Path, *, num_views: int, size: int, seed: int) -> Non
     poses, part = scene_poses(seed, num_views), data_dir.with_name(f'{data_dir.name}.{os.getpid()}.part')
     focal = IMAGE_SIZE / 2 / np.tan(ANGLE_OF_VIEW / 2)
     intrinsic = np.array([[focal, 0, IMAGE_SIZE / 2], [0, focal, IMAGE_SIZE / 2], [0, 0, 1]])
-    cameras = to_cameras(poses, np.tile(intrinsic, (num_views, 1, 1)))
+    cameras = to_cameras(poses, intrinsic)
     frames: dict[str, list[dict]] = {split: [] for split in SPLITS}
     shutil.rmtree(part, ignore_errors=True)
     for i in track(range(num_views), 'rendering the embedded scene', 'views'):

@@ -9,22 +9,16 @@ from parity.golden import find_golden, read_golden
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from onet_jax.data.posed_views import TO_OPENCV, read_views
+from onet_jax.data.posed_views import read_views
 from onet_jax.data.scenes import load_views
 from onet_jax.errors import InputError
+from onet_jax.geometry.camera_paths import orbit, spiral, to_cameras, to_poses
 
 NERF = 'nerf_atlasnet_dmc/nerf'
 OFFICIAL = pytest.mark.skipif(
     find_golden(f'{NERF}/blender.npz') is None, reason='golden files not found: $ONET_JAX_SHARED'
 )
 POSE = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 4], [0, 0, 0, 1]]  # on +z, looks at the origin, y up
-
-
-def to_world(camera):
-    """Camera to world [V, 3, 4] with axes right, up, back, as the official loaders have it."""
-    rotation = camera.world_mat[:, :, :3]
-    centres = -np.swapaxes(rotation, 1, 2) @ camera.world_mat[:, :, 3:]
-    return np.concatenate([np.swapaxes(TO_OPENCV @ rotation, 1, 2), centres], axis=-1)
 
 
 def write_scene(folder, num_views=3, size=(8, 6), pose=POSE, **changes):
@@ -43,7 +37,7 @@ def write_scene(folder, num_views=3, size=(8, 6), pose=POSE, **changes):
 @OFFICIAL
 def test_blender_scenes_are_those_of_the_official_loader():
     views, expected = read_views(find_golden(f'{NERF}/blender_scene')), read_golden(f'{NERF}/blender.npz')
-    assert np.abs(to_world(views.camera) - expected['out/full/poses'][:, :3]).max() < 1e-6
+    assert np.abs(to_poses(views.camera) - expected['out/full/poses'][:, :3]).max() < 1e-6
     height, width, focal = expected['out/full/hwf']
     assert views.size == (width, height)
     # There the focal length of all is that of the last file.
@@ -63,11 +57,23 @@ def test_blender_scenes_are_those_of_the_official_loader():
 @OFFICIAL
 def test_llff_scenes_are_those_of_the_official_loader():
     views, expected = read_views(find_golden(f'{NERF}/llff_scene')), read_golden(f'{NERF}/llff.npz')
-    assert np.abs(to_world(views.camera) - expected['out/f8/poses'][:, :, :4]).max() < 1e-5
+    assert np.abs(to_poses(views.camera) - expected['out/f8/poses'][:, :, :4]).max() < 1e-5
     assert np.abs(views.bounds - expected['out/f8/bds']).max() < 1e-5
     focal = expected['out/f8/poses'][:, 2, 4]
     assert np.allclose(load_views(views, range(10), 8).intrinsic[:, 0, 0], focal, rtol=1e-6)
     assert views.splits['test'] == (0, 8)
+    path = spiral(views.camera, views.bounds, 120)
+    assert np.abs(to_poses(path) - expected['out/f8/render_poses'][:, :, :4]).max() < 1e-5
+
+
+@OFFICIAL
+def test_an_orbit_of_cameras_on_a_circle_has_these_cameras():
+    expected = read_golden(f'{NERF}/blender.npz')['out/render_poses'][:, :3]
+    views = read_views(find_golden(f'{NERF}/blender_scene'))
+    path = to_poses(orbit(to_cameras(expected, views.camera.camera_mat[0]), len(expected)))
+    gaps = np.abs(path[:, None] - expected).max(axis=(2, 3))
+    assert sorted(gaps.argmin(axis=1)) == list(range(len(expected)))
+    assert gaps.min(axis=1).max() < 1e-5
 
 
 def test_colmap_models_are_read_as_text_and_as_bytes(tmp_path):
