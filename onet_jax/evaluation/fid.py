@@ -95,4 +95,4 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     values, vectors = eigh(cov_a)
     root = vectors * np.sqrt(values.clip(0)) @ vectors.T
     overlap = np.sqrt(eigvalsh(root @ cov_b @ root).clip(0)).sum()
-    return float(difference @ difference + np.trace(cov_a) + np.trace(cov_b) - 2 * overlap)
+    return max(0.0, float(difference @ difference + np.trace(cov_a) + np.trace(cov_b) - 2 * overlap))
