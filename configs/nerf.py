@@ -28,6 +28,7 @@ def get_config(arg: str = '') -> ConfigDict:
     tiny, paper, scene = choose('nerf', arg, ('tiny',), ('paper',), SCENES)
     llff = scene == 'llff'
     background = 'black' if llff else 'white'
+    precrop_steps = 0 if paper or llff else 100 if tiny else 500
     return experiment(
         seed=0,
         model={
@@ -55,11 +56,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'downscale': 4.0 if llff or tiny else 1.0,  # of the pictures: 4 has a quarter of the pixels on each side
             'one_view': not (llff or tiny),  # the rays of a step are of one picture
             'pixel_centre': 0.0 if paper else 0.5,  # of a pixel, from its left and top edge
-            'precrop_steps': 0
-            if paper or llff
-            else 100
-            if tiny
-            else 500,  # rays are of the middle of the pictures first
+            'precrop_steps': precrop_steps,  # rays are of the middle of the pictures first
             'precrop_fraction': 0.5,  # of each side
             'ndc': llff,  # normalised device coordinates: forward-facing scenes
             'near': 0.0,  # along the axis of the camera; 0 is what the dataset says
