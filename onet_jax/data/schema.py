@@ -34,7 +34,7 @@ COLUMNS = {
     'occ': Column('point', bool),
     'surface': Column('sample', np.float16, (3,)),
     'normals': Column('sample', np.float16, (3,)),
-    'voxels': Column('shape', bool, (NUM_VOXELS,) * 3),
+    'voxels': Column('shape', bool, (NUM_VOXELS,) * 3, required=False),
     'points_seq': Column('point', np.float16, (3,), moves=True),
     'occ_seq': Column('point', bool, moves=True),
     'pcl_seq': Column('sample', np.float16, (3,), moves=True),
@@ -60,7 +60,8 @@ _Shape: Any
 _Shape = namedtuple(  # type: ignore[misc, no-redef]  # its fields are those of the schema
     '_Shape',
     ('category', 'name', *SHAPE_COLUMNS),
-    defaults=(np.float64(0), NO_RECIPE, *(None for name in SHAPE_COLUMNS if not COLUMNS[name].required)),
+    # `ambiguous`, `recipe` and what follows
+    defaults=(np.float64(0), NO_RECIPE, *(None for name in SHAPE_COLUMNS[SHAPE_COLUMNS.index('recipe') + 1 :])),
 )
 _ShapeSequence: Any
 _ShapeSequence = namedtuple(  # type: ignore[misc, no-redef]  # as of `_Shape`
