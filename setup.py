@@ -31,6 +31,7 @@ DATA = ['tensorflow-cpu>=2.20', 'tensorflow-datasets>=4.9.9', 'importlib_resourc
 BEAM = ['apache-beam>=2.77']
 HUB = ['huggingface_hub>=0.30']
 EXR = ['OpenEXR>=3.3']
+TEXTURE = ['xatlas>=0.0.11']
 SCAN = ['laspy[lazrs]>=2.5', 'pye57>=0.4.15']
 TEST = ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.14', 'mypy>=2']
 
@@ -54,7 +55,8 @@ setup(
         'hub': HUB,
         'scan': SCAN,
         'exr': EXR,
+        'texture': TEXTURE,
         'test': TEST,
-        'dev': DATA + BEAM + SCAN + EXR + TEST,
+        'dev': DATA + BEAM + SCAN + EXR + TEXTURE + TEST,
     },
 )

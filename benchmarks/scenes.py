@@ -196,7 +196,7 @@ def show_rooms(run: Run) -> tuple[list[Item], list[list[str]]]:
     """Held-out rooms, one of each class: pictures, and rows of a table."""
     dataset, items, rows, floors = open_dataset(run.data_dir), [], [], []
     some = {category: i for i, (category, _) in enumerate(dataset.names('test'))}
-    options = {'targets': dataset.scored_fields, 'batch_size': 1, 'positions': list(some.values())}
+    options = {'targets': dataset.scored_fields(run.config.data), 'batch_size': 1, 'positions': list(some.values())}
     for batch, ((category, name),) in dataset.evaluation_batches(run.config, 'test', **options):
         inputs, targets = examples_of(batch, 0).values()
         cloud, target = inputs['scene'][0], target_of(targets)

@@ -88,7 +88,7 @@ def list_configs() -> str:
 
 def optim(**changes) -> dict:
     return {
-        'name': 'adam',  # 'adam' or 'muon'
+        'name': 'adam',  # 'adam', 'muon' or 'rmsprop'
         'learning_rate': 1e-4,
         'schedule': 'constant',  # 'constant', 'cosine', 'step' or 'exponential', after the warm-up
         'warmup_steps': 0,

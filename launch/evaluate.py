@@ -2,11 +2,12 @@
 
 Writes W/evaluation/SPLIT/, of weights that travel (--workdir=objects) evaluation_of_NAME/SPLIT/ in this folder: rows.csv (each
 shape), table.csv and table.md (means of the classes, on ShapeNet beside the published numbers) and protocol.json. Prints the
-table.
+table. Of rendered views also index.html, contact_sheet.png and views/, which show them beside the true ones.
 
     --calibrate     first chooses the threshold on the validation split, for onet reconstruct too
     --threshold=T   evaluates at this threshold, whatever config and calibration say
     --inputs        scores the inputs themselves, the paper's row "Input", into W/evaluation/SPLIT_inputs
+    --inception=F   of rendered views also FID and feature-L1; F has the weights of torchvision's inception_v3
 """
 
 from absl import flags
@@ -21,13 +22,16 @@ SPLIT = flags.DEFINE_string('split', 'test', "'train', 'val' or 'test'.")
 CALIBRATE = flags.DEFINE_bool('calibrate', False, 'Choose the threshold first, on the split config.eval.split.')
 THRESHOLD = flags.DEFINE_float('threshold', None, 'A probability.', lower_bound=0, upper_bound=1)
 INPUTS = flags.DEFINE_bool('inputs', False, 'Score the inputs instead of the reconstructions: points or voxels.')
+INCEPTION = flags.DEFINE_string('inception', None, 'Weights of Inception-v3 for FID, .pth or .safetensors.')
 
 
 def main(_):
     from onet_jax.data.datasets import open_dataset
     from onet_jax.data.fields import input_names
     from onet_jax.evaluation.evaluate import describe_protocol, evaluate, return_inputs
+    from onet_jax.evaluation.fid import compare_features, load_inception
     from onet_jax.evaluation.published import find_published
+    from onet_jax.evaluation.report import write_views
     from onet_jax.evaluation.tables import write_results
     from onet_jax.run import at_threshold, calibrate_run, evaluation_folder, load_run
 
@@ -51,9 +55,12 @@ def main(_):
         protocol |= {'evaluated': 'reconstructions', 'checkpoint_step': run.step}
         if 'threshold' in run.config.eval:
             protocol |= {'threshold': run.config.eval.threshold, 'threshold_from': run.threshold_from}
+    extract = load_inception(INCEPTION.value, run.config.data) if INCEPTION.value else None
     results = list(evaluate(run.method, run.params, run.config, dataset, SPLIT.value))
+    protocol |= compare_features(results, extract)
     folder = evaluation_folder(run) / (f'{SPLIT.value}_inputs' if INPUTS.value else SPLIT.value)
     write_results(folder, results, protocol, find_published(input_names(run.config.data), dataset.index))
+    write_views(folder, results, protocol)
     tell_next(f'{folder}: written', *making_shapes(run.config, WORKDIR.value))
 
 

@@ -1,10 +1,12 @@
 """Metrics of one shape: IoU, Chamfer distance, normal consistency, F-score; correspondence L2 of one that moves.
 
-Distances are in units of the longest edge. L frames, T query points, N predicted and M target surface samples.
+And of pictures: L1, SSIM, PSNR. Distances are in units of the longest edge. L frames, T query
+points, N predicted and M target surface samples, V views, H, W pixels.
 """
 
 import numpy as np
 from scipy.spatial import cKDTree
+from skimage.metrics import structural_similarity
 
 from onet_jax.conventions import Array
 
@@ -72,6 +74,22 @@ def correspondence_l2(points: np.ndarray, target: np.ndarray, project_last: bool
 def correspondence_floor(target: np.ndarray) -> np.ndarray:
     """What `correspondence_l2` gives for a perfect prediction: each sample [L, N, 3] and the nearest other of frame 0: [L]."""
     return np.linalg.norm(target - target[:, _nearest_others(target[0])[1]], axis=-1).mean(axis=-1)
+
+
+def picture_metrics(rgb: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+    """Of pictures [V, H, W, 3] in [0, 1], H and W at least 7, beside the true ones: a value for each view, [V] float64.
+
+    l1    mean absolute difference
+    ssim  structural similarity as the official evaluation of Texture Fields computes it: windows of 7 x 7 pixels, sample
+          covariance, and a data range of 2, which scikit-image took for the range of floats. The range of colours is 1, with
+          which the usual SSIM is a little lower.
+    psnr  peak signal-to-noise ratio in decibels; of equal pictures infinite
+    """
+    rgb, target = np.asarray(rgb, np.float64), np.asarray(target, np.float64)
+    similarity = [structural_similarity(*pair, data_range=2, channel_axis=-1) for pair in zip(rgb, target, strict=True)]
+    with np.errstate(divide='ignore'):
+        psnr = -10 * np.log10(np.square(rgb - target).mean(axis=(1, 2, 3)))
+    return {'l1': np.abs(rgb - target).mean(axis=(1, 2, 3)), 'ssim': np.array(similarity), 'psnr': psnr}
 
 
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 Predictions are closed meshes (`trimesh.Trimesh`), open surfaces (`OpenSurface`), point clouds (`trimesh.PointCloud`), voxels
 (`Voxels`) and sequences of shapes (`geometry/sequences.py`), in object coordinates; distances are in units of the longest edge.
-A score that does not exist, as the IoU of a point cloud, is NaN. L frames, T query points, N surface samples.
+Of colours they are `Pictures` of views (`geometry/views.py`). A score that does not exist, as the IoU of a point cloud, is NaN.
+L frames, T query points, N surface samples, V views, S pixels along each side.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,7 @@ from onet_jax.geometry.inside import contains, winding_numbers
 from onet_jax.geometry.meshes import OpenSurface
 from onet_jax.geometry.sampling import sample_surface
 from onet_jax.geometry.sequences import ChangingMeshes, CloudSequence, MeshSequence, frames_of, trajectories_of
+from onet_jax.geometry.views import Pictures, tile
 from onet_jax.geometry.voxels import Voxels, voxels_contain, voxels_to_mesh
 
 
@@ -41,6 +43,10 @@ METRICS = {
     'f_score': Metric('F-score at 1 %', higher_is_better=True, worst=0.0),
     # Of sequences only, whose other metrics are means over the frames.
     'correspondence_l2': Metric('Correspondence L2 (x10)', 10, worst=LONGEST),
+    # Of pictures only, means over the views.
+    'psnr': Metric('PSNR (dB)', higher_is_better=True, worst=0.0),
+    'ssim': Metric('SSIM (data range 2)', higher_is_better=True, worst=-1.0),  # see `metrics.picture_metrics`
+    'l1': Metric('L1', worst=1.0),
     'normals_accuracy': Metric('Normals, accuracy', higher_is_better=True, worst=-1.0, in_tables=False),
     'normals_completeness': Metric('Normals, completeness', higher_is_better=True, worst=-1.0, in_tables=False),
     'accuracy2': Metric('Accuracy, squared', worst=3.0, in_tables=False),
@@ -52,8 +58,10 @@ METRICS = {
     'loss': Metric('Loss', in_tables=False),
 }
 COLUMNS = tuple(name for name, metric in METRICS.items() if metric.in_tables)
-OF_SEQUENCES = ('correspondence_l2',)
-EMPTY = {name: m.worst for name, m in METRICS.items() if not np.isnan(m.worst) and name not in OF_SEQUENCES}
+OF_SEQUENCES, OF_PICTURES = ('correspondence_l2',), ('psnr', 'ssim', 'l1')
+EMPTY = {
+    name: m.worst for name, m in METRICS.items() if not np.isnan(m.worst) and name not in (*OF_SEQUENCES, *OF_PICTURES)
+}
 NUM_CHECKED = 16_384  # points whose winding number is looked at: they find overlaps of 1 / 10,000 of the cube
 NORMALS = ('normal_consistency', 'normals_accuracy', 'normals_completeness')
 NOT_OF_CLOUDS = ('iou', *NORMALS)
@@ -81,8 +89,16 @@ class SequenceTarget(NamedTuple):
         return Target(self.points[k], self.occ[k], self.surface[k], np.full_like(self.surface[k], np.nan))
 
 
-def target_of(targets: dict[str, np.ndarray], project_last: bool = False) -> Target | SequenceTarget:
-    """From the fields of a batch of one: 'volume_points' and 'surface_samples', or 'volume_clip' and 'trajectories'."""
+class PicturesTarget(NamedTuple):
+    """The true pictures of the views of a shape."""
+
+    rgb: np.ndarray  # [V, S, S, 3] float32 in [0, 1], on white
+
+
+def target_of(targets: dict[str, np.ndarray], project_last: bool = False) -> Target | SequenceTarget | PicturesTarget:
+    """From the fields of a batch of one: 'volume_points' and 'surface_samples', 'volume_clip' and 'trajectories', 'views'."""
+    if 'rgb' in targets:
+        return PicturesTarget(np.asarray(targets['rgb'])[0])
     if 'trajectories' in targets:
         (points,), (occ,), (surface,) = (np.asarray(targets[k]) for k in ('points', 'occ', 'trajectories'))
         return SequenceTarget(points, occ >= 0.5, surface, project_last)
@@ -92,8 +108,10 @@ def target_of(targets: dict[str, np.ndarray], project_last: bool = False) -> Tar
     return Target(points, occ >= 0.5, surface, normals)
 
 
-def surface_of(target: Target | SequenceTarget) -> np.ndarray | CloudSequence:
-    """The true surface as it is shown: points [N, 3], or a cloud that moves."""
+def truth_of(target: Target | SequenceTarget | PicturesTarget) -> np.ndarray | CloudSequence | Pictures:
+    """The ground truth as it is shown: points of the surface [N, 3], a cloud that moves, or the pictures."""
+    if isinstance(target, PicturesTarget):
+        return Pictures(target.rgb)
     return CloudSequence(target.surface) if isinstance(target, SequenceTarget) else target.surface
 
 
@@ -107,7 +125,7 @@ def floor(target: Target | SequenceTarget) -> dict[str, float]:
 
 @singledispatch
 def score(prediction: Any, target: Any, seed: int = 0) -> dict[str, float]:
-    """The metrics of one prediction, by their names in `METRICS`; target: a `Target`, of a sequence a `SequenceTarget`.
+    """The metrics of one prediction, by their names in `METRICS`; target: a `Target`, `SequenceTarget` or `PicturesTarget`.
 
     A surface is sampled with as many points as the target has; the seed draws them. An empty prediction gets the worst
     values: the official evaluation leaves out the distances of such failures.
@@ -151,6 +169,16 @@ def _(
     return mean_over_time(score_by_time(sequence, target, seed))
 
 
+@score.register
+def _(pictures: Pictures, target: PicturesTarget, seed: int = 0) -> dict[str, float]:
+    if pictures.rgb.shape != target.rgb.shape:
+        raise InputError(
+            f'prediction: expected pictures {list(target.rgb.shape)}, as the target has, found {list(pictures.rgb.shape)}'
+        )
+    of_views = metrics.picture_metrics(pictures.rgb, target.rgb)
+    return {name: float(values.mean()) for name, values in of_views.items()}
+
+
 def score_by_time(sequence: Any, target: SequenceTarget, seed: int = 0) -> dict[str, list[float]]:
     """The metrics of each frame of a predicted sequence, and the correspondence of its vertices or points.
 
@@ -180,27 +208,28 @@ def mean_over_time(by_time: dict[str, list[float]]) -> dict[str, float]:
     return {name: float(np.mean(values)) if values else np.nan for name, values in known.items()}
 
 
-def is_solid(prediction: Any, target: Target | SequenceTarget) -> bool | None:
+def is_solid(prediction: Any, target: Target | SequenceTarget | PicturesTarget) -> bool | None:
     """Whether a mesh bounds a solid: it is closed, faces outwards, and does not intersect itself as far as the points tell.
 
-    None for an empty mesh and for predictions that need not bound one: open surfaces, voxels and point clouds. Every mesh of a
-    sequence has to.
+    None for an empty mesh and for predictions that need not bound one: open surfaces, voxels, point clouds and pictures. Every
+    mesh of a sequence has to.
     """
     if isinstance(target, SequenceTarget):
         of_frames = [is_solid(frame, target.frame(k)) for k, frame in enumerate(frames_of(prediction))]
         known = [solid for solid in of_frames if solid is not None]
         return all(known) if known else None
-    if not isinstance(prediction, trimesh.Trimesh) or isinstance(prediction, OpenSurface) or not len(prediction.faces):
+    is_closed = isinstance(prediction, trimesh.Trimesh) and not isinstance(prediction, OpenSurface)
+    if isinstance(target, PicturesTarget) or not is_closed or not len(prediction.faces):
         return None
     points = target.points[:NUM_CHECKED]
     return bool(prediction.is_watertight and np.isin(winding_numbers(prediction, points), (0, 1)).all())
 
 
 @singledispatch
-def as_geometry(prediction: Any) -> trimesh.Trimesh | trimesh.PointCloud:
+def as_geometry(prediction: Any) -> Any:
     """What is written and drawn of a prediction: the blocky surface of voxels; meshes and clouds as they are.
 
-    Of a sequence it is the first frame.
+    Of a sequence it is the first frame, of pictures of views a picture [H, W, 3] uint8 of some of them.
     """
     return prediction
 
@@ -213,6 +242,11 @@ def _(sequence: MeshSequence | ChangingMeshes | CloudSequence) -> trimesh.Trimes
 @as_geometry.register
 def _(voxels: Voxels) -> trimesh.Trimesh:
     return voxels_to_mesh(voxels.values)
+
+
+@as_geometry.register
+def _(pictures: Pictures) -> np.ndarray:
+    return tile(pictures)
 
 
 def _surface_scores(mesh: trimesh.Trimesh, iou: float, target: Target, seed: int) -> dict[str, float]:

@@ -45,6 +45,14 @@ PIXEL2MESH = Layout(
 # Of Occupancy Flow: the velocity field and the latent encoders.
 LISTS = Layout(renames=((r'^block_(\d+)\.', r'blocks.\1.'), (r'^(fc_c|fc_z|c_layers)_(\d+)\.', r'\1.\2.')))
 
+# Of Texture Fields: the decoder, the encoders of geometry, the encoder of pictures and the discriminator.
+TEXTURE = Layout(linear=r'fc_cz_\d', renames=((r'^(block\d)\.fc_', r'\1.conv_'),))
+GEOMETRY = {
+    'resnet': POINTWISE,
+    'simple': Layout(linear='fc_c', renames=((r'^fc_pos\.', 'conv_p.'), (r'^fc_(\d)\.', r'conv_\1.'))),
+}
+PICTURES = Layout(renames=((r'^resnet_(\d+)\.', r'resnet.\1.'),))
+
 
 class Family(NamedTuple):
     """The modules of a repository by their official names; one that is not listed is `PLAIN`."""
@@ -79,6 +87,7 @@ FAMILIES = {
     'occupancy_flow': Family({'cbatchnorm': POINTWISE}, ONET_ENCODERS),
     'onet4d': Family({'cbatchnorm': POINTWISE}, TEMPORAL_ENCODERS),
     'psgn4d': Family(),
+    'texture_field': Family(dict.fromkeys(('each_layer_c', 'each_layer_c_larger'), TEXTURE), ONET_ENCODERS),
     'atlasnet': Family(
         dict.fromkeys(('squares', 'sphere'), ATLASNET),
         ONET_ENCODERS | {'atlasnet_pointnet': ATLASNET_CLOUDS, 'atlasnet_resnet18': ATLASNET_IMAGES},
@@ -97,6 +106,9 @@ def layouts_of(config: ConfigDict, legacy: bool) -> dict[str, Layout]:
         'decoder': legacy_layout(decoder) if legacy else decoder,
         'encoder': family.encoders.get(config.model.encoder, PLAIN),
         'encoder_temporal': PLAIN,
+        'geometry_encoder': GEOMETRY.get(config.model.get('geometry_encoder'), PLAIN),
+        'vae_encoder': PICTURES,
+        'discriminator': PICTURES,
         'encoder_latent': LISTS,
         'encoder_latent_temporal': LISTS,
         'vector_field': LISTS,

@@ -158,7 +158,7 @@ def _warn_of_strangers(clouds: Sequence[np.ndarray]) -> None:
             warnings.warn(
                 f'point i of each frame is taken for the same place of the body, as in training, but from frame {k} to {k + 1} '
                 f'it moves by {step:.2f} longest edges in the mean, its nearest neighbour by {nearest:.2f}: are the points in '
-                'another order? A network trained with config.data.corresponding=False takes them in any order',
+                'another order? A network of shape matching takes those of the first and the last frame in any order',
                 stacklevel=2,
             )
             return

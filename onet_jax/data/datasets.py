@@ -33,10 +33,9 @@ class Shapes(NamedTuple):
     data_dir: Path
     index: records.Index  # type: ignore[assignment]  # hides the method `index` of tuples
 
-    @property
-    def scored_fields(self) -> tuple[str, ...]:
-        """The ground truth of an evaluation."""
-        return 'volume_points', 'surface_samples'
+    def scored_fields(self, data: ConfigDict) -> tuple[str, ...]:
+        """The ground truth of an evaluation: pictures for a network that learns from them, else the shape."""
+        return ('views',) if 'views' in data.targets else ('volume_points', 'surface_samples')
 
     @property
     def labelled_field(self) -> str:
@@ -120,8 +119,7 @@ class Sequences(NamedTuple):
     data_dir: Path
     index: records.Index  # type: ignore[assignment]  # as of `Shapes`
 
-    @property
-    def scored_fields(self) -> tuple[str, ...]:
+    def scored_fields(self, data: ConfigDict) -> tuple[str, ...]:
         """The ground truth of an evaluation."""
         return 'volume_clip', 'trajectories'
 

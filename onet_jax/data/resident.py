@@ -146,9 +146,11 @@ def _load(
     if not num_good:
         raise InputError(f'{data_dir}: expected {layout.name} to train on, found none that can be read')
     if not clips:
+        skipped = first_frame(index)
         raise InputError(
-            f'{data_dir}: expected sequences of at least config.data.num_frames = {need.num_frames} frames to train on, found '
-            f'{max(lengths)} at most; train on shorter clips or prepare longer sequences'
+            f'{data_dir}: expected sequences of at least config.data.num_frames = {need.num_frames} frames to train on'
+            + (f' after the first {skipped}, which are left out' if skipped else '')
+            + f', found {max(0, max(lengths) - skipped)} at most; train on shorter clips or prepare longer sequences'
         )
     filled = {key: num_frames if key in COLUMNS and COLUMNS[key].moves else num_good for key in host}
     # A copy: a CPU device may otherwise alias the array of the host.

@@ -17,11 +17,11 @@ from onet_jax.evaluation.published import CLASSES, LATER, Published
 from onet_jax.evaluation.report import choose_shown, pair_up
 from onet_jax.evaluation.tables import Table, class_means, format_cell, published_cells
 from onet_jax.geometry.meshes import OpenSurface
-from onet_jax.scores import METRICS
+from onet_jax.scores import METRICS, OF_PICTURES
 from onet_jax.viz.pictures import Item, contact_sheet
 
 # The metrics of the papers, of `scores.METRICS`; those are compared that predictions of this kind have.
-COMPARED = ('iou', 'chamfer_l1', 'normal_consistency', 'correspondence_l2')
+COMPARED = ('iou', 'chamfer_l1', 'normal_consistency', 'correspondence_l2', *OF_PICTURES)
 PICTURE_SIZE = 160  # px
 # Why a method has no number in a column, by the type of its predictions.
 DASHES: dict[Any, str] = {
@@ -69,7 +69,8 @@ def published_by_others(num_input_points: int) -> tuple[Table, str] | None:
 
 
 def draw_figure(methods: Mapping[str, Sequence[Result]], dataset: Shapes, num_shown: int, path: Path) -> None:
-    """Write a PNG with a row for each of `num_shown` shapes: the input, all methods, and samples of the true surface.
+    """Write a PNG with a row for each of `num_shown` shapes: the input, all methods, and samples of the true surface or its
+    pictures.
 
     dataset: that of the results. Raises InputError as `pair_up`.
     """
@@ -78,7 +79,7 @@ def draw_figure(methods: Mapping[str, Sequence[Result]], dataset: Shapes, num_sh
     items = []
     for chosen in choose_shown(first, num_shown):
         category, name = chosen.category, chosen.name
-        truth = dataset.read(category, name).surface.astype(np.float32)
+        truth = chosen.truth or dataset.read(category, name).surface.astype(np.float32)
         shapes = (show(chosen.inputs), *(result.prediction for result in by_shape[category, name]), truth)
         items.append(Item(f'{category} {name}', '', shapes))
     contact_sheet(items, ('input', *labels, 'ground truth'), path, size=PICTURE_SIZE)

@@ -1,4 +1,7 @@
-"""Evaluation by the paper's protocol: predictions for a split, scored against labelled points and surface samples."""
+"""Evaluation by the paper's protocol: predictions for a split, scored against labelled points and surface samples.
+
+Rendered views are scored against the true pictures.
+"""
 
 import os
 import shutil
@@ -19,12 +22,26 @@ from onet_jax import __version__
 from onet_jax.data.datasets import Shapes, examples_of
 from onet_jax.data.fields import evaluation_key, held_out, input_names, sees_views
 from onet_jax.data.records import digest
-from onet_jax.errors import InputError
-from onet_jax.geometry.sequences import SEQUENCES, frames_of
+from onet_jax.errors import InputError, PredictionError
+from onet_jax.evaluation.colour_baselines import predict_from_input
+from onet_jax.geometry.sequences import SEQUENCES, CloudSequence, MeshSequence, frames_of
+from onet_jax.geometry.views import Pictures
 from onet_jax.geometry.voxels import voxels_to_mesh
 from onet_jax.models.method import Method
 from onet_jax.progress import working
-from onet_jax.scores import as_geometry, floor, is_solid, mean_over_time, score, score_by_time, target_of
+from onet_jax.scores import (
+    PicturesTarget,
+    SequenceTarget,
+    as_geometry,
+    floor,
+    is_solid,
+    mean_over_time,
+    score,
+    score_by_time,
+    target_of,
+)
+
+FLOOR = 'floor (ground truth against itself)'
 
 
 class Result(NamedTuple):
@@ -33,14 +50,16 @@ class Result(NamedTuple):
     category: str
     name: str
     scores: dict[str, float]  # see `scores.METRICS`; NaN where the metric is not defined
-    floor: dict[str, float]  # the same for the ground truth against itself
+    # By their names what others score: the ground truth against itself, of pictures the baselines.
+    references: dict[str, dict[str, float]]
     seconds: float  # from the input to the prediction
     inputs: dict[str, np.ndarray]  # of the network, by field, without batch axis
-    prediction: Any  # see `scores.py`
+    prediction: Any  # see `scores.py`; pictures as uint8
     is_solid: bool | None = None  # of a mesh that should be one (see `scores.is_solid`)
     by_time: dict[str, list[float]] | None = (
         None  # of a sequence: the scores of each frame, of which `scores` are the means
     )
+    truth: Any = None  # of pictures the true ones, as uint8
 
     @property
     def num_faces(self) -> int | None:
@@ -51,7 +70,8 @@ class Result(NamedTuple):
 
 
 def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, split: str) -> Iterator[Result]:
-    """Predict and score every shape of a split, in its order. An empty prediction counts, with the worst values.
+    """Predict and score every shape of a split, in its order. An empty prediction counts, with the worst values, and so does a
+    missing one (`PredictionError`), whose reason is printed.
 
     A network that learns a code for each training shape (auto-decoding) fits codes to the shapes of another split, on the first
     half of their labelled points; the second half is scored. The shapes of a batch are predicted one after the other, as they
@@ -59,13 +79,21 @@ def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, 
     """
     key, project_last = evaluation_key(config.seed), config.eval.get('project_last', False)
 
-    def predict(batch, i):
+    def predict(batch, names, i):
         inputs, targets = examples_of(batch, i).values()
+        target = target_of(held_out(targets, inputs), project_last)
         start = time.perf_counter()
-        (prediction,) = method.predict(params, inputs, jax.random.fold_in(key, batch['row'][i]))
+        try:
+            (prediction,) = method.predict(params, inputs, jax.random.fold_in(key, batch['row'][i]))
+        except PredictionError as error:
+            if not isinstance(target, SequenceTarget):
+                raise
+            print(f'{"/".join(names[i])}: FAILED: {error}', flush=True)
+            nowhere = np.zeros((len(target.surface), 0, 3), np.float32)
+            prediction = MeshSequence(nowhere, np.zeros((0, 3), int)) if config.mesh else CloudSequence(nowhere)
         seconds = time.perf_counter() - start
         evaluating.advance()
-        return inputs, target_of(held_out(targets, inputs), project_last), prediction, seconds
+        return inputs, target, prediction, seconds
 
     def judge(category_and_name, inputs, target, prediction, seconds):
         category, name = category_and_name
@@ -73,15 +101,22 @@ def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, 
         by_time = score_by_time(prediction, target, config.seed) if moves else None
         scores = score(prediction, target, config.seed) if by_time is None else mean_over_time(by_time)
         seen = {name: array[0] for name, array in inputs.items()}
-        solid = is_solid(prediction, target)
-        return Result(category, name, scores, floor(target), seconds, seen, prediction, solid, by_time)
+        solid, references, truth = is_solid(prediction, target), {}, None
+        if not isinstance(target, PicturesTarget):
+            references[FLOOR] = floor(target)
+        else:
+            prediction, truth = prediction.as_bytes(), Pictures(target.rgb).as_bytes()
+            if 'image' in inputs:
+                baselines = predict_from_input(dataset.read(category, name), f'{category}/{name}', seen)
+                references |= {label: score(baseline, target) for label, baseline in baselines.items()}
+        return Result(category, name, scores, references, seconds, seen, prediction, solid, by_time, truth)
 
     with (
         working(f'evaluating on the {split} split', len(dataset.examples(config, split)), 'shapes') as evaluating,
         ThreadPoolExecutor(os.cpu_count()) as threads,
     ):
-        for batch, names in dataset.evaluation_batches(config, split, targets=dataset.scored_fields):
-            predicted = [predict(batch, i) for i in range(len(names))]
+        for batch, names in dataset.evaluation_batches(config, split, targets=dataset.scored_fields(config.data)):
+            predicted = [predict(batch, names, i) for i in range(len(names))]
             with working(f'scoring {len(names)} of them'):
                 results = list(threads.map(judge, names, *zip(*predicted, strict=True)))
             yield from results
@@ -121,6 +156,8 @@ def describe_protocol(config: ConfigDict, dataset: Shapes, split: str) -> dict[s
         'num_shapes': len(dataset.examples(config, split)),
         'num_frames': config.data.num_frames if dataset.index.num_frames else None,
         'view': '000' if sees_views(config.data) else None,
+        'num_views': config.data.get('num_views'),
+        'view_size': config.data.get('view_size'),
         'num_volume_points': dataset.index.num_points,
         'num_surface_points': dataset.index.num_surface_points,
         'seed': config.seed,

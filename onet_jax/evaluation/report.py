@@ -1,24 +1,34 @@
-"""Report of an evaluation: mesh files, a contact sheet, and an HTML page with the shapes in 3D, of which sequences move."""
+"""Report of an evaluation: files, a contact sheet, and an HTML page with the shapes in 3D, of which sequences move.
 
+Rendered views are shown as pictures, beside the true ones.
+"""
+
+import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from onet_jax.data.fields import show
 from onet_jax.errors import InputError
 from onet_jax.evaluation.evaluate import Result
 from onet_jax.evaluation.tables import class_means, make_table
+from onet_jax.files import write_atomically
 from onet_jax.geometry.meshes import save_mesh
 from onet_jax.geometry.sequence_files import fit, save_animation
 from onet_jax.geometry.sequences import SEQUENCES, move
+from onet_jax.geometry.views import Pictures
 from onet_jax.progress import working
-from onet_jax.scores import METRICS, as_geometry, headline
+from onet_jax.scores import METRICS, OF_PICTURES, as_geometry, headline
 from onet_jax.viz.page import write_page
 from onet_jax.viz.pictures import Item, contact_sheet
 
-HEADLINE = ('iou', 'chamfer_l1', 'normal_consistency', 'f_score')  # of `scores.METRICS`
+HEADLINE = ('iou', 'chamfer_l1', 'normal_consistency', 'f_score', *OF_PICTURES)  # of `scores.METRICS`
+NUM_SHOWN = 12  # shapes of a report of views
 COLUMN_TITLES = ('input', 'reconstruction', 'ground truth')
 
 
@@ -55,13 +65,14 @@ def write_report(
 ) -> None:
     """Write OUTPUT/meshes/CATEGORY_NAME.ply (of sequences .glb), OUTPUT/contact_sheet.png and OUTPUT/index.html.
 
+    Of pictures OUTPUT/views/CATEGORY_NAME.png has all views, the predicted ones above the true ones.
+
     results: title of a column -> the results of one model. The table is of all results of the first model, and `num_shown` of
-    its meshes become files; those of the other models are shown beside them. true_shape: the mesh, the points [N, 3] or the
-    sequence of the ground truth. curves, notes: as of `write_page`. An empty mesh is shown, but has no file. Raises InputError
-    unless all models have results of the same shapes in the same order.
+    its meshes become files; those of the other models are shown beside them. true_shape: the mesh, the points [N, 3], the
+    sequence or the pictures of the ground truth. curves, notes: as of `write_page`. An empty mesh is shown, but has no file.
+    Raises InputError unless all models have results of the same shapes in the same order.
     """
     output, (first, *others) = Path(output), results
-    (output / 'meshes').mkdir(parents=True, exist_ok=True)
     # The index of a shape, the input of an embedding, cannot be displayed.
     see = show(results[first][0].inputs) is not None
     column_titles = (*(COLUMN_TITLES[:1] if see else ()), *results, COLUMN_TITLES[-1])
@@ -101,9 +112,33 @@ def write_report(
         )
 
 
+def write_views(output: Path, results: Sequence[Result], protocol: Mapping[str, Any]) -> None:
+    """Write the report of a network that renders views, of another one nothing. protocol: as of `describe_protocol`."""
+    if results[0].truth is None:
+        return
+    write_report(
+        output,
+        {'prediction': results},
+        lambda result: result.truth,
+        title=f'Views of the {protocol["split"]} split',
+        lead=f'Rendered by {protocol["model"]}: some views of a shape, and the true ones. The file of a shape has all of them.',
+        num_shown=NUM_SHOWN,
+        curves=(),
+    )
+
+
 def _save(result: Result, output: Path) -> str:
     """Write the file of a prediction; returns its name in OUTPUT."""
-    name = f'meshes/{result.category}_{result.name.replace("/", "_")}'
+    name = f'{result.category}_{result.name.replace("/", "_")}'
+    if isinstance(result.prediction, Pictures):
+        sheet = np.concatenate([np.concatenate(one.rgb, axis=1) for one in (result.prediction, result.truth)])
+        stream = io.BytesIO()
+        Image.fromarray(sheet).save(stream, 'png')
+        (output / 'views').mkdir(parents=True, exist_ok=True)
+        write_atomically(output / f'views/{name}.png', stream.getvalue())
+        return f'views/{name}.png'
+    name = f'meshes/{name}'
+    (output / 'meshes').mkdir(parents=True, exist_ok=True)
     if isinstance(result.prediction, SEQUENCES):
         save_animation(result.prediction, output / f'{name}.glb')
         return f'{name}.glb'

@@ -16,6 +16,7 @@ import numpy as np
 from onet_jax.evaluation.evaluate import Result
 from onet_jax.evaluation.published import CLASSES, Published
 from onet_jax.files import remove_leftovers, write_atomically, write_json
+from onet_jax.geometry.views import Pictures
 from onet_jax.scores import COLUMNS, METRICS
 from onet_jax.viz.plots import write_plot
 
@@ -30,13 +31,13 @@ def columns_of(results: Sequence[Result]) -> list[str]:
     return [name for name in COLUMNS if name in results[0].scores]
 
 
-def class_means(results: Sequence[Result], scores: str = 'scores') -> dict[str, dict[str, float]]:
+def class_means(results: Sequence[Result]) -> dict[str, dict[str, float]]:
     """{category: {metric: mean}} in the units of the table; the last key is 'mean', the mean of the class means."""
     categories = sorted({r.category for r in results})
     columns = columns_of(results)
     means = {
         category: {
-            key: METRICS[key].factor * _mean(getattr(r, scores)[key] for r in results if r.category == category)
+            key: METRICS[key].factor * _mean(r.scores[key] for r in results if r.category == category)
             for key in columns
         }
         for category in categories
@@ -56,9 +57,9 @@ def format_cell(value: float) -> str:
 
 
 def make_table(results: Sequence[Result]) -> Table:
-    """Header and rows of text: the classes, their mean, and the floor (ground truth against itself).
+    """Header and rows of text: the classes, their mean, and the means of `Result.references`.
 
-    Synsets of ShapeNet are shown by the names of their classes.
+    Synsets of ShapeNet are shown by the names of their classes. Pictures have no faults.
     """
     means = class_means(results)
     counts = {c: sum(r.category == c for r in results) for c in means} | {'mean': len(results)}
@@ -67,9 +68,13 @@ def make_table(results: Sequence[Result]) -> Table:
         [CLASSES.get(category, category), str(counts[category]), *faults[category], *map(format_cell, values.values())]
         for category, values in means.items()
     ]
-    floor = class_means(results, 'floor')['mean']
-    rows.append(['floor (ground truth against itself)', str(len(results)), '0', '-', *map(format_cell, floor.values())])
-    return ['category', 'shapes', *FAULTS, *(METRICS[key].title for key in columns_of(results))], rows
+    for label in results[0].references:
+        values = class_means([r._replace(scores=r.references[label]) for r in results])['mean']
+        rows.append([label, str(len(results)), '0', '-', *map(format_cell, values.values())])
+    header = ['category', 'shapes', *FAULTS, *(METRICS[key].title for key in columns_of(results))]
+    if isinstance(results[0].prediction, Pictures):
+        header, *rows = ([*row[:2], *row[2 + len(FAULTS) :]] for row in (header, *rows))
+    return header, rows
 
 
 def means_by_time(results: Sequence[Result]) -> dict[str, list[float]]:
@@ -201,7 +206,7 @@ def write_results(
     )
     table, compared, notes = make_table(results), [], []
     wide = table
-    if published:
+    if published and published.values.keys() <= results[0].scores.keys():  # not of pictures
         wide = append_published(table, published)
         compared = compare(results, published, f'our {protocol["evaluated"]}')
         notes = describe_comparison(results, published, str(protocol['split']))

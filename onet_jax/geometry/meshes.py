@@ -22,7 +22,7 @@ from onet_jax.geometry.mesh_files.ply import read_ply
 from onet_jax.geometry.mesh_files.point_tables import read_npy, read_npz, read_text
 from onet_jax.geometry.mesh_files.polygons import Polygons, check_mesh, stack, to_geometry
 from onet_jax.geometry.mesh_files.stl import OFFSET, describe_offset, offset_file, read_stl
-from onet_jax.geometry.mesh_files.writers import encode_mesh, find_offset
+from onet_jax.geometry.mesh_files.writers import encode_mesh, encode_texture, find_offset, texture_paths
 from onet_jax.geometry.sampling import sample_surface, sample_surface_with_colours
 from onet_jax.json_files import read_json
 
@@ -166,8 +166,8 @@ def load_geometry(path: str | Path) -> trimesh.Trimesh | trimesh.PointCloud:
     return _load(Path(path), merge=True)
 
 
-def _merge(mesh: trimesh.Trimesh) -> None:
-    """Make vertices of the same coordinates one, and drop those that no face has."""
+def merge_vertices(mesh: trimesh.Trimesh) -> None:
+    """Make vertices of the same coordinates one, and drop those that no face has, in place."""
     mesh.remove_unreferenced_vertices()
     bits = (np.asarray(mesh.vertices, np.float64) + 0.0).view(np.int64)  # + 0.0: no -0
     first, numbers = trimesh.grouping.unique_rows(bits, keep_order=True)
@@ -179,7 +179,7 @@ def _load(path: Path, merge: bool = False, complete: bool = False) -> trimesh.Tr
     with reading(path):
         geometry = to_geometry(path, _read(path), complete)
         if merge and isinstance(geometry, trimesh.Trimesh):
-            _merge(geometry)
+            merge_vertices(geometry)
         return geometry
 
 
@@ -230,6 +230,9 @@ def save_mesh(geometry: trimesh.Trimesh | trimesh.PointCloud, path: str | Path) 
     would move them by more, a PLY holds doubles and a GLB a transform. An STL keeps them to 1e-4; where float32 would move them
     by more it is written relative to an offset, with a message: NAME.stl.offset.json has the offset, which `load_mesh` adds.
 
+    A GLB and an OBJ keep a texture, the OBJ in NAME.mtl and NAME.png beside it, which it replaces. Colours of vertices are sRGB
+    in PLY and OBJ, and linear in GLB, as its standard wants.
+
     The file is written atomically. Raises InputError, with nothing written, for a suffix of another format, for coordinates
     that are not finite or that it cannot hold, and where NAME.stl.offset.json is a file of another kind.
     """
@@ -241,7 +244,9 @@ def save_mesh(geometry: trimesh.Trimesh | trimesh.PointCloud, path: str | Path) 
         raise InputError(f'{path}: expected a format that holds a {what}, {"|".join(formats)}, found {kind!r}')
     try:
         offset = find_offset(np.asarray(geometry.vertices), kind)
-        content, beside = encode_mesh(geometry, kind, offset), offset_file(path)
+        others = encode_texture(geometry, path)
+        content = encode_mesh(geometry, kind, offset, texture_paths(path)[0].name if others else '')
+        beside = offset_file(path)
     except InputError as error:
         raise InputError(f'{path}: {error}') from error
     has_note = kind == 'stl' and os.path.isfile(beside)  # False also for a name that is too long
@@ -254,6 +259,8 @@ def save_mesh(geometry: trimesh.Trimesh | trimesh.PointCloud, path: str | Path) 
             f'which {beside.name} holds; ply, obj, off and glb need no offset',
             flush=True,
         )
+    for companion, its_content in others.items():
+        write_atomically(companion, its_content)
     write_atomically(path, content)
     if has_note and not offset.any():
         beside.unlink(missing_ok=True)

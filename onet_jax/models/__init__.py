@@ -1,8 +1,8 @@
 """Models: one file for each paper, with `build(config) -> Method` and `make_model(**keywords)`, its public pure functions.
 
-Shared are `method.py` by all papers, `occupancy.py` by Occupancy Networks, ONet 4D and Convolutional Occupancy Networks, and
-`encoder_decoder.py` by 3D-R2N2, PSGN, PSGN 4D, AtlasNet and Deep Marching Cubes; `velocity_field.py` belongs to Occupancy
-Flow. A paper is imported when a config names it.
+Shared are `method.py` by all papers, `occupancy.py` by Occupancy Networks, ONet 4D and Convolutional Occupancy Networks,
+`encoder_decoder.py` by 3D-R2N2, PSGN, PSGN 4D, AtlasNet and Deep Marching Cubes, and `adversarial.py` by what is trained as a
+GAN; `velocity_field.py` belongs to Occupancy Flow. A paper is imported when a config names it.
 """
 
 from importlib import import_module
@@ -15,7 +15,7 @@ from onet_jax.errors import InputError
 from onet_jax.models.method import Aux, Method
 
 # Files here that are no paper; every other one is a name of `config.model.name`.
-SHARED = ('__init__', 'method', 'occupancy', 'encoder_decoder', 'auto_decoding', 'velocity_field')
+SHARED = ('__init__', 'method', 'occupancy', 'encoder_decoder', 'auto_decoding', 'adversarial', 'velocity_field')
 PAPERS = sorted({path.stem for path in Path(__file__).parent.glob('*.py')} - set(SHARED))
 
 

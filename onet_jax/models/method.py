@@ -72,6 +72,7 @@ INPUTS: dict[str, tuple[str | int, ...]] = {
     'image': ('B', 'H', 'W', 3),
     'image_clip': ('B', 'L', 'H', 'W', 3),
     'voxels': ('B', 'N', 'N', 'N'),
+    'oriented_cloud': ('B', 'P', 6),
     'index': ('B',),
 }
 

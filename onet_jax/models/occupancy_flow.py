@@ -20,7 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from onet_jax import losses, metrics
-from onet_jax.data.fields import check_inputs
+from onet_jax.data.fields import check_inputs, input_names
 from onet_jax.errors import InputError
 from onet_jax.geometry.ode import Solver, check_solver
 from onet_jax.geometry.sequences import CloudSequence
@@ -53,14 +53,15 @@ from onet_jax.networks.encoders.points import Pointnet
 from onet_jax.networks.encoders.sequences import FirstFrame, JoinedFrames, TwoStreamPointnet, VideoEncoder
 
 
-def _pointnet(k: SimpleNamespace) -> nn.Module:
-    return Pointnet(k.cond_size, k.encoder_hidden_size, dtype=k.dtype)
+def _pointnet(k: SimpleNamespace, residual: bool = True) -> nn.Module:
+    return Pointnet(k.cond_size, k.encoder_hidden_size, residual, k.dtype)
 
 
 # Official names -> the encoder of the shape, which sees frame 0 of the inputs, and that of the motion, which sees all.
 ENCODERS: dict[str, Callable] = {
     'none': lambda k: None,
     'pointnet_resnet': lambda k: FirstFrame(_pointnet(k)),
+    'pointnet_simple': lambda k: FirstFrame(_pointnet(k, residual=False)),
     'resnet18': lambda k: FirstFrame(ResNet(k.cond_size, 18, k.dtype)),
 }
 MOTION_ENCODERS = {
@@ -271,7 +272,7 @@ def flow_network(flow: Flow, loss: Callable, latent_size: int) -> FlowNetwork:
 def build(config: ConfigDict) -> Method:
     """The method of a config. Predictions are meshes that move, or points where the network has no decoder."""
     model = make_model(**keywords_of(config, make_model))
-    check_inputs(config, MOTION_ENCODERS[config.model.encoder_temporal].reads)
+    check_clips(config, MOTION_ENCODERS[config.model.encoder_temporal])
     has_decoder, times = config.model.decoder != 'none', np.linspace(0, 1, config.data.num_frames, dtype=np.float32)
     settings = mesh_settings(config) if has_decoder else {}
 
@@ -321,6 +322,16 @@ def build(config: ConfigDict) -> Method:
         return [CloudSequence(moved) for moved in np.asarray(points)]
 
     return Method(init, loss, validation_metrics, predict, model)
+
+
+def check_clips(config: ConfigDict, encoder: Encoder) -> None:
+    """Raises InputError unless the encoder reads the inputs of the config, and the points of clips correspond."""
+    check_inputs(config, encoder.reads)
+    if 'clip' in (*input_names(config.data), *config.data.targets) and not config.data.corresponding:
+        raise InputError(
+            'config.data.corresponding: expected True, for the encoder of clips sees the way of each point through all '
+            'frames, found False; those of the first and the last cloud need no correspondence'
+        )
 
 
 def code_of(cond: tuple, latent: tuple | None, b: int) -> tuple:

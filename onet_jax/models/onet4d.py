@@ -17,13 +17,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from onet_jax import losses, metrics
-from onet_jax.data.fields import check_inputs
 from onet_jax.geometry.grid import BOX
 from onet_jax.geometry.sequences import ChangingMeshes
 from onet_jax.models import occupancy
 from onet_jax.models.method import Aux, Compiled, Method, apply, check_names, keywords_of
 from onet_jax.models.occupancy import OccupancyModule, as_points, decode_meshes, in_chunks, mesh_settings
-from onet_jax.models.occupancy_flow import MOTION_ENCODERS
+from onet_jax.models.occupancy_flow import MOTION_ENCODERS, check_clips
 from onet_jax.networks.decoders import DECODER_OPTIONS, Decoder
 
 # As `onet.ENCODERS`.
@@ -139,7 +138,7 @@ def make_model(
 def build(config: ConfigDict) -> Method:
     """The method of a config. Predictions are meshes without correspondence."""
     model = make_model(**keywords_of(config, make_model))
-    check_inputs(config, ENCODERS[config.model.encoder].reads)
+    check_clips(config, ENCODERS[config.model.encoder])
     settings = mesh_settings(config)
     times = np.linspace(0, 1, config.data.num_frames, dtype=np.float32)
 

@@ -17,11 +17,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from onet_jax import losses
-from onet_jax.data.fields import check_inputs
 from onet_jax.errors import InputError
 from onet_jax.geometry.sequences import CloudSequence
 from onet_jax.models.encoder_decoder import EncoderDecoder, functions_of, loss_of
 from onet_jax.models.method import Method, check_names, keywords_of
+from onet_jax.models.occupancy_flow import check_clips
 from onet_jax.models.onet4d import ENCODERS
 from onet_jax.networks.psgn import PointSetDecoder
 
@@ -82,7 +82,7 @@ def make_model(
 def build(config: ConfigDict) -> Method:
     """The method of a config. Predictions are point clouds, one for each frame."""
     model = make_model(**keywords_of(config, make_model))
-    check_inputs(config, ENCODERS[config.model.encoder].reads)
+    check_clips(config, ENCODERS[config.model.encoder])
     if config.model.num_frames != config.data.num_frames:
         raise InputError(
             f'config.model.num_frames: expected config.data.num_frames = {config.data.num_frames}, '

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import trimesh
 
-from onet_jax.errors import InputError
+from onet_jax.errors import InputError, PredictionError
 from onet_jax.geometry.field import bucket_size
 from onet_jax.geometry.ode import Path, Problem, Solver, integrate
 from onet_jax.geometry.sequences import MeshSequence
@@ -178,7 +178,7 @@ def find_velocity(
 
 
 class Solved:
-    """A function of a `Flow` that solves, jitted; it raises InputError where the solver gives up, unless it is traced."""
+    """A function of a `Flow` that solves, jitted; it raises PredictionError where the solver gives up, unless it is traced."""
 
     def __init__(self, function: Callable, flow: Flow):
         self.compiled, self.flow = Compiled(function, flow), flow
@@ -192,7 +192,7 @@ class Solved:
         if not isinstance(path.points, jax.core.Tracer):
             lost = ~np.isfinite(np.asarray(path.points)).all(axis=tuple(range(1, path.points.ndim)))
             if lost.any():
-                raise InputError(self.explain(params, points, cond, latent, path, int(np.argmax(lost))))
+                raise PredictionError(self.explain(params, points, cond, latent, path, int(np.argmax(lost))))
         return path.points
 
     def explain(self, params: dict, points: jax.Array, cond: tuple, latent: tuple | None, path: Path, lost: int) -> str:

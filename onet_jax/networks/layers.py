@@ -145,6 +145,7 @@ class ResnetBlock(nn.Module):
     features: int
     norm: type[nn.Module] | None = None
     hidden_size: int | None = None
+    leaky: bool = False  # leaky ReLUs (slope 0.2)
 
     @nn.compact
     def __call__(
@@ -155,7 +156,7 @@ class ResnetBlock(nn.Module):
         def activate(x, name):
             if self.norm is not None:
                 x = self.norm(name=name)(x, cond, train=train, axis_name=axis_name)
-            return nn.relu(x)
+            return nn.leaky_relu(x, 0.2) if self.leaky else nn.relu(x)
 
         fan_in = sum(x.shape[-1] for x in inputs)
         hidden_size = self.hidden_size or min(fan_in, self.features)

@@ -1,4 +1,4 @@
-"""The optimiser of a config: Adam or Muon, learning rate schedules, gradient clipping and accumulation."""
+"""The optimiser of a config: Adam, Muon or RMSprop, learning rate schedules, gradient clipping and accumulation."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,8 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
     name              'adam' (betas 0.9 and 0.999, epsilon 1e-8), as in the paper, or 'muon' (Jordan et al., 2024), which
                       orthogonalises the momentum of each matrix and in short runs needs a fraction of Adam's steps. The root
                       mean square of its updates is 0.2 learning rates, about that of Adam's (Liu et al., 2025). Biases and
-                      learned codes, which are no matrices of a linear map, it updates by Adam with Nesterov momentum
+                      learned codes, which are no matrices of a linear map, it updates by Adam with Nesterov momentum.
+                      'rmsprop' (decay 0.99, epsilon 1e-8), with PyTorch's semantics, is that of Texture Fields
     clip_norm         gradient clipping by the global norm of all weights; 0 is off
     accumulate_steps  gradient accumulation: every k-th step updates the weights by the mean gradient of k batches, which is
                       clipped as a whole. It takes the memory of one batch, and batch normalisation still sees one batch. A
@@ -50,8 +51,10 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
         tx = optax.adam(rate)
     elif optim.name == 'muon':
         tx = optax.contrib.muon(rate, consistent_rms=0.2, muon_weight_dimension_numbers=_find_matrices)
+    elif optim.name == 'rmsprop':
+        tx = optax.rmsprop(rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
     else:
-        raise InputError(f"config.optim.name: expected 'adam' or 'muon', found {optim.name!r}")
+        raise InputError(f"config.optim.name: expected 'adam', 'muon' or 'rmsprop', found {optim.name!r}")
     if optim.clip_norm > 0:
         tx = optax.chain(optax.clip_by_global_norm(optim.clip_norm), tx)
     tx = optax.MultiSteps(tx, num_batches).gradient_transformation() if num_batches > 1 else tx

@@ -10,7 +10,7 @@ from onet_jax.data.datasets import Shapes, examples_of
 from onet_jax.data.fields import evaluation_key, has_input, held_out, show
 from onet_jax.evaluation.report import COLUMN_TITLES
 from onet_jax.models.method import Method
-from onet_jax.scores import headline, score, surface_of, target_of
+from onet_jax.scores import PicturesTarget, headline, score, target_of, truth_of
 from onet_jax.viz.dataset import find_originals
 from onet_jax.viz.pictures import Item, contact_sheet, render
 
@@ -25,7 +25,8 @@ def make_preview(
 
     The predictions are those that `evaluate` scores. The column of inputs is missing where they cannot be shown, and that of
     the ground truth too for a model without input. The ground truth is the original mesh of a shape, or its surface samples
-    where that is not available. Shapes in `left_out` are not shown. Raises InputError for a split that is unknown or empty.
+    where that is not available; of pictures it is the true ones. Shapes in `left_out` are not shown. Raises InputError for a
+    split that is unknown or empty.
     """
     split = config.eval.split
     first: dict[str, int] = {}
@@ -33,7 +34,7 @@ def make_preview(
         first.setdefault(category, position)
     positions = list(first.values())[:NUM_SHOWN]
     ((batch, names),) = dataset.evaluation_batches(
-        config, split, targets=dataset.scored_fields, batch_size=len(positions), positions=positions
+        config, split, targets=dataset.scored_fields(config.data), batch_size=len(positions), positions=positions
     )
     examples = [examples_of(batch, i) for i in range(len(names))]
     seen = [show({name: array[0] for name, array in example['inputs'].items()}) for example in examples]
@@ -45,7 +46,9 @@ def make_preview(
     # Inputs and ground truth are rendered once.
     original, fixed = find_originals(dataset.index, set(names)), []
     for name, inputs, example in zip(names, seen, examples, strict=True):
-        truth = original(dataset.read(*name)) if original else surface_of(target_of(example['targets']))
+        target = target_of(example['targets'])
+        has_shape = not isinstance(target, PicturesTarget)
+        truth = original(dataset.read(*name)) if original and has_shape else truth_of(target)
         pair = {COLUMN_TITLES[0]: inputs, COLUMN_TITLES[2]: truth}
         fixed.append({title: render(pair[title], size=SIZE) for title in pair if title in titles})
 

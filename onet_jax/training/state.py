@@ -17,6 +17,10 @@ class TrainState(NamedTuple):
     variables: Any
     opt_state: Any
 
+    def after_step(self, variables: Any, opt_state: Any, ema_decay: float) -> 'TrainState':
+        """The state after a step that gave these."""
+        return TrainState(self.step + 1, variables, opt_state)
+
 
 class AveragedState(NamedTuple):
     """A TrainState with an exponential moving average (EMA) of its variables; a separate type, as its checkpoints hold more."""
@@ -25,6 +29,11 @@ class AveragedState(NamedTuple):
     variables: Any
     opt_state: Any
     average: Any  # like `variables`, see `update_average`
+
+    def after_step(self, variables: Any, opt_state: Any, ema_decay: float) -> 'AveragedState':
+        """The state after a step that gave these."""
+        average = update_average(self.average, variables, self.step + 1, ema_decay)
+        return AveragedState(self.step + 1, variables, opt_state, average)
 
 
 def create_state(

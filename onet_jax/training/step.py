@@ -7,7 +7,7 @@ import optax
 
 from onet_jax.models.method import Method
 from onet_jax.networks.fast_gradients import reverse_mode
-from onet_jax.training.state import AveragedState, TrainState, update_average
+from onet_jax.training.state import AveragedState, TrainState
 
 
 def make_train_step(
@@ -40,9 +40,6 @@ def make_train_step(
             scalars, grads = jax.lax.pmean((scalars, grads), axis_name)
         updates, opt_state = tx.update(grads, state.opt_state, params)
         variables = {**state.variables, **aux.mutated, 'params': optax.apply_updates(params, updates)}
-        state = state._replace(step=state.step + 1, variables=variables, opt_state=opt_state)
-        if isinstance(state, AveragedState):
-            state = state._replace(average=update_average(state.average, variables, state.step, ema_decay))
-        return state, scalars
+        return state.after_step(variables, opt_state, ema_decay), scalars
 
     return step

@@ -9,7 +9,7 @@ meshes that are inside out can be seen; a `Painted` mesh has colours of its own.
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard, cast
 
 import numpy as np
 import trimesh
@@ -61,6 +61,11 @@ class Item(NamedTuple):
     caption: str
     shapes: Sequence[Any]
     links: Sequence[str | None] = ()  # files of the shapes, relative to the page
+
+
+def painted(mesh: trimesh.Trimesh) -> Painted:
+    """A mesh with colours of vertices, shown in them."""
+    return Painted(mesh, np.asarray(cast(Any, mesh.visual).vertex_colors)[:, :3])
 
 
 def drawable(shape: Any) -> Shape:
@@ -178,7 +183,8 @@ def contact_sheet(items: Sequence[Item], column_titles: Sequence[str], path: str
         right, baseline = left + pitch_x - gap, top + size + text_height
         for column, shape in enumerate(map(drawable, item.shapes)):
             sheet.paste(Image.fromarray(render(shape, size=size)), (left + column * size, top))
-        caption = _fit(item.caption, font, size)
+        # A long name leaves the caption one column.
+        caption = _fit(item.caption, font, max(size, right - left - font.getlength(item.name) - gap))
         room = right - left - font.getlength(caption) - gap
         draw.text((left, baseline), _fit(item.name, font, room), 'black', font, anchor='ls')
         draw.text((right, baseline), caption, 'black', font, anchor='rs')

@@ -158,7 +158,7 @@ def test_clips_begin_where_the_dataset_says(dataset):
         clips.list_clips(index, SPLITS['val'], 8)
 
 
-def test_what_cannot_be_trained_on_is_refused(dataset):
+def test_what_cannot_be_trained_on_is_refused(dataset, tmp_path):
     def refused(message, **data):
         with pytest.raises(InputError, match=message):
             dataset.feed(make_config(**data).data, batch_size=2, seed=0)
@@ -175,6 +175,11 @@ def test_what_cannot_be_trained_on_is_refused(dataset):
     refused('num_trajectories: expected at least 1, found 0', num_trajectories=0)
     with pytest.raises(InputError, match='expected a dataset of shapes, found one of sequences'):
         records.read_index(dataset.data_dir)
+    later = open_dataset(write_numbered_sequences(tmp_path, source={'kind': 'dfaust', 'first_frame': 4}))
+    with pytest.raises(
+        InputError, match=r'at least config.data.num_frames = 4 frames .* after the first 4, .* found 2'
+    ):
+        later.feed(make_config().data, batch_size=2, seed=0)
 
 
 def test_a_sequence_that_cannot_be_read_is_left_out(dataset, tmp_path):

@@ -24,7 +24,7 @@ def methods():
     def result(category, prediction, iou, chamfer):
         scores = {**EMPTY, 'iou': iou, 'chamfer_l1': chamfer, 'normal_consistency': 0.5}
         image = np.full((8, 8, 3), 0.5, np.float32)
-        return Result(category, '000004', scores, dict(EMPTY), 0.1, {'image': image}, prediction)
+        return Result(category, '000004', scores, {}, 0.1, {'image': image}, prediction)
 
     return {
         'PSGN': [result('chair', CLOUD, np.nan, 0.01), result('mug', CLOUD, np.nan, 0.02)],

@@ -13,7 +13,7 @@ from onet_jax import metrics
 from onet_jax.configs import onet_image, onet_unconditional, onet_voxels
 from onet_jax.data import records
 from onet_jax.data.datasets import open_dataset
-from onet_jax.evaluation.evaluate import describe_protocol, evaluate, find_commit, return_inputs
+from onet_jax.evaluation.evaluate import FLOOR, describe_protocol, evaluate, find_commit, return_inputs
 from onet_jax.geometry.meshes import OpenSurface
 from onet_jax.geometry.voxels import Voxels, voxels_to_mesh
 from onet_jax.models import Method
@@ -37,8 +37,8 @@ def test_every_shape_is_scored_whatever_the_batch_size(workdir):
     for a, b in zip(results[2], results[3], strict=True):
         assert a.scores == b.scores
         np.testing.assert_array_equal(a.inputs['cloud'], b.inputs['cloud'])
-        assert a.floor['iou'] == 1.0
-        assert 0 < a.floor['chamfer_l1'] < 0.05
+        assert a.references[FLOOR]['iou'] == 1.0
+        assert 0 < a.references[FLOOR]['chamfer_l1'] < 0.05
         assert a.seconds > 0
 
 
@@ -104,7 +104,7 @@ def test_input_voxels_are_scored_by_their_surface(dataset):
         assert result.scores['iou'] == metrics.iou(inside, shape.occ)
         assert 0.4 < result.scores['iou'] < 1
         # Within a voxel of the surface.
-        assert result.floor['chamfer_l1'] < result.scores['chamfer_l1'] < 3**0.5 / 32
+        assert result.references[FLOOR]['chamfer_l1'] < result.scores['chamfer_l1'] < 3**0.5 / 32
 
 
 def test_inputs_that_are_no_shapes_are_refused():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from onet_jax.evaluation.evaluate import Result
+from onet_jax.evaluation.evaluate import FLOOR, Result
 from onet_jax.evaluation.report import choose_shown, write_report
 from onet_jax.geometry.voxels import Voxels
 from onet_jax.scores import EMPTY
@@ -12,7 +12,7 @@ def make_results(best=0.3):
     def result(category, i, mesh):
         cloud = np.random.default_rng(i).uniform(-0.4, 0.4, (50, 3))
         scores = {**EMPTY, 'iou': best / 3 * i}
-        return Result(category, f'{i:06d}', scores, dict(EMPTY), 0.1, {'cloud': cloud}, mesh)
+        return Result(category, f'{i:06d}', scores, {FLOOR: dict(EMPTY)}, 0.1, {'cloud': cloud}, mesh)
 
     ball = trimesh.creation.icosphere(subdivisions=2, radius=0.4)
     return [result('chair', i, ball) for i in range(4)] + [result('mug', 0, trimesh.Trimesh()), result('mug', 1, ball)]
@@ -57,7 +57,7 @@ def test_predictions_of_every_kind_are_written_and_shown(tmp_path):
     cloud, voxels = trimesh.PointCloud(np.eye(3) / 3), Voxels(np.ones((4, 4, 4), bool), np.zeros(3), 1.0)
     scores = {**EMPTY, 'iou': np.nan, 'chamfer_l1': 0.02}
     for prediction, kind in ((cloud, trimesh.PointCloud), (voxels, trimesh.Trimesh)):
-        result = Result('chair', '0', scores, dict(EMPTY), 0.1, {'index': np.int32(3)}, prediction)
+        result = Result('chair', '0', scores, {}, 0.1, {'index': np.int32(3)}, prediction)
         write_report(tmp_path, {'ours': [result]}, lambda _: np.eye(3) / 3, title='', lead='', num_shown=1, curves=[])
         assert isinstance(trimesh.load(tmp_path / 'meshes/chair_0.ply'), kind)
         page = (tmp_path / 'index.html').read_text()

@@ -12,12 +12,13 @@ from numbered_sequences import make_config, write_numbered_sequences
 from predictions import predicting
 
 from onet_jax.data.datasets import open_dataset
+from onet_jax.errors import PredictionError
 from onet_jax.evaluation import comparison, tables
-from onet_jax.evaluation.evaluate import describe_protocol, evaluate
+from onet_jax.evaluation.evaluate import FLOOR, describe_protocol, evaluate
 from onet_jax.evaluation.report import write_report
 from onet_jax.geometry.sequences import ChangingMeshes, CloudSequence, MeshSequence, frames_of
 
-CONFIG = ConfigDict({'seed': 0, 'eval': {'project_last': False}})
+CONFIG = ConfigDict({'seed': 0, 'data': {}, 'eval': {'project_last': False}, 'mesh': {}})
 PROTOCOL = {'split': 'test', 'evaluated': 'reconstructions'}
 
 
@@ -38,7 +39,7 @@ def test_a_sequence_is_scored_by_time_and_by_its_means(still):
     for result in still:
         assert {len(values) for values in result.by_time.values()} == {NUM_FRAMES}
         assert result.scores == pytest.approx({name: np.mean(values) for name, values in result.by_time.items()})
-        assert result.scores['correspondence_l2'] > 2 * result.floor['correspondence_l2']
+        assert result.scores['correspondence_l2'] > 2 * result.references[FLOOR]['correspondence_l2']
         assert (result.num_faces, result.is_solid, result.inputs['clip'].shape) == (1280, True, (NUM_FRAMES, 100, 3))
 
 
@@ -81,6 +82,24 @@ def test_a_mesh_that_is_missing_at_a_time_counts_as_empty_and_clouds_have_no_fac
     tables.write_results(tmp_path, results, PROTOCOL)
     assert not (tmp_path / 'iou_by_time.svg').exists()
     assert (tmp_path / 'distances_by_time.svg').exists()
+
+
+@pytest.mark.parametrize('mesh, iou', [({'resolution': 32}, 0.0), ({}, np.nan)], ids=['of meshes', 'of points'])
+def test_a_sequence_without_prediction_counts_as_empty_and_the_others_are_scored(capsys, mesh, iou):
+    egg, calls = moving_egg(), iter(range(3))
+
+    def predict(inputs):
+        if next(calls) == 1:
+            raise PredictionError('its velocity field is too stiff')
+        return [egg]
+
+    config = ConfigDict({**CONFIG.to_dict(), 'mesh': mesh})
+    good, bad, other = evaluate(predicting(predict), {}, config, EggDataset(), 'test')
+    assert 'egg/b: FAILED: its velocity field is too stiff' in capsys.readouterr().out
+    assert bad.scores['iou'] == pytest.approx(iou, nan_ok=True)
+    assert bad.scores['correspondence_l2'] == bad.scores['chamfer_l1'] == 3**0.5
+    assert good.scores['iou'] == other.scores['iou'] > 0.9
+    assert (good.num_faces, bad.num_faces) == (1280, 0 if mesh else None)
 
 
 def test_the_report_plays_them(still, tmp_path):

@@ -5,7 +5,7 @@ from PIL import Image
 from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
-from onet_jax.geometry.colours import GREY, carry_colours, colours_of
+from onet_jax.geometry.colours import GREY, carry_colours, colours_of, has_colours, to_linear, to_srgb
 from onet_jax.geometry.meshes import load_cloud, load_coloured_cloud, load_mesh, save_mesh
 from onet_jax.geometry.sampling import sample_surface, sample_surface_with_colours
 
@@ -26,11 +26,11 @@ def ramp():
         (lambda mesh: ColorVisuals(mesh, face_colors=CORNERS[1:3]), lambda x, y: (250 + 0 * x, 200 * (y > x), 50 + 0 * x)),
         (
             lambda mesh: TextureVisuals(uv=mesh.vertices[:, :2], material=SimpleMaterial(image=ramp())),
-            lambda x, y: (2 * np.round(99 * x), 2 * np.round(99 * y), 50 + 0 * x),
+            lambda x, y: (2 * np.floor(100 * x), 2 * np.floor(100 * y), 50 + 0 * x),
         ),
         (
             lambda mesh: TextureVisuals(uv=mesh.vertices[:, :2], material=PBRMaterial(baseColorTexture=ramp())),
-            lambda x, y: (2 * np.round(99 * x), 2 * np.round(99 * y), 50 + 0 * x),
+            lambda x, y: (2 * np.floor(100 * x), 2 * np.floor(100 * y), 50 + 0 * x),
         ),
         (
             lambda mesh: TextureVisuals(uv=np.full((3, 2), np.nan), material=SimpleMaterial(image=ramp(), diffuse=CORNERS[2])),
@@ -78,6 +78,52 @@ def test_the_colours_of_a_cloud_come_back_from_the_file_of_a_mesh(tmp_path, kind
     expected = np.where(found.vertices[far, :1] < 0, (10, 100, 200, 255), (250, 60, 0, 255))
     np.testing.assert_array_equal(found.visual.vertex_colors[far], expected)
     assert ball.visual.kind is None, 'a copy has the colours'
+
+
+@pytest.mark.parametrize('kind', ['vertex', 'face', 'texture', 'material'])
+def test_a_glb_has_the_colours_of_the_standard(tmp_path, kind):
+    """COLOR_0 and factors are linear and textures sRGB, read by us and by trimesh; no metal, which looks dark."""
+    ball, rng = trimesh.creation.icosphere(3), np.random.default_rng(0)
+    srgb = np.column_stack([rng.integers(0, 256, (len(ball.faces), 3)), np.full(len(ball.faces), 255)]).astype(np.uint8)
+    srgb[:256, 0], texture = np.arange(256), rng.integers(0, 256, (8, 8, 3), np.uint8)
+    ball.visual = {
+        'vertex': ColorVisuals(ball, vertex_colors=srgb[: len(ball.vertices)]),
+        'face': ColorVisuals(ball, face_colors=srgb),
+        'texture': TextureVisuals(
+            uv=rng.random((len(ball.vertices), 2)), material=SimpleMaterial(Image.fromarray(texture))
+        ),
+        'material': TextureVisuals(material=SimpleMaterial(diffuse=srgb[7])),
+    }[kind]
+    save_mesh(ball, tmp_path / 'a.glb')
+    middle = np.arange(len(ball.faces)), np.full((len(ball.faces), 3), 1 / 3)
+    expected, found = colours_of(ball)(*middle), load_mesh(tmp_path / 'a.glb')
+    np.testing.assert_allclose(colours_of(found)(*middle), expected, atol=1 / 255)
+    np.testing.assert_allclose(found.triangles, ball.triangles, atol=1e-6)
+    (other,) = trimesh.load_scene(tmp_path / 'a.glb', process=False).geometry.values()
+    assert other.visual.material.metallicFactor == 0
+    if kind == 'texture':
+        np.testing.assert_array_equal(np.asarray(other.visual.material.baseColorTexture), texture)
+        np.testing.assert_allclose(colours_of(other)(*middle), expected, atol=1e-6)
+    elif kind == 'material':
+        stored = other.visual.material.main_color[:3] / 255  # rounded to bytes by trimesh
+        np.testing.assert_allclose(stored, to_linear(srgb[7, :3] / 255), atol=0.5 / 255)
+    else:
+        stored = other.visual.vertex_attributes['color']
+        srgb = srgb[: len(stored)] if kind == 'vertex' else srgb.repeat(3, axis=0)
+        np.testing.assert_array_equal(np.round(255 * to_srgb(stored)), srgb[:, :3])
+        np.testing.assert_allclose(stored[:, 0], to_linear(srgb[:, 0] / 255), atol=1e-6)
+
+
+def test_srgb_is_the_standard_one():
+    values = np.linspace(0, 1, 1001)
+    np.testing.assert_allclose(to_srgb(to_linear(values)), values, atol=1e-6)
+    np.testing.assert_allclose(to_linear(np.array([0.04, 0.5, 1])), [0.04 / 12.92, 0.214041, 1], atol=1e-6)
+    np.testing.assert_allclose(to_srgb(np.array([-1.0, 2.0])), [0, 1])
+
+
+def test_a_mesh_without_colours_has_none_in_a_glb(tmp_path):
+    save_mesh(trimesh.creation.box(), tmp_path / 'a.glb')
+    assert not has_colours(load_mesh(tmp_path / 'a.glb'))
 
 
 def test_colours_of_samples_and_of_none(tmp_path):

@@ -14,8 +14,6 @@ from onet_jax.convert import official
 from onet_jax.data.datasets import open_dataset
 from onet_jax.evaluation.evaluate import evaluate
 from onet_jax.inference.reconstruct import reconstruct_files
-from onet_jax.run import load_run
-from onet_jax.training.loop import train
 
 
 def small():
@@ -125,9 +123,3 @@ def test_the_network_has_the_official_weights():
         assert state[f'decoder.{name}.weight'].shape == (*shape, 3, 3, 3)
         assert (f'decoder.{name}_bn.running_var' in state) == (name[-5:] not in ('occ_2', 'off_2') or 'deconv2' in name)
     assert len(state) == 4 + 2 * len(layers) + 5 * (len(layers) - 2)
-
-
-@pytest.mark.slow
-def test_a_network_is_trained(dataset, tmp_path):
-    train(small(), tmp_path / 'run', dataset)
-    assert load_run(tmp_path / 'run').step == 4

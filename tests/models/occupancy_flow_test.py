@@ -7,7 +7,7 @@ import trimesh
 
 from onet_jax import models
 from onet_jax.configs import occupancy_flow as make_config
-from onet_jax.errors import InputError
+from onet_jax.errors import InputError, PredictionError
 from onet_jax.geometry.ode import ADJOINTS
 from onet_jax.geometry.sequences import CloudSequence, MeshSequence
 from onet_jax.models.occupancy_flow import make_model
@@ -97,7 +97,7 @@ def test_a_field_that_is_too_stiff_is_named(trained):
     _, params, cond = trained
     model = make_model(decoder='simple', rtol=1e-6, atol=1e-8, max_steps=2, **TINY)
     with pytest.raises(
-        InputError,
+        PredictionError,
         match=r'sequence 0 of the batch: expected to integrate .* in at most 2 steps, found 0\.\d+ of its duration',
     ):
         model.advect(params, POINTS, TIMES, cond)
@@ -141,6 +141,14 @@ def tiny_config(variant):
         config.model.update(TINY)
         config.data.num_frames = L
     return config
+
+
+@pytest.mark.parametrize('variant', ['correspondence', 'generative'])
+def test_joined_frames_need_points_that_correspond(variant):
+    config = tiny_config(variant)
+    config.data.corresponding = False
+    with pytest.raises(InputError, match=r'config.data.corresponding: expected True, .* found False'):
+        models.build(config)
 
 
 def test_generative_codes_have_a_posterior_and_a_prior():

@@ -22,8 +22,6 @@ from onet_jax.inference.reconstruct import reconstruct_files
 from onet_jax.models import pixel2mesh as paper
 from onet_jax.networks import graph
 from onet_jax.networks.fast_gradients import reverse_mode
-from onet_jax.run import load_run
-from onet_jax.training.loop import train
 
 
 def small(**data):
@@ -283,9 +281,3 @@ def test_the_network_has_the_official_weights():
     written = official.to_state_dict(official.from_state_dict(empty, shapes, config), config)
     assert {name: list(x.shape) for name, x in written.items()} == table
     assert sum(x.size for x in written.values()) == 16_839_545
-
-
-@pytest.mark.slow
-def test_a_network_is_trained(dataset, tmp_path):
-    train(small(), tmp_path / 'run', dataset)
-    assert load_run(tmp_path / 'run').step == 2

@@ -19,11 +19,14 @@ from parity.golden import under
 KEEP = optax.GradientTransformation(lambda params: params, lambda updates, state, params=None: (updates, updates))
 
 
-def start_training(method: Method, variables: dict) -> tuple[TrainState, Callable]:
-    """The state before the first step, and step(state, batch, key) -> (state, scalars), of Adam with the official rate."""
-    tx = optax.chain(KEEP, optax.adam(1e-4))
+def start_training(
+    method: Method, variables: dict, optimizer: optax.GradientTransformation | None = None
+) -> tuple[TrainState, Callable]:
+    """The state before the first step, and step(state, batch, key) -> (state, scalars), by default of Adam with the official
+    rate."""
+    tx = optax.chain(KEEP, optimizer or optax.adam(1e-4))
     state = TrainState(jnp.int32(0), variables, tx.init(variables['params']))
-    return state, jax.jit(make_train_step(method, tx, lambda key, raw: raw))
+    return state, jax.jit((method.make_step or make_train_step)(method, tx, lambda key, raw: raw))
 
 
 def last_gradients(state: TrainState) -> dict:

@@ -1,5 +1,7 @@
 """glTF 2.0, as .gltf with its files and as .glb: the scene with its transforms, instances and colours.
 
+Colours of vertices and factors of materials are linear in glTF, textures are sRGB; what is returned is sRGB.
+
 Accessors may be quantised, normalised, interleaved or sparse. What a file requires beyond that, such as compression, is refused
 by its name. Skins and animations are ignored here, shapes are in their bind pose: see `gltf_animations.py`.
 """
@@ -16,7 +18,7 @@ from PIL import Image
 from trimesh.visual.material import PBRMaterial
 
 from onet_jax.errors import InputError
-from onet_jax.geometry.colours import GAMMA
+from onet_jax.geometry.colours import to_srgb
 from onet_jax.geometry.mesh_files.polygons import Polygons, strips_to_triangles, to_bytes
 from onet_jax.geometry.mesh_files.textures import Textures, file_beside, own_colour, tell_missing
 
@@ -126,7 +128,7 @@ class Document:
         if vertices.shape[1] != 3:
             raise InputError(f'expected positions of 3 numbers, found {vertices.shape[1]}')
         colours = self.accessor(attributes['COLOR_0']) if 'COLOR_0' in attributes else None
-        colours = None if colours is None or len(colours) != len(vertices) else to_bytes(colours, 255)
+        colours = None if colours is None or len(colours) != len(vertices) else _to_srgb_bytes(colours)
         if mode == POINTS:
             return Polygons(vertices, vertex_colours=colours)
 
@@ -171,7 +173,7 @@ class Document:
             return part._replace(uv=uv, material=PBRMaterial(baseColorTexture=image, baseColorFactor=factor))
         if part.vertex_colours is not None:
             return part
-        colour = to_bytes(np.clip(factor, 0, 1) ** (1 / GAMMA), 255)  # factors are linear, not sRGB
+        colour = _to_srgb_bytes(factor)
         if texture and image is None:
             colour = own_colour(colour)
         return part._replace(vertex_colours=np.tile(colour, (len(part.vertices), 1)))
@@ -265,6 +267,11 @@ class Document:
             return base64.b64decode(uri.partition(',')[2])
         file = file_beside(self.path, unquote(uri))
         return file.read_bytes() if file else None
+
+
+def _to_srgb_bytes(linear: np.ndarray) -> np.ndarray:
+    """Linear colours [..., 3 or 4] in [0, 1] -> sRGB [..., 4] uint8; alpha, where there is one, stays as it is."""
+    return to_bytes(np.concatenate([to_srgb(linear[..., :3]), linear[..., 3:]], axis=-1), 255)
 
 
 def _split_chunks(content: bytes) -> tuple[bytes, bytes]:
