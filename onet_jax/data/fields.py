@@ -149,12 +149,12 @@ FIELDS = {
     'depth_views': Field(
         ('depth', *Camera._fields),
         view_draws.depth_views,
-        settings=('view_size',),
+        settings=('view_size', 'num_views'),
         num_views=1,
         arrays=('view_depth', 'view_world_mat', 'view_camera_mat'),
     ),
     # 'rgb' f32 [B, V, S, S, 3] in [0, 1] on white, of the views of `depth_views`
-    'views': Field(('image',), view_draws.views, settings=('view_size',), num_views=1, arrays=('rgb',)),
+    'views': Field(('image',), view_draws.views, settings=('view_size', 'num_views'), num_views=1, arrays=('rgb',)),
     # f32 [B, 137, 137] in [0, 1], of the same view as 'image': 1 where the object fills the pixel
     'alpha': Field(('alpha',), _single('alpha', lambda key, row, data: draws.as_float(row['alpha']) / 255)),
     # f32 [B, 137, 137] along the camera's axis, of the same view; 0 is background

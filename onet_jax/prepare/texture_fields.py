@@ -221,8 +221,11 @@ def _read_picture(path: Path, size: int) -> np.ndarray:
 
 
 def _nearest(depth: np.ndarray) -> np.ndarray:
-    """The nearest depth in each of S x S pixels of a depth map [M, M]."""
+    """The nearest depth in each of S x S pixels of a depth map [M, M]: of those whose centre it holds, or that hold its own."""
     edges = np.arange(VIEW_SIZE + 1) * len(depth) / VIEW_SIZE
-    bounds = list(zip(np.floor(edges[:-1]).astype(int), np.ceil(edges[1:]).astype(int), strict=True))
+    firsts, lasts = np.ceil(edges[:-1] - 0.5).astype(int), np.ceil(edges[1:] - 0.5).astype(int)
+    centres = np.floor((edges[:-1] + edges[1:]) / 2).astype(int)
+    firsts, lasts = np.where(firsts < lasts, (firsts, lasts), (centres, centres + 1))
+    bounds = list(zip(firsts, lasts, strict=True))
     rows = np.stack([depth[first:last].min(axis=0) for first, last in bounds])
     return np.stack([rows[:, first:last].min(axis=1) for first, last in bounds], axis=1)

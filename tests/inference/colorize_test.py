@@ -146,6 +146,13 @@ def test_a_vae_takes_the_posterior_of_a_photo(case):
     first, second = (load_mesh(case / f'{size}.ply').visual.vertex_colors for size in (0, 3))
     np.testing.assert_allclose(first.astype(float), second, atol=1)
 
+    def refuse(*_):
+        raise InputError('posterior: expected one')
+
+    gan = SimpleNamespace(**{**vars(SAMPLES), 'posterior': refuse})
+    with pytest.raises(InputError, match=r'--photo: expected a network that sees pictures, .* leave out --photo'):
+        colorize_photo(*network(gan), Colouring(case / 'new.ply'), case / 'photo.png', case / 'box.ply')
+
 
 def test_samples_are_those_of_the_seed_and_an_interpolation_joins_two(case):
     numbers = [0, 1, 2]
@@ -238,15 +245,15 @@ def test_what_cannot_be_coloured_is_said_and_nothing_is_written(case, change, me
 
 def test_the_command_asks_for_what_is_missing(case, monkeypatch):
     def load_run(workdir):
-        model = {'sees': SEES, 'samples': SAMPLES}.get(workdir, SimpleNamespace())
-        config = CONFIGS[getattr(model, 'latent_size', 0)]
+        model = SAMPLES if workdir == 'samples' else SEES
+        config = make_config('image', 'depth_views') if workdir == 'other' else CONFIGS[model.latent_size]
         return SimpleNamespace(method=SimpleNamespace(model=model), params={}, config=config, workdir=workdir)
 
     monkeypatch.setattr('onet_jax.run.load_run', load_run)
     mesh, photo = f'--mesh={case}/box.ply', f'--photo={case}/photo.png'
     for flags, message in (
         (['--workdir=sees', mesh], '--photo: expected a picture, whose colours this network takes, found none'),
-        (['--workdir=other', mesh, photo], '--workdir: expected a network of Texture Fields'),
+        (['--workdir=other', mesh, photo], 'config: expected a network of Texture Fields, which colours points, found'),
         (['--workdir=sees', photo], 'expected --mesh, or --photo with --shape_workdir, found neither or both'),
         (['--workdir=samples', mesh, '--start=1'], '--start, --end: expected both or none'),
         (['--workdir=samples', mesh, '--start=1', '--end=2', '--num_steps=1'], '--num_steps: expected at least 2'),
