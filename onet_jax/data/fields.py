@@ -460,9 +460,8 @@ def check_inputs(config: ConfigDict, *reads: str) -> None:
     """Raises InputError unless `reads`, the fields that the network takes, are the inputs of the config."""
     names = input_names(config.data)
     if names != reads:
-        raise InputError(
-            f'config.data.inputs: expected {reads}, what the encoder {config.model.encoder!r} reads, found {names}'
-        )
+        reader = f'the encoder {config.model.encoder!r}' if 'encoder' in config.model else config.model.name
+        raise InputError(f'config.data.inputs: expected {reads}, what {reader} reads, found {names}')
 
 
 def input_names(data: ConfigDict) -> tuple[str, ...]:
@@ -488,6 +487,11 @@ def has_cloud(data: ConfigDict) -> bool:
 def sees_clips(data: ConfigDict) -> bool:
     """Whether an input is a sequence, which is read from a folder of its frames."""
     return any(FIELDS[name].find in (clip_inputs.find_clips, clip_inputs.find_videos) for name in data.inputs)
+
+
+def sees_rays(data: ConfigDict) -> bool:
+    """Whether an example is a ray of a scene, and in evaluation a view."""
+    return 'rays' in data.inputs
 
 
 def sees_views(data: ConfigDict) -> bool:

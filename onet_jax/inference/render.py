@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from onet_jax.data.fields import make_evaluation_transform
+from onet_jax.data.fields import input_names, make_evaluation_transform
 from onet_jax.data.posed_views import MATRIX
 from onet_jax.data.scenes import LoadedViews, Scene, resize_camera
 from onet_jax.errors import InputError
@@ -54,7 +54,7 @@ def render_path(
 ) -> Iterator[Rendering]:
     """Render each camera [L] at a size (width, height): rgb [H, W, 3], depth, disparity and opacity [H, W] of each."""
     width, height = size
-    transform = make_evaluation_transform(config.data, config.data.inputs, ())
+    transform = make_evaluation_transform(config.data, input_names(config.data), ())
     resized, blank = resize_camera(cameras, scene.views.size, size), np.zeros((1, height, width, 4), np.uint8)
     bounds = scene.views.bounds.mean(axis=0)
     y, x = np.mgrid[:height, :width]

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from trimesh.visual import ColorVisuals
 
 from onet_jax.data.datasets import open_dataset
-from onet_jax.data.fields import make_evaluation_transform
+from onet_jax.data.fields import input_names, make_evaluation_transform, sees_rays
 from onet_jax.data.scenes import Scene
 from onet_jax.errors import InputError
 from onet_jax.geometry.extract import extract_mesh
@@ -72,7 +72,7 @@ def reconstruct_scene(run: Any, output: str | Path, file_format: str, resolution
 
     Raises InputError for a network of something else, and as `scene_mesh`.
     """
-    if 'rays' not in run.config.data.inputs:
+    if not sees_rays(run.config.data):
         raise InputError('--input: expected a file or a folder to reconstruct, found none; only a scene needs none')
     cells = int(resolution or run.config.mesh.resolution << run.config.mesh.upsampling_steps)
     scene = open_dataset(run.data_dir)
@@ -87,7 +87,7 @@ def reconstruct_scene(run: Any, output: str | Path, file_format: str, resolution
 def find_ends(model: Model, params: dict, config: ConfigDict, scene: Scene) -> np.ndarray:
     """Where rays of some training views end, [N, 3] float32 in the frame of the scene. Raises InputError where none does."""
     chosen = scene.views.splits['train'][:: max(len(scene.views.splits['train']) // NUM_VIEWS, 1)][:NUM_VIEWS]
-    transform = make_evaluation_transform(config.data, config.data.inputs, ())
+    transform = make_evaluation_transform(config.data, input_names(config.data), ())
     positions = [scene.views.splits['train'].index(view) for view in chosen]
     found = []
     for raw, _ in scene.raw_batches(config, 'train', positions, 1, ()):

@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from onet_jax.conventions import Array
-from onet_jax.data.fields import input_names
+from onet_jax.data.fields import check_inputs
 from onet_jax.errors import InputError
 from onet_jax.geometry.field import evaluate, for_backend
 from onet_jax.geometry.views import Pictures
@@ -269,8 +269,7 @@ def unpack(packed: jax.Array) -> Rays:
 def build(config: ConfigDict) -> Method:
     """The method of a config. A training example is a ray, one of an evaluation a view; predictions are `Pictures`."""
     model = make_model(**keywords_of(config, make_model))
-    if input_names(config.data) != ('rays',):
-        raise InputError(f"config.data.inputs: expected ('rays',), found {input_names(config.data)}")
+    check_inputs(config, 'rays')
 
     def rays_of(inputs):
         return Rays(*(inputs[name] for name in Rays._fields))
