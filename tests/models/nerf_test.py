@@ -11,7 +11,7 @@ import trimesh
 from onet_jax import models
 from onet_jax.configs import nerf as nerf_config
 from onet_jax.data.datasets import open_dataset
-from onet_jax.data.fields import make_transform
+from onet_jax.data.fields import example_batch, make_transform
 from onet_jax.errors import InputError
 from onet_jax.evaluation.evaluate import evaluate
 from onet_jax.geometry.camera_paths import orbit
@@ -176,6 +176,8 @@ def test_batches_are_pixels_of_the_views_and_of_their_middle_first(scene_dir):
     eyes = batch['inputs']['origins']
     np.testing.assert_allclose(np.linalg.norm(eyes, axis=-1), 4, rtol=1e-5)
     assert batch['targets']['rgb'].shape == (64, 3)
+    for found, expected in zip(jax.tree.leaves(batch), jax.tree.leaves(example_batch(config.data)), strict=True):
+        assert (expected.shape, expected.dtype) == ((1, *found.shape[1:]), found.dtype)
     with config.unlocked():
         config.data.one_view = True
     assert len(set(next(dataset.feed(config.data, batch_size=64, seed=0)(5))['index'].tolist())) == 1
