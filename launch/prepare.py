@@ -3,6 +3,7 @@
     onet prepare --meshes=DIR --data_dir=D      # off, obj, ply, stl, glb, gltf; first folder = category
     onet prepare --sequences=DIR --data_dir=D   # folders of numbered meshes, animations; or the layout of D-FAUST
     onet prepare --shapenet=DIR --data_dir=D    # points.npz, pointcloud.npz, model.binvox, ...
+    onet prepare --texture_fields=DIR --data_dir=D  # views with depth: image, depth, visualize, pointcloud.npz
     onet prepare --data_dir=D                   # ten families of solids; rooms_04, ..., blobs, ..., human, ... on request
 
 An interrupted run resumes where it stopped.
@@ -20,9 +21,12 @@ DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the dataset.', requi
 flags.DEFINE_string('meshes', None, 'Folder tree of mesh files.')
 flags.DEFINE_string('sequences', None, 'Folder tree of moving meshes, or of D-FAUST.')
 flags.DEFINE_string('shapenet', None, 'Folder in the official layout.')
+flags.DEFINE_string('texture_fields', None, 'Folder in the layout of Texture Fields.')
 flags.DEFINE_integer('num_points', 100_000, 'Labelled points, and surface samples.', lower_bound=1)
 flags.DEFINE_integer('num_views', 0, 'Rendered pictures of a shape, such as 24, 137 px.', lower_bound=0)
+flags.DEFINE_integer('num_fixed_views', 0, 'After these, pictures evenly around, such as 5.', lower_bound=0)
 flags.DEFINE_bool('depth', False, 'Also the depth of the pictures.')
+flags.DEFINE_bool('coloured', False, 'Solids: with the colours and patterns of their families.')
 flags.DEFINE_integer('seed', 0, 'The same seed gives the same dataset.', lower_bound=0)
 flags.DEFINE_float('val_fraction', 0.1, 'Share of each category for validation.')
 flags.DEFINE_float('test_fraction', 0.1, 'Share of each category for testing.')
@@ -35,30 +39,26 @@ flags.DEFINE_integer('num_shapes_per_family', 100, 'Solids: of each family.', lo
 NUM_WORKERS = flags.DEFINE_integer('num_workers', None, 'Processes; one for each core by default.', lower_bound=1)
 RUNNER = flags.DEFINE_enum('runner', 'processes', ['processes', 'beam'], 'On this machine, or an Apache Beam pipeline.')
 BEAM_OPTIONS = flags.DEFINE_list('beam_options', [], 'Beam: options of the pipeline, as --runner=FlinkRunner.')
-EXCLUSIVE = ('meshes', 'sequences', 'shapenet')
+EXCLUSIVE = ('meshes', 'sequences', 'shapenet', 'texture_fields')
 flags.mark_flags_as_mutual_exclusive(EXCLUSIVE)
 OPTIONS = ('num_points', 'num_views', 'depth', 'seed', 'val_fraction', 'test_fraction', 'lists', 'sampling', 'up')
-OPTIONS += ('num_frames', 'families', 'num_shapes_per_family')
+OPTIONS += ('num_frames', 'families', 'num_shapes_per_family', 'num_fixed_views', 'coloured')
 
 
 def main(_):
-    from onet_jax.prepare.embedded import MOVING_FAMILIES, prepare_moving, prepare_procedural
-    from onet_jax.prepare.own_meshes import prepare_meshes
-    from onet_jax.prepare.own_sequences import prepare_sequences
+    from onet_jax.prepare.embedded import MOVING_FAMILIES
+    from onet_jax.prepare.kinds import KINDS
     from onet_jax.prepare.runners import beam, processes
-    from onet_jax.prepare.shapenet import import_shapenet
 
     given, data_dir = flags.FLAGS, DATA_DIR.value
-    makers = {'meshes': prepare_meshes, 'sequences': prepare_sequences, 'shapenet': import_shapenet}
-    makers |= {'solids': prepare_procedural, 'moving solids': prepare_moving}
     folders = {kind: given[kind].value for kind in EXCLUSIVE if given[kind].value}
     kind = next(iter(folders), 'moving solids' if set(FAMILIES.value) & set(MOVING_FAMILIES) else 'solids')
-    used = [name for name in OPTIONS if name in signature(makers[kind]).parameters]  # what its function takes
+    used = [name for name in OPTIONS if name in signature(KINDS[kind]).parameters]  # what its function takes
     for name in OPTIONS:
         if given[name].present and name not in used:
             raise InputError(f'--{name}: expected no such flag for a dataset of {kind}, found one')
     run = processes(NUM_WORKERS.value) if RUNNER.value == 'processes' else beam(f'{data_dir}/beam', BEAM_OPTIONS.value)
-    index = makers[kind](*folders.values(), data_dir, run=run, **{name: given[name].value for name in used})
+    index = KINDS[kind](*folders.values(), data_dir, run=run, **{name: given[name].value for name in used})
     counts = ', '.join(f'{split} {len(names)}' for split, names in index.splits.items())
     for name, reason in index.rejected.items():
         print(f'rejected: {name}: {reason}')

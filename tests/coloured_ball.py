@@ -1,5 +1,6 @@
 """Views of a ball whose colours are those of its place, in closed form, for tests; a stand-in for a dataset of them."""
 
+import jax
 import numpy as np
 
 from onet_jax.data.datasets import Examples
@@ -38,22 +39,29 @@ class BallDataset:
     def scored_fields(self, data):
         return ('views',)
 
-    def examples(self, config, split):
+    def examples(self, config, split, left_out=()):
         return dict(enumerate(self.shapes))
 
-    def evaluation_batches(self, config, split, *, targets=None, batch_size=None, positions=None):
-        for row, shape in enumerate(self.shapes):
-            camera = self.cameras(*shape)
-            rgb, depth = draw_ball(camera, SIZE)
-            to_small = np.diag([SIZE / VIEW_SIZE, SIZE / VIEW_SIZE, 1])
-            inputs = {
-                'image': rgb[:1],
-                'view_depth': depth[None, 1:],
-                'view_world_mat': camera.world_mat[None, 1:],
-                'view_camera_mat': (to_small @ camera.camera_mat)[None, 1:],
-            }
-            batch = {'inputs': inputs, 'targets': {'rgb': rgb[None, 1:]}, 'row': np.array([row])}
-            yield Examples({**batch, 'inputs': self.keep(inputs)}, (shape,))
+    def evaluation_batches(self, config, split, *, targets=None, batch_size=1, positions=None):
+        chosen = list(range(len(self.shapes))) if positions is None else positions
+        for start in range(0, len(chosen), batch_size):
+            rows = chosen[start : start + batch_size]
+            names = tuple(self.shapes[i] for i in rows)
+            examples = [self.example(*name) for name in names]
+            yield Examples(jax.tree.map(lambda *arrays: np.stack(arrays), *examples) | {'row': np.array(rows)}, names)
+
+    def example(self, category, name):
+        """Inputs and targets of a row."""
+        camera = self.cameras(category, name)
+        rgb, depth = draw_ball(camera, SIZE)
+        to_small = np.diag([SIZE / VIEW_SIZE, SIZE / VIEW_SIZE, 1])
+        inputs = {
+            'image': rgb[0],
+            'view_depth': depth[1:],
+            'view_world_mat': camera.world_mat[1:],
+            'view_camera_mat': (to_small @ camera.camera_mat)[1:],
+        }
+        return {'inputs': self.keep(inputs), 'targets': {'rgb': rgb[1:]}}
 
     def keep(self, inputs):
         return {name: array.astype(np.float32) for name, array in inputs.items()}
@@ -64,7 +72,6 @@ class BallDataset:
         rgb, depth = (array[0] for array in draw_ball(first, VIEW_SIZE))
         pictures = {
             'image': np.round(255 * rgb).astype(np.uint8),
-            'alpha': 255 * (depth > 0).astype(np.uint8),
             'depth': np.round(depth * DEPTH_STEPS).astype(np.uint16),
         }
         stored = {key: (encode_picture(picture),) for key, picture in pictures.items()}

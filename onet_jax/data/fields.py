@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from onet_jax.data import clip_draws, clip_inputs, draws, user_inputs, view_draws
+from onet_jax.data import clip_draws, clip_inputs, draws, scene_draws, user_inputs, view_draws
 from onet_jax.data.records import Need
 from onet_jax.data.schema import CHUNK_POINTS, COLUMNS, DEPTH_STEPS
 from onet_jax.data.sources import Source, check_file, find_files, find_photos
@@ -29,6 +29,7 @@ from onet_jax.geometry.clouds import measure_sampling
 from onet_jax.geometry.grid import voxel_centres
 from onet_jax.geometry.meshes import CLOUD_FORMATS, MESH_INPUTS, Frame
 from onet_jax.geometry.sequences import CloudSequence
+from onet_jax.geometry.volume_rendering import Rays
 
 
 class Field(NamedTuple):
@@ -148,12 +149,12 @@ FIELDS = {
     'depth_views': Field(
         ('depth', *Camera._fields),
         view_draws.depth_views,
-        settings=('view_size',),
+        settings=('view_size', 'num_views'),
         num_views=1,
         arrays=('view_depth', 'view_world_mat', 'view_camera_mat'),
     ),
     # 'rgb' f32 [B, V, S, S, 3] in [0, 1] on white, of the views of `depth_views`
-    'views': Field(('image',), view_draws.views, settings=('view_size',), num_views=1, arrays=('rgb',)),
+    'views': Field(('image',), view_draws.views, settings=('view_size', 'num_views'), num_views=1, arrays=('rgb',)),
     # f32 [B, 137, 137] in [0, 1], of the same view as 'image': 1 where the object fills the pixel
     'alpha': Field(('alpha',), _single('alpha', lambda key, row, data: draws.as_float(row['alpha']) / 255)),
     # f32 [B, 137, 137] along the camera's axis, of the same view; 0 is background
@@ -252,6 +253,16 @@ FIELDS = {
         ('num_frames', 'num_trajectories'),
         num_samples=lambda data: data.num_trajectories,
     ),
+    # Fields of scenes: of a ray, and in evaluation of all pixels of a view, with the axes H and W.
+    # 'origins', 'directions', 'view_directions' f32 [B, 3], 'near', 'far' f32 [B], in the frame of the scene
+    'rays': Field(
+        ('pixel', 'extrinsic', 'intrinsic', 'bounds', 'extent'),
+        scene_draws.draw_rays,
+        settings=('near', 'far', 'ndc', 'pixel_centre'),
+        arrays=Rays._fields,
+    ),
+    # 'rgb' f32 [B, 3] in [0, 1], of the same pixels; in evaluation [B, 1, H, W, 3], a picture of one view
+    'colours': Field(('rgba',), scene_draws.draw_colours, scene_draws.draw_picture, settings=('background',)),
     # f32 [B, 0]
     'none': Field((), _single('none', lambda key, row, data: jnp.zeros(0))),
 }
@@ -449,9 +460,8 @@ def check_inputs(config: ConfigDict, *reads: str) -> None:
     """Raises InputError unless `reads`, the fields that the network takes, are the inputs of the config."""
     names = input_names(config.data)
     if names != reads:
-        raise InputError(
-            f'config.data.inputs: expected {reads}, what the encoder {config.model.encoder!r} reads, found {names}'
-        )
+        reader = f'the encoder {config.model.encoder!r}' if 'encoder' in config.model else config.model.name
+        raise InputError(f'config.data.inputs: expected {reads}, what {reader} reads, found {names}')
 
 
 def input_names(data: ConfigDict) -> tuple[str, ...]:
@@ -477,6 +487,11 @@ def has_cloud(data: ConfigDict) -> bool:
 def sees_clips(data: ConfigDict) -> bool:
     """Whether an input is a sequence, which is read from a folder of its frames."""
     return any(FIELDS[name].find in (clip_inputs.find_clips, clip_inputs.find_videos) for name in data.inputs)
+
+
+def sees_rays(data: ConfigDict) -> bool:
+    """Whether an example is a ray of a scene, and in evaluation a view."""
+    return 'rays' in data.inputs
 
 
 def sees_views(data: ConfigDict) -> bool:

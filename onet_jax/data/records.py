@@ -186,7 +186,7 @@ def _parse_example(layout: Layout, path: Path, index: Index | None) -> Any:
         if column.dtype is bool:
             bits = np.unpackbits(value, axis=-1, count=int(np.prod(dims)))
             stored[name] = bits.astype(bool).reshape((*lead, *dims))
-    return layout.example(path.parent.name, path.stem, **stored)
+    return layout.example(path.parent.name, path.stem, **{**dict.fromkeys(layout.columns), **stored})
 
 
 def count(layout: Layout, columns: Mapping[str, Any]) -> dict[str, int]:

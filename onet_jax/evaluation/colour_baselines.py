@@ -10,25 +10,32 @@ from scipy.spatial import cKDTree
 
 from onet_jax.data.records import Shape, decode_views
 from onet_jax.data.schema import DEPTH_STEPS
+from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import Camera
 from onet_jax.geometry.views import Pictures, unproject_depth
 
-MEAN, NEAREST = 'mean colour of the input picture', 'colour of the nearest point that the input picture shows'
+MEAN, NEAREST = (
+    'mean colour of the object in the input picture',
+    'colour of the nearest point that the input picture shows',
+)
 
 
 def predict_from_input(shape: Shape, path: str, inputs: dict[str, np.ndarray]) -> dict[str, Pictures]:
     """The pictures of both baselines, by their names.
 
     shape: as stored, whose first view is the input picture; path: of its file, for messages; inputs: 'view_depth' [V, S, S],
-    'view_world_mat' [V, 3, 4] and 'view_camera_mat' [V, 3, 3] of the views. Colours are of pixels that the shape fills and that
-    have no background beside them, if there are any. Raises InputError for a damaged picture.
+    'view_world_mat' [V, 3, 4] and 'view_camera_mat' [V, 3, 3] of the views. Colours are of pixels that have no background
+    beside them, if there are any: it is mixed into the others. Raises InputError for a damaged picture, and for one that shows
+    nothing.
     """
-    image, alpha, depth = (
-        decode_views(path, name, getattr(shape, name)[:1])[0] for name in ('image', 'alpha', 'depth')
-    )
+    image, depth = (decode_views(path, name, getattr(shape, name)[:1])[0] for name in ('image', 'depth'))
     camera = Camera(shape.world_mat[0], shape.camera_mat[0])
-    inner = binary_erosion(alpha == 255) & (depth > 0)
+    inner = binary_erosion(depth > 0)
     seen = inner if inner.any() else depth > 0
+    if not seen.any():
+        raise InputError(
+            f'{path}: expected a first view that shows the shape, found background alone; prepare it again'
+        )
     colours = (image[seen] / np.float32(255)).astype(np.float32)
     surface = cKDTree(unproject_depth(camera, depth / DEPTH_STEPS)[seen])
 

@@ -22,7 +22,7 @@ from onet_jax.geometry.mesh_files.ply import read_ply
 from onet_jax.geometry.mesh_files.point_tables import read_npy, read_npz, read_text
 from onet_jax.geometry.mesh_files.polygons import Polygons, check_mesh, stack, to_geometry
 from onet_jax.geometry.mesh_files.stl import OFFSET, describe_offset, offset_file, read_stl
-from onet_jax.geometry.mesh_files.writers import encode_mesh, find_offset
+from onet_jax.geometry.mesh_files.writers import encode_mesh, encode_texture, find_offset, texture_paths
 from onet_jax.geometry.sampling import sample_surface, sample_surface_with_colours
 from onet_jax.json_files import read_json
 
@@ -105,6 +105,34 @@ def load_coloured_cloud(path: str | Path) -> tuple[np.ndarray, np.ndarray | None
         raise InputError(f'{path}: {error}') from error
 
 
+def load_oriented_cloud(path: str | Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """The points of a file and their unit normals, [P, 3] float64 each in the user's frame; None for a file with faces.
+
+    Points are dropped, with a printed line, where they or their normals are not finite or a normal is 0. Raises
+    FileNotFoundError, or InputError that names the file, for one that is missing, damaged or without normals, and as
+    `load_cloud`.
+    """
+    path = Path(path)
+    with reading(path):
+        parts = _read(path)
+        if any((part.sizes >= 3).any() for part in parts):
+            return None
+        if any(part.vertex_normals is None for part in parts):
+            raise InputError(
+                'expected a mesh, or points with normals (nx, ny, nz of a ply, columns of a table, normals of an npz), found '
+                'points without; give the mesh of the object, or estimate normals'
+            )
+        points = np.concatenate([part.vertices for part in parts])
+        normals = np.concatenate([np.asarray(part.vertex_normals) for part in parts])
+        lengths = np.linalg.norm(normals, axis=1)
+        good = np.isfinite(points).all(axis=1) & np.isfinite(lengths) & (lengths > 0)
+        if not good.all():
+            print(f'{path}: dropped {(~good).sum()} of {len(good)} points without a place or a normal', flush=True)
+        if len(np.unique(points[good][:1000], axis=0)) < 2:
+            raise InputError(f'expected at least 2 distinct points with normals, found {good.sum()}')
+        return points[good], normals[good] / lengths[good, None]
+
+
 def load_mesh(path: str | Path) -> trimesh.Trimesh:
     """The triangles of a file (off, obj, ply, stl, glb, gltf) in its own frame, with their colours; vertices are not merged.
 
@@ -138,8 +166,8 @@ def load_geometry(path: str | Path) -> trimesh.Trimesh | trimesh.PointCloud:
     return _load(Path(path), merge=True)
 
 
-def _merge(mesh: trimesh.Trimesh) -> None:
-    """Make vertices of the same coordinates one, and drop those that no face has."""
+def merge_vertices(mesh: trimesh.Trimesh) -> None:
+    """Make vertices of the same coordinates one, and drop those that no face has, in place."""
     mesh.remove_unreferenced_vertices()
     bits = (np.asarray(mesh.vertices, np.float64) + 0.0).view(np.int64)  # + 0.0: no -0
     first, numbers = trimesh.grouping.unique_rows(bits, keep_order=True)
@@ -151,7 +179,7 @@ def _load(path: Path, merge: bool = False, complete: bool = False) -> trimesh.Tr
     with reading(path):
         geometry = to_geometry(path, _read(path), complete)
         if merge and isinstance(geometry, trimesh.Trimesh):
-            _merge(geometry)
+            merge_vertices(geometry)
         return geometry
 
 
@@ -202,6 +230,9 @@ def save_mesh(geometry: trimesh.Trimesh | trimesh.PointCloud, path: str | Path) 
     would move them by more, a PLY holds doubles and a GLB a transform. An STL keeps them to 1e-4; where float32 would move them
     by more it is written relative to an offset, with a message: NAME.stl.offset.json has the offset, which `load_mesh` adds.
 
+    A GLB and an OBJ keep a texture, the OBJ in NAME.mtl and NAME.png beside it, which it replaces. Colours of vertices are sRGB
+    in PLY and OBJ, and linear in GLB, as its standard wants.
+
     The file is written atomically. Raises InputError, with nothing written, for a suffix of another format, for coordinates
     that are not finite or that it cannot hold, and where NAME.stl.offset.json is a file of another kind.
     """
@@ -213,7 +244,9 @@ def save_mesh(geometry: trimesh.Trimesh | trimesh.PointCloud, path: str | Path) 
         raise InputError(f'{path}: expected a format that holds a {what}, {"|".join(formats)}, found {kind!r}')
     try:
         offset = find_offset(np.asarray(geometry.vertices), kind)
-        content, beside = encode_mesh(geometry, kind, offset), offset_file(path)
+        others = encode_texture(geometry, path)
+        content = encode_mesh(geometry, kind, offset, texture_paths(path)[0].name if others else '')
+        beside = offset_file(path)
     except InputError as error:
         raise InputError(f'{path}: {error}') from error
     has_note = kind == 'stl' and os.path.isfile(beside)  # False also for a name that is too long
@@ -226,6 +259,8 @@ def save_mesh(geometry: trimesh.Trimesh | trimesh.PointCloud, path: str | Path) 
             f'which {beside.name} holds; ply, obj, off and glb need no offset',
             flush=True,
         )
+    for companion, its_content in others.items():
+        write_atomically(companion, its_content)
     write_atomically(path, content)
     if has_note and not offset.any():
         beside.unlink(missing_ok=True)

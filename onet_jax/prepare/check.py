@@ -105,15 +105,19 @@ def check_shape(category: str, name: str, *, data_dir: Path, index: records.Inde
         shape = records.read_shape(records.shape_path(data_dir, category, name), index)
     except FileNotFoundError as error:
         raise InputError(str(error)) from error
-    if not (len(shape.points) and len(shape.surface)):
+    if index.num_views and not index.num_points:  # of a layout that has views alone, or views and a surface
+        faults, inside = [*_check_views(shape)], np.nan
+    elif not (len(shape.points) and len(shape.surface)):
         raise InputError(f'expected points and surface samples, found {len(shape.points)} and {len(shape.surface)}')
-    samples = _make_tree(shape.surface)
-    relations = (check(shape, samples) for check in (_check_neighbours, _check_sides, _check_voxels))
-    faults = [*_check_ranges(shape), *_check_normals(shape), *chain(*relations), *_check_views(shape)]
+    else:
+        samples = _make_tree(shape.surface)
+        relations = (check(shape, samples) for check in (_check_neighbours, _check_sides, _check_voxels))
+        faults = [*_check_ranges(shape), *_check_normals(shape), *chain(*relations), *_check_views(shape)]
+        inside = float(shape.occ.mean())
     if faults:
         raise InputError('; '.join(faults))
-    doubtful = float(is_up_doubtful(shape.surface))
-    return {'inside': float(shape.occ.mean()), 'ambiguous': shape.ambiguous, 'up_doubtful': doubtful}
+    doubtful = float(is_up_doubtful(shape.surface)) if len(shape.surface) else 0.0
+    return {'inside': inside, 'ambiguous': shape.ambiguous, 'up_doubtful': doubtful}
 
 
 def check_sequence(category: str, name: str, *, data_dir: Path, index: records.Index) -> dict[str, float]:
@@ -269,6 +273,10 @@ def _check_views(shape: Shape) -> Iterator[str]:
             drawn, stray = alpha > 0, ((pixels < WHITE - RINGING).any(axis=2) & (alpha == 0)).sum()
             if stray:
                 yield f'view {i}: expected white where alpha is 0, found {stray} pixels drawn'
+        if not len(samples):
+            if depth is not None and ((depth > 0) != drawn).any():
+                yield _tell_depth(i, depth, drawn)
+            continue
         place, distance = project(Camera(shape.world_mat[i], shape.camera_mat[i]), samples)
         within = (distance > 0) & ((place >= 0) & (place < VIEW_SIZE)).all(axis=1)
         x, y = place[within].astype(int).T
@@ -285,7 +293,7 @@ def _check_depth(
 ) -> Iterator[str]:
     """told, distance: the depth map at the pixels of surface samples, 0 for background; and the depth of the samples."""
     if ((depth > 0) != drawn).any():
-        yield f'view {i}: expected depth where there is an object, found {(depth > 0).sum()} pixels of {drawn.sum()}'
+        yield _tell_depth(i, depth, drawn)
         return
     behind = (distance - told)[told > 0]
     slack = DEPTH_SLACK * np.linalg.norm(shape.world_mat[i, 2, :3])  # in the unit of the camera
@@ -294,6 +302,10 @@ def _check_depth(
             f'view {i}: expected surface samples at its depth and behind it, found {(np.abs(behind) < slack).mean():.0%} at it '
             f'and {(behind <= -slack).mean():.0%} before it'
         )
+
+
+def _tell_depth(i: int, depth: np.ndarray, drawn: np.ndarray) -> str:
+    return f'view {i}: expected depth where there is an object, found {(depth > 0).sum()} pixels of {drawn.sum()}'
 
 
 def _list_hints(index: records.Index, outcome: Outcome) -> list[str]:

@@ -44,6 +44,7 @@ def prepare_meshes(
     val_fraction: float,
     test_fraction: float,
     lists: str | Path | None = None,
+    num_fixed_views: int = 0,
     depth: bool = False,
     sampling: str = 'uniform',
     up: str = 'y',
@@ -53,20 +54,23 @@ def prepare_meshes(
 
     Splits are drawn from the seed, category by category, and keep duplicates of a shape together (also translated, rotated,
     scaled or remeshed); or they are those of `lists`, a folder with <category>/{train,val,test}.lst of names, one a line (see
-    `splits.read_lists`). depth: whether to store the depth of the views. sampling: of the training points, one of
-    `SAMPLING_STRATEGIES`; those of other splits are uniform. up: the axis of the files that points up, 'y' or 'z'. Raises
-    FileNotFoundError or InputError when there is nothing to prepare, for settings that make no dataset, or when `data_dir` was
-    begun with others.
+    `splits.read_lists`). num_fixed_views: after the num_views random ones, evenly around. depth: whether to store the depth of
+    the views. sampling: of the training points, one of `SAMPLING_STRATEGIES`; those of other splits are uniform. up: the axis
+    of the files that points up, 'y' or 'z'. Raises FileNotFoundError or InputError when there is nothing to prepare, for
+    settings that make no dataset, or when `data_dir` was begun with others.
     """
     root, data_dir = Path(root), Path(data_dir)
-    check_options(sampling, num_views, depth)
+    check_options(sampling, num_views, depth, num_fixed_views)
     if up not in UPS:
         raise InputError(f'up: expected one of {sorted(UPS)}, found {up!r}')
     check_fractions(val_fraction, test_fraction)
     files = find_meshes(root)
     listed, missing = read_lists(lists, files) if lists else (None, {})
+    # Absent where there are none: what was made before they came keeps its recipe.
+    fixed = {'num_fixed_views': num_fixed_views} if num_fixed_views else {}
     source = {
         'kind': 'meshes',
+        **fixed,
         'root': str(root.resolve()),
         'num_meshes': len(files),
         'num_points': num_points,
@@ -101,6 +105,7 @@ def prepare_meshes(
         'num_views': num_views,
         'depth': depth,
         'up': up,
+        **fixed,
     }
     work = partial(prepare_mesh, data_dir=data_dir, **settings)
     wanted = dict.fromkeys(key for split in SPLITS for key in splits[split])
@@ -228,13 +233,20 @@ def prepare_mesh(
     num_views: int,
     up: str,
     depth: bool = False,
+    **fixed: int,
 ) -> dict:
-    """Make and store one shape, unless it is stored already; returns as `store`.
+    """Make and store one shape, unless it is stored already; returns as `store`. fixed: `num_fixed_views`, where there are any.
 
     Raises InputError, with the reason, for whatever is wrong with the mesh.
     """
     settings = {'category': category, 'name': name, 'seed': seed, 'up': up}
-    sizes: dict[str, Any] = {'num_points': num_points, 'num_views': num_views, 'depth': depth, 'sampling': sampling}
+    sizes: dict[str, Any] = {
+        'num_points': num_points,
+        'num_views': num_views,
+        'depth': depth,
+        'sampling': sampling,
+        **fixed,
+    }
 
     def make() -> Shape:
         with rejecting(path):

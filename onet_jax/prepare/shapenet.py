@@ -183,6 +183,10 @@ def export_shapenet(data_dir: str | Path, root: str | Path) -> None:
     shapes = tuple(dict.fromkeys(shape for split in records.SPLITS for shape in index.splits.get(split, ())))
     for category, name in track(shapes, 'exporting', 'shapes'):
         shape = records.read_shape(records.shape_path(data_dir, category, name), index)
+        if not len(shape.points) or shape.voxels is None:
+            raise InputError(
+                f'{data_dir}: expected labelled points and voxels, which the layout has, found a dataset of views'
+            )
         # The official binvox files have the frame of the shape in their header.
         voxels = Voxels(shape.voxels, shape.loc, shape.scale)
         labels = (shape.points, shape.occ, shape.loc, shape.scale, shape.ambiguous)

@@ -80,8 +80,8 @@ class Collection(NamedTuple):
     notes: tuple[str, ...]  # faults of the lists that leave the splits usable
 
 
-def find_models(root: str | Path) -> Collection:
-    """Read the lists of all folders of `root` that have any, in sorted order.
+def find_models(root: str | Path, categories: Sequence[str] | None = None) -> Collection:
+    """Read the lists of all folders of `root` that have any, or of some `categories`, in sorted order.
 
     Blank lines, missing lists and models that are listed twice become notes, listed models without a folder `missing`.
     Raises FileNotFoundError without the root, InputError for a root without lists and for lists that are not text.
@@ -89,9 +89,9 @@ def find_models(root: str | Path) -> Collection:
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f'{root}: expected the root of the ShapeNet layout, found no such folder')
-    categories = tuple(
-        sorted(name for name in {path.parent.name for path in root.glob('*/*.lst')} if is_file_name(name))
-    )
+    if categories is None:
+        folders = {path.parent.name for path in root.glob('*/*.lst')}
+        categories = sorted(name for name in folders if is_file_name(name))
     if not categories:
         raise InputError(f'{root}: expected folders of categories with lists (train.lst ...), found none')
 

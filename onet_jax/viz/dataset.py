@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -21,8 +22,8 @@ NUM_SHOWN, NUM_VIEWS_SHOWN = 3, 2  # shapes of a category, views of a shape
 
 
 def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
-    """Write a PNG with the first shapes of each category: mesh, points inside, surface samples, voxels, two views; of
-    sequences three frames.
+    """Write a PNG with the first shapes of each category: mesh, points inside, surface samples, voxels, two views, as far as
+    the dataset has them; of sequences three frames.
 
     The mesh is shown where its source still exists; where up is doubtful, the caption asks. Raises FileNotFoundError or
     InputError for a dataset that cannot be read.
@@ -40,14 +41,19 @@ def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
     for category, name in track(shown, 'reading what the picture shows', 'shapes'):
         stored = records.shape_path(data_dir, category, name)
         shape = records.read_shape(stored, index)
-        centres = grid.voxel_centres(NUM_VOXELS)[shape.voxels]
+        columns: dict[str, Any] = {'mesh': original(shape)} if original else {}
+        if len(shape.points):
+            columns['points inside'] = shape.points[shape.occ].astype(np.float32)
+        if len(shape.surface):
+            columns['surface samples'] = shape.surface.astype(np.float32)
+        if shape.voxels is not None:
+            columns['voxels'] = grid.voxel_centres(NUM_VOXELS)[shape.voxels]
         views = records.decode_views(stored, 'image', shape.image[:num_views]) if num_views else ()
-        clouds = (shape.points[shape.occ].astype(np.float32), shape.surface.astype(np.float32), centres)
-        meshes = (original(shape),) if original else ()
-        caption = f'{shape.occ.mean():.1%} inside' + ', is y up?' * is_up_doubtful(shape.surface)
-        items.append(Item(f'{category} {name}', caption, (*meshes, *clouds, *views)))
-    titles = ('points inside', 'surface samples', 'voxels', *(f'view {i}' for i in range(num_views)))
-    contact_sheet(items, ('mesh', *titles) if original else titles, path)
+        columns |= {f'view {i}': view for i, view in enumerate(views)}
+        caption = f'{shape.occ.mean():.1%} inside' if len(shape.occ) else ''
+        caption += ', is y up?' * (len(shape.surface) > 0 and is_up_doubtful(shape.surface))
+        items.append(Item(f'{category} {name}', caption, tuple(columns.values())))
+    contact_sheet(items, tuple(columns), path)
 
 
 def _sequences_sheet(data_dir: str | Path, index: Index, shown: list[tuple[str, str]], path: str | Path) -> None:

@@ -9,7 +9,7 @@ meshes that are inside out can be seen; a `Painted` mesh has colours of its own.
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard, cast
 
 import numpy as np
 import trimesh
@@ -61,6 +61,11 @@ class Item(NamedTuple):
     caption: str
     shapes: Sequence[Any]
     links: Sequence[str | None] = ()  # files of the shapes, relative to the page
+
+
+def painted(mesh: trimesh.Trimesh) -> Painted:
+    """A mesh with colours of vertices, shown in them."""
+    return Painted(mesh, np.asarray(cast(Any, mesh.visual).vertex_colors)[:, :3])
 
 
 def drawable(shape: Any) -> Shape:

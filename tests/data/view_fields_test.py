@@ -13,6 +13,7 @@ from scipy.spatial import KDTree
 from onet_jax.data.datasets import open_dataset
 from onet_jax.data.fields import find_need, make_transform
 from onet_jax.data.records import Need
+from onet_jax.data.view_draws import resize_nearest
 from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import IMAGE_SIZE, Camera, unproject
 from onet_jax.geometry.sampling import sample_surface_with_colours
@@ -130,3 +131,12 @@ def test_depth_unprojects_to_the_surface_and_the_pictures_have_its_colours(mugs,
         cosine = (drawn * albedo).sum(axis=1) / np.linalg.norm(drawn, axis=1) / np.linalg.norm(albedo, axis=1)
         assert np.median(cosine) > 0.999, 'the same colour in another light'
         assert (cosine > 0.98).mean() > 0.85, 'but for edges'
+
+
+def test_views_are_resized_as_the_official_ones(golden):
+    data = golden('flow/texture/metrics_transforms.npz')
+    for height, width in ((6, 6), (24, 24), (5, 7)):
+        found = resize_nearest(data['in/resize'][None], height, width)[0]
+        np.testing.assert_array_equal(found, data[f'out/resize_order0_{height}x{width}_skimage0.26'])
+    found = resize_nearest(data['in/depth_resize'][None], 4, 4)[0, ..., :1]
+    np.testing.assert_array_equal(found, data['out/depth_resize_4x4_skimage0.26'])

@@ -1,5 +1,7 @@
 """Evaluation of rendered views: their scores beside those of the baselines, the table, the page."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from coloured_ball import NUM_VIEWS, SIZE, BallDataset, colours_at
@@ -8,6 +10,8 @@ from PIL import Image
 from predictions import predicting
 
 from onet_jax import metrics
+from onet_jax.data.records import encode_picture
+from onet_jax.data.schema import VIEW_SIZE
 from onet_jax.errors import InputError
 from onet_jax.evaluation import comparison, tables
 from onet_jax.evaluation.colour_baselines import MEAN, NEAREST
@@ -17,6 +21,8 @@ from onet_jax.evaluation.report import write_views
 from onet_jax.geometry.cameras import Camera
 from onet_jax.geometry.views import Pictures, tile, unproject_depth
 from onet_jax.scores import PicturesTarget, score
+from onet_jax.training import preview
+from onet_jax.training.preview import make_preview
 
 CONFIG = ConfigDict({'seed': 0, 'data': {'targets': ('views',)}, 'eval': {}})
 PROTOCOL = {'split': 'test', 'evaluated': 'reconstructions', 'model': 'stand-in'}
@@ -71,6 +77,30 @@ def test_without_an_input_picture_there_are_no_baselines():
     assert len(tables.make_table([first])[1]) == 2
 
 
+def test_fixed_views_are_asked_of_the_dataset_and_refused_for_shapes():
+    class Fixed(BallDataset):
+        def evaluation_batches(self, config, split, *, fixed_views, **options):
+            assert fixed_views
+            return super().evaluation_batches(config, split, **options)
+
+    assert len(list(evaluate(predicting(paint), {}, CONFIG, Fixed(), 'test', fixed_views=True))) == 3
+    shapes = ConfigDict({**CONFIG, 'model': {'name': 'onet'}, 'data': {'targets': ('volume_points',)}})
+    with pytest.raises(
+        InputError, match='--fixed_views: expected a network that renders views, found onet; leave it out'
+    ):
+        next(evaluate(predicting(paint), {}, shapes, BallDataset(), 'test', fixed_views=True))
+
+
+def test_an_input_picture_of_nothing_is_refused():
+    class Blank(BallDataset):
+        def read(self, category, name):
+            shape = super().read(category, name)
+            return shape._replace(depth=(encode_picture(np.zeros((VIEW_SIZE, VIEW_SIZE), np.uint16)),))
+
+    with pytest.raises(InputError, match=r'ball/a: expected a first view that shows the shape, found background alone'):
+        list(evaluate(predicting(paint), {}, CONFIG, Blank(), 'test'))
+
+
 def test_the_table_has_the_metrics_of_pictures_and_no_faults(results, tmp_path):
     header, rows = tables.make_table(results)
     assert header == ['category', 'shapes', 'PSNR (dB)', 'SSIM (data range 2)', 'L1']
@@ -90,6 +120,20 @@ def test_the_page_shows_them_beside_the_true_ones(results, tmp_path):
     with Image.open(tmp_path / 'views/ball_a.png') as sheet:
         assert sheet.size == ((NUM_VIEWS - 1) * SIZE, 2 * SIZE)
     assert not (tmp_path / 'meshes').exists()
+
+
+def test_pictures_during_training_show_the_true_views_and_not_the_mesh(tmp_path):
+    """Though the mesh of an embedded solid can be made."""
+    dataset = BallDataset()
+    dataset.index = SimpleNamespace(source={'kind': 'procedural', 'seed': 0})
+    config = ConfigDict({**CONFIG, 'eval': {'split': 'val'}, 'data': {'targets': ('views',), 'inputs': ('image',)}})
+    make_preview(predicting(paint), config, dataset)({}, tmp_path / 'preview.png')
+    with Image.open(tmp_path / 'preview.png') as sheet:
+        pixels = np.asarray(sheet)
+    size = preview.SIZE
+    left, top = size // 8 + size, size // 6
+    seen, true = (pixels[top : top + size, x : x + size].astype(int) for x in (left, left + size))
+    assert 0 < np.abs(seen - true).mean() < 5
 
 
 def test_the_first_four_views_are_shown_row_by_row():

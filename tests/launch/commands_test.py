@@ -370,7 +370,11 @@ def test_the_doctor_describes_this_machine():
     [
         (['--help'], 0, '    reconstruct  Meshes from your own files\n'),
         (['--version'], 0, '0.'),
-        (['trian'], 1, "error: expected a verb, one of check, convert, .*found 'trian'; did you mean 'train'?"),
+        (
+            ['trian'],
+            1,
+            "error: expected a verb, one of check, colorize, convert, .*found 'trian'; did you mean 'train'?",
+        ),
         (['train', '--help'], 0, '--workdir: Folder of checkpoints and logs.'),
         (['train', '--helpfull', '--config=psgn'], 0, '    learning_rate: '),
         (['train', '--config=list'], 0, 'onet_voxels\n    Voxel super-resolution'),

@@ -168,7 +168,9 @@ def test_muon_moves_the_matrices_of_a_stack_one_by_one():
 def test_settings_that_make_no_schedule_are_refused():
     with pytest.raises(InputError, match=r"config.optim.schedule: expected 'constant', 'cosine', .* found 'linear'"):
         first_update(1, schedule='linear')
-    with pytest.raises(InputError, match=r"config.optim.name: expected 'adam', 'muon' or 'rmsprop', found 'sgd'"):
+    with pytest.raises(
+        InputError, match=r"config.optim.name: expected 'adam', 'muon', 'rmsprop' or 'keras_adam', found 'sgd'"
+    ):
         first_update(1, name='sgd', schedule='constant')
     with pytest.raises(InputError, match=r'config.optim.warmup_steps: expected fewer .* = 100, found 100'):
         first_update(1, schedule='cosine', warmup_steps=100)

@@ -5,6 +5,8 @@ OBJ, OFF and XYZ take decimals. GLB and STL hold float32 alone: their vertices a
 is the transform of the node, and for an STL is in a file beside it. N vertices, F faces.
 """
 
+import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import trimesh
 
 from onet_jax.errors import InputError
 from onet_jax.geometry.clouds import bounding_box, longest_edge
+from onet_jax.geometry.colours import find_texture
 from onet_jax.geometry.mesh_files.glb import encode_glb
 
 # How far float32 may move a vertex, in longest edges of the bounding box; 1e-6 is 1e-3 of a cell of which 1,000 are along it.
@@ -19,10 +22,14 @@ from onet_jax.geometry.mesh_files.glb import encode_glb
 MAX_MOVE, MAX_MOVE_STL = 1e-6, 1e-4
 # The largest coordinates, and the largest and the smallest longest edge that keeps its digits in float32.
 LARGEST, LARGEST_SINGLE, SMALLEST_SINGLE = 1e300, 3e38, 1e-37
+# Of a texture as it is, whose colours a viewer multiplies by Kd; the name is the one that trimesh gives to a material.
+MATERIAL = 'newmtl material_0\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nmap_Kd {}\n'
 
 
-def encode_mesh(geometry: Any, kind: str, offset: np.ndarray) -> bytes:
+def encode_mesh(geometry: Any, kind: str, offset: np.ndarray, material: str = '') -> bytes:
     """The file of a Trimesh or a PointCloud in the format `kind`. offset: that of `find_offset`, which an STL lacks.
+
+    material: the name of the MTL file of an OBJ with a texture.
 
     Raises InputError for what the format cannot hold.
     """
@@ -48,7 +55,25 @@ def encode_mesh(geometry: Any, kind: str, offset: np.ndarray) -> bytes:
     if kind == 'xyz':
         colours = geometry.colors if len(geometry.colors) else np.zeros((len(geometry.vertices), 0))
         return trimesh.util.array_to_string(np.hstack([geometry.vertices, colours]), digits=decimals).encode()
-    return geometry.export(file_type=kind, digits=decimals).encode()
+    beside = {'mtl_name': material} if material else {}
+    return geometry.export(file_type=kind, digits=decimals, **beside).encode()
+
+
+def encode_texture(geometry: Any, path: Path) -> dict[Path, bytes]:
+    """The files beside an OBJ that has a texture: NAME.png, and NAME.mtl, the last; {} for any other file."""
+    texture = find_texture(geometry) if path.suffix.lower() == '.obj' else None
+    if texture is None:
+        return {}
+    stream = io.BytesIO()
+    texture[1].save(stream, 'png')
+    material, picture = texture_paths(path)
+    return {picture: stream.getvalue(), material: MATERIAL.format(picture.name).encode()}
+
+
+def texture_paths(path: Path) -> tuple[Path, Path]:
+    """The MTL file and the texture beside an OBJ. Many readers end a name at a space, so there is none."""
+    stem = '_'.join(path.stem.split())
+    return path.with_name(f'{stem}.mtl'), path.with_name(f'{stem}.png')
 
 
 def find_offset(vertices: np.ndarray, kind: str) -> np.ndarray:
