@@ -76,8 +76,8 @@ class Shapes(NamedTuple):
 
         targets: names of fields, by default `config.eval.targets`; batch_size: by default that of `config.eval`; view: of the
         fields of one view; those of several have all others of the first `config.data.num_views`, or the fixed ones, which are
-        stored after these. as_trained: inputs are drawn as in training, in random poses and with its noise; the other arguments
-        and the errors as of `batches.evaluation_batches`.
+        stored last. as_trained: inputs are drawn as in training, in random poses and with its noise; the other arguments and
+        the errors as of `batches.evaluation_batches`.
         """
         options: dict[str, Any] = {'every': every, 'positions': positions, 'view': view, 'left_out': left_out}
         size = batch_size or config.eval.batch_size
@@ -92,14 +92,16 @@ class Shapes(NamedTuple):
         """The views that fields read on an axis of their own, that of the fields of one view first; () where they have none."""
         if not fields.count_views(names):
             return ()
-        stored, shown = range(self.index.num_views), (view,) * fields.sees_first_view(names)
-        some = stored[data.num_views :] if fixed_views else stored[: data.num_views]
+        index, shown = self.index, (view,) * fields.sees_first_view(names)
+        first_fixed = index.num_views - index.num_fixed_views
+        random_views = range(index.num_input_views, first_fixed)[: data.num_views]
+        some = range(first_fixed, index.num_views) if fixed_views else random_views
         others = tuple(other for other in some if other not in shown)
         if not others:
-            what = f'views after the first config.data.num_views = {data.num_views}' if fixed_views else 'other views'
             raise InputError(
-                f'{self.data_dir / "dataset.json"}: expected {what} of a shape, found {len(stored)} in all; prepare the '
-                'dataset with more (--num_views=11 --num_fixed_views=5)'
+                f'{self.data_dir / "dataset.json"}: expected {"fixed" if fixed_views else "other"} views of a shape, found '
+                f'{index.num_views} in all, {index.num_fixed_views} fixed; prepare the dataset with more (--num_views=11 '
+                '--num_fixed_views=5)'
             )
         return (*shown, *others)
 

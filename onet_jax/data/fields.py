@@ -71,7 +71,9 @@ def find_need(data: ConfigDict) -> Need:
     columns = tuple(name for name in COLUMNS if any(name in field.columns for field in fields))
     num_points, num_samples = (max(getattr(field, size)(data) for field in fields) for size in Need._fields[1:3])
     moves = any(COLUMNS[name].moves for name in columns)
-    return Need(columns, num_points, num_samples, data.num_frames if moves else 0, count_views((*inputs, *targets)))
+    num_views = count_views((*inputs, *targets))
+    seen = sees_first_view((*inputs, *targets)) if num_views else 0
+    return Need(columns, num_points, num_samples, data.num_frames if moves else 0, num_views, int(seen))
 
 
 def count_views(names: Sequence[str]) -> int:

@@ -62,6 +62,9 @@ def layout(tmp_path_factory):
             np.savez(part / 'depth' / 'cameras.npz', **cameras)
         points, normals = sample_surface(mesh, 2500, 0)
         np.savez(folder / 'pointcloud.npz', points=points, normals=normals.astype(np.float64))
+        (folder / 'input_image').mkdir()
+        for i in range(2):
+            Image.new('RGB', (137, 137), (50 * i, 90, 200)).save(folder / 'input_image' / f'{i:03d}.jpg')
     (root / 'mug' / 'train.lst').write_text('a')
     (root / 'mug' / 'test.lst').write_text('b')
     return root
@@ -70,14 +73,16 @@ def layout(tmp_path_factory):
 def test_the_layout_becomes_a_dataset_of_views_and_oriented_points(layout, tmp_path):
     index = import_texture_fields(layout, tmp_path, run=in_this_process)
     assert index.splits == {'train': (('mug', 'a'),), 'val': (), 'test': (('mug', 'b'),)}
-    assert (index.num_points, index.num_surface_points, index.num_views) == (0, 2500, 3)
+    assert (index.num_points, index.num_surface_points, index.num_views) == (0, 2500, 5)
+    assert (index.num_input_views, index.num_fixed_views) == (2, 1)
     assert not check_dataset(tmp_path, in_this_process).problems
     path = records.shape_path(tmp_path, 'mug', 'a')
     shape = records.read_shape(path, index)
     assert shape.voxels is None
     depth, alpha, rgb = (records.decode_views(path, name, getattr(shape, name)) for name in ('depth', 'alpha', 'image'))
     mesh, colours = coloured_solid(0, 'mug', 0).surface()
-    for view in range(3):
+    assert [tuple(rgb[view, 60, 60].astype(int).round(-1)) for view in range(2)] == [(0, 90, 200), (50, 90, 200)]
+    for view in range(2, 5):
         # As our own renderings of the same size.
         camera = Camera(shape.world_mat[view][None], shape.camera_mat[view][None])
         expected = render_views(mesh, camera, colour=colours)
@@ -126,6 +131,7 @@ FAULTS = {
     'image/000.png': (_shrink, r'expected a picture of 160 x 160 px, found another file \(20 x 20'),
     'image/001.png': (_cut, r'expected a picture of 160 x 160 px, found another file'),
     'depth/cameras.npz': (_cut, r'expected an archive'),
+    'input_image/001.jpg': (_cut, r'expected a readable picture'),
     'pointcloud.npz': (lambda path: np.savez(path, points=np.ones((3, 3))), r'expected an array of this name'),
 }
 
