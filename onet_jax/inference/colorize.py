@@ -255,6 +255,8 @@ def _write_page(
 
     def show(mesh: trimesh.Trimesh) -> Painted:
         mesh.vertices = canvas.frame.to_object(mesh.vertices)
+        if mesh.volume < 0:  # inside out, and the back of a face has another colour
+            mesh.invert()
         return painted(mesh)
 
     with working(f'writing {path}'):

@@ -55,7 +55,7 @@ def sample_code(model: Model, params: dict, config: ConfigDict, number: int, see
     if has_input(config.data) or not latent_size:
         raise InputError(
             'config: expected a model without input and with a latent code (model.latent_size > 0) to sample, found '
-            f'data.inputs {input_names(config.data)} and {latent_size}; `onet reconstruct` takes inputs'
+            f'data.inputs {input_names(config.data)} and {latent_size}; `onet reconstruct` and `onet colorize` take inputs'
         )
     if not 0 <= number < 2**31:
         raise InputError(f'number of a sample: expected 0 to {2**31 - 1}, found {number}')

@@ -12,7 +12,12 @@ from coloured_meshes import waves
 from entry_points import launch
 from ml_collections import ConfigDict
 from PIL import Image
+from untrained import untrained
 
+from onet_jax import configs
+from onet_jax.data.images import load_image
+from onet_jax.data.sources import Source
+from onet_jax.data.user_inputs import read_oriented_cloud
 from onet_jax.errors import InputError
 from onet_jax.geometry.colours import colours_of
 from onet_jax.geometry.meshes import load_mesh, save_mesh
@@ -195,6 +200,39 @@ def test_a_photo_becomes_a_shape_first(case):
     method.predict = lambda *_, **__: [trimesh.Trimesh()]
     with pytest.raises(InputError, match=r'photo\.png: expected a shape that the network'):
         make_shape(case / 'photo.png')
+
+
+@pytest.mark.parametrize('variant', ['tiny', 'tiny,vae'])
+def test_networks_of_the_paper_colour_a_mesh(case, variant):
+    """Random weights: the colours are those of `color`, at the places of the file in object coordinates."""
+    config = configs.texture_field(variant)
+    with config.unlocked():
+        sizes = ('cond_size', 'geometry_size', 'encoder_hidden_size', 'decoder_hidden_size', 'geometry_hidden_size')
+        config.model.update({name: 4 for name in (*sizes, 'picture_hidden_size') if name in config.model})
+        config.data.update({'num_surface_points': 50, 'view_size': 16})
+    method, params = untrained(config)
+    network, asked = (method.model, params, config), Colouring(case / 'out.ply', max_edge=0.5, up='z')
+    if variant == 'tiny':
+        made = colorize_photo(*network, asked, case / 'photo.png', case / 'box.ply')
+    else:
+        made, _ = colorize_samples(*network, asked, case / 'box.ply', seed=1, numbers=[0, 5])
+    found = load_mesh(made)
+    x, y, z = ((found.vertices - [5000, -300, 77]) / 200).T
+    source = Source('box', case / 'box.ply')
+    with config.unlocked():
+        config.data.up = 'z'
+    cloud = read_oriented_cloud(source, config.data, config.seed)[0]['oriented_cloud'][None]
+    image = load_image(case / 'photo.png', 64)[None]
+    cond = (
+        method.model.encode(params, image)
+        if variant == 'tiny'
+        else method.model.prior(jax.random.key(1), jnp.zeros(1, int))
+    )
+    geometry = method.model.encode_geometry(params, cloud)
+    points = np.stack([x, z, -y], axis=1).astype(np.float32)[None]
+    colours = np.asarray(method.model.color(params, points, geometry, cond))[0]
+    assert np.ptp(colours, axis=0).max() > 0.05
+    np.testing.assert_allclose(found.visual.vertex_colors[:, :3] / 255, colours, atol=1 / 255)
 
 
 def test_a_mesh_whose_texture_is_missing_is_coloured(case, capsys):
