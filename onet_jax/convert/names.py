@@ -45,6 +45,7 @@ PIXEL2MESH = Layout(
 # Of Occupancy Flow: the velocity field and the latent encoders.
 LISTS = Layout(renames=((r'^block_(\d+)\.', r'blocks.\1.'), (r'^(fc_c|fc_z|c_layers)_(\d+)\.', r'\1.\2.')))
 
+NERF = Layout(renames=((r'^(pts|views)_linears_(\d+)\.', r'\1_linears.\2.'),))
 # Of Texture Fields: the decoder, the encoders of geometry, the encoder of pictures and the discriminator.
 TEXTURE = Layout(linear=r'fc_cz_\d', renames=((r'^(block\d)\.fc_', r'\1.conv_'),))
 GEOMETRY = {

@@ -36,14 +36,24 @@ class Entry(NamedTuple):
 def split_checkpoint(stored: object) -> tuple[dict[str, np.ndarray], dict]:
     """The content of a file -> the weights by name, and everything else by name ('optimizer', 'it', ...).
 
-    The weights are under 'model' (official) or 'state_dict', or are all that the file holds. The prefix 'module.' of torch's
-    DataParallel is removed. Raises InputError for anything else, and for weights that are not finite.
+    The weights are under 'model' (official) or 'state_dict', or are all that the file holds. Of a GAN those of the generator
+    are under 'model_g', and those of the discriminator, which get its name before them, under 'model_d'. The prefix 'module.'
+    of torch's DataParallel is removed. Raises InputError for anything else, and for weights that are not finite.
     """
     weights, rest = stored, {}
-    for key in ('model', 'state_dict'):
+    for key in ('model', 'state_dict', 'model_g'):
         if isinstance(stored, dict) and isinstance(stored.get(key), dict):
             weights, rest = stored[key], {name: value for name, value in stored.items() if name != key}
             break
+    weights = _check_weights(weights)
+    of_discriminator = rest.pop('model_d', None)
+    if of_discriminator:
+        weights |= {f'discriminator.{name}': array for name, array in _check_weights(of_discriminator).items()}
+    return weights, rest
+
+
+def _check_weights(weights: Any) -> dict[str, np.ndarray]:
+    """Weights by name, without the prefix of DataParallel. Raises InputError as `split_checkpoint`."""
     if not isinstance(weights, dict) or not weights or not all(isinstance(x, np.ndarray) for x in weights.values()):
         found = sorted(map(str, weights))[:9] if isinstance(weights, dict) else type(weights).__name__
         raise InputError(f"expected weights by name, or a checkpoint with the key 'model', found {found}")
@@ -52,15 +62,17 @@ def split_checkpoint(stored: object) -> tuple[dict[str, np.ndarray], dict]:
         raise InputError(f'expected finite weights, found NaN or infinity in {bad[:9]}')
     if all(name.startswith('module.') for name in weights):
         weights = {name.removeprefix('module.'): array for name, array in weights.items()}
-    return weights, rest
+    return weights
 
 
 def from_state_dict(state: Mapping[str, np.ndarray], shapes: dict, config: ConfigDict) -> dict:
     """Official names and arrays -> the variables of the network of a config, whose `variable_shapes` are `shapes`, in float32.
 
-    Both key layouts of conditional batch normalisation are read. Raises InputError that lists every missing, left over or
-    wrongly shaped weight.
+    Both key layouts of conditional batch normalisation are read; a discriminator is left out where the network has none. Raises
+    InputError that lists every missing, left over or wrongly shaped weight.
     """
+    if 'discriminator' not in shapes['params']:
+        state = {name: array for name, array in state.items() if not name.startswith('discriminator.')}
     return read_weights(state, shapes, layouts_of(config, is_legacy(state)))
 
 

@@ -15,7 +15,9 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from onet_jax.data import batches, clips, fields, records
 from onet_jax.data.feeds import open_feed
+from onet_jax.data.posed_views import is_scene
 from onet_jax.data.resident import resident_feed
+from onet_jax.data.scenes import Scene, open_scene
 from onet_jax.data.schema import SEQUENCES
 from onet_jax.errors import InputError
 
@@ -74,8 +76,8 @@ class Shapes(NamedTuple):
 
         targets: names of fields, by default `config.eval.targets`; batch_size: by default that of `config.eval`; view: of the
         fields of one view; those of several have all others of the first `config.data.num_views`, or the fixed ones, which are
-        stored after these. as_trained: inputs are drawn as in training, in random poses and with its noise; the other arguments
-        and the errors as of `batches.evaluation_batches`.
+        stored last. as_trained: inputs are drawn as in training, in random poses and with its noise; the other arguments and
+        the errors as of `batches.evaluation_batches`.
         """
         options: dict[str, Any] = {'every': every, 'positions': positions, 'view': view, 'left_out': left_out}
         size = batch_size or config.eval.batch_size
@@ -90,14 +92,16 @@ class Shapes(NamedTuple):
         """The views that fields read on an axis of their own, that of the fields of one view first; () where they have none."""
         if not fields.count_views(names):
             return ()
-        stored, shown = range(self.index.num_views), (view,) * fields.sees_first_view(names)
-        some = stored[data.num_views :] if fixed_views else stored[: data.num_views]
+        index, shown = self.index, (view,) * fields.sees_first_view(names)
+        first_fixed = index.num_views - index.num_fixed_views
+        random_views = range(index.num_input_views, first_fixed)[: data.num_views]
+        some = range(first_fixed, index.num_views) if fixed_views else random_views
         others = tuple(other for other in some if other not in shown)
         if not others:
-            what = f'views after the first config.data.num_views = {data.num_views}' if fixed_views else 'other views'
             raise InputError(
-                f'{self.data_dir / "dataset.json"}: expected {what} of a shape, found {len(stored)} in all; prepare the '
-                'dataset with more (--num_views=11 --num_fixed_views=5)'
+                f'{self.data_dir / "dataset.json"}: expected {"fixed" if fixed_views else "other"} views of a shape, found '
+                f'{index.num_views} in all, {index.num_fixed_views} fixed; prepare the dataset with more (--num_views=11 '
+                '--num_fixed_views=5)'
             )
         return (*shown, *others)
 
@@ -188,6 +192,32 @@ class Sequences(NamedTuple):
         return True
 
 
+class Scenes(Scene):
+    """A dataset of the posed views of one scene. A training example is a ray, one of an evaluation a view, (scene, picture)."""
+
+    def evaluation_batches(
+        self,
+        config: ConfigDict,
+        split: str,
+        *,
+        targets: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        every: int = 1,
+        positions: Sequence[int] | None = None,
+        view: int = 0,
+        left_out: Collection[tuple[str, str]] = (),
+        as_trained: bool = False,
+    ) -> Iterator[Examples]:
+        """As `Shapes.evaluation_batches`, of one view each whatever `batch_size` is."""
+        return _draw_examples(
+            config,
+            split,
+            targets,
+            as_trained,
+            lambda columns: self.raw_batches(config, split, positions, every, left_out),
+        )
+
+
 def _draw_examples(
     config: ConfigDict, split: str, targets: Sequence[str] | None, as_trained: bool, read: Callable
 ) -> Iterator[Examples]:
@@ -219,8 +249,16 @@ OPENED = {'shapes': Shapes, 'sequences': Sequences}
 def open_dataset(data_dir: str | Path) -> Any:  # one of `OPENED`: code for one kind of data knows which it gets
     """The dataset in a folder. Raises FileNotFoundError without one, InputError for one that cannot be used."""
     data_dir = Path(data_dir)
+    if is_scene(data_dir):
+        return Scenes(*open_scene(data_dir))
     layout = records.read_layout(data_dir)
     return OPENED[layout.name](data_dir, records.read_index(data_dir, layout))
+
+
+def digest(data_dir: str | Path) -> str:
+    """SHA-256 of a dataset, in hexadecimal digits. Raises as `open_dataset`."""
+    data_dir = Path(data_dir)
+    return open_scene(data_dir).index.content if is_scene(data_dir) else records.digest(data_dir)
 
 
 def examples_of(batch: dict, i: int) -> dict[str, dict[str, np.ndarray]]:

@@ -57,6 +57,16 @@ class Index(NamedTuple):
         """Rows of a column in an example, or in a frame of it, by what it is `per`."""
         return {'shape': 1, 'point': self.num_points, 'sample': self.num_surface_points, 'view': self.num_views}
 
+    @property
+    def num_input_views(self) -> int:
+        """How many of the views, the first, are pictures without camera, alpha and depth, which can be inputs alone."""
+        return self.source.get('num_input_views', 0)
+
+    @property
+    def num_fixed_views(self) -> int:
+        """How many of the views, the last, are from cameras that all shapes share."""
+        return self.source.get('num_fixed_views', 0)
+
 
 # The schema of `dataset.json`: names of categories and shapes become those of files; of a source, what is read by its kind.
 KEY = Value(
@@ -77,6 +87,7 @@ INDEX = {
     'rejected': {'': TEXT},
     'source': lambda source: {
         **{'kind?': TEXT, 'sampling?': TEXT, 'names?': {'': TEXT}, 'first_frame?': COUNT, 'stride?': whole(1)},
+        **{'num_input_views?': COUNT, 'num_fixed_views?': COUNT},
         **SOURCES.get(str(source.get('kind')) if isinstance(source, dict) else '', {}),
     },
     'content': TEXT,
@@ -92,6 +103,7 @@ class Need(NamedTuple):
     num_samples: int = 0  # distinct surface samples
     num_frames: int = 0  # L, consecutive frames of a sequence
     num_views: int = 0  # distinct views, on an axis of their own; 0: one view, without that axis
+    num_input_views: int = 0  # of these, the first: they need no camera
 
     @property
     def chunks(self) -> dict[str, int]:
@@ -354,10 +366,13 @@ def check_need(data_dir: str | Path, index: Index, need: Need) -> None:
                 f'step draws {need.num_points if per == "point" else need.num_samples} different ones, in whole chunks of '
                 f'{CHUNK_POINTS}; prepare the dataset with more points'
             )
-    if need.num_views > index.num_views:
+    num_needed, num_found = need.num_views, index.num_views
+    if index.num_input_views:
+        num_needed, num_found = num_needed - need.num_input_views, num_found - index.num_input_views
+    if num_needed > num_found:
         raise InputError(
-            f'{path}: expected at least {need.num_views} views of a shape, which the fields of the config read, found '
-            f'{index.num_views}; prepare the dataset with more views (--num_views=24)'
+            f'{path}: expected at least {num_needed} views of a shape, which the fields of the config read, found '
+            f'{num_found}; prepare the dataset with more views (--num_views=24)'
         )
 
 

@@ -82,14 +82,8 @@ def resident_feed(
         epochs, places = np.divmod(step * batch_size + np.arange(batch_size), num_shapes)
         shapes = np.concatenate([order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
         chunks = np.random.default_rng([seed, step, CHUNK_STREAM]).integers(num_chunks, size=batch_size)
-        order_of_views = (
-            np.random.default_rng([seed, step, VIEW_STREAM]).random((batch_size, index.num_views)).argsort()
-        )
-        return (
-            clips[shapes[kept]],
-            chunks[kept].astype(np.int32),
-            order_of_views[kept, : need.num_views].astype(np.int32),
-        )
+        views = _choose_views(np.random.default_rng([seed, step, VIEW_STREAM]), batch_size, index, need)
+        return clips[shapes[kept]], chunks[kept].astype(np.int32), views[kept]
 
     def batches(start_step: int) -> Iterator[dict]:
         step = start_step
@@ -98,6 +92,16 @@ def resident_feed(
             step += 1
 
     return batches
+
+
+def _choose_views(rng: np.random.Generator, batch_size: int, index: Index, need: Need) -> np.ndarray:
+    """Distinct views of each row, int32 [B, num_views]; the first are pictures without camera where the dataset has such."""
+    bare = index.num_input_views
+    chosen = bare + rng.random((batch_size, index.num_views - bare)).argsort()
+    if bare:
+        seen = rng.random((batch_size, bare)).argsort()[:, : need.num_input_views]
+        chosen = np.concatenate([seen, chosen], axis=1)
+    return chosen[:, : need.num_views].astype(np.int32)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -1,6 +1,6 @@
 """The inputs of a network from a user's files: clouds, scans, photos and their cameras, voxels, and meshes to fit a code to.
 
-Functions (source, data, seed) -> ({name: array}, frame of the object), for `fields.FIELDS`; data is the group `config.data`.
+Functions (source, data, seed) -> ({name: array}, frame of the object), for `field_table.FIELDS`; data is `config.data`.
 They raise OSError or InputError, naming the file, where it cannot be read. P points of a cloud.
 """
 
@@ -18,7 +18,7 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import DISTANCE_RATIOS, ELEVATIONS, Camera, r2n2_camera
 from onet_jax.geometry.companions import CAMERAS_FILE
 from onet_jax.geometry.grid import BOX
-from onet_jax.geometry.meshes import UPS, Frame, load_mesh, normalise
+from onet_jax.geometry.meshes import UPS, Frame, load_mesh, load_oriented_cloud, normalise
 from onet_jax.geometry.sampling import sample_surface
 from onet_jax.geometry.solid import Solid, make_solid
 from onet_jax.geometry.upright import find_up
@@ -113,7 +113,19 @@ def read_voxels(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Fram
 
 
 def read_oriented_cloud(source: Source, data: ConfigDict, seed: int) -> tuple[dict, Frame]:
-    """Samples of the surface of a mesh with its outward normals; the mesh may be open (see `geometry/solid.py`)."""
+    """Samples of the surface of a mesh, which may be open (see `geometry/solid.py`), with its outward normals; or points of a
+    cloud with those that it has, which are turned outwards where they point inwards."""
+    cloud = load_oriented_cloud(source.path)
+    if cloud is not None:
+        points, normals = cloud
+        frame = normalise(points)._replace(turn=find_turn(points, data.get('up', 'y')))
+        rng, count = np.random.default_rng(seed), data.num_surface_points
+        drawn = rng.choice(len(points), count, replace=len(points) < count)
+        points, normals = frame.to_object(points[drawn]), normals[drawn] @ frame.turn.T
+        if np.sum(points * normals) < 0:  # three times the volume, were it positive
+            print(f'{source.path}: its normals point inwards and are turned around', flush=True)
+            normals = -normals
+        return {'oriented_cloud': np.concatenate([points, normals], axis=1).astype(np.float32)}, frame
     solid, frame = _read_solid(source, data.get('up', 'y'))
     points, normals = sample_surface(solid.surface, data.num_surface_points, seed)
     return {'oriented_cloud': np.concatenate([points, normals], axis=1).astype(np.float32)}, frame

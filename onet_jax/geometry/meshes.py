@@ -105,6 +105,34 @@ def load_coloured_cloud(path: str | Path) -> tuple[np.ndarray, np.ndarray | None
         raise InputError(f'{path}: {error}') from error
 
 
+def load_oriented_cloud(path: str | Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """The points of a file and their unit normals, [P, 3] float64 each in the user's frame; None for a file with faces.
+
+    Points are dropped, with a printed line, where they or their normals are not finite or a normal is 0. Raises
+    FileNotFoundError, or InputError that names the file, for one that is missing, damaged or without normals, and as
+    `load_cloud`.
+    """
+    path = Path(path)
+    with reading(path):
+        parts = _read(path)
+        if any((part.sizes >= 3).any() for part in parts):
+            return None
+        if any(part.vertex_normals is None for part in parts):
+            raise InputError(
+                'expected a mesh, or points with normals (nx, ny, nz of a ply, columns of a table, normals of an npz), found '
+                'points without; give the mesh of the object, or estimate normals'
+            )
+        points = np.concatenate([part.vertices for part in parts])
+        normals = np.concatenate([np.asarray(part.vertex_normals) for part in parts])
+        lengths = np.linalg.norm(normals, axis=1)
+        good = np.isfinite(points).all(axis=1) & np.isfinite(lengths) & (lengths > 0)
+        if not good.all():
+            print(f'{path}: dropped {(~good).sum()} of {len(good)} points without a place or a normal', flush=True)
+        if len(np.unique(points[good][:1000], axis=0)) < 2:
+            raise InputError(f'expected at least 2 distinct points with normals, found {good.sum()}')
+        return points[good], normals[good] / lengths[good, None]
+
+
 def load_mesh(path: str | Path) -> trimesh.Trimesh:
     """The triangles of a file (off, obj, ply, stl, glb, gltf) in its own frame, with their colours; vertices are not merged.
 

@@ -106,13 +106,18 @@ def check_shape(category: str, name: str, *, data_dir: Path, index: records.Inde
     except FileNotFoundError as error:
         raise InputError(str(error)) from error
     if index.num_views and not index.num_points:  # of a layout that has views alone, or views and a surface
-        faults, inside = [*_check_views(shape)], np.nan
+        faults, inside = [*_check_views(shape, index.num_input_views)], np.nan
     elif not (len(shape.points) and len(shape.surface)):
         raise InputError(f'expected points and surface samples, found {len(shape.points)} and {len(shape.surface)}')
     else:
         samples = _make_tree(shape.surface)
         relations = (check(shape, samples) for check in (_check_neighbours, _check_sides, _check_voxels))
-        faults = [*_check_ranges(shape), *_check_normals(shape), *chain(*relations), *_check_views(shape)]
+        faults = [
+            *_check_ranges(shape),
+            *_check_normals(shape),
+            *chain(*relations),
+            *_check_views(shape, index.num_input_views),
+        ]
         inside = float(shape.occ.mean())
     if faults:
         raise InputError('; '.join(faults))
@@ -253,7 +258,8 @@ def _is_free(points: np.ndarray, radius: np.ndarray, samples: KDTree) -> np.ndar
     return distance > needed
 
 
-def _check_views(shape: Shape) -> Iterator[str]:
+def _check_views(shape: Shape, first: int) -> Iterator[str]:
+    """first: of the views that have cameras."""
     samples = shape.surface[:: max(1, len(shape.surface) // 2000)]
     for i in range(len(shape.image or ())):
         try:
@@ -264,6 +270,8 @@ def _check_views(shape: Shape) -> Iterator[str]:
             )
         except InputError as error:
             yield f'view {i}: {error}'
+            continue
+        if i < first:
             continue
         drawn = np.any(pixels < WHITE, axis=2)
         if drawn.all() or not drawn.any():
@@ -334,7 +342,13 @@ def _table(index: records.Index, outcome: Outcome, problems: dict[str, str]) -> 
         ambiguous = np.mean([value['ambiguous'] for value in found]) if found else np.nan
         counts = [count(map('/'.join, index.splits.get(split, ()))) for split in splits]
         shares = (inside.min(), np.median(inside), inside.max(), ambiguous)
-        return [title, *counts, count(problems), count(index.rejected), *(f'{share:.4f}' for share in shares)]
+        return [
+            title,
+            *counts,
+            count(problems),
+            count(index.rejected),
+            *('n/a' if np.isnan(share) else f'{share:.4f}' for share in shares),
+        ]
 
     rows = [row(category, [category]) for category in categories]
     return header, [*rows, row('all', categories)]

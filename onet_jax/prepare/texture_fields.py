@@ -2,16 +2,17 @@
 
 ROOT/<category>/{train,val,test}.lst      one model a line; or ROOT is the folder of one category
 ROOT/<category>/<model>/pointcloud.npz    points, normals
-                        image/*.png       views from random cameras, in the order of their names; V - W of them
+                        image/*.png       views from random cameras, in the order of their names
                         depth/*.exr       their depth, inf is background, and cameras.npz: camera_mat_<i>, world_mat_<i>
-                        visualize/        the same of W fixed cameras: image/, depth/
-                        input_image/*.jpg pictures without cameras; not read
+                        visualize/        the same of fixed cameras: image/, depth/
+                        input_image/*.jpg K pictures without cameras, which are seen in training and in evaluation
 
 The layout has neither labelled points nor voxels: a dataset of it trains networks that read none. Coordinates stay those of the
 files. The views have other sizes than ours and are resized to S = 137 px; M pixels along each side of a stored one.
 """
 
 import importlib
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from onet_jax.data.archives import parse_array, read_arrays, read_members, reject
+from onet_jax.data.images import load_image
 from onet_jax.data.records import Index, encode_picture
 from onet_jax.data.schema import DEPTH_STEPS, VIEW_SIZE, Shape
 from onet_jax.errors import InputError
@@ -39,10 +41,10 @@ FLIP = np.diag([1.0, -1.0, -1.0])  # x right, y up, z backwards -> x right, y do
 def import_texture_fields(root: str | Path, data_dir: str | Path, *, run: Runner | None = None) -> Index:
     """Make a dataset in `data_dir` of the layout of Texture Fields in `root`; returns its index.
 
-    The random views come first, then the fixed ones. Splits are those of the lists. A model that cannot be read, or differs
-    from most others in its number of points or views, is in no split but in `index.rejected`; one without pointcloud.npz has no
-    surface samples, and a printed line says so. Raises FileNotFoundError or InputError when there is nothing to import, or
-    `data_dir` was begun with other settings.
+    The pictures of input_image come first, then the random views, then the fixed ones. Splits are those of the lists. A model
+    that cannot be read, or differs from most others in its number of points, pictures or views, is in no split but in
+    `index.rejected`; one without pointcloud.npz has no surface samples, and a printed line says so. Raises FileNotFoundError or
+    InputError when there is nothing to import, or `data_dir` was begun with other settings.
     """
     root, data_dir = Path(root), Path(data_dir)
     is_category = not any(root.glob('*/*.lst')) and any(root.glob('*.lst'))
@@ -54,17 +56,31 @@ def import_texture_fields(root: str | Path, data_dir: str | Path, *, run: Runner
     if not models:
         first = next((f'; {name}: {reason}' for name, reason in collection.missing.items()), '')
         raise InputError(f'{root}: expected lists that name models, found none that is there{first}')
-    source = {'kind': 'texture_fields', 'root': str(root.resolve()), 'names': collection.names}
+    counts = Counter(_count_pictures(top / category / name) for category, name in models)
+    num_input, num_fixed = max(counts, key=lambda found: (counts[found], found))  # of most models
+    source: dict[str, Any] = {'kind': 'texture_fields', 'root': str(root.resolve()), 'names': collection.names}
+    # Where visualize has all the views, as in the demo of the original, they stand for the random ones.
+    are_fixed = any((top / category / name / 'image').is_dir() for category, name in models)
+    source |= {'num_input_views': num_input, 'num_fixed_views': num_fixed if are_fixed else 0}
     claim_folder(data_dir, source)
-    outcome = (run or processes())(partial(import_model, top, data_dir), list(models), 'importing shapes')
+    work = partial(import_model, top, data_dir, num_input=num_input, num_fixed=num_fixed)
+    outcome = (run or processes())(work, list(models), 'importing shapes')
     outcome = keep_usual(data_dir, Outcome(outcome.results, collection.missing | outcome.rejected))
     return finish(data_dir, tuple(collection.names), collection.splits, outcome, source)
 
 
-def import_model(root: Path, data_dir: Path, category: str, name: str) -> dict:
+def _count_pictures(folder: Path) -> tuple[int, int]:
+    """How many pictures a model has in input_image and in visualize."""
+    return len(_list_pictures(folder / 'input_image')), len(_list_pictures(folder / 'visualize' / 'image'))
+
+
+def import_model(
+    root: Path, data_dir: Path, category: str, name: str, *, num_input: int = 0, num_fixed: int = 0
+) -> dict:
     """Store one model as a shape, unless it is stored already; returns as `store`.
 
-    Raises InputError for whatever is wrong with the model, OSError only when the shape cannot be written.
+    num_input, num_fixed: how many pictures without camera and fixed views it needs. Raises InputError for whatever is wrong
+    with the model, OSError only when the shape cannot be written.
     """
     folder = root / category / name
     if not (folder / 'pointcloud.npz').exists():
@@ -76,16 +92,16 @@ def import_model(root: Path, data_dir: Path, category: str, name: str) -> dict:
 
     def make() -> Shape:
         try:
-            return read_model(folder)
+            return read_model(folder, num_input, num_fixed)
         except OSError as error:
             raise InputError(str(error)) from error
 
-    files = sorted(path for path in folder.rglob('*') if path.is_file() and path.parent.name != 'input_image')
+    files = sorted(path for path in folder.rglob('*') if path.is_file())
     settings = {'category': category, 'name': name, 'files': [path.relative_to(folder).as_posix() for path in files]}
     return store(data_dir, category, name, settings, files, make)
 
 
-def read_model(folder: Path) -> Shape:
+def read_model(folder: Path, num_input: int = 0, num_fixed: int = 0) -> Shape:
     """The folder of a model as a shape. Raises FileNotFoundError or InputError, naming the file, for what is wrong with it."""
     cloud = {key: np.zeros((0, 3), np.float16) for key in CLOUD}
     if (folder / 'pointcloud.npz').exists():
@@ -96,11 +112,18 @@ def read_model(folder: Path) -> Shape:
         if (largest := np.abs(cloud['points']).max()) > MAX_COORDINATE:
             found = f'object coordinates, at most {MAX_COORDINATE}', str(largest)
             reject(folder / 'pointcloud.npz', 'points', *found)
-    parts = [part for part in (folder, folder / 'visualize') if (part / 'image').is_dir()]
-    if not parts:
-        raise InputError(f'{folder}: expected views in image/ or visualize/image/, found none')
-    views = [_read_view(part, i, path) for part in parts for i, path in enumerate(_list_pictures(part / 'image'))]
-    pictures, alphas, depths, cameras = zip(*views, strict=True)
+    if (found := _count_pictures(folder)) != (num_input, num_fixed):
+        raise InputError(
+            f'{folder}: expected {num_input} pictures in input_image and {num_fixed} in visualize/image, as most models have, '
+            f'found {found[0]} and {found[1]}'
+        )
+    posed = [
+        (part, *each) for part in (folder, folder / 'visualize') for each in enumerate(_list_pictures(part / 'image'))
+    ]
+    if not posed:
+        raise InputError(f'{folder}: expected pictures (png, jpg) in image/ or visualize/image/, found none')
+    bare = [_read_input(path) for path in _list_pictures(folder / 'input_image')]
+    pictures, alphas, depths, cameras = zip(*bare, *(_read_view(*view) for view in posed), strict=True)
     mixed = np.random.default_rng(0).permutation(len(cloud['points']))  # any slice of samples has to be a random one
     return Shape(
         folder.parent.name,
@@ -121,10 +144,14 @@ def read_model(folder: Path) -> Shape:
 
 
 def _list_pictures(folder: Path) -> list[Path]:
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ('.png', '.jpg'))
-    if not paths:
-        raise InputError(f'{folder}: expected pictures (png, jpg), found none')
-    return paths
+    return sorted(path for path in folder.glob('*') if path.suffix.lower() in ('.png', '.jpg'))
+
+
+def _read_input(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, Camera]:
+    """A picture as `_read_view` returns it, without object and depth; the camera, which nobody knows, is 0."""
+    picture = np.round(255 * load_image(path, VIEW_SIZE)).astype(np.uint8)
+    nothing = np.zeros((VIEW_SIZE, VIEW_SIZE), np.uint16)
+    return picture, nothing.astype(np.uint8), nothing, Camera(np.zeros((3, 4)), np.zeros((3, 3)))
 
 
 def _read_view(part: Path, i: int, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, Camera]:
@@ -221,8 +248,11 @@ def _read_picture(path: Path, size: int) -> np.ndarray:
 
 
 def _nearest(depth: np.ndarray) -> np.ndarray:
-    """The nearest depth in each of S x S pixels of a depth map [M, M]."""
+    """The nearest depth in each of S x S pixels of a depth map [M, M]: of those whose centre it holds, or that hold its own."""
     edges = np.arange(VIEW_SIZE + 1) * len(depth) / VIEW_SIZE
-    bounds = list(zip(np.floor(edges[:-1]).astype(int), np.ceil(edges[1:]).astype(int), strict=True))
+    firsts, lasts = np.ceil(edges[:-1] - 0.5).astype(int), np.ceil(edges[1:] - 0.5).astype(int)
+    centres = np.floor((edges[:-1] + edges[1:]) / 2).astype(int)
+    firsts, lasts = np.where(firsts < lasts, (firsts, lasts), (centres, centres + 1))
+    bounds = list(zip(firsts, lasts, strict=True))
     rows = np.stack([depth[first:last].min(axis=0) for first, last in bounds])
     return np.stack([rows[:, first:last].min(axis=1) for first, last in bounds], axis=1)

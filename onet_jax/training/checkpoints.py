@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from onet_jax import models
 from onet_jax.convert import official
 from onet_jax.convert.torch_file import read_torch_file
-from onet_jax.data import records
+from onet_jax.data.datasets import digest
 from onet_jax.errors import InputError
 from onet_jax.files import write_json
 from onet_jax.json_files import COUNT, FLAG, PATH, PROBABILITY, TEXT, Value, number, read_json, whole
@@ -186,7 +186,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, data_dir: Path, left_out: I
     Raises InputError for a run that was trained on another dataset, and where the processes have different datasets. Prints a
     line where the run left out other shapes.
     """
-    path, dataset, left_out = workdir / 'run.json', records.digest(data_dir), sorted(left_out)
+    path, dataset, left_out = workdir / 'run.json', digest(data_dir), sorted(left_out)
     first = from_first_process([dataset, left_out])
     if first != [dataset, left_out]:
         raise InputError(

@@ -18,7 +18,7 @@ from onet_jax.prepare.own_meshes import find_meshes
 from onet_jax.progress import track
 from onet_jax.viz.pictures import Item, contact_sheet
 
-NUM_SHOWN, NUM_VIEWS_SHOWN = 3, 2  # shapes of a category, views of a shape
+NUM_SHOWN = 3  # shapes of a category
 
 
 def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
@@ -36,7 +36,8 @@ def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
     shown = [(category, name) for category, names in sorted(of_category.items()) for name in list(names)[:NUM_SHOWN]]
     if index.layout == 'sequences':
         return _sequences_sheet(data_dir, index, shown, path)
-    num_views, original = min(NUM_VIEWS_SHOWN, index.num_views), find_originals(index, set(shown))
+    # The first, and the next one that has a camera.
+    picked, original = [0, max(1, index.num_input_views)][: index.num_views], find_originals(index, set(shown))
     items = []
     for category, name in track(shown, 'reading what the picture shows', 'shapes'):
         stored = records.shape_path(data_dir, category, name)
@@ -48,8 +49,9 @@ def dataset_sheet(data_dir: str | Path, path: str | Path) -> None:
             columns['surface samples'] = shape.surface.astype(np.float32)
         if shape.voxels is not None:
             columns['voxels'] = grid.voxel_centres(NUM_VOXELS)[shape.voxels]
-        views = records.decode_views(stored, 'image', shape.image[:num_views]) if num_views else ()
-        columns |= {f'view {i}': view for i, view in enumerate(views)}
+        files = [shape.image[i] for i in picked]
+        views = records.decode_views(stored, 'image', files) if files else ()
+        columns |= {f'view {i}': view for i, view in zip(picked, views, strict=True)}
         caption = f'{shape.occ.mean():.1%} inside' if len(shape.occ) else ''
         caption += ', is y up?' * (len(shape.surface) > 0 and is_up_doubtful(shape.surface))
         items.append(Item(f'{category} {name}', caption, tuple(columns.values())))

@@ -21,13 +21,14 @@ from onet_jax.prepare.embedded import coloured_solid, prepare_procedural
 from onet_jax.prepare.runners import in_this_process
 
 KEY = jax.random.key(0)
+FIXED = {'kind': 'numbered', 'num_fixed_views': 4}
 SEEN = ('image', 'oriented_cloud', 'depth_views')
 CAMERA = ('view_world_mat', 'view_camera_mat')
 
 
 @pytest.fixture(scope='module')
 def numbered(tmp_path_factory):
-    return open_dataset(write_numbered_shapes(tmp_path_factory.mktemp('numbered')))
+    return open_dataset(write_numbered_shapes(tmp_path_factory.mktemp('numbered'), source=FIXED))
 
 
 def make_data(**changes):
@@ -53,7 +54,7 @@ def which(batch):
 
 def test_a_step_sees_one_view_and_is_asked_for_another(numbered):
     data, pairs = make_data(), set()
-    assert find_need(data) == Need(('surface', 'normals', 'image', 'depth', *Camera._fields), 0, 60, 0, 2)
+    assert find_need(data) == Need(('surface', 'normals', 'image', 'depth', *Camera._fields), 0, 60, 0, 2, 1)
     transform = jax.jit(make_transform(data))
     for raw in islice(numbered.feed(data, batch_size=5, seed=0)(0), 60):
         batch = transform(KEY, raw)
@@ -76,7 +77,7 @@ def test_evaluation_has_all_other_views_and_the_fixed_ones_on_request(numbered):
     for seen, shown in zip(*which(found.batch), strict=True):
         assert (shown, *seen) == (3, 8, 9, 10, 11)
     (found,) = evaluate(numbered, make_data(num_views=24))
-    assert which(found.batch)[0].shape == (3, NUM_VIEWS - 1)
+    assert which(found.batch)[0].shape == (3, NUM_VIEWS - 4 - 1)
 
     blind = make_data(num_views=8)
     with blind.unlocked():
@@ -86,14 +87,29 @@ def test_evaluation_has_all_other_views_and_the_fixed_ones_on_request(numbered):
     np.testing.assert_array_equal(which(found.batch)[0], np.tile(np.arange(8), (3, 1)))
 
 
+def test_pictures_without_cameras_are_seen_and_never_asked_for(tmp_path):
+    source = {**FIXED, 'num_input_views': 3}
+    data, dataset = make_data(), open_dataset(write_numbered_shapes(tmp_path, source=source))
+    transform, shown_before = jax.jit(make_transform(data)), set()
+    for raw in islice(dataset.feed(data, batch_size=5, seed=0)(0), 20):
+        seen, shown = which(transform(KEY, raw))
+        assert (seen >= 3).all()
+        shown_before |= set(shown.tolist())
+    assert shown_before == {0, 1, 2}
+    (found,) = evaluate(dataset, data)
+    for seen, shown in zip(*which(found.batch), strict=True):
+        assert (shown, *seen) == (0, 3, 4, 5, 6, 7), 'the random ones'
+    crowded = open_dataset(write_numbered_shapes(tmp_path, source={**FIXED, 'num_input_views': NUM_VIEWS}))
+    with pytest.raises(InputError, match=r'expected at least 1 views of a shape, .* found 0'):
+        crowded.feed(data, batch_size=2, seed=0)
+
+
 def test_what_lacks_views_or_is_streamed_is_refused(numbered, tmp_path):
     with pytest.raises(InputError, match=r"expected 'resident' for fields of several views .* found 'tfds'"):
         numbered.feed(make_data(feed='tfds'), batch_size=2, seed=0)
-    with pytest.raises(
-        InputError, match=r'expected views after the first config.data.num_views = 12 of a shape, found 12'
-    ):
-        evaluate(numbered, make_data(num_views=12), fixed_views=True)
     flat = open_dataset(write_numbered_shapes(tmp_path, num_views=1))
+    with pytest.raises(InputError, match='expected fixed views of a shape, found 1 in all, 0 fixed'):
+        evaluate(flat, make_data(), fixed_views=True)
     with pytest.raises(InputError, match=r'expected at least 2 views of a shape, .*found 1; prepare .*--num_views'):
         flat.feed(make_data(), batch_size=2, seed=0)
     with pytest.raises(InputError, match='expected other views of a shape, found 1 in all'):

@@ -26,6 +26,7 @@ TYPES = {
 }  # fmt: skip
 ORDERS = {'ascii': '=', 'binary_little_endian': '<', 'binary_big_endian': '>'}
 COLOURS = ('red', 'green', 'blue', 'alpha')
+NORMALS = ('nx', 'ny', 'nz')
 TEXTURES = (('texture_u', 'texture_v'), ('u', 'v'), ('s', 't'))  # names of texture coordinates of vertices
 
 
@@ -76,6 +77,8 @@ def read_ply(path: Path) -> list[Polygons]:
         raise InputError(f'expected lists vertex_indices of the faces, found the properties {list(face)}')
     vertices = _stack(vertex, 'xyz').astype(np.float64, copy=False)
     mesh = Polygons(vertices, to_indices(lists.values), lists.sizes, _colours(vertex, elements['vertex']))
+    if not len(lists.sizes) and all(isinstance(vertex.get(axis), np.ndarray) for axis in NORMALS):
+        mesh = mesh._replace(vertex_normals=_stack(vertex, NORMALS).astype(np.float64))
     if 'face' in elements:
         mesh = mesh._replace(face_colours=_colours(face, elements['face']))
     files = [file_beside(path, name) for name in images]

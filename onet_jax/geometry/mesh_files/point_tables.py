@@ -18,6 +18,7 @@ from onet_jax.geometry.mesh_files.text import SPACE, TAB, decode, is_number, wit
 MAX_UNPACKED, MAX_RATIO = 1 << 28, 16
 QUOTE, COMMA, SEMICOLON = b'",;'
 MAX_HEADER = 100  # lines before the first point
+MAX_OFF_UNIT = 0.02  # of the length of a normal
 
 
 def read_text(path: Path) -> list[Polygons]:
@@ -25,7 +26,7 @@ def read_text(path: Path) -> list[Polygons]:
 
     Columns are separated by semicolons, else by tabs, else by commas, else by blanks; commas that separate none are decimal
     commas. Comments (# or //), a header and a line with the number of points are skipped. Columns 4 to 6 are colours where
-    they are whole numbers up to 255.
+    they are whole numbers up to 255; these, or else columns 7 to 9, are normals where they are unit vectors.
     """
     text = _without_quotes(decode(path.read_bytes()))
     if b'.#' in text or b'(ind)' in text:  # NaN and infinity of Microsoft's C library
@@ -45,7 +46,13 @@ def read_text(path: Path) -> list[Polygons]:
     rest, colours = table[:, 3:6], None
     if rest.shape[1] == 3 and ((rest >= 0) & (rest <= 255) & (rest == np.round(rest))).all():
         colours = to_bytes(rest, 1)
-    return [Polygons(table[:, :3].copy(), vertex_colours=colours)]
+    blocks = (table[:, first : first + 3] for first in (3, 6) if colours is None or first > 3)
+    normals = next((block.copy() for block in blocks if block.shape[1] == 3 and _are_unit(block)), None)
+    return [Polygons(table[:, :3].copy(), vertex_colours=colours, vertex_normals=normals)]
+
+
+def _are_unit(vectors: np.ndarray) -> bool:
+    return len(vectors) > 0 and bool((np.abs(np.linalg.norm(vectors, axis=1) - 1) < MAX_OFF_UNIT).all())
 
 
 def _without_comments(text: bytes) -> bytes:
@@ -161,19 +168,25 @@ def read_npy(path: Path) -> list[Polygons]:
 
 
 def read_npz(path: Path) -> list[Polygons]:
-    """The points of the array 'points' of an archive, or of its only array."""
+    """The points of the array 'points' of an archive, with its 'normals', or of its only array."""
     with zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix('.npy'): info for info in archive.infolist()}
         member = members.get('points') or (next(iter(members.values())) if len(members) == 1 else None)
         if member is None:
             raise InputError(f"expected an array named 'points', or one array alone, found {sorted(members)}")
-        most = max(MAX_UNPACKED, MAX_RATIO * member.compress_size)
-        if member.file_size > most:
-            raise InputError(
-                f'expected an array of at most {most} bytes, found {member.file_size}; save it uncompressed'
-            )
-        content = archive.read(member)
-    return [Polygons(_points(read_array(content, read_header(content))))]
+        points = _read_member(archive, member)
+        normals = _read_member(archive, members['normals']) if {'points', 'normals'} <= members.keys() else None
+    if normals is not None and len(normals) != len(points):
+        raise InputError(f'expected a normal for each of {len(points)} points, found {len(normals)}')
+    return [Polygons(points, vertex_normals=normals)]
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    most = max(MAX_UNPACKED, MAX_RATIO * member.compress_size)
+    if member.file_size > most:
+        raise InputError(f'expected an array of at most {most} bytes, found {member.file_size}; save it uncompressed')
+    content = archive.read(member)
+    return _points(read_array(content, read_header(content)))
 
 
 def _points(array: np.ndarray) -> np.ndarray:

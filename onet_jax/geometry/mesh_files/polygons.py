@@ -32,6 +32,7 @@ class Polygons(NamedTuple):
     face_colours: np.ndarray | None = None  # [F, 4] uint8
     uv: np.ndarray | None = None  # [N, 2] float64, of the texture in `material`
     material: Material | None = None
+    vertex_normals: np.ndarray | None = None  # [N, 3] float64, of a cloud; those of meshes are not read
 
 
 def to_indices(values: np.ndarray) -> np.ndarray:
