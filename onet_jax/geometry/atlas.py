@@ -8,6 +8,7 @@ import importlib.util
 import io
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,9 @@ from onet_jax.geometry.ragged import ragged_range
 
 PART = 1000  # faces of a mesh that are unwrapped together; xatlas takes long for more, and crashes on many
 EXTENT = 100.0  # of the mesh that it sees: it has bounds for areas that are too small
+THIN = 1e-5  # longest edges of the mesh: a face of a smaller height has no chart that is worth a texel, and may have a huge one
+PADDING = 2  # texels between charts
+REACH = 0.708  # texels, half a diagonal: a face is in no texel whose centre is farther away
 CANDIDATES = 1 << 20  # texels in the boxes of faces that are examined at a time: bounds the memory
 
 
@@ -49,18 +53,42 @@ def check_unwrapping() -> None:
 
 
 def unwrap(mesh: trimesh.Trimesh, size: int) -> Unwrapped:
-    """Cut a mesh into charts, flatten them and pack them for a texture of `size` x `size` texels, some texels apart.
+    """Cut a mesh into charts, flatten them and pack them for a texture of `size` x `size` texels, `PADDING` apart.
 
-    The same mesh gives the same charts. Raises InputError where xatlas cannot unwrap the mesh, and without it.
+    A face that is too thin is on no chart: it has a single point of a neighbour's. The same mesh gives the same charts. Raises
+    InputError where xatlas cannot unwrap the mesh, and without it.
     """
     check_unwrapping()
     vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)
     vertices = (vertices - vertices.min(axis=0)) * (EXTENT / np.ptp(vertices, axis=0).max())
-    parts = _split(vertices[faces].mean(axis=1), np.arange(len(faces)))
-    order, stream = np.concatenate(parts), io.BytesIO()
-    part = np.repeat(np.arange(len(parts)), [len(rows) for rows in parts])
-    given = {'vertices': vertices.astype(np.float32), 'faces': faces[order], 'part': part}
-    np.savez(stream, **given, size=size, padding=max(2, size // 256))
+    corners = vertices[faces]
+    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)  # twice
+    thin = areas <= THIN * EXTENT * np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(axis=1)
+    if thin.all():
+        raise InputError(f'mesh: expected a surface to unwrap, found {len(faces)} faces that are lines or points')
+    parts = _split(corners.mean(axis=1), np.flatnonzero(~thin))
+    found = _run_xatlas(vertices, faces, parts, size)
+    charted = np.empty((len(faces), 3), int)
+    charted[np.concatenate(parts)] = found['faces']
+
+    of_vertex = np.full(len(vertices), -1)
+    of_vertex[found['vertices']] = np.arange(len(found['vertices']))
+    anchors = np.maximum(of_vertex[faces[thin]].max(axis=1), 0)
+    charted[thin] = len(found['vertices']) + np.arange(3 * thin.sum()).reshape(-1, 3)
+    uv = np.concatenate([found['uv'], np.repeat(found['uv'][anchors], 3, axis=0)])
+    return Unwrapped(np.concatenate([found['vertices'], faces[thin].reshape(-1)]), charted, uv * [1, -1] + [0, 1])
+
+
+def _run_xatlas(
+    vertices: np.ndarray, faces: np.ndarray, parts: list[np.ndarray], size: int
+) -> Mapping[str, np.ndarray]:
+    """The charts of some faces: those of each part are together, in their order. UV begins in the upper left corner.
+
+    Raises InputError where the program fails.
+    """
+    stream, part = io.BytesIO(), np.repeat(np.arange(len(parts)), [len(rows) for rows in parts])
+    given = {'vertices': vertices.astype(np.float32), 'faces': faces[np.concatenate(parts)], 'part': part}
+    np.savez(stream, **given, size=size, padding=PADDING)
     program = [sys.executable, '-P', str(Path(__file__).with_name('xatlas_process.py'))]
     done = subprocess.run(program, input=stream.getvalue(), capture_output=True)
     if done.returncode:
@@ -69,10 +97,7 @@ def unwrap(mesh: trimesh.Trimesh, size: int) -> Unwrapped:
             f'mesh: expected one that xatlas can unwrap, found {len(faces)} faces on which it fails ({reason}); simplify or '
             'repair the mesh, or colour the vertices'
         )
-    found = np.load(io.BytesIO(done.stdout))
-    back = np.empty(len(faces), int)
-    back[order] = np.arange(len(faces))
-    return Unwrapped(found['vertices'], found['faces'][back].astype(int), found['uv'].astype(float) * [1, -1] + [0, 1])
+    return np.load(io.BytesIO(done.stdout))
 
 
 def _split(centres: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
@@ -85,40 +110,59 @@ def _split(centres: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
 
 
 def rasterise(corners: np.ndarray, size: int) -> Texels:
-    """The texels whose centre a triangle covers, of triangles with UV [F, 3, 2], each texel once.
+    """The texels whose centre is within `REACH` of triangles with UV [F, 3, 2], each at its nearest place of one of them.
 
-    A triangle that covers no centre has the texel of its own centre, unless another has it: no chart is without a texel.
+    So a triangle that is thinner than a texel has its colours, too.
     """
     corners = (
         np.stack([corners[..., 0], 1 - corners[..., 1]], axis=-1) * size - 0.5
     )  # centres are whole numbers: column, row
-    low = np.clip(np.ceil(corners.min(axis=1) - 1e-6), 0, size - 1).astype(int)
-    high = np.clip(np.floor(corners.max(axis=1) + 1e-6), -1, size - 1).astype(int)
+    low = np.clip(np.ceil(corners.min(axis=1) - REACH), 0, size - 1).astype(int)
+    high = np.clip(np.floor(corners.max(axis=1) + REACH), -1, size - 1).astype(int)
     widths, heights = np.maximum(high - low + 1, 0).T
-    counts = widths * heights
-    owner, weight = np.full(size * size, -1), np.zeros((size * size, 3), np.float32)
-    first = corners[:, 0]
-    u, v = (corners[:, k] - first for k in (1, 2))
-    areas = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
-    counts[areas == 0] = 0
-    ends = np.cumsum(counts)
-    for block in np.split(np.arange(len(corners)), np.flatnonzero(np.diff(ends // CANDIDATES)) + 1):
+    edges = corners[:, 1:] - corners[:, :1]
+    areas = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0]
+    counts = widths * heights * (areas != 0)
+    nearest, owner = np.full(size * size, np.inf, np.float32), np.full(size * size, -1)
+    weight = np.zeros((size * size, 3), np.float32)
+    for block in np.split(np.arange(len(corners)), np.flatnonzero(np.diff(np.cumsum(counts) // CANDIDATES)) + 1):
         faces = np.repeat(block, counts[block])
         step = ragged_range(counts[block])
         places = low[faces] + np.stack([step % widths[faces], step // widths[faces]], axis=1)
-        x, y = (places - first[faces]).T
-        second = (x * v[faces, 1] - y * v[faces, 0]) / areas[faces]
-        third = (u[faces, 0] * y - u[faces, 1] * x) / areas[faces]
-        inside = (second >= -1e-6) & (third >= -1e-6) & (second + third <= 1 + 1e-6)
-        taken = places[inside] @ [1, size]
-        owner[taken] = faces[inside]
-        weight[taken] = np.stack([1 - second - third, second, third], axis=1)[inside]
-    small = np.setdiff1d(np.arange(len(corners)), owner)
-    centres = np.clip(np.round(corners[small].mean(axis=1)), 0, size - 1).astype(int) @ [1, size]
-    free = owner[centres] < 0
-    owner[centres[free]], weight[centres[free]] = small[free], 1 / 3
-    places = np.flatnonzero(owner >= 0)
-    return Texels(places, owner[places], weight[places])
+        weights, distances = _find_nearest(corners[faces], places)
+        near = distances <= REACH
+        texels, distances, faces, weights = places[near] @ [1, size], distances[near], faces[near], weights[near]
+        np.minimum.at(nearest, texels, distances)
+        taken = distances <= nearest[texels]
+        owner[texels[taken]], weight[texels[taken]] = faces[taken], weights[taken]
+    texels = np.flatnonzero(owner >= 0)
+    return Texels(texels, owner[texels], weight[texels])
+
+
+def _find_nearest(triangles: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Barycentric coordinates [N, 3] of the nearest places of triangles [N, 3, 2] to points [N, 2], and their distances [N].
+
+    Infinite where it is more than `REACH` from the line through an edge, and so from the triangle.
+    """
+    (ux, uy), (vx, vy), (x, y) = ((end - triangles[:, 0]).T for end in (triangles[:, 1], triangles[:, 2], points))
+    area = ux * vy - uy * vx
+    second, third = (x * vy - y * vx) / area, (ux * y - uy * x) / area
+    weights, distances = np.stack([1 - second - third, second, third], axis=1), np.zeros(len(points), np.float32)
+    lengths = np.stack([np.hypot(vx - ux, vy - uy), np.hypot(vx, vy), np.hypot(ux, uy)], axis=1)  # of opposite edges
+    least = weights.min(axis=1)
+    distances[least < 0] = np.inf
+    outside = np.flatnonzero((least < 0) & ((weights * np.abs(area)[:, None]) > -REACH * lengths).all(axis=1))
+    triangles, points = triangles[outside], points[outside]
+    for start in range(3):  # of each edge
+        end = (start + 1) % 3
+        edge, way = triangles[:, end] - triangles[:, start], points - triangles[:, start]
+        share = np.clip((edge * way).sum(axis=1) / np.maximum((edge * edge).sum(axis=1), 1e-30), 0, 1)
+        distance = np.linalg.norm(way - share[:, None] * edge, axis=1).astype(np.float32)
+        better = distance < distances[outside]
+        rows = outside[better]
+        distances[rows], weights[rows] = distance[better], 0
+        weights[rows, start], weights[rows, end] = 1 - share[better], share[better]
+    return weights, distances
 
 
 def fill(places: np.ndarray, colours: np.ndarray, size: int) -> np.ndarray:
