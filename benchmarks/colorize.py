@@ -6,6 +6,8 @@ The network of `configs/texture_field.py`, untrained: what it costs does not dep
 is a part of the baking, and measured apart. Works alternate, so that a busy machine slows them alike.
 """
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +25,13 @@ VERTICES = flags.DEFINE_integer('vertices', 30_000, 'Vertices of the mesh, about
 TEXTURE_SIZE = flags.DEFINE_integer('texture_size', 1024, 'Texels along each side of the texture.', lower_bound=16)
 REPEATS = flags.DEFINE_integer('repeats', 3, 'Of each work.', lower_bound=1)
 ROWS, PRODUCTS = 4096, 100
+
+
+def count_cpu_seconds(work) -> float:
+    """Those of all threads and of child processes."""
+    before = os.times()
+    jax.block_until_ready(work())
+    return sum(os.times()[:4]) - sum(before[:4])
 
 
 def main(_):
@@ -49,16 +58,15 @@ def main(_):
     product = jax.jit(lambda a, b: a @ b)
     baked = bake_texture(sphere, color, size)
     num_texels = len(rasterise(baked.visual.uv[baked.faces], size).places)
-    seconds = time_alternately(
-        {
-            'vertices': lambda: paint_vertices(sphere, color).vertices,
-            'texture': lambda: bake_texture(sphere, color, size).vertices,
-            'unwrapping': lambda: unwrap(sphere, size).uv,
-            'product': lambda: [product(rows, square) for _ in range(PRODUCTS)],
-        },
-        REPEATS.value,
-    )
+    works = {
+        'vertices': lambda: paint_vertices(sphere, color).vertices,
+        'texture': lambda: bake_texture(sphere, color, size).vertices,
+        'unwrapping': lambda: unwrap(sphere, size).uv,
+        'product': lambda: [product(rows, square) for _ in range(PRODUCTS)],
+    }
+    seconds = time_alternately(works, REPEATS.value)
     median = {name: float(np.median(values)) for name, values in seconds.items()}
+    cpu = {name: count_cpu_seconds(work) for name, work in works.items()}
     peak = PRODUCTS * 2 * ROWS * width**2 / seconds['product']
     operations = 2 * (7 * 2 * width**2 + 6 * width)  # of a point: 7 blocks, the first layer and the last
     shares = {
@@ -66,14 +74,17 @@ def main(_):
         for name, num in (('vertices', len(sphere.vertices)), ('texture', num_texels))
     }
     figures = {f'{name}_seconds': value for name, value in median.items()}
+    figures |= {f'{name}_cpu_seconds': value for name, value in cpu.items()}
     figures |= {f'{name}_share_of_product': value for name, value in shares.items()}
     report(
         'a mesh in colours',
         {'vertices': len(sphere.vertices), 'texels': num_texels, 'size': size, 'repeats': REPEATS.value},
         [
-            ('colours of vertices', f'{median["vertices"]:.2f} s, share of a product {shares["vertices"]:.2f}'),
-            ('baked texture', f'{median["texture"]:.2f} s, share of a product {shares["texture"]:.2f}'),
-            ('  of it unwrapping', f'{median["unwrapping"]:.2f} s'),
+            *(
+                (title, f'{median[name]:.2f} s, CPU {cpu[name]:.2f} s; share of a product {shares[name]:.2f}')
+                for name, title in (('vertices', 'colours of vertices'), ('texture', 'baked texture'))
+            ),
+            ('  of it unwrapping', f'{median["unwrapping"]:.2f} s, CPU {cpu["unwrapping"]:.2f} s'),
             ('a matrix product', f'{np.median(peak) / 1e9:.0f} GFLOP/s'),
         ],
         figures,
