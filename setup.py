@@ -30,6 +30,7 @@ CORE = [
 DATA = ['tensorflow-cpu>=2.20', 'tensorflow-datasets>=4.9.9', 'importlib_resources>=6']
 BEAM = ['apache-beam>=2.77']
 HUB = ['huggingface_hub>=0.30']
+VIDEO = ['imageio-ffmpeg>=0.5']
 EXR = ['OpenEXR>=3.3']
 TEXTURE = ['xatlas>=0.0.11']
 SCAN = ['laspy[lazrs]>=2.5', 'pye57>=0.4.15']
@@ -54,6 +55,7 @@ setup(
         'beam': BEAM,
         'hub': HUB,
         'scan': SCAN,
+        'video': VIDEO,
         'exr': EXR,
         'texture': TEXTURE,
         'test': TEST,

@@ -88,7 +88,7 @@ def list_configs() -> str:
 
 def optim(**changes) -> dict:
     return {
-        'name': 'adam',  # 'adam', 'muon' or 'rmsprop'
+        'name': 'adam',  # 'adam', 'muon', 'rmsprop' or 'keras_adam'
         'learning_rate': 1e-4,
         'schedule': 'constant',  # 'constant', 'cosine', 'step' or 'exponential', after the warm-up
         'warmup_steps': 0,

@@ -80,9 +80,12 @@ def tell_next(done: str, *command: object) -> None:
 
 
 def making_shapes(config: ConfigDict, workdir: str) -> list[str]:
-    """The command with which the network of a workdir makes shapes."""
-    from onet_jax.data.fields import has_input
+    """The command with which the network of a workdir makes shapes, or colours them."""
+    from onet_jax.data.fields import has_input, input_names
 
+    if 'oriented_cloud' in input_names(config.data):
+        photo = ['--photo=FILE'] if 'image' in input_names(config.data) else []
+        return ['onet', 'colorize', f'--workdir={workdir}', '--mesh=FILE', *photo, '--output=coloured.glb']
     verb = ('reconstruct', '--input=FILE') if has_input(config.data) else ('sample',)
     return ['onet', *verb, f'--workdir={workdir}', '--output=FOLDER']
 

@@ -46,8 +46,6 @@ def main(_):
         raise InputError('expected --mesh, or --photo with --shape_workdir, found neither or both')
     run = load_run(WORKDIR.value)
     network = run.method.model, run.params, run.config
-    if not hasattr(run.method.model, 'color'):
-        raise InputError(f'--workdir: expected a network of Texture Fields, found {run.config.model.name}')
     asked = Colouring(Path(OUTPUT.value), TEXTURE_SIZE.value, MAX_EDGE.value, UP.value)
     if PHOTO.value:
         shape = load_run(SHAPE_WORKDIR.value) if SHAPE_WORKDIR.value else None

@@ -3,15 +3,11 @@
 Without --workdir the input is a point cloud, or a folder of them, and the weights `objects` or `scenes` of the package are
 taken, by the density of the points. With it, what the model was trained on: point clouds (ply, obj, off, stl, glb, gltf, pcd,
 las, laz, e57, xyz, txt, csv, pts, npy, npz), pictures (jpg, png, ...; also KITTI and Online Products folders) or 32^3 voxels
-(binvox); of sequences folders of numbered clouds or meshes (000.ply, 001.ply, ...), or animations (glb, gltf). --workdir is a
-folder written by onet train, the name of weights of the package, or hf://USER/REPO.
-
-Meshes come back in the frame of the input; those of pictures and voxels in object coordinates, longest edge about 1 and centre
-0. DIR/index.html shows inputs and meshes, the surface that no point supports, and which inputs are out of distribution. After
-an interruption the same command resumes. A few stray points, such as invalid returns at (0, 0, 0), are left out where they make
-the box of a cloud three times as large or more, with a message; --keep_outliers keeps them. --remove_outliers also leaves out
-points that are scattered around the surface. --up=auto is the default of weights that were trained in all poses, else y is up.
-A sequence becomes NAME.glb, animated, NAME.gif and the meshes NAME/000.ply, ...
+(binvox); of sequences folders of numbered clouds or meshes, or animations (glb, gltf); of a scene nothing: it is DIR/scene.ply.
+--workdir is a folder written by onet train, the name of weights of the package, or hf://USER/REPO. Meshes come back in the
+frame of the input; those of pictures and voxels in object coordinates, longest edge about 1 and centre 0. DIR/index.html shows
+them and the surface that no point supports. After an interruption the same command resumes. A few stray points that make the
+box of a cloud three times as large are left out; --keep_outliers keeps them. A sequence becomes NAME.glb and NAME.gif.
 """
 
 from functools import partial
@@ -43,10 +39,14 @@ def main(argv):
     from onet_jax.inference.finish import Finish
     from onet_jax.inference.out_of_distribution import workdir_domain
     from onet_jax.inference.reconstruct import reconstruct_files
+    from onet_jax.inference.scene_mesh import reconstruct_scene
     from onet_jax.ready_made import load_for
     from onet_jax.run import at_resolution, at_threshold, describe_training, for_clouds, load_run
 
     given = [*filter(None, [INPUT.value]), *argv[1:]]
+    if WORKDIR.value and not given:
+        path = reconstruct_scene(load_run(WORKDIR.value), OUTPUT.value, FORMAT.value, RESOLUTION.value)
+        return tell_next(path, 'onet', 'render', f'--workdir={WORKDIR.value}', '--output=FOLDER')
     if len(given) != 1:
         raise InputError(f'expected one file or folder to reconstruct, found {given or "none"}; several go in a folder')
     outliers = {'keep_outliers': KEEP_OUTLIERS.value, 'remove_outliers': REMOVE_OUTLIERS.value}

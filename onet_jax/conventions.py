@@ -27,7 +27,7 @@ Words
                         (`models/method.py`) calls them variables, of which 'params' is optimised; the public functions of a
                         model call the same tree `params`
     condition, cond     what the encoder makes of the input: a code [B, C], or feature maps {name: [B, R, ..., C]}
-    field               (data) what a config asks for by name, as 'cloud' or 'volume_points' (`data/fields.py`)
+    field               (data) what a config asks for by name, as 'cloud' or 'volume_points' (`data/field_table.py`)
                         (geometry) a callable, points [T, 3] -> values [T]
     column              one array of a stored shape, or sequence of shapes (`data/schema.py`)
     sequence, clip      a shape that moves, as stored; L consecutive frames of it, in coordinates of the first (`data/clips.py`)

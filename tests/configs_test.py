@@ -8,6 +8,7 @@ import runpy
 import jax
 import numpy as np
 import pytest
+from numbered_shapes import write_numbered_shapes
 
 from onet_jax import configs, models
 from onet_jax.configs import FILES
@@ -16,6 +17,7 @@ from onet_jax.data.fields import example_batch, make_transform
 from onet_jax.errors import InputError
 from onet_jax.parallel import make_parallel
 from onet_jax.prepare.embedded import prepare_moving
+from onet_jax.prepare.embedded_scene import render_scene
 from onet_jax.prepare.runners import in_this_process
 from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import create_state
@@ -184,6 +186,20 @@ def moving(tmp_path_factory):
     return data_dir
 
 
+@pytest.fixture(scope='module')
+def scene(tmp_path_factory):
+    """Posed pictures."""
+    folder = tmp_path_factory.mktemp('data') / 'scene'
+    render_scene(folder, num_views=18, size=8, seed=0)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def numbered(tmp_path_factory):
+    """Shapes with the depth of their views."""
+    return write_numbered_shapes(tmp_path_factory.mktemp('data'))
+
+
 # One variant of each network is traced; of those that are made of the same, all but the first are slow.
 NETWORKS = {str(get_config(*v).model): v for v in reversed(VARIANTS)}.values()
 # Pixel2Mesh at full size takes long to trace, and has the parts of the tiny one.
@@ -206,7 +222,7 @@ def test_a_config_fits_together_at_full_size(name, variant):
 
 @pytest.mark.parametrize('name, variant', [*((name, 'tiny') for name in FILES), *ABLATIONS])
 @pytest.mark.slow
-def test_a_config_trains_one_step_at_tiny_size(dataset, moving, name, variant):
+def test_a_config_trains_one_step_at_tiny_size(dataset, moving, scene, numbered, name, variant):
     config = get_config(name, variant)
     with config.unlocked():
         config.data.feed = 'resident'
@@ -215,7 +231,8 @@ def test_a_config_trains_one_step_at_tiny_size(dataset, moving, name, variant):
                 config.data[key] = min(config.data[key], most)
     method, transform = models.build(config), make_transform(config.data)
     tx = make_optimizer(config, config.train.num_steps)
-    data_dir = moving if 'num_frames' in config.data else dataset
+    data_dir = scene if 'rays' in config.data.inputs else moving if 'num_frames' in config.data else dataset
+    data_dir = numbered if 'depth_views' in config.data.inputs else data_dir
     raw = next(open_dataset(data_dir).feed(config.data, batch_size=2, seed=0)(0))
     parallel, key = make_parallel(config.train.backend, 2), jax.random.key(0)
     step = parallel.compile(make_train_step(method, tx, transform, parallel.axis_name))
@@ -271,4 +288,4 @@ def test_a_description_has_every_value_and_the_comments_beside(name, variant):
             "of the dataset's points" in found['data.sampling']
             or "the dataset's points were drawn" in found['data.sampling']
         )
-    assert '#' not in found['data.val_fraction']
+    assert '#' not in found.get('data.val_fraction', '')

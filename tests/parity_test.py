@@ -13,6 +13,7 @@ from parity import (
     dmc,
     flow,
     modules,
+    nerf,
     occupancy_flow,
     onet,
     pixel2mesh,
@@ -23,7 +24,8 @@ from parity.golden import SHARED, golden_names, read_golden
 
 from onet_jax.networks.fast_gradients import reverse_mode
 
-ATLASNET, DMC, TEXTURE = 'nerf_atlasnet_dmc/atlasnet', 'nerf_atlasnet_dmc/dmc', 'flow/texture'
+ATLASNET, DMC, NERF = (f'nerf_atlasnet_dmc/{family}' for family in ('atlasnet', 'dmc', 'nerf'))
+TEXTURE = 'flow/texture'
 COMPARISONS = {
     'layers/*': modules.layer_deviations,
     'decoders/*': modules.decoder_deviations,
@@ -53,6 +55,12 @@ COMPARISONS = {
     'flow/ode/*': occupancy_flow.solver_deviations,
     'flow/oflow/*': occupancy_flow.network_deviations,
     'flow/generation/*': occupancy_flow.mesh_deviations,
+    f'{NERF}/encoding.*': nerf.encoding_deviations,
+    f'{NERF}/mlp_*': nerf.network_deviations,
+    f'{NERF}/rays.*': nerf.ray_deviations,
+    f'{NERF}/sample_pdf.*': nerf.sampling_deviations,
+    f'{NERF}/render_rays_*': nerf.rendering_deviations,
+    **{f'{NERF}/{kind}*': nerf.step_deviations for kind in ('train_', 'render_test', 'render_lindisp')},
     f'{TEXTURE}/unprojection*': texture_field.unprojection_deviations,
     f'{TEXTURE}/geometry_*': texture_field.geometry_deviations,
     f'{TEXTURE}/decoder_*': texture_field.decoder_deviations,

@@ -19,6 +19,11 @@ from onet_jax.data.fields import example_batch
 from onet_jax.errors import InputError
 from onet_jax.models import Method
 
+# Where a file has the weights of a network, and the module that it is here.
+NETWORKS = {
+    'model': '', 'state_dict': '', 'model_g': '', 'model_d': 'discriminator.',
+    'network_fn_state_dict': 'coarse.', 'network_fine_state_dict': 'fine.',
+}  # fmt: skip
 LEAVES = {'kernel': 'weight', 'scale': 'weight', 'embedding': 'weight'}  # others have the same name
 ADAM = {'betas': (0.9, 0.999), 'eps': 1e-8, 'weight_decay': 0, 'amsgrad': False}  # as `optim.make_optimizer` makes it
 
@@ -36,14 +41,25 @@ class Entry(NamedTuple):
 def split_checkpoint(stored: object) -> tuple[dict[str, np.ndarray], dict]:
     """The content of a file -> the weights by name, and everything else by name ('optimizer', 'it', ...).
 
-    The weights are under 'model' (official) or 'state_dict', or are all that the file holds. The prefix 'module.' of torch's
-    DataParallel is removed. Raises InputError for anything else, and for weights that are not finite.
+    The weights are under 'model' (official), 'state_dict' or 'model_g' (a generator), or are all that the file holds; those of
+    the other networks of `NETWORKS` get the name of their module before them. The prefix 'module.' of torch's DataParallel is
+    removed. Raises InputError for anything else, and for weights that are not finite.
     """
-    weights, rest = stored, {}
-    for key in ('model', 'state_dict'):
-        if isinstance(stored, dict) and isinstance(stored.get(key), dict):
-            weights, rest = stored[key], {name: value for name, value in stored.items() if name != key}
-            break
+    if not isinstance(stored, dict):
+        return _check_weights(stored), {}
+    groups = {key: value for key, value in stored.items() if key in NETWORKS and isinstance(value, dict)}
+    if not groups:
+        return _check_weights(stored), {}
+    weights: dict[str, np.ndarray] = {}
+    for key, module in NETWORKS.items():
+        # Of several groups without a module the first holds the network.
+        if key in groups and (module or not weights):
+            weights |= {f'{module}{name}': array for name, array in _check_weights(groups[key]).items()}
+    return weights, {name: value for name, value in stored.items() if name not in groups}
+
+
+def _check_weights(weights: Any) -> dict[str, np.ndarray]:
+    """Weights by name, without the prefix of DataParallel. Raises InputError as `split_checkpoint`."""
     if not isinstance(weights, dict) or not weights or not all(isinstance(x, np.ndarray) for x in weights.values()):
         found = sorted(map(str, weights))[:9] if isinstance(weights, dict) else type(weights).__name__
         raise InputError(f"expected weights by name, or a checkpoint with the key 'model', found {found}")
@@ -52,15 +68,17 @@ def split_checkpoint(stored: object) -> tuple[dict[str, np.ndarray], dict]:
         raise InputError(f'expected finite weights, found NaN or infinity in {bad[:9]}')
     if all(name.startswith('module.') for name in weights):
         weights = {name.removeprefix('module.'): array for name, array in weights.items()}
-    return weights, rest
+    return weights
 
 
 def from_state_dict(state: Mapping[str, np.ndarray], shapes: dict, config: ConfigDict) -> dict:
     """Official names and arrays -> the variables of the network of a config, whose `variable_shapes` are `shapes`, in float32.
 
-    Both key layouts of conditional batch normalisation are read. Raises InputError that lists every missing, left over or
-    wrongly shaped weight.
+    Both key layouts of conditional batch normalisation are read; a discriminator is left out where the network has none. Raises
+    InputError that lists every missing, left over or wrongly shaped weight.
     """
+    if 'discriminator' not in shapes['params']:
+        state = {name: array for name, array in state.items() if not name.startswith('discriminator.')}
     return read_weights(state, shapes, layouts_of(config, is_legacy(state)))
 
 

@@ -1,7 +1,7 @@
 """Clips from a user's files: numbered clouds, meshes or pictures, or an animation, resampled in time.
 
 Points are in object coordinates of frame 0. Functions `find` and (source, data, seed) -> ({name: array}, frame of the object),
-for `fields.FIELDS`, as in `user_inputs.py`. L frames of the network, K frames of the user, P points of a cloud.
+for `field_table.FIELDS`, as in `user_inputs.py`. L frames of the network, K frames of the user, P points of a cloud.
 """
 
 import os

@@ -15,7 +15,9 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from onet_jax.data import batches, clips, fields, records
 from onet_jax.data.feeds import open_feed
+from onet_jax.data.posed_views import is_scene
 from onet_jax.data.resident import resident_feed
+from onet_jax.data.scenes import Scene, open_scene
 from onet_jax.data.schema import SEQUENCES
 from onet_jax.errors import InputError
 
@@ -190,6 +192,32 @@ class Sequences(NamedTuple):
         return True
 
 
+class Scenes(Scene):
+    """A dataset of the posed views of one scene. A training example is a ray, one of an evaluation a view, (scene, picture)."""
+
+    def evaluation_batches(
+        self,
+        config: ConfigDict,
+        split: str,
+        *,
+        targets: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        every: int = 1,
+        positions: Sequence[int] | None = None,
+        view: int = 0,
+        left_out: Collection[tuple[str, str]] = (),
+        as_trained: bool = False,
+    ) -> Iterator[Examples]:
+        """As `Shapes.evaluation_batches`, of one view each whatever `batch_size` is."""
+        return _draw_examples(
+            config,
+            split,
+            targets,
+            as_trained,
+            lambda columns: self.raw_batches(config, split, positions, every, left_out),
+        )
+
+
 def _draw_examples(
     config: ConfigDict, split: str, targets: Sequence[str] | None, as_trained: bool, read: Callable
 ) -> Iterator[Examples]:
@@ -221,8 +249,16 @@ OPENED = {'shapes': Shapes, 'sequences': Sequences}
 def open_dataset(data_dir: str | Path) -> Any:  # one of `OPENED`: code for one kind of data knows which it gets
     """The dataset in a folder. Raises FileNotFoundError without one, InputError for one that cannot be used."""
     data_dir = Path(data_dir)
+    if is_scene(data_dir):
+        return Scenes(*open_scene(data_dir))
     layout = records.read_layout(data_dir)
     return OPENED[layout.name](data_dir, records.read_index(data_dir, layout))
+
+
+def digest(data_dir: str | Path) -> str:
+    """SHA-256 of a dataset, in hexadecimal digits. Raises as `open_dataset`."""
+    data_dir = Path(data_dir)
+    return open_scene(data_dir).index.content if is_scene(data_dir) else records.digest(data_dir)
 
 
 def examples_of(batch: dict, i: int) -> dict[str, dict[str, np.ndarray]]:

@@ -21,7 +21,7 @@ DEPTH_STEPS = 1 << 14  # quantisation of depth: steps per unit; 0 is background
 class Column(NamedTuple):
     """One stored array of an example: [*dims], or one such array for each point, sample or view."""
 
-    per: str  # 'shape', 'point' (labelled), 'sample' (of the surface) or 'view'
+    per: str  # 'shape', 'point' (labelled), 'sample' (of the surface), 'view', or 'ray' of a scene, which is not stored as such
     dtype: type  # bool is stored as packed bits
     dims: tuple[int, ...] = ()
     required: bool = True
@@ -51,8 +51,14 @@ COLUMNS = {
     'world_mat': Column('view', np.float32, (3, 4), required=False),
     'camera_mat': Column('view', np.float32, (3, 3), required=False),
     'image_seq': Column('view', np.uint8, (FRAME_SIZE, FRAME_SIZE, 3), required=False, is_picture=True, moves=True),
+    'pixel': Column('ray', np.float32, (2,)),
+    'rgba': Column('ray', np.uint8, (4,)),
+    'extrinsic': Column('ray', np.float32, (3, 4)),
+    'intrinsic': Column('ray', np.float32, (3, 3)),
+    'bounds': Column('ray', np.float32, (2,)),
+    'extent': Column('ray', np.float32, (2,)),
 }
-SHAPE_COLUMNS = tuple(name for name, column in COLUMNS.items() if not column.moves)
+SHAPE_COLUMNS = tuple(name for name, column in COLUMNS.items() if not column.moves and column.per != 'ray')
 SEQUENCE_COLUMNS = tuple(name for name, column in COLUMNS.items() if column.moves or name == 'recipe')
 NO_RECIPE = np.zeros(32, np.uint8)
 

@@ -1,6 +1,6 @@
 """The inputs of a network from a user's files: clouds, scans, photos and their cameras, voxels, and meshes to fit a code to.
 
-Functions (source, data, seed) -> ({name: array}, frame of the object), for `fields.FIELDS`; data is the group `config.data`.
+Functions (source, data, seed) -> ({name: array}, frame of the object), for `field_table.FIELDS`; data is `config.data`.
 They raise OSError or InputError, naming the file, where it cannot be read. P points of a cloud.
 """
 

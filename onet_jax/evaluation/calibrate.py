@@ -11,8 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from onet_jax.data.datasets import Shapes
-from onet_jax.data.records import digest
+from onet_jax.data.datasets import Shapes, digest
 from onet_jax.errors import InputError
 from onet_jax.geometry.extract import threshold_to_logit
 from onet_jax.models.method import Model

@@ -19,9 +19,8 @@ import trimesh
 from ml_collections import ConfigDict
 
 from onet_jax import __version__
-from onet_jax.data.datasets import Shapes, examples_of
+from onet_jax.data.datasets import Shapes, digest, examples_of
 from onet_jax.data.fields import evaluation_key, held_out, input_names, sees_views
-from onet_jax.data.records import digest
 from onet_jax.errors import InputError, PredictionError
 from onet_jax.evaluation.colour_baselines import predict_from_input
 from onet_jax.geometry.sequences import SEQUENCES, CloudSequence, MeshSequence, frames_of
@@ -69,14 +68,26 @@ class Result(NamedTuple):
         return min((len(frame.faces) for frame in frames if isinstance(frame, trimesh.Trimesh)), default=None)
 
 
-def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, split: str) -> Iterator[Result]:
+def evaluate(
+    method: Method, params: dict, config: ConfigDict, dataset: Shapes, split: str, fixed_views: bool = False
+) -> Iterator[Result]:
     """Predict and score every shape of a split, in its order. An empty prediction counts, with the worst values, and so does a
     missing one (`PredictionError`), whose reason is printed.
 
     A network that learns a code for each training shape (auto-decoding) fits codes to the shapes of another split, on the first
     half of their labelled points; the second half is scored. The shapes of a batch are predicted one after the other, as they
-    are for a user, and then scored in parallel. Raises InputError for a split that is unknown or empty.
+    are for a user, and then scored in parallel. fixed_views: of a network that renders views, those that are the same of all
+    shapes, instead of random ones. Raises InputError for a split that is unknown or empty, and for fixed views of a network or
+    a dataset that has none.
     """
+    if fixed_views and 'views' not in config.data.targets:
+        raise InputError(
+            f'--fixed_views: expected a network that renders views, found {config.model.name}; leave it out'
+        )
+    options: dict[str, Any] = {
+        'targets': dataset.scored_fields(config.data),
+        **({'fixed_views': True} if fixed_views else {}),
+    }
     key, project_last = evaluation_key(config.seed), config.eval.get('project_last', False)
 
     def predict(batch, names, i):
@@ -115,7 +126,7 @@ def evaluate(method: Method, params: dict, config: ConfigDict, dataset: Shapes, 
         working(f'evaluating on the {split} split', len(dataset.examples(config, split)), 'shapes') as evaluating,
         ThreadPoolExecutor(os.cpu_count()) as threads,
     ):
-        for batch, names in dataset.evaluation_batches(config, split, targets=dataset.scored_fields(config.data)):
+        for batch, names in dataset.evaluation_batches(config, split, **options):
             predicted = [predict(batch, names, i) for i in range(len(names))]
             with working(f'scoring {len(names)} of them'):
                 results = list(threads.map(judge, names, *zip(*predicted, strict=True)))

@@ -10,7 +10,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from scipy.linalg import eigh, eigvalsh
 
 from onet_jax.convert.official import split_checkpoint
 from onet_jax.convert.torch_file import read_torch_file
@@ -87,12 +86,11 @@ def whole_batches(features: np.ndarray) -> np.ndarray:
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """The squared Frechet distance of the normal distributions that fit features [N, F] and [M, F].
 
-    |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^1/2). The last trace is that of (A^1/2 B A^1/2)^1/2, which is symmetric, so that it
-    exists for fewer pictures than features too.
+    |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^1/2). With A = R_a^T R_a and B = R_b^T R_b, of the QR decompositions of the centred
+    features, the last trace is the sum of the singular values of R_a R_b^T: exact for fewer pictures than features too.
     """
     difference = a.mean(axis=0) - b.mean(axis=0)
-    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    values, vectors = eigh(cov_a)
-    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
-    overlap = np.sqrt(eigvalsh(root @ cov_b @ root).clip(0)).sum()
-    return max(0.0, float(difference @ difference + np.trace(cov_a) + np.trace(cov_b) - 2 * overlap))
+    centred = ((x - x.mean(axis=0)) / np.sqrt(len(x) - 1) for x in (a, b))
+    root_a, root_b = (np.asarray(np.linalg.qr(x, mode='r')) for x in centred)
+    overlap = np.linalg.norm(root_a @ root_b.T, 'nuc')
+    return max(0.0, float(difference @ difference + np.square(root_a).sum() + np.square(root_b).sum() - 2 * overlap))

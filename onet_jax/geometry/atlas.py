@@ -18,7 +18,7 @@ from scipy.ndimage import distance_transform_edt
 from onet_jax.errors import InputError
 from onet_jax.geometry.ragged import ragged_range
 
-PART = 2500  # faces of a mesh that are unwrapped together; xatlas takes long for more, and crashes on many
+PART = 1000  # faces of a mesh that are unwrapped together; xatlas takes long for more, and crashes on many
 EXTENT = 100.0  # of the mesh that it sees: it has bounds for areas that are too small
 CANDIDATES = 1 << 20  # texels in the boxes of faces that are examined at a time: bounds the memory
 

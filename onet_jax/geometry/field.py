@@ -52,7 +52,8 @@ def check_points(points: Array, name: str = 'points') -> None:
 def evaluate(field: Callable, points: np.ndarray, *, chunk_size: int | None = None) -> np.ndarray:
     """points [T, 3] -> values [T] in the dtype that the field returns (float64 where T is 0); [T, ...] if it returns that.
 
-    The field is only called with [chunk_size, 3], the last chunk being padded: one compilation serves any T. The default size
+    The field is only called with [chunk_size, 3], the last chunk being padded: one compilation serves any T. Any other rows do
+    as points. The default size
     is QUERY_CHUNK on a CPU, ACCELERATOR_QUERY_CHUNK elsewhere. All chunks are dispatched before the first result is awaited.
     Where the device runs out of memory, the evaluation is repeated with chunks of half the size. Raises InputError for another
     number of values than points.
@@ -61,7 +62,7 @@ def evaluate(field: Callable, points: np.ndarray, *, chunk_size: int | None = No
         return np.zeros(0)
     chunk_size = chunk_size or for_backend(QUERY_CHUNK, ACCELERATOR_QUERY_CHUNK)
     chunks = [points[start : start + chunk_size] for start in range(0, len(points), chunk_size)]
-    chunks[-1] = np.resize(chunks[-1], (chunk_size, 3))
+    chunks[-1] = np.resize(chunks[-1], (chunk_size, *points.shape[1:]))
     try:
         pieces = [field(chunk) for chunk in chunks]
         values = [np.asarray(piece) for piece in pieces]

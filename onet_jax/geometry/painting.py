@@ -18,7 +18,7 @@ from onet_jax.geometry.colours import colours_of, interpolate
 from onet_jax.geometry.field import check_finite, evaluate
 from onet_jax.geometry.subdivide import subdivide
 
-SIZES = (16, 8192)  # texels along each side of a texture, at least and at most
+SIZES = (16, 4096)  # texels along each side of a texture, at least and at most
 
 ColorField = Callable[[np.ndarray], np.ndarray]
 

@@ -15,7 +15,8 @@ Millions of points take as long as `MAX_POINTS`: so many are drawn, with a fixed
 Imports no JAX.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import trimesh
@@ -24,6 +25,7 @@ from scipy.spatial import KDTree
 from onet_jax.errors import InputError
 from onet_jax.geometry.clouds import longest_edge
 from onet_jax.geometry.meshes import normalise
+from onet_jax.geometry.sequences import frames_of
 
 MAX_POINTS = 50_000  # of a cloud
 MAX_POINTS_OF_SHELLS = 1_000_000  # in `drop_unsupported`: cells of a scan follow from the density of all its points
@@ -58,6 +60,13 @@ def measure_support(mesh: trimesh.Trimesh, cloud: np.ndarray) -> Quality:
     samples, _ = trimesh.sample.sample_surface(mesh, NUM_SAMPLES, seed=0)
     unsupported = find_unsupported(samples, cloud)
     return Quality(float(median), float(high), longest_edge(cloud), float(unsupported.mean()))
+
+
+def measure_worst_frame(sequence: Any, clouds: Sequence[np.ndarray]) -> Quality | None:
+    """The quality of the frame of a sequence whose mesh is farthest from its cloud, by the median; None without meshes."""
+    pairs = zip(frames_of(sequence), clouds, strict=True)
+    found = [measure_support(m, cloud) for m, cloud in pairs if isinstance(m, trimesh.Trimesh) and len(m.faces)]
+    return max(found, key=lambda quality: quality.median, default=None)
 
 
 def thin(num_points: int, most: int = MAX_POINTS) -> slice | np.ndarray:

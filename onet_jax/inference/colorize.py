@@ -19,7 +19,7 @@ from onet_jax.data.sources import Source
 from onet_jax.errors import InputError
 from onet_jax.files import refuse_existing, refuse_replacing
 from onet_jax.geometry.atlas import check_unwrapping
-from onet_jax.geometry.colours import has_colours
+from onet_jax.geometry.colours import find_texture, has_colours
 from onet_jax.geometry.mesh_files.writers import texture_paths
 from onet_jax.geometry.meshes import UPS, Frame, load_mesh, merge_vertices, save_mesh
 from onet_jax.geometry.painting import ColorField, bake_texture, own_vertex_colours, paint_vertices
@@ -30,7 +30,7 @@ from onet_jax.models.method import Method, Model
 from onet_jax.progress import track, working
 from onet_jax.scores import as_geometry
 from onet_jax.viz.page import write_page
-from onet_jax.viz.pictures import SIZE, Item, animation, contact_sheet, painted, render
+from onet_jax.viz.pictures import SIZE, Item, Painted, animation, contact_sheet, painted, render
 
 FORMATS = ('glb', 'obj', 'ply')  # that hold colours of vertices; the first two hold textures too
 EMPTY_CONTRAST = 0.02  # of a picture without an object: how much its pixels differ
@@ -72,7 +72,7 @@ def colorize_photo(
     """
     photo = Path(photo)
     target, page = asked.output, asked.output.with_suffix('.html')
-    _check(asked, [target], [page], [photo, *([Path(mesh_path)] if mesh_path else [])])
+    _check(config, asked, [target], [page], [photo, *([Path(mesh_path)] if mesh_path else [])])
     seen = _read_photo(photo, config.data.image_size if _sees_photos(config) else config.data.view_size)
     if mesh_path is not None:
         mesh, name = load_mesh(mesh_path), str(mesh_path)
@@ -82,12 +82,24 @@ def colorize_photo(
         raise InputError('mesh: expected a file, or a network that makes one of the photo, found neither')
     canvas = _prepare(model, params, config, mesh, name, asked.up)
     with working(f'encoding {photo}'):
-        cond = model.encode(params, seen) if _sees_photos(config) else model.posterior(params, seen, canvas.geometry)[0]
+        cond = _encode_photo(model, params, config, seen, canvas.geometry)
     colors = {photo.stem: _bind(model, params, canvas, cond)}
-    _write(canvas, colors, asked, [target])
+    made = _write(canvas, colors, asked, [target])
     picture = np.round(255 * _read_photo(photo, SIZE)[0]).astype(np.uint8)
-    _write_page(page, canvas, colors, [target], {'photo': picture})
+    _write_page(page, canvas, colors, made, {'photo': picture})
     return target
+
+
+def _encode_photo(model: Model, params: dict, config: ConfigDict, seen: np.ndarray, geometry: Any) -> Any:
+    """The code [1, Z] of a photo [1, S, S, 3]. Raises InputError for a network that sees none."""
+    if _sees_photos(config):
+        return model.encode(params, seen)
+    try:
+        return model.posterior(params, seen, geometry)[0]
+    except InputError as error:
+        raise InputError(
+            f'--photo: expected a network that sees pictures, found one that samples textures ({error}); leave out --photo'
+        ) from error
 
 
 def reconstruct_photo(method: Method, params: dict, config: ConfigDict, photo: Path) -> trimesh.Trimesh:
@@ -134,7 +146,7 @@ def colorize_samples(
     targets = [asked.output.with_name(f'{stem}_{i:03d}{suffix}') for i in range(num_steps or len(numbers))]
     sheet, page = asked.output.with_name(f'{stem}_sheet.png'), asked.output.with_suffix('.html')
     moving = [sheet.with_suffix('.gif')] if num_steps else []
-    _check(asked, targets, [sheet, page, *moving], [Path(mesh_path)])
+    _check(config, asked, targets, [sheet, page, *moving], [Path(mesh_path)])
     canvas = _prepare(model, params, config, load_mesh(mesh_path), str(mesh_path), asked.up)
     codes = model.prior(jax.random.key(seed), np.asarray(numbers))
     if num_steps:
@@ -143,16 +155,26 @@ def colorize_samples(
     colors = {
         target.stem: _bind(model, params, canvas, code[None]) for target, code in zip(targets, codes, strict=True)
     }
-    _write(canvas, colors, asked, targets)
-    shown = _write_page(page, canvas, colors, targets)
-    contact_sheet([Item(name, '', (shape,)) for name, shape in shown.items()], (f'seed {seed}',), sheet)
+    made = _write(canvas, colors, asked, targets)
+    shown = _write_page(page, canvas, colors, made)
     if moving:
-        animation([render(shape) for shape in track(shown.values(), f'drawing {moving[0]}', 'shapes')], moving[0])
+        pictures = [render(shape) for shape in track(shown.values(), f'drawing {moving[0]}', 'shapes')]
+        contact_sheet([Item(f'{numbers[0]} to {numbers[1]}', '', pictures)], list(shown), sheet)
+        animation(pictures, moving[0])
+    else:
+        contact_sheet([Item(name, '', (shape,)) for name, shape in shown.items()], (f'seed {seed}',), sheet)
     return targets
 
 
-def _check(asked: Colouring, targets: Sequence[Path], others: Sequence[Path], inputs: Sequence[Path]) -> None:
-    """Raises InputError for a format without colours, files that are there, and a texture without xatlas."""
+def _check(
+    config: ConfigDict, asked: Colouring, targets: Sequence[Path], others: Sequence[Path], inputs: Sequence[Path]
+) -> None:
+    """Raises InputError for another network, a format without colours, files that are there, and a texture without xatlas."""
+    if 'oriented_cloud' not in input_names(config.data):
+        raise InputError(
+            f'config: expected a network of Texture Fields, which colours points, found {config.model.name} with the inputs '
+            f'{list(input_names(config.data))}'
+        )
     kind = asked.output.suffix.lower()[1:]
     holding = FORMATS[:2] if asked.texture_size else FORMATS
     if kind not in holding:
@@ -205,7 +227,11 @@ def _bind(model: Model, params: dict, canvas: Canvas, cond: Any) -> ColorField:
     return lambda points: field(canvas.frame.to_object(points).astype(np.float32))
 
 
-def _write(canvas: Canvas, colors: Mapping[str, ColorField], asked: Colouring, targets: Sequence[Path]) -> None:
+def _write(
+    canvas: Canvas, colors: Mapping[str, ColorField], asked: Colouring, targets: Sequence[Path]
+) -> dict[Path, trimesh.Trimesh]:
+    """Write the mesh in the colours of each field; returns the coloured meshes by their files."""
+    made = {}
     for color, target in zip(colors.values(), track(targets, 'colouring', 'meshes'), strict=True):
         if asked.texture_size:
             mesh = bake_texture(canvas.mesh, color, asked.texture_size)
@@ -213,37 +239,45 @@ def _write(canvas: Canvas, colors: Mapping[str, ColorField], asked: Colouring, t
             mesh = paint_vertices(canvas.mesh, color, asked.max_edge * canvas.frame.scale)
         save_mesh(mesh, target)
         print(f'{target}: {len(mesh.vertices)} vertices, {len(mesh.faces)} faces', flush=True)
+        made[target] = mesh
+    return made
 
 
 def _write_page(
     path: Path,
     canvas: Canvas,
     colors: Mapping[str, ColorField],
-    targets: Sequence[Path],
+    made: Mapping[Path, trimesh.Trimesh],
     first: Mapping[str, np.ndarray] | None = None,
-) -> dict[str, Any]:
-    """Write the page; returns its coloured shapes in object coordinates, by the names of `colors`."""
+) -> dict[str, Painted]:
+    """Write the page; returns its coloured shapes in object coordinates, by the names of `colors`. first: its first columns."""
+    edge, first = SHOWN_EDGE * canvas.frame.scale, first or {}
 
-    def show(paint: Callable) -> Any:
-        mesh = paint(SHOWN_EDGE * canvas.frame.scale)
+    def show(mesh: trimesh.Trimesh) -> Painted:
         mesh.vertices = canvas.frame.to_object(mesh.vertices)
+        if mesh.volume < 0:  # inside out, and the back of a face has another colour
+            mesh.invert()
         return painted(mesh)
 
-    first, own = first or {}, canvas.own
     with working(f'writing {path}'):
-        shapes = {name: show(lambda edge, c=c: paint_vertices(canvas.mesh, c, edge)) for name, c in colors.items()}
-        truth = {} if own is None else {'own colours': show(lambda edge: own_vertex_colours(own, edge))}
-        columns = [*first, 'coloured', *truth]
-        items = []
-        for (name, shape), target in zip(shapes.items(), targets, strict=True):
+        truth = {} if canvas.own is None else {'own colours': show(own_vertex_colours(canvas.own, edge))}
+        items, shapes = [], {}
+        for (name, color), (target, mesh) in zip(colors.items(), made.items(), strict=True):
+            # A texture as it is in the file; colours of vertices at the density that a page has room for.
+            coarse = (
+                paint_vertices(canvas.mesh, color, edge)
+                if find_texture(mesh) is None
+                else own_vertex_colours(mesh, edge)
+            )
+            shapes[name] = show(coarse)
             links = [None] * len(first) + [target.name] + [None] * len(truth)
-            items.append(Item(name, target.name, [*first.values(), shape, *truth.values()], links=links))
+            items.append(Item(name, target.name, [*first.values(), shapes[name], *truth.values()], links=links))
         write_page(
             path,
             title=f'{len(items)} coloured mesh{"es" if len(items) > 1 else ""}',
             lead='Colours of a network of Texture Fields, without light: the page adds its own.',
             summary={'vertices': f'{len(canvas.mesh.vertices):,}', 'faces': f'{len(canvas.mesh.faces):,}'},
             items=items,
-            column_titles=columns,
+            column_titles=[*first, 'coloured', *truth],
         )
     return shapes

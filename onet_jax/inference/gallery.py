@@ -115,9 +115,10 @@ def describe(item: dict) -> str:
     elif score is not None:
         said.append(f'within the training distribution ({score:.2f} times the limit)')
     if quality:
+        where = 'in the worst frame ' if 'frames' in item else ''
         of_edge = (f'{quality[name] / quality["longest_edge"]:.2%}' for name in ('median', 'high'))
         said.append(
-            f'points lie {quality["median"]:.3g} (median) and {quality["high"]:.3g} (95 %) from the mesh, '
+            f'{where}points lie {quality["median"]:.3g} (median) and {quality["high"]:.3g} (95 %) from the mesh, '
             f'{" and ".join(of_edge)} of the longest edge; no point supports {quality["unsupported"]:.1%} of its surface'
         )
     if 'up' in item:

@@ -24,7 +24,7 @@ from onet_jax.errors import InputError
 from onet_jax.files import ignores_case, one_at_a_time, remove_leftovers
 from onet_jax.geometry.meshes import UPS, Frame, check_format, save_mesh
 from onet_jax.geometry.mise import dense_grid
-from onet_jax.geometry.quality import Quality, measure_support, thin
+from onet_jax.geometry.quality import Quality, measure_support, measure_worst_frame, thin
 from onet_jax.geometry.sequences import SEQUENCES, frames_of, move
 from onet_jax.inference.clip_files import clip_files, save_clip
 from onet_jax.inference.finish import UNCHANGED, Finish, check_finish, finish_geometry
@@ -157,7 +157,7 @@ class Reconstruction(NamedTuple):
 
     geometry: Any = None
     score: float | None = None  # out-of-distribution score, see `Domain`
-    quality: Quality | None = None  # of a mesh of a cloud
+    quality: Quality | None = None  # of a mesh of a cloud, of a sequence in its worst frame
     up: str | None = None  # the axis of the user's frame that was found to point up
     reason: str = ''
 
@@ -216,6 +216,8 @@ def _reconstruct_batch(
             quality = None
             if source in clouds and isinstance(geometry, trimesh.Trimesh):
                 quality = measure_support(geometry, clouds[source][0])
+            elif 'clip' in seen:
+                quality = measure_worst_frame(geometry, [frame.to_user(cloud) for cloud in seen['clip']])
             results[source] = Reconstruction(geometry, score, quality, _name_up(frame, config))
         except Exception as error:
             results[source] = Reconstruction(reason=_explain(source, error))

@@ -59,7 +59,7 @@ class Method(NamedTuple):
 class Encoder(NamedTuple):
     """An encoder that a config can name."""
 
-    reads: str  # the field that it sees, of `data/fields.py`
+    reads: str  # the field that it sees, of `data/field_table.py`
     build: Callable[..., Any]  # k, the keywords of `make_model` and dtype -> module, or None
 
 

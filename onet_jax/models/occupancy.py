@@ -279,7 +279,7 @@ def mesh_settings(config: ConfigDict) -> dict:
 
 
 def method(config: ConfigDict, model: OccupancyNetwork, reads: str) -> Method:
-    """The `Method` of a network. reads: the field that its encoder reads, of `data/fields.py`.
+    """The `Method` of a network. reads: the field that its encoder reads, of `data/field_table.py`.
 
     Raises InputError for values of the config that do not go with the network.
     """

@@ -23,7 +23,7 @@ from onet_jax.networks.encoders.latent import IndexEmbedding, LatentEncoder
 from onet_jax.networks.encoders.points import Pointnet
 from onet_jax.networks.encoders.voxels import VoxelEncoder
 
-# Official name, for `config.model.encoder` -> the field that the encoder reads (`data/fields.py`), and its module from the
+# Official name, for `config.model.encoder` -> the field that the encoder reads (`data/field_table.py`), and its module from the
 # keywords `k` of `make_model`: module(inputs [B, ...], *, train, axis_name) -> cond [B, C]. A new encoder is a line here.
 ENCODERS = {
     'none': Encoder('none', lambda k: None),

@@ -4,7 +4,7 @@ Imports no JAX.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +21,7 @@ from onet_jax.geometry.solid import Solid
 from onet_jax.prepare import (
     coloured_solids,
     constructive_solids,
+    embedded_scene,
     moving_solids,
     procedural,
     random_solids,
@@ -72,7 +73,7 @@ def embedded_dataset(
     data_config: ConfigDict, *, num_points: int | None = None, splits: Sequence[str] = records.SPLITS
 ) -> Path:
     """The procedural dataset that `data_config` describes, built on first use and cached: of sequences where it has
-    `num_stored_frames`, which are the frames of each.
+    `num_stored_frames`, which are the frames of each; a scene for a network of rays.
 
     num_points: instead of that of the config, and splits: which of them are made. The shapes and their views are the same.
 
@@ -81,6 +82,8 @@ def embedded_dataset(
     `test_fraction`, `coloured`). It has depth where `inputs` or `targets` read it, and fixed views where it is coloured. Raises
     InputError for settings that make no dataset.
     """
+    if 'rays' in data_config.inputs:
+        return _embedded_scene(data_config)
     moves = 'num_stored_frames' in data_config
     prepare = prepare_moving if moves else prepare_procedural
     settings = {
@@ -104,12 +107,32 @@ def embedded_dataset(
     code = MOVING_CODE if moves else code_of(settings['families'], settings.get('coloured', False))
     digest = recipe(settings, *code).hex()[:12]
     data_dir = cache_folder() / f'{"moving" if moves else "procedural"}-{digest}'
-    if not (data_dir / 'dataset.json').exists():
+    _build_once(data_dir, data_dir / 'dataset.json', partial(prepare, data_dir, **settings))
+    return data_dir
+
+
+def _embedded_scene(data_config: ConfigDict) -> Path:
+    settings = {key: data_config[key] for key in ('num_views', 'view_size', 'dataset_seed')}
+    num_held_out = 2 * embedded_scene.NUM_HELD_OUT
+    if settings['num_views'] <= num_held_out or settings['view_size'] < 1:
+        raise InputError(
+            f'config.data: expected num_views above {num_held_out}, which are held out, and a view_size of at least 1, found '
+            f'{settings["num_views"]} and {settings["view_size"]}'
+        )
+    digest = recipe(settings, *CODE, Path(embedded_scene.__file__), Path(coloured_solids.__file__)).hex()[:12]
+    data_dir, (num_views, size, seed) = cache_folder() / f'scene-{digest}', settings.values()
+    render = partial(embedded_scene.render_scene, data_dir, num_views=num_views, size=size, seed=seed)
+    _build_once(data_dir, data_dir, render)
+    return data_dir
+
+
+def _build_once(data_dir: Path, sign: Path, build: Callable[[], Any]) -> None:
+    """Build a dataset unless `sign` is there."""
+    if not sign.exists():
         refuse_second_reading()  # else a spawned process would wait for the lock of its parent
         with one_at_a_time(data_dir.with_suffix('.lock')):  # all processes of a run ask for it at once
-            if not (data_dir / 'dataset.json').exists():
-                prepare(data_dir, **settings)
-    return data_dir
+            if not sign.exists():
+                build()
 
 
 def prepare_procedural(

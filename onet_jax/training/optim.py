@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import jax
+import jax.numpy as jnp
 import optax.contrib
 from ml_collections import ConfigDict
 
@@ -22,7 +23,8 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
                       orthogonalises the momentum of each matrix and in short runs needs a fraction of Adam's steps. The root
                       mean square of its updates is 0.2 learning rates, about that of Adam's (Liu et al., 2025). Biases and
                       learned codes, which are no matrices of a linear map, it updates by Adam with Nesterov momentum.
-                      'rmsprop' (decay 0.99, epsilon 1e-8), with PyTorch's semantics, is that of Texture Fields
+                      'rmsprop' (decay 0.99, epsilon 1e-8), with PyTorch's semantics, is that of Texture Fields, 'keras_adam'
+                      that of the original NeRF (see `keras_adam`)
     clip_norm         gradient clipping by the global norm of all weights; 0 is off
     accumulate_steps  gradient accumulation: every k-th step updates the weights by the mean gradient of k batches, which is
                       clipped as a whole. It takes the memory of one batch, and batch normalisation still sees one batch. A
@@ -53,12 +55,35 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
         tx = optax.contrib.muon(rate, consistent_rms=0.2, muon_weight_dimension_numbers=_find_matrices)
     elif optim.name == 'rmsprop':
         tx = optax.rmsprop(rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
+    elif optim.name == 'keras_adam':
+        tx = keras_adam(rate)
     else:
-        raise InputError(f"config.optim.name: expected 'adam', 'muon' or 'rmsprop', found {optim.name!r}")
+        raise InputError(f"config.optim.name: expected 'adam', 'muon', 'rmsprop' or 'keras_adam', found {optim.name!r}")
     if optim.clip_norm > 0:
         tx = optax.chain(optax.clip_by_global_norm(optim.clip_norm), tx)
     tx = optax.MultiSteps(tx, num_batches).gradient_transformation() if num_batches > 1 else tx
     return _freeze(tx, config.train.frozen) if config.train.frozen else tx
+
+
+def keras_adam(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """Adam as Keras writes it: epsilon 1e-7 is added to the root of the second moment before its bias is corrected.
+
+    p -= rate sqrt(1 - 0.999^t) / (1 - 0.9^t) m / (sqrt(v) + epsilon), which with few steps is not Adam with another epsilon.
+    """
+
+    def init(params):
+        return optax.ScaleByAdamState(jnp.int32(0), optax.tree.zeros_like(params), optax.tree.zeros_like(params))
+
+    def update(grads, state, params=None):
+        count = state.count + 1
+        mu = optax.tree.update_moment(grads, state.mu, 0.9, 1)
+        nu = optax.tree.update_moment(grads, state.nu, 0.999, 2)
+        scale = jnp.sqrt(1 - 0.999**count) / (1 - 0.9**count)
+        return jax.tree.map(lambda m, v: scale * m / (jnp.sqrt(v) + 1e-7), mu, nu), state._replace(
+            count=count, mu=mu, nu=nu
+        )
+
+    return optax.chain(optax.GradientTransformation(init, update), optax.scale_by_learning_rate(learning_rate))
 
 
 def _freeze(tx: optax.GradientTransformation, modules: Sequence[str]) -> optax.GradientTransformation:

@@ -98,6 +98,49 @@ def test_networks_of_sequences_have_the_official_names_there_and_back(name, vari
     assert jax.tree.structure(official.from_state_dict(state, shapes, config)) == jax.tree.structure(shapes)
 
 
+# Texture Fields: the shapes of some weights of the networks whose weights were published.
+TEXTURES = {
+    '': {
+        'encoder.features.layer4.1.conv2.weight': (512, 512, 3, 3),
+        'geometry_encoder.block_4.fc_0.weight': (128, 256, 1),
+        'geometry_encoder.fc_c.weight': (512, 128),
+        'decoder.fc_cz_6.weight': (128, 1024),
+    },
+    'vae': {
+        'vae_encoder.resnet.10.shortcut.weight': (1024, 512, 1, 1),
+        'vae_encoder.fc_inject_c.weight': (32, 512),
+        'vae_encoder.fc_logstd.weight': (512, 16_384),
+        'geometry_encoder.conv_p.weight': (256, 6, 1),
+    },
+    'gan': {
+        'decoder.conv_p.weight': (128, 3, 1),
+        'decoder.block4.conv_1.weight': (128, 128, 1),
+        'decoder.fc_cz_4.weight': (128, 576),
+        'discriminator.conv_img.weight': (64, 4, 3, 3),
+        'discriminator.fc.weight': (1, 16_384),
+    },
+}
+
+
+@pytest.mark.parametrize('variant', TEXTURES)
+def test_texture_fields_have_the_official_names_there_and_back(variant):
+    """Published files hold two networks; the discriminator is left out where the network has none."""
+    config = configs.texture_field(variant)
+    empty = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), shapes_of(config))
+    state = official.to_state_dict(empty, config)
+    assert {weight: state[weight].shape for weight in TEXTURES[variant]} == TEXTURES[variant]
+
+    config = configs.texture_field(f'tiny,{variant}')
+    params = random_params(config)
+    state = official.to_state_dict(params, config)
+    of_discriminator = {k.removeprefix('discriminator.'): x for k, x in state.items() if k.startswith('discriminator.')}
+    generator = {f'module.{k}': x for k, x in state.items() if not k.startswith('discriminator.')}
+    stored = {'model_g': generator, 'model_d': of_discriminator or {'fc.bias': np.ones(1)}, 'model_g_ma': {}, 'it': 7}
+    found, rest = official.split_checkpoint(stored)
+    assert_same(official.from_state_dict(found, shapes_of(config), config), params)
+    assert rest == {'model_g_ma': {}, 'it': 7}
+
+
 def test_every_problem_is_listed():
     config = small_config()
     state = official.to_state_dict(random_params(config), config)

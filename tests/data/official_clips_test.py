@@ -9,6 +9,8 @@ from parity.golden import find_golden, read_golden, under
 from onet_jax.data import clip_draws, clips, records
 from onet_jax.data.datasets import open_dataset
 from onet_jax.data.schema import SEQUENCES
+from onet_jax.geometry.mesh_files import animations
+from onet_jax.geometry.meshes import normalise
 from onet_jax.prepare.dfaust import export_dfaust, find_categories, import_dfaust, read_original
 from onet_jax.prepare.runners import in_this_process
 
@@ -81,6 +83,26 @@ def test_trajectories_and_clouds_are_the_same_places(row, root, official):
             for drawn in (draw(KEY, row, data), official[f'{name}/data']):
                 numbers = places(drawn, frames)
                 assert (numbers == numbers[:1]).all() == corresponding
+
+
+def test_meshes_are_in_the_box_of_the_first_of_the_clip(root, official):
+    moving = animations.read_sequence(root / 'D-FAUST' / '50002_alpha' / 'mesh_seq')
+    frame = normalise(moving.vertices[3])
+    found = np.stack([frame.to_object(vertices) for vertices in moving.vertices[3 : 3 + LENGTH]])
+    for name, vertices in (('mesh_all', found), ('mesh_endpoints', found[[0, -1]])):
+        np.testing.assert_allclose(vertices, official[f'{name}/vertices'], atol=3e-7)
+        np.testing.assert_array_equal(moving.faces, official[f'{name}/faces'])
+
+
+def test_pictures_are_those_of_one_view_and_of_the_frames_of_the_clip(root, official):
+    stored = read_original(root / 'D-FAUST' / '50002_alpha').image_seq
+    pixels = np.stack([records.decode_picture('image_seq', file) for file in stored]) / 255
+    small = jax.image.resize(pixels, (len(pixels), 8, 10, 3), 'linear').reshape(-1, 4, 8, 10, 3)  # [F, V, H, W, 3]
+    for name, view in (('img_view0', 0), ('img_random_seed0', 3)):
+        for k, picture in enumerate(np.moveaxis(official[f'{name}/data'], 1, -1)):
+            apart = np.abs(small - picture).mean(axis=(2, 3, 4))
+            assert np.unravel_index(apart.argmin(), apart.shape) == (3 + k, view)
+            assert apart.min() < 1e-3 < 1e-2 < np.sort(apart.ravel())[1]
 
 
 @pytest.mark.parametrize(

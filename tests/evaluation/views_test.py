@@ -77,6 +77,20 @@ def test_without_an_input_picture_there_are_no_baselines():
     assert len(tables.make_table([first])[1]) == 2
 
 
+def test_fixed_views_are_asked_of_the_dataset_and_refused_for_shapes():
+    class Fixed(BallDataset):
+        def evaluation_batches(self, config, split, *, fixed_views, **options):
+            assert fixed_views
+            return super().evaluation_batches(config, split, **options)
+
+    assert len(list(evaluate(predicting(paint), {}, CONFIG, Fixed(), 'test', fixed_views=True))) == 3
+    shapes = ConfigDict({**CONFIG, 'model': {'name': 'onet'}, 'data': {'targets': ('volume_points',)}})
+    with pytest.raises(
+        InputError, match='--fixed_views: expected a network that renders views, found onet; leave it out'
+    ):
+        next(evaluate(predicting(paint), {}, shapes, BallDataset(), 'test', fixed_views=True))
+
+
 def test_an_input_picture_of_nothing_is_refused():
     class Blank(BallDataset):
         def read(self, category, name):

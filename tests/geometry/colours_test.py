@@ -114,6 +114,18 @@ def test_a_glb_has_the_colours_of_the_standard(tmp_path, kind):
         np.testing.assert_allclose(stored[:, 0], to_linear(srgb[:, 0] / 255), atol=1e-6)
 
 
+def test_a_coloured_glb_has_normals_that_are_smooth_but_at_creases(tmp_path):
+    for shape, num_vertices in ((trimesh.creation.icosphere(3), 642), (trimesh.creation.box(), 24)):
+        shape.visual.vertex_colors = (1, 2, 3, 255)
+        save_mesh(shape, tmp_path / 'a.glb')
+        (found,) = trimesh.load_scene(tmp_path / 'a.glb', process=False).geometry.values()
+        assert len(found.vertices) == num_vertices
+        normals = found.vertex_normals[found.faces].mean(axis=1)  # those of the file, of which trimesh makes none anew
+        assert (normals * shape.face_normals).sum(axis=1).min() > 0.99
+        sizes = np.abs(found.vertex_normals).max(axis=1)
+        assert num_vertices == 642 or (sizes == 1).all(), 'of a side each'
+
+
 def test_srgb_is_the_standard_one():
     values = np.linspace(0, 1, 1001)
     np.testing.assert_allclose(to_srgb(to_linear(values)), values, atol=1e-6)

@@ -115,16 +115,19 @@ def test_a_baked_texture_has_the_colours_of_the_field(tmp_path, mesh):
         assert error.max() < 0.05, 'of a texel'
         assert error.mean() < 0.01
     assert sorted(path.name for path in tmp_path.iterdir()) == ['a.glb', 'b.mtl', 'b.obj', 'b.png']
-    other = trimesh.load(tmp_path / 'a.glb', force='mesh', process=False)
     texture = np.asarray(baked.visual.material.baseColorTexture)
+    other = trimesh.load(tmp_path / 'a.glb', force='mesh', process=False)
     np.testing.assert_array_equal(np.asarray(other.visual.material.baseColorTexture), texture)
+    other = trimesh.load(tmp_path / 'b.obj', force='mesh', process=False)
+    np.testing.assert_array_equal(np.asarray(other.visual.material.image), texture)
+    assert (other.visual.material.diffuse[:3] == 255).all(), 'by which a viewer multiplies the texture'
 
 
 def test_what_cannot_be_baked_is_said(monkeypatch):
     flat = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [2, 0, 0]], [[0, 1, 2]], process=False)
     with pytest.raises(InputError, match='expected a surface to colour, found 1 faces of area zero'):
         bake_texture(flat, waves, 64)
-    with pytest.raises(InputError, match='texture_size: expected 16 to 8192 texels, found 8'):
+    with pytest.raises(InputError, match='texture_size: expected 16 to 4096 texels, found 8'):
         bake_texture(BOX, waves, 8)
     monkeypatch.setattr(atlas.importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(InputError, match=r"xatlas, .* not installed; run: pip install -e '\.\[texture\]'"):

@@ -64,7 +64,7 @@ def test_a_sequence_becomes_an_animation_a_picture_and_meshes_in_the_frame_of_th
     assert written == [output / 'run.v2.glb', output / 'walk.glb']
     said = capsys.readouterr().out
     assert 'walk: warning: 9 frames are resampled linearly to 5' in said
-    assert f'walk -> {output}/walk.glb: 162 vertices, 320 faces, 5 frames' in said
+    assert f'walk -> {output}/walk.glb: 162 vertices, 320 faces, 5 frames; in the worst frame points lie ' in said
     for k in range(NUM_FRAMES):
         mesh = load_mesh(output / 'run.v2' / f'{k:03d}.obj')
         np.testing.assert_array_equal(mesh.faces, EGG.faces)
@@ -76,6 +76,8 @@ def test_a_sequence_becomes_an_animation_a_picture_and_meshes_in_the_frame_of_th
     assert {name: (item['status'], item['frames']) for name, item in items.items()} == {
         'run.v2': ('done', 5), 'walk': ('done', 5),
     }  # fmt: skip
+    quality = items['walk']['quality']
+    assert 0 < quality['high'] < 0.01 * quality['longest_edge']
     page = (output / 'index.html').read_text()
     assert '"frames"' in page
     assert 'href="run.v2.glb"' in page

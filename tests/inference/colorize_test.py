@@ -12,7 +12,12 @@ from coloured_meshes import waves
 from entry_points import launch
 from ml_collections import ConfigDict
 from PIL import Image
+from untrained import untrained
 
+from onet_jax import configs
+from onet_jax.data.images import load_image
+from onet_jax.data.sources import Source
+from onet_jax.data.user_inputs import read_oriented_cloud
 from onet_jax.errors import InputError
 from onet_jax.geometry.colours import colours_of
 from onet_jax.geometry.meshes import load_mesh, save_mesh
@@ -146,6 +151,13 @@ def test_a_vae_takes_the_posterior_of_a_photo(case):
     first, second = (load_mesh(case / f'{size}.ply').visual.vertex_colors for size in (0, 3))
     np.testing.assert_allclose(first.astype(float), second, atol=1)
 
+    def refuse(*_):
+        raise InputError('posterior: expected one')
+
+    gan = SimpleNamespace(**{**vars(SAMPLES), 'posterior': refuse})
+    with pytest.raises(InputError, match=r'--photo: expected a network that sees pictures, .* leave out --photo'):
+        colorize_photo(*network(gan), Colouring(case / 'new.ply'), case / 'photo.png', case / 'box.ply')
+
 
 def test_samples_are_those_of_the_seed_and_an_interpolation_joins_two(case):
     numbers = [0, 1, 2]
@@ -188,6 +200,39 @@ def test_a_photo_becomes_a_shape_first(case):
     method.predict = lambda *_, **__: [trimesh.Trimesh()]
     with pytest.raises(InputError, match=r'photo\.png: expected a shape that the network'):
         make_shape(case / 'photo.png')
+
+
+@pytest.mark.parametrize('variant', ['tiny', 'tiny,vae'])
+def test_networks_of_the_paper_colour_a_mesh(case, variant):
+    """Random weights: the colours are those of `color`, at the places of the file in object coordinates."""
+    config = configs.texture_field(variant)
+    with config.unlocked():
+        sizes = ('cond_size', 'geometry_size', 'encoder_hidden_size', 'decoder_hidden_size', 'geometry_hidden_size')
+        config.model.update({name: 4 for name in (*sizes, 'picture_hidden_size') if name in config.model})
+        config.data.update({'num_surface_points': 50, 'view_size': 16})
+    method, params = untrained(config)
+    network, asked = (method.model, params, config), Colouring(case / 'out.ply', max_edge=0.5, up='z')
+    if variant == 'tiny':
+        made = colorize_photo(*network, asked, case / 'photo.png', case / 'box.ply')
+    else:
+        made, _ = colorize_samples(*network, asked, case / 'box.ply', seed=1, numbers=[0, 5])
+    found = load_mesh(made)
+    x, y, z = ((found.vertices - [5000, -300, 77]) / 200).T
+    source = Source('box', case / 'box.ply')
+    with config.unlocked():
+        config.data.up = 'z'
+    cloud = read_oriented_cloud(source, config.data, config.seed)[0]['oriented_cloud'][None]
+    image = load_image(case / 'photo.png', 64)[None]
+    cond = (
+        method.model.encode(params, image)
+        if variant == 'tiny'
+        else method.model.prior(jax.random.key(1), jnp.zeros(1, int))
+    )
+    geometry = method.model.encode_geometry(params, cloud)
+    points = np.stack([x, z, -y], axis=1).astype(np.float32)[None]
+    colours = np.asarray(method.model.color(params, points, geometry, cond))[0]
+    assert np.ptp(colours, axis=0).max() > 0.05
+    np.testing.assert_allclose(found.visual.vertex_colors[:, :3] / 255, colours, atol=1 / 255)
 
 
 def test_a_mesh_whose_texture_is_missing_is_coloured(case, capsys):
@@ -238,15 +283,15 @@ def test_what_cannot_be_coloured_is_said_and_nothing_is_written(case, change, me
 
 def test_the_command_asks_for_what_is_missing(case, monkeypatch):
     def load_run(workdir):
-        model = {'sees': SEES, 'samples': SAMPLES}.get(workdir, SimpleNamespace())
-        config = CONFIGS[getattr(model, 'latent_size', 0)]
+        model = SAMPLES if workdir == 'samples' else SEES
+        config = make_config('image', 'depth_views') if workdir == 'other' else CONFIGS[model.latent_size]
         return SimpleNamespace(method=SimpleNamespace(model=model), params={}, config=config, workdir=workdir)
 
     monkeypatch.setattr('onet_jax.run.load_run', load_run)
     mesh, photo = f'--mesh={case}/box.ply', f'--photo={case}/photo.png'
     for flags, message in (
         (['--workdir=sees', mesh], '--photo: expected a picture, whose colours this network takes, found none'),
-        (['--workdir=other', mesh, photo], '--workdir: expected a network of Texture Fields'),
+        (['--workdir=other', mesh, photo], 'config: expected a network of Texture Fields, which colours points, found'),
         (['--workdir=sees', photo], 'expected --mesh, or --photo with --shape_workdir, found neither or both'),
         (['--workdir=samples', mesh, '--start=1'], '--start, --end: expected both or none'),
         (['--workdir=samples', mesh, '--start=1', '--end=2', '--num_steps=1'], '--num_steps: expected at least 2'),

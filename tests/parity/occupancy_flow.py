@@ -3,16 +3,18 @@
 import ast
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from onet_jax import losses
 from onet_jax.convert import names, official
 from onet_jax.geometry.ode import Solver
 from onet_jax.models import occupancy_flow, velocity_field
-from onet_jax.models.velocity_field import Flow, FlowModule
+from onet_jax.models.velocity_field import Flow, FlowModule, find_velocity
 from onet_jax.networks.decoders import VelocityField
 from parity.deviation import Deviations, compare, compare_by_name
 from parity.flow import cancelled
@@ -113,6 +115,45 @@ def solver_deviations(name: str, data: dict, dtype) -> Deviations:
                 steps = data.get(f'{out}/{settings}/steps_{key}')
                 if steps is not None and settings == 'default':
                     assert path.num_steps.tolist() == [len(steps)] * len(points), (key, path.num_steps, len(steps))
+    return found | fixed_step_deviations(data, dtype)
+
+
+def take_fixed_steps(velocity, points, times, size) -> jax.Array:
+    """Points [B, T, 3] at times [S], rising: Runge-Kutta of order 4 (the 3/8 rule) in steps of a size, or between the times.
+
+    As in the official solver, a time has the state at the end of its step.
+    """
+    end = times[-1]
+    ends = times if size is None else np.minimum(np.arange(1, np.ceil(end / size) + 1) * size, end)
+    states, now = {0.0: points}, 0.0
+    for later in ends[ends > 0]:
+        h, y = later - now, states[now]
+        a = velocity(now, y)
+        b = velocity(now + h / 3, y + h * a / 3)
+        c = velocity(now + 2 * h / 3, y + h * (b - a / 3))
+        d = velocity(later, y + h * (a - b + c))
+        states[later], now = y + h * (a + 3 * b + 3 * c + d) / 8, later
+    known = np.array(list(states))
+    return jnp.stack([states[known[np.searchsorted(known, time)]] for time in times], axis=1)
+
+
+def fixed_step_deviations(data: dict, dtype) -> Deviations:
+    """The velocity field in a solver of fixed steps, which has no tolerance: forwards, backwards and to time 0."""
+    flow, params = load_field(data, dtype, Solver())
+    points, motion, motion_latent, times = solve_inputs(data, dtype)
+    found, code = {}, ((motion, motion), (motion_latent, motion_latent))
+
+    @partial(jax.jit, static_argnums=0)
+    def velocity(sign, elapsed, state):
+        time = jnp.full(len(points), elapsed if sign > 0 else 1 - elapsed, points.dtype)
+        return sign * find_velocity(flow, params, state, time, *code)
+
+    for size, name in ((0.05, 'rk4_h0.05'), (0.3, 'rk4_h0.3'), (None, 'rk4_nostep')):
+        for key, sign in (('transform_to_t', 1), ('transform_to_t_backward', -1)):
+            expected = data.get(f'{out_of(dtype)}/{name}/{key}')
+            if expected is not None:
+                moved = take_fixed_steps(partial(velocity, sign), points, np.asarray(times[1:], np.float64), size)
+                found[f'points, {name}, {key}'] = compare((moved, expected))
     return found
 
 
@@ -201,7 +242,10 @@ def network_deviations(name: str, data: dict, dtype) -> Deviations:
         targets['trajectories'] = pointcloud
     if model.latent_size:
         targets['clip'] = clip
-    noise = tuple(jnp.asarray(data[f'in/{key}_0'], dtype) for key in ('eps_z', 'eps_zt')) if model.latent_size else None
+    noises = [
+        tuple(jnp.asarray(data[f'in/{key}_{i}'], dtype) for key in ('eps_z', 'eps_zt')) if model.latent_size else None
+        for i in range(2)
+    ]
     with fixed_noise():
         for settings, reference in (('default', 'adjoint_default'), ('tight', 'rk4dense')):
             if f'{out}/train/{reference}/loss' not in data:
@@ -210,13 +254,20 @@ def network_deviations(name: str, data: dict, dtype) -> Deviations:
                 name, data, dtype, rtol=SOLVERS[settings].rtol, atol=SOLVERS[settings].atol, max_steps=512
             )[0]
 
-            def loss_of(weights, model=model):
-                return model.loss({**params, 'params': weights}, targets, inputs, jax.random.key(0), noise)
+            def loss_of(weights, statistics, noise, model=model):
+                return model.loss({**statistics, 'params': weights}, targets, inputs, jax.random.key(0), noise)
 
-            (loss, _), gradients = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(params['params'])
+            differentiate = jax.jit(jax.value_and_grad(loss_of, has_aux=True))
+            (loss, aux), gradients = differentiate(params['params'], params, noises[0])
             kind = 'solved' if settings == 'default' else 'tightly solved'
             found[f'{kind}, loss'] = compare((loss, data[f'{out}/train/{reference}/loss']))
             if settings == 'default':  # the official adjoint is up to 6 % off the gradient
+                adam = optax.adam(1e-4)
+                updates, _ = adam.update(gradients, adam.init(params['params']))
+                after = optax.apply_updates(params['params'], updates)
+                (second, _), _ = differentiate(after, {**params, **aux.mutated}, noises[1])
+                losses_of_both = jnp.stack([loss, second])
+                found['Adam, losses of 2 steps'] = compare((losses_of_both, data[f'{out}/adam/losses']))
                 continue
             expected = under(data, f'{out}/train/{reference}/grad/')
             by_name = official.write_weights({'params': gradients}, layouts)

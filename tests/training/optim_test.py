@@ -112,6 +112,19 @@ def test_numbers_that_make_no_optimiser_are_refused(optim, message):
         first_update(1, **optim)
 
 
+def test_rmsprop_divides_by_the_root_of_the_mean_square():
+    """With the epsilon outside of the root, and a mean that begins at 0, as PyTorch has it."""
+    config, gradients = small_config(), np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+    with config.unlocked():
+        config.optim.update(name='rmsprop', schedule='constant', learning_rate=1e-2)
+    tx, square = make_optimizer(config, 10), 0.0
+    state = tx.init(jnp.zeros(5))
+    for gradient in gradients:
+        update, state = tx.update(jnp.asarray(gradient), state)
+        square = 0.99 * square + 0.01 * gradient**2
+        np.testing.assert_allclose(update, -1e-2 * gradient / (np.sqrt(square) + 1e-8), rtol=1e-5)
+
+
 def make_muon():
     config = small_config()
     with config.unlocked():
@@ -168,7 +181,9 @@ def test_muon_moves_the_matrices_of_a_stack_one_by_one():
 def test_settings_that_make_no_schedule_are_refused():
     with pytest.raises(InputError, match=r"config.optim.schedule: expected 'constant', 'cosine', .* found 'linear'"):
         first_update(1, schedule='linear')
-    with pytest.raises(InputError, match=r"config.optim.name: expected 'adam', 'muon' or 'rmsprop', found 'sgd'"):
+    with pytest.raises(
+        InputError, match=r"config.optim.name: expected 'adam', 'muon', 'rmsprop' or 'keras_adam', found 'sgd'"
+    ):
         first_update(1, name='sgd', schedule='constant')
     with pytest.raises(InputError, match=r'config.optim.warmup_steps: expected fewer .* = 100, found 100'):
         first_update(1, schedule='cosine', warmup_steps=100)

@@ -2,8 +2,8 @@
 
 COLOR_0 and the factors of materials are linear in glTF, textures are sRGB. So colours of vertices are converted (`to_linear`),
 to float32, which keeps each of the 256 steps of sRGB, and textures are written as they are. The default material of glTF is a
-metal, which looks dark: what has colours has a material that is none. Without normals, as here, viewers shade each face flat.
-V vertices, F faces.
+metal, which looks dark: what has colours has a material that is none. It has normals too, smooth ones with sharp creases, for
+without them viewers shade each face flat; a vertex at a crease becomes several. V vertices, F faces.
 """
 
 import io
@@ -13,8 +13,10 @@ from typing import Any, cast
 import numpy as np
 import trimesh
 
+from onet_jax.geometry.clouds import longest_edge
 from onet_jax.geometry.colours import colours_of, find_texture, has_colours, to_linear
 from onet_jax.geometry.mesh_files.gltf import BINARY, COMPONENTS, JSON, POINTS, TRIANGLES, WIDTHS
+from onet_jax.geometry.render import face_and_corner_normals
 
 VERTICES, INDICES = 34962, 34963  # what a buffer view is for
 NUMBERS = {np.dtype('<' + dtype): code for code, dtype in COMPONENTS.items()}
@@ -27,10 +29,10 @@ def encode_glb(geometry: Any, offset: np.ndarray) -> bytes:
     vertices, faces, material = np.asarray(geometry.vertices) - offset, None, None
     if isinstance(geometry, trimesh.Trimesh):
         faces, visual = np.asarray(geometry.faces), cast(Any, geometry.visual)
-        shade: dict[str, Any] = {'metallicFactor': 0, 'roughnessFactor': 1}
+        paint: dict[str, Any] = {'metallicFactor': 0, 'roughnessFactor': 1}
         if (found := find_texture(geometry)) is not None:
             attributes['TEXCOORD_0'] = found[0] * [1, -1] + [0, 1]  # the origin of glTF is at the top
-            shade['baseColorTexture'] = {'index': file.add_texture(found[1])}
+            paint['baseColorTexture'] = {'index': file.add_texture(found[1])}
         elif visual.kind == 'vertex':
             attributes['COLOR_0'] = _linear(visual.vertex_colors)
         elif visual.kind == 'face':
@@ -38,14 +40,30 @@ def encode_glb(geometry: Any, offset: np.ndarray) -> bytes:
             faces, attributes['COLOR_0'] = np.arange(len(vertices)).reshape(-1, 3), _linear(colours)
         elif has_colours(geometry):  # of a material
             srgb = colours_of(geometry)(np.zeros(1, int), np.array([[1, 0, 0]]))
-            shade['baseColorFactor'] = [*to_linear(srgb)[0].tolist(), 1]
+            paint['baseColorFactor'] = [*to_linear(srgb)[0].tolist(), 1]
         if has_colours(geometry):
-            material = file.add_material({'pbrMetallicRoughness': shade, 'doubleSided': True})
+            vertices, faces, attributes = _shade(vertices, faces, attributes)
+            material = file.add_material({'pbrMetallicRoughness': paint, 'doubleSided': True})
     elif len(geometry.colors):
         attributes['COLOR_0'] = _linear(geometry.colors)
     file.add_mesh(vertices, faces, material=material, attributes=attributes)
     node = {'mesh': 0} | ({'translation': offset.tolist()} if offset.any() else {})
     return file.encode([node], 0)
+
+
+def _shade(
+    vertices: np.ndarray, faces: np.ndarray, attributes: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """A mesh whose vertices have one unit normal each, 'NORMAL' among their attributes."""
+    size = longest_edge(vertices) or 1.0
+    _, normals = face_and_corner_normals((vertices - vertices.mean(axis=0)) / size, faces)
+    normals = normals.reshape(-1, 3) + np.float32(0)  # no -0
+    normals[~normals.any(axis=1)] = [0, 1, 0]  # of faces without area
+    keys = np.column_stack([faces.reshape(-1), np.ascontiguousarray(normals).view(np.int32)])
+    _, first, numbers = np.unique(keys, axis=0, return_index=True, return_inverse=True)  # in the order of the vertices
+    chosen = faces.reshape(-1)[first]
+    found = {name: values[chosen] for name, values in attributes.items()}
+    return vertices[chosen], numbers.reshape(-1, 3), {**found, 'NORMAL': normals[first]}
 
 
 def _linear(rgba: np.ndarray) -> np.ndarray:
