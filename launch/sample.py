@@ -1,7 +1,8 @@
 """New shapes from an unconditional model: onet sample --workdir=W --output=DIR [--num_samples=8] [--seed=0].
 
 Writes DIR/sample_000.ply, ... and DIR/contact_sheet.png. Sample number i is a function of the seed and i. None of
-the files may be there already. Textures of a mesh are sampled by onet colorize.
+the files may be there already. A network that has learned one shape gives this one. Textures of a mesh are sampled by
+onet colorize.
 
 Samples of shapes that move are DIR/sample_000.glb, animated, sample_000.gif and the meshes sample_000/000.ply, ... All have the
 shape of the sequence --shape=A, or move as --motion=B does: with both the shape of A moves as B (motion transfer), also of a

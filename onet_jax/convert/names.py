@@ -88,6 +88,7 @@ FAMILIES = {
     'occupancy_flow': Family({'cbatchnorm': POINTWISE}, ONET_ENCODERS),
     'onet4d': Family({'cbatchnorm': POINTWISE}, TEMPORAL_ENCODERS),
     'psgn4d': Family(),
+    'nerf': Family(),
     'texture_field': Family(dict.fromkeys(('each_layer_c', 'each_layer_c_larger'), TEXTURE), ONET_ENCODERS),
     'atlasnet': Family(
         dict.fromkeys(('squares', 'sphere'), ATLASNET),
@@ -105,7 +106,7 @@ def layouts_of(config: ConfigDict, legacy: bool) -> dict[str, Layout]:
     decoder = family.decoders.get(config.model.get('decoder'), PLAIN)
     return {
         'decoder': legacy_layout(decoder) if legacy else decoder,
-        'encoder': family.encoders.get(config.model.encoder, PLAIN),
+        'encoder': family.encoders.get(config.model.get('encoder'), PLAIN),
         'encoder_temporal': PLAIN,
         'geometry_encoder': GEOMETRY.get(config.model.get('geometry_encoder'), PLAIN),
         'vae_encoder': PICTURES,
@@ -113,6 +114,8 @@ def layouts_of(config: ConfigDict, legacy: bool) -> dict[str, Layout]:
         'encoder_latent': LISTS,
         'encoder_latent_temporal': LISTS,
         'vector_field': LISTS,
+        'coarse': NERF,
+        'fine': NERF,
     }
 
 

@@ -19,6 +19,11 @@ from onet_jax.data.fields import example_batch
 from onet_jax.errors import InputError
 from onet_jax.models import Method
 
+# Where a file has the weights of a network, and the module that it is here.
+NETWORKS = {
+    'model': '', 'state_dict': '', 'model_g': '', 'model_d': 'discriminator.',
+    'network_fn_state_dict': 'coarse.', 'network_fine_state_dict': 'fine.',
+}  # fmt: skip
 LEAVES = {'kernel': 'weight', 'scale': 'weight', 'embedding': 'weight'}  # others have the same name
 ADAM = {'betas': (0.9, 0.999), 'eps': 1e-8, 'weight_decay': 0, 'amsgrad': False}  # as `optim.make_optimizer` makes it
 
@@ -36,20 +41,21 @@ class Entry(NamedTuple):
 def split_checkpoint(stored: object) -> tuple[dict[str, np.ndarray], dict]:
     """The content of a file -> the weights by name, and everything else by name ('optimizer', 'it', ...).
 
-    The weights are under 'model' (official) or 'state_dict', or are all that the file holds. Of a GAN those of the generator
-    are under 'model_g', and those of the discriminator, which get its name before them, under 'model_d'. The prefix 'module.'
-    of torch's DataParallel is removed. Raises InputError for anything else, and for weights that are not finite.
+    The weights are under 'model' (official), 'state_dict' or 'model_g' (a generator), or are all that the file holds; those of
+    the other networks of `NETWORKS` get the name of their module before them. The prefix 'module.' of torch's DataParallel is
+    removed. Raises InputError for anything else, and for weights that are not finite.
     """
-    weights, rest = stored, {}
-    for key in ('model', 'state_dict', 'model_g'):
-        if isinstance(stored, dict) and isinstance(stored.get(key), dict):
-            weights, rest = stored[key], {name: value for name, value in stored.items() if name != key}
-            break
-    weights = _check_weights(weights)
-    of_discriminator = rest.pop('model_d', None)
-    if of_discriminator:
-        weights |= {f'discriminator.{name}': array for name, array in _check_weights(of_discriminator).items()}
-    return weights, rest
+    if not isinstance(stored, dict):
+        return _check_weights(stored), {}
+    groups = {key: value for key, value in stored.items() if key in NETWORKS and isinstance(value, dict)}
+    if not groups:
+        return _check_weights(stored), {}
+    weights: dict[str, np.ndarray] = {}
+    for key, module in NETWORKS.items():
+        # Of several groups without a module the first holds the network.
+        if key in groups and (module or not weights):
+            weights |= {f'{module}{name}': array for name, array in _check_weights(groups[key]).items()}
+    return weights, {name: value for name, value in stored.items() if name not in groups}
 
 
 def _check_weights(weights: Any) -> dict[str, np.ndarray]:

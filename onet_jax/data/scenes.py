@@ -64,6 +64,14 @@ def resize_camera(camera: Camera, size: tuple[int, int], new_size: tuple[int, in
     return camera._replace(camera_mat=scale @ camera.camera_mat)
 
 
+def draw_middle(rng: np.random.Generator, edge: int, share: float, count: int) -> np.ndarray:
+    """Random pixels [count] along an edge, of the middle `share` of it as the official code cuts it, at least one."""
+    half = int(edge // 2 * share)
+    return (
+        rng.integers(edge, size=count) if share == 1 else edge // 2 - half + rng.integers(max(2 * half, 1), size=count)
+    )
+
+
 class Scene(NamedTuple):
     """A dataset of the views of one scene, with the members of `datasets.Shapes`."""
 
@@ -102,16 +110,9 @@ class Scene(NamedTuple):
 
         def choose(step: int) -> dict:
             rng = np.random.default_rng([seed, step, RAY_STREAM])
-            view = rng.integers(num_views, size=1 if data.one_view else batch_size).repeat(
-                batch_size if data.one_view else 1
-            )
-            crop = data.precrop_fraction if step < data.precrop_steps else 1.0
-            x, y = (
-                edge // 2 - int(edge // 2 * crop) + rng.integers(max(2 * int(edge // 2 * crop), 1), size=batch_size)
-                if crop < 1
-                else rng.integers(edge, size=batch_size)
-                for edge in (width, height)
-            )
+            view = np.broadcast_to(rng.integers(num_views, size=1 if data.one_view else batch_size), batch_size)
+            share = data.precrop_fraction if step < data.precrop_steps else 1.0
+            x, y = (draw_middle(rng, edge, share, batch_size) for edge in (width, height))
             return {**loaded.rays(view[kept], x[kept], y[kept]), 'index': view[kept].astype(np.int32), 'row': kept}
 
         def batches(start_step: int) -> Iterator[dict]:
@@ -149,6 +150,7 @@ def open_scene(data_dir: Path) -> Scene:
     digest = hashlib.sha256()
     for array in (*views.camera, views.bounds):
         digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(str([path.stat().st_size for path in views.pictures]).encode())
     index = Index((data_dir.name,), splits, (), 0, 0, len(names), {}, {'kind': 'views'}, digest.hexdigest(), 'scene')
     return Scene(data_dir, index, views)
 

@@ -117,7 +117,7 @@ def evaluate(
             references[FLOOR] = floor(target)
         else:
             prediction, truth = prediction.as_bytes(), Pictures(target.rgb).as_bytes()
-            if 'image' in inputs:
+            if 'image' in inputs and not dataset.index.num_input_views:  # of a picture whose camera is known
                 baselines = predict_from_input(dataset.read(category, name), f'{category}/{name}', seen)
                 references |= {label: score(baseline, target) for label, baseline in baselines.items()}
         return Result(category, name, scores, references, seconds, seen, prediction, solid, by_time, truth)

@@ -47,20 +47,19 @@ class Code(NamedTuple):
 
 
 def sample_code(model: Model, params: dict, config: ConfigDict, number: int, seed: int) -> Code:
-    """z drawn from the prior N(0, 1), a function of (seed, number).
+    """z drawn from the prior N(0, 1), a function of (seed, number); a network without z has learned one shape: this one.
 
-    Raises InputError for a model with an input or without a latent code, and for a number outside of [0, 2^31).
+    Raises InputError for a model with an input and for a number outside of [0, 2^31).
     """
-    latent_size = getattr(model, 'latent_size', 0)
-    if has_input(config.data) or not latent_size:
+    if has_input(config.data):
         raise InputError(
-            'config: expected a model without input and with a latent code (model.latent_size > 0) to sample, found '
-            f'data.inputs {input_names(config.data)} and {latent_size}; `onet reconstruct` and `onet colorize` take inputs'
+            f'config: expected a model without input to sample, found data.inputs {input_names(config.data)}; '
+            '`onet reconstruct` and `onet colorize` take inputs'
         )
     if not 0 <= number < 2**31:
         raise InputError(f'number of a sample: expected 0 to {2**31 - 1}, found {number}')
     cond = model.encode(params, np.zeros((1, 0), np.float32))
-    return Code(cond, model.prior(jax.random.key(seed), jnp.array([number])))
+    return Code(cond, model.prior(jax.random.key(seed), jnp.array([number])) if model.latent_size else None)
 
 
 def infer_code(model: Model, params: dict, config: ConfigDict, flag: str, name: str, data_dir: Path | None) -> Code:
@@ -147,12 +146,13 @@ def sample_files(
     Sample i is a function of (seed, i). An empty level set is reported; it has a tile, but no file. Sequences have the files of
     `clip_files.py`, and contact_sheet.gif shows them side by side. shape, motion: sequences, named as the ends of
     `interpolate_files`, whose code of the shape or of the motion all samples have; with both there is one, without a prior.
+    So there is of a network without latent code, which has learned one shape.
 
-    Raises InputError for a model with an input or without a latent code, and for a file that would be replaced.
+    Raises InputError for a model with an input, and for a file that would be replaced.
     """
     if (shape or motion) and not moves(model):
         raise InputError('--shape, --motion: expected a network of shapes that move, found one of shapes that do not')
-    num_samples = 1 if shape and motion else num_samples
+    num_samples = 1 if (shape and motion) or not getattr(model, 'latent_size', 0) else num_samples
     targets, sheet = _mesh_files(model, output, 'sample_', num_samples, file_format), Path(output) / 'contact_sheet.png'
     named = {name: flag for flag, name in (('--shape', shape), ('--motion', motion)) if name}
     _refuse(model, config, targets, file_format, [sheet], list(named))

@@ -108,12 +108,22 @@ def _color_one(module, params, geometry, cond, points):
 
 
 def _render(module, params, depth, world_mat, camera_mat, geometry, cond):
+    depth = as_array(depth, 'depth')
+    if jnp.ndim(depth) != 4:
+        raise InputError(f'depth: expected an array [B, V, S, S], found the shape {list(jnp.shape(depth))}')
     if module.is_baseline:
-        rgb = apply(module, params, depth, cond, method='decode_views')
+        rgb = _decode_views(lambda view: apply(module, params, view, cond, method='decode_view'), depth)
     else:
         points = jnp.asarray(unproject_depth(Camera(world_mat, camera_mat), depth), depth.dtype)
         rgb = _color(module, params, points.reshape(len(depth), -1, 3), geometry, cond).reshape(points.shape)
     return on_white(rgb, depth)
+
+
+def _decode_views(decode, depth):
+    """decode: [B, S, S] -> [B, S, S, 3], called with one view of each shape at a time, which bounds the memory."""
+    if depth.shape[1] == 1:
+        return decode(depth[:, 0])[:, None]
+    return jnp.moveaxis(jax.lax.map(decode, jnp.moveaxis(depth, 1, 0)), 0, 1)
 
 
 def on_white(rgb: jax.Array, depth: jax.Array) -> jax.Array:

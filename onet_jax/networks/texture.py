@@ -194,11 +194,9 @@ class TextureModule(nn.Module):
         decoder = None if self.is_baseline else self.decoder
         return _part(decoder, 'color', "a decoder of points, not 'unet',")(points, geometry, cond)
 
-    def decode_views(self, depth: jax.Array, cond: jax.Array) -> jax.Array:
-        """depth [B, V, S, S], cond [B, Z] -> RGB [B, V, S, S, 3] of the baseline."""
-        views = depth.reshape(-1, *depth.shape[2:])
-        rgb = self.decoder(views, cond.repeat(depth.shape[1], axis=0))
-        return rgb.reshape(*depth.shape, 3)
+    def decode_view(self, depth: jax.Array, cond: jax.Array) -> jax.Array:
+        """depth [B, S, S], cond [B, Z] -> RGB [B, S, S, 3] of the baseline."""
+        return self.decoder(depth, cond)
 
     def posterior(self, rgb: jax.Array, geometry: Any) -> tuple[jax.Array, jax.Array]:
         """-> mean and log of the standard deviation, [B, Z] each."""

@@ -184,9 +184,7 @@ def export_shapenet(data_dir: str | Path, root: str | Path) -> None:
     for category, name in track(shapes, 'exporting', 'shapes'):
         shape = records.read_shape(records.shape_path(data_dir, category, name), index)
         if not len(shape.points) or shape.voxels is None:
-            raise InputError(
-                f'{data_dir}: expected labelled points and voxels, which the layout has, found a dataset of views'
-            )
+            raise InputError(f'{data_dir}: expected labelled points and voxels to write, found a dataset without them')
         # The official binvox files have the frame of the shape in their header.
         voxels = Voxels(shape.voxels, shape.loc, shape.scale)
         labels = (shape.points, shape.occ, shape.loc, shape.scale, shape.ambiguous)

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from onet_jax import models
 from onet_jax.convert import official
+from onet_jax.convert.keras_lists import read_keras_lists
 from onet_jax.convert.torch_file import read_torch_file
 from onet_jax.data.datasets import digest
 from onet_jax.errors import InputError
@@ -231,9 +232,9 @@ def read_run(workdir: str | Path) -> dict:
 def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path, *, optimizer: bool = True) -> int:
     """Make a workdir from a checkpoint of the official implementation; returns the step from which training resumes.
 
-    path: `.pt` (both formats of torch) or `.safetensors`. With `optimizer` the state of Adam is imported too, where
-    the file has it. Everything is read and checked before anything is written. Raises FileNotFoundError and InputError
-    that name the file: for one that is damaged, not safe to read, or of another network than `config` describes, and
+    path: `.pt` (both formats of torch), `.safetensors`, or `.npy` of the original NeRF. With `optimizer` the state of Adam is
+    imported too, where the file has it. Everything is read and checked before anything is written. Raises FileNotFoundError and
+    InputError that name the file: for one that is damaged, not safe to read, or of another network than `config` describes, and
     for a workdir that holds checkpoints.
     """
     workdir = Path(workdir)
@@ -241,7 +242,7 @@ def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path,
     if has_checkpoints(workdir):
         raise InputError(f'{workdir}: expected a new workdir, found checkpoints in it; choose another --workdir')
     method = models.build(config)
-    stored = read_torch_file(path)
+    stored = read_keras_lists(path) if Path(path).suffix == '.npy' else read_torch_file(path)
     try:
         state, rest = official.split_checkpoint(stored)
         shapes = official.variable_shapes(method, config)
@@ -254,7 +255,7 @@ def import_checkpoint(path: str | Path, config: ConfigDict, workdir: str | Path,
                     'without the optimiser: --nooptimizer'
                 )
             opt_state = official.from_adam(rest['optimizer'], state, opt_state, shapes, config)
-        step = rest.get('it', 0)
+        step = rest.get('it', rest.get('global_step', 0))
         if not isinstance(step, int) or not 0 <= step < 2**31:
             raise InputError(f"'it': expected a number of steps, found {step!r}")
     except InputError as error:

@@ -68,6 +68,18 @@ def test_samples_have_the_codes_of_the_prior(tmp_path):
         assert (both.size, both.n_frames) == ((2 * 26, 26), 2 * NUM_FRAMES - 2)
 
 
+def test_a_network_of_one_sequence_gives_this_one(tmp_path):
+    model, params, config = network(1)
+    one = model._replace(
+        latent_size=0,
+        encode=lambda params, inputs: (np.full((1, 1), 0.7), np.array([[0, 0.2, 0]])),
+    )
+    (target,) = sample_files(one, params, config, 8, 5, tmp_path, 'off')
+    found, went = describe(target)
+    np.testing.assert_allclose(found, 0.7, atol=0.05)
+    np.testing.assert_allclose(went, [0, 0.2, 0], atol=1e-5)
+
+
 def test_all_samples_have_a_given_shape_or_motion(tmp_path):
     """Here those of other samples."""
     own = [describe(target) for target in sample_files(*LATENT, 3, 5, tmp_path / 'own', 'off')]
@@ -132,7 +144,7 @@ def test_an_empty_sequence_has_a_tile(tmp_path, capsys):
 
 def test_what_cannot_be_mixed_is_named(sequences, tmp_path):
     wide, small = sequences
-    with pytest.raises(InputError, match='expected a model without input and with a latent code'):
+    with pytest.raises(InputError, match=r"expected a model without input to sample, found data.inputs \('clip',\)"):
         sample_files(*CONDITIONED, 1, 0, tmp_path / 'out', 'off', shape=wide)
     with pytest.raises(InputError, match='--data_dir: expected the dataset of --motion=human/3'):
         sample_files(*CONDITIONED, 1, 0, tmp_path / 'out', 'off', shape=wide, motion='human/3')

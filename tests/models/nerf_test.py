@@ -12,6 +12,7 @@ from onet_jax import models
 from onet_jax.configs import nerf as nerf_config
 from onet_jax.data.datasets import open_dataset
 from onet_jax.data.fields import example_batch, make_transform
+from onet_jax.data.scenes import draw_middle
 from onet_jax.errors import InputError
 from onet_jax.evaluation.evaluate import evaluate
 from onet_jax.geometry.camera_paths import orbit
@@ -181,6 +182,15 @@ def test_batches_are_pixels_of_the_views_and_of_their_middle_first(scene_dir):
     with config.unlocked():
         config.data.one_view = True
     assert len(set(next(dataset.feed(config.data, batch_size=64, seed=0)(5))['index'].tolist())) == 1
+
+
+def test_the_middle_of_a_picture_is_that_of_the_official_code(golden):
+    expected = golden('nerf_atlasnet_dmc/nerf/ray_batches.npz')
+    for height, width, share in ((10, 12, 0.5), (11, 9, 0.5), (12, 16, 0.7)):
+        rows, columns = expected[f'derived/precrop_{height}x{width}_f{share}_coords'].T
+        for edge, found in ((height, rows), (width, columns)):
+            drawn = draw_middle(np.random.default_rng(0), edge, share, 500)
+            assert set(drawn.tolist()) == set(found.tolist())
 
 
 def test_a_scene_is_trained_evaluated_rendered_and_meshed(scene_dir, tmp_path):

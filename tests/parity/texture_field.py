@@ -327,7 +327,7 @@ def vae_deviations(name: str, data: dict, dtype) -> Deviations:
     batches = [{'inputs': inputs, 'targets': rgb, 'row': noise} for noise in noises]
     scalars, gradients, found = two_steps(network, batches, data, dtype)
     expected, pictures = under(data, f'{out}/elbo/'), render(network, inputs, mean + std * noises[0])
-    weight = texture_field.VAE_WEIGHT
+    weight, of_prior = texture_field.VAE_WEIGHT, render(network, inputs, 0 * mean)
     return {
         'posterior': compare((mean, data[f'{out}/vae_mean']), (jnp.log(std), data[f'{out}/vae_logstd'])),
         'loss of the posterior': compare((scalars[0]['kl'] / weight, expected['kl'])),
@@ -338,7 +338,10 @@ def vae_deviations(name: str, data: dict, dtype) -> Deviations:
             (pictures, expected['image_fake']),
             (render(network, inputs, noises[1]), data[f'{out}/image_from_z_eps_1']),
         ),
-        'mean of the prior': compare((render(network, inputs, 0 * mean), data['out/image_prior_mean'])),
+        'mean of the prior': compare(
+            (of_prior, data['out/image_prior_mean']),
+            (jnp.where(inputs['view_depth'] > 0, of_prior, 0), data['out/image_prior_mean_black_bg']),
+        ),
         'rendered, training losses': compare(([s['loss'] for s in scalars], data[f'{out}/train/losses'])),
         'gradients': compare_by_name(gradients, under(data, 'out/train/grad/')),
         **found,
