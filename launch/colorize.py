@@ -55,10 +55,9 @@ def main(_):
         ends = None if START.value is None else (START.value, END.value)
         numbers, steps = ends or range(NUM_SAMPLES.value), NUM_STEPS.value if ends else None
         made = colorize_samples(*network, asked, MESH.value, seed=SEED.value, numbers=numbers, num_steps=steps)
-    page, finer = asked.output.with_suffix('.html'), f'--texture_size={2 * TEXTURE_SIZE.value or 1024}'
-    same = [
-        f'--{name}={flags.FLAGS[name].value}' for name in ('mesh', 'photo', 'shape_workdir') if flags.FLAGS[name].value
-    ]
+    page, finer = asked.output.with_suffix('.html'), f'--texture_size={min(2 * TEXTURE_SIZE.value or 1024, 4096)}'
+    given = [flags.FLAGS[name] for name in ('mesh', 'photo', 'shape_workdir', 'up') if flags.FLAGS[name].present]
+    same = [f'--{flag.name}={flag.value}' for flag in given]
     done = f'{page} shows {made[0]}' + (f' and {len(made) - 1} more' if len(made) > 1 else '')
     tell_next(done, 'onet', 'colorize', f'--workdir={WORKDIR.value}', *same, finer, '--output=finer.glb')
 
