@@ -167,11 +167,6 @@ def pose(key: jax.Array, row: dict) -> dict:
     return {**row, **posed}
 
 
-def permute_colours(key: jax.Array, row: dict) -> dict:
-    """The row with the channels of its pictures in a random order, the same in all: augmentation of colours."""
-    return {**row, 'image': row['image'][..., jax.random.permutation(key, 3)]}
-
-
 def draw_image(key: jax.Array, row: dict, data: ConfigDict) -> jax.Array:
     """The view resized to `image_size` px, RGB in [0, 1]; with `augment` a random square crop of 75 to 100 % of its area."""
     if not data.augment:

@@ -22,7 +22,7 @@ from onet_jax.data.sources import Source, check_file
 from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import Frame
 
-POSE_STREAM, COLOUR_STREAM = 19, 20  # of random numbers; inputs have those that are numbered from 0
+POSE_STREAM = 19  # of random numbers; inputs have those that are numbered from 0
 POSED = ('points', 'occ', 'surface', 'normals')  # columns that `draws.pose` turns, or that turn with others
 
 
@@ -128,8 +128,6 @@ def _transform(data: ConfigDict, inputs: Sequence[str], targets: Sequence[str], 
 
     def transform_row(key, row):
         inputs_key, targets_key = jax.random.split(jax.random.fold_in(key, row['row']))
-        if training and data.get('permute_colours'):
-            row = draws.permute_colours(jax.random.fold_in(inputs_key, COLOUR_STREAM), row)
         if training and data.get('random_scans'):
             row = draws.pose(jax.random.fold_in(inputs_key, POSE_STREAM), row)
         return {'inputs': draw(inputs, inputs_key, row), 'targets': draw(targets, targets_key, row), 'row': row['row']}
