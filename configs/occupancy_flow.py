@@ -14,8 +14,8 @@ A point of the input is the same place of the body in all frames. The experiment
     generative       nothing: two latent codes              occupancies and trajectories
     representation   nothing: one sequence of 50 frames     occupancies at two times
 
-`representation` is validated on its one sequence, and evaluated by `onet evaluate --split=train`. Of your own sequence it needs
-many points near the surface (`onet prepare --sequences=DIR --sampling=surface`): where few are inside, limbs become stumps.
+`representation` is validated on its one sequence, evaluated by `onet evaluate --split=train`, written by `onet sample`. Thin
+parts of a sequence of yours need points near the surface: `onet prepare --sequences=DIR --sampling=surface`.
 
 The networks `interpolation` and `matching` have no decoder: they move points that the user gives. The variant `tiny` has small
 networks and goes with all of them, for two CPU cores.
