@@ -102,7 +102,14 @@ def get_config(arg: str = '') -> ConfigDict:
             'test_fraction': 0.0 if is_one else 0.1,
             'dataset_seed': 0,
         },
-        optim=optim(name='muon', learning_rate=5e-3, schedule='cosine', warmup_steps=100, ema_decay=0.99)
+        optim=optim(
+            name='muon',
+            # Without trajectories nothing holds the points at first: at a high rate the velocity field carries them far away.
+            learning_rate=5e-3 if has_trajectories or is_one else 1e-3,
+            schedule='cosine',
+            warmup_steps=100,
+            ema_decay=0.99,
+        )
         if tiny
         else optim(),
         train=train(num_steps=3200, batch_size=16, log_every_steps=50, eval_every_steps=800, checkpoint_every_steps=200)
