@@ -58,7 +58,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'num_frequencies': None if baseline else 6 if tiny and not is_latent else 0,
             'leaky': None if baseline else True,  # leaky ReLU (slope 0.2) as the last activation of the decoder
             'leaky_blocks': None if baseline else is_latent,  # and in its blocks
-            'num_pixels': 512 if samples else 0,  # random ones of the object in the loss; 0 is all of a view
+            'num_pixels': 128 if samples else 0,  # random ones of the object in the loss; 0 is all of a view
         },
         data={
             'feed': 'resident',  # all in device memory, without TensorFlow
@@ -67,7 +67,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'image_size': None if is_latent else 64 if tiny else 224,  # px, of the picture that is seen
             'augment': None if is_latent else False,  # train on random square crops of it
             'view_size': (32 if kind == 'gan' else 64) if tiny else 256 if baseline else 128,  # px, of the views
-            'num_surface_points': None if baseline else 512 if tiny else 2048,  # oriented points of the surface
+            'num_surface_points': None if baseline else 128 if tiny else 2048,  # oriented points of the surface
             'sampling': 'uniform',  # of the dataset's points
             # The embedded dataset, built where no --data_dir is given.
             'families': (),  # () is all of them
@@ -83,7 +83,13 @@ def get_config(arg: str = '') -> ConfigDict:
         if tiny and kind != 'gan'
         else optim(name='rmsprop'),
         # Of a batch of the GAN each of its networks learns from one half.
-        train=train(num_steps=2000, batch_size=32, log_every_steps=50, eval_every_steps=500, checkpoint_every_steps=500)
+        train=train(
+            num_steps=5000 if samples else 2000,
+            batch_size=32,
+            log_every_steps=50,
+            eval_every_steps=1000,
+            checkpoint_every_steps=500,
+        )
         if tiny
         else train(batch_size={'': 18, 'vae': 3, 'gan': 64, 'nvs': 32}[kind]),
         eval=eval_(targets=('views',), threshold=None, sample=False if is_latent else None, select_by='l1'),
