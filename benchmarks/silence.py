@@ -55,6 +55,11 @@ def list_commands(folder: Path) -> dict[str, list[str]]:
             'reproduce', 'completion', '--tiny', '--rows=ONet', '--num_steps=110', data, f'--output={folder}/pages',
             f'--runs={folder}/rows',
         ],
+        'train scene': [
+            'train', '--config=nerf:tiny', f'--workdir={folder}/nerf', *steps, '--config.train.eval_every_steps=20',
+        ],
+        'render': ['render', f'--workdir={folder}/nerf', f'--output={folder}/path', '--num_frames=4'],
+        'reconstruct scene': ['reconstruct', f'--workdir={folder}/nerf', f'--output={folder}/scene', '--resolution=64'],
         'demo': ['demo', f'--output={folder}/demo', '--minutes=0.5'],
     }  # fmt: skip
 

@@ -14,6 +14,9 @@ A point of the input is the same place of the body in all frames. The experiment
     generative       nothing: two latent codes              occupancies and trajectories
     representation   nothing: one sequence of 50 frames     occupancies at two times
 
+`representation` is validated on its one sequence, evaluated by `onet evaluate --split=train`, written by `onet sample`. Thin
+parts of a sequence of yours need points near the surface: `onet prepare --sequences=DIR --sampling=surface`.
+
 The networks `interpolation` and `matching` have no decoder: they move points that the user gives. The variant `tiny` has small
 networks and goes with all of them, for two CPU cores.
 """
@@ -32,7 +35,8 @@ VARIANTS = (
 def get_config(arg: str = '') -> ConfigDict:
     tiny, correspondence, kind = choose('occupancy_flow', arg, ('tiny',), ('correspondence',), EXPERIMENTS)
     images, ends = kind == 'images', kind in ('interpolation', 'matching')
-    unconditional = kind in ('generative', 'representation')
+    is_one = kind == 'representation'
+    unconditional = is_one or kind == 'generative'
     has_trajectories = bool(correspondence) or ends or kind == 'generative'
     wide = bool(kind) or bool(correspondence)  # all networks but that of completion by occupancies alone
     inputs = 'none' if unconditional else 'image_clip' if images else 'end_clouds' if ends else 'clip'
@@ -80,7 +84,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'feed': 'resident',  # all in device memory, without TensorFlow
             'inputs': (inputs,),
             'targets': tuple(targets),
-            'num_frames': 30 if ends and not tiny else 50 if kind == 'representation' else 17,  # of a clip
+            'num_frames': 30 if ends and not tiny else 50 if is_one else 17,  # of a clip
             'num_input_points': num_input_points,
             'noise_std': 0.0 if kind == 'generative' else 0.001 if inputs == 'clip' else None,  # of the input points
             'corresponding': corresponding,  # a point of the input is one place of the body in all frames
@@ -90,15 +94,22 @@ def get_config(arg: str = '') -> ConfigDict:
             'sampling': 'surface' if tiny else 'uniform',  # of the dataset's points
             'num_trajectories': 100 if has_trajectories else None,  # corresponding surface points of a step
             # The embedded dataset, built where no --data_dir is given.
-            'families': ('human',) if tiny else (),  # () is all of them
-            'num_shapes_per_family': 400 if tiny else 100,  # sequences
-            'num_stored_frames': 50 if kind == 'representation' else 20 if tiny else 32,  # of a sequence
-            'num_points': 4096 if tiny else 100_000,  # of a frame
-            'val_fraction': 0.1,
-            'test_fraction': 0.1,
+            'families': ('human',) if tiny or is_one else (),  # () is all of them
+            'num_shapes_per_family': 1 if is_one else 400 if tiny else 100,  # sequences
+            'num_stored_frames': 50 if is_one else 20 if tiny else 32,  # of a sequence
+            'num_points': 4096 if tiny and not is_one else 100_000,  # of a frame
+            'val_fraction': 0.0 if is_one else 0.1,
+            'test_fraction': 0.0 if is_one else 0.1,
             'dataset_seed': 0,
         },
-        optim=optim(name='muon', learning_rate=5e-3, schedule='cosine', warmup_steps=100, ema_decay=0.99)
+        optim=optim(
+            name='muon',
+            # Without trajectories nothing holds the points at first: at a high rate the velocity field carries them far away.
+            learning_rate=5e-3 if has_trajectories or is_one else 1e-3,
+            schedule='cosine',
+            warmup_steps=100,
+            ema_decay=0.99,
+        )
         if tiny
         else optim(),
         train=train(num_steps=3200, batch_size=16, log_every_steps=50, eval_every_steps=800, checkpoint_every_steps=200)
@@ -106,6 +117,7 @@ def get_config(arg: str = '') -> ConfigDict:
         else train(batch_size=8 if ends else 16),
         eval=eval_(
             batch_size=8,
+            split='train' if is_one else 'val',
             targets=('trajectories',)
             if ends
             else ('volume_clip', 'trajectories')

@@ -36,11 +36,16 @@ from onet_jax.models.occupancy import as_points, in_chunks
 from onet_jax.networks.encoders.points import Pointnet
 from onet_jax.networks.texture import AppearanceEncoder, Discriminator, TextureDecoder, TextureModule, ViewUNet
 
+
+def _make_decoder(k, num_blocks):
+    return TextureDecoder(k.decoder_hidden_size, num_blocks, k.leaky, k.leaky_blocks, k.dtype, k.num_frequencies)
+
+
 # Official names; 'none' is a part that a network does not have. The decoder 'unet' makes the baseline.
 ENCODERS = {name: onet.ENCODERS[name] for name in ('none', 'resnet18', 'simple_conv')}
 DECODERS: dict[str, Callable] = {
-    'each_layer_c': lambda k: TextureDecoder(k.decoder_hidden_size, 5, k.leaky, k.leaky_blocks, k.dtype),
-    'each_layer_c_larger': lambda k: TextureDecoder(k.decoder_hidden_size, 7, k.leaky, k.leaky_blocks, k.dtype),
+    'each_layer_c': lambda k: _make_decoder(k, 5),
+    'each_layer_c_larger': lambda k: _make_decoder(k, 7),
     'unet': lambda k: ViewUNet(k.decoder_hidden_size, k.dtype),
 }
 GEOMETRY_ENCODERS: dict[str, Callable] = {
@@ -271,6 +276,7 @@ def make_model(
     decoder_hidden_size: int = 128,
     geometry_hidden_size: int = 128,
     picture_hidden_size: int = 32,
+    num_frequencies: int = 0,
     leaky: bool = True,
     leaky_blocks: bool = False,
     num_pixels: int = 0,
@@ -285,6 +291,7 @@ def make_model(
     decoder_hidden_size                    width of the decoder, of 'unet' features of its first convolution
     geometry_hidden_size                   width of the geometry encoder
     picture_hidden_size                    features of the first convolution of the posterior, or of the discriminator
+    num_frequencies                        of a positional encoding of points; 0 is none, as in the paper
     leaky, leaky_blocks                    leaky ReLUs (slope 0.2) as the last activation of the decoder, and in its blocks
     num_pixels                             random pixels of a view in the loss; 0 is all of them, as in the paper
     train_dtype                            mixed precision: type of the features in the loss

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from onet_jax.errors import InputError
 from onet_jax.networks.layers import Conv, Linear, ResnetBlock, TransposedConv, cast
+from onet_jax.networks.radiance import encode_positions
 
 MOST_FEATURES = 1024  # of a convolution
 SMALLEST = 4  # px, to which a picture is reduced
@@ -34,11 +35,13 @@ class TextureDecoder(nn.Module):
     leaky: bool = True  # leaky ReLU (slope 0.2) as the last activation
     leaky_blocks: bool = False  # and in the blocks
     dtype: jnp.dtype | None = None
+    num_frequencies: int = 0  # of a positional encoding of the points; 0, as in the paper, is none
 
     @nn.compact
     def __call__(self, points: jax.Array, geometry: jax.Array, cond: jax.Array) -> jax.Array:
         """points [B, T, 3] in object coordinates, geometry [B, C], cond [B, Z] -> RGB [B, T, 3] in [0, 1]."""
-        net = cast(Linear(self.hidden_size, name='conv_p')(points), self.dtype)
+        seen = encode_positions(points, self.num_frequencies)
+        net = cast(Linear(self.hidden_size, name='conv_p')(seen), self.dtype)
         for i in range(self.num_blocks):
             shift = Linear(self.hidden_size, name=f'fc_cz_{i}')(geometry, cond)[:, None]
             block = ResnetBlock(self.hidden_size, leaky=self.leaky_blocks, name=f'block{i}')

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from onet_jax.errors import InputError
 from onet_jax.networks.layers import BatchNorm, Conv, Linear, cast
 
 # By channel (RGB): pretrained weights expect images that are normalised by these.
@@ -28,6 +29,7 @@ PYRAMID = (
     ((16, 5, 2), (16, 3, 1), (16, 3, 1)),
     ((32, 5, 2), (32, 3, 1), (32, 3, 1), (32, 3, 1)),
 )
+SMALLEST = 63  # px, of which the five convolutions of `ConvEncoder` leave one
 he_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
@@ -40,7 +42,12 @@ class ConvEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
-        """images [B, H, W, 3] in [0, 1] -> cond [B, C]. No layer depends on the mode."""
+        """images [B, H, W, 3] in [0, 1] -> cond [B, C]. No layer depends on the mode. Raises InputError for too few pixels."""
+        if min(images.shape[1:3]) < SMALLEST:
+            raise InputError(
+                f'images: expected at least {SMALLEST} px along each side, found {images.shape[2]} x {images.shape[1]}; set '
+                'config.data.image_size'
+            )
         net = Conv(self.hidden_size, stride=2, name='conv0')(cast(images, self.dtype))
         for i in range(1, 5):
             net = Conv(self.hidden_size << i, stride=2, name=f'conv{i}')(nn.relu(net))

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from onet_jax.errors import InputError
 from onet_jax.networks.encoders.image import ConvEncoder, ResNet, ResNetTrunk, _max_pool
 
 
@@ -86,3 +87,10 @@ def test_maxima_of_windows_and_their_gradients_are_those_of_flax(size):
     ours, theirs = differentiate(x)
     assert ours[0][1].shape == theirs[0][1].shape
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs)
+
+
+def test_a_picture_that_is_too_small_for_five_strides_is_refused():
+    key = jax.random.key(0)
+    jax.eval_shape(ConvEncoder(7).init, key, jnp.zeros((1, 63, 63, 3)))
+    with pytest.raises(InputError, match=r'at least 63 px along each side, found 64 x 62; set config.data.image_size'):
+        ConvEncoder(7).init(key, jnp.zeros((1, 62, 64, 3)))
