@@ -1,5 +1,7 @@
 """Views of a ball whose colours are those of its place, in closed form, for tests; a stand-in for a dataset of them."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 
@@ -32,6 +34,7 @@ class BallDataset:
     """Two categories of balls, each seen by cameras of its own; the first view is the input."""
 
     shapes = (('ball', 'a'), ('ball', 'b'), ('other', 'a'))
+    index = SimpleNamespace(num_input_views=0)
 
     def cameras(self, category, name):
         return sample_cameras(self.shapes.index((category, name)), NUM_VIEWS)

@@ -107,7 +107,7 @@ def embedded_dataset(
     code = MOVING_CODE if moves else code_of(settings['families'], settings.get('coloured', False))
     digest = recipe(settings, *code).hex()[:12]
     data_dir = cache_folder() / f'{"moving" if moves else "procedural"}-{digest}'
-    _build_once(data_dir, data_dir / 'dataset.json', partial(prepare, data_dir, **settings))
+    _build_once(data_dir, data_dir / 'dataset.json', lambda: prepare(data_dir, **settings))
     return data_dir
 
 

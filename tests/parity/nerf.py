@@ -94,6 +94,7 @@ def rendering_deviations(name: str, data: dict, dtype) -> Deviations:
     jitter, places, *noises = arrays_of(data, dtype, 't_rand', 'u', 'noise_coarse', 'noise_fine')
     rays = Rays(packed[:, :3], packed[:, 3:6], packed[:, 8:], packed[:, 6], packed[:, 7])
     even, pairs = jnp.broadcast_to(jnp.linspace(0.0, 1.0, places.shape[1], dtype=dtype), places.shape), []
+    disparities, chosen = [], []
     for case, options in json.loads(str(data['meta/cases'])).items():
 
         def see(raw, distances, noise, options=options):
@@ -110,12 +111,14 @@ def rendering_deviations(name: str, data: dict, dtype) -> Deviations:
             ('coarse', coarse, distances, ''), ('hier', fine, more, ''), ('hier', coarse, None, '0')
         ):  # fmt: skip
             key = f'{out}/{case}/{kind}'
-            names = {'rgb': seen.rgb, 'disp': seen.disparity, 'acc': seen.opacity}
+            names = {'rgb': seen.rgb, 'acc': seen.opacity}
             ending = suffix or '_map'
             pairs += [(value, data[f'{key}/{what}{ending}']) for what, value in names.items()]
+            disparities.append((seen.disparity, data[f'{key}/disp{ending}']))
             if at is not None:
-                pairs.append((points_on(rays, at), data[f'{key}/pts']))
-    return {'outputs': compare(*pairs)}
+                chosen.append((points_on(rays, at), data[f'{key}/pts']))
+    # Where the distribution is flat, its rounding moves a sample.
+    return {'outputs': compare(*pairs, *disparities), 'chosen points': compare(*chosen)}
 
 
 def step_deviations(name: str, data: dict, dtype) -> Deviations:

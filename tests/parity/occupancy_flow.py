@@ -150,8 +150,9 @@ def fixed_step_deviations(data: dict, dtype) -> Deviations:
 
     for size, name in ((0.05, 'rk4_h0.05'), (0.3, 'rk4_h0.3'), (None, 'rk4_nostep')):
         for key, sign in (('transform_to_t', 1), ('transform_to_t_backward', -1)):
-            expected = data.get(f'{out_of(dtype)}/{name}/{key}')
-            if expected is not None:
+            expected = data.get(f'out64/{name}/{key}')
+            # The result is the end of the step that holds a time: in float32 rounding decides which one that is.
+            if dtype == np.float64 and expected is not None:
                 moved = take_fixed_steps(partial(velocity, sign), points, np.asarray(times[1:], np.float64), size)
                 found[f'points, {name}, {key}'] = compare((moved, expected))
     return found
