@@ -87,6 +87,7 @@ FLOAT64 = (
     *(f'{ATLASNET}/{name}' for name in ('chamfer', 'decoder', 'normalization', 'templates')), f'{DMC}/tables',
     *(f'flow/encoders/{name}' for name in ('latent_pointnet_dim15_c', 'temporal_pointnet')),
     'flow/velocity_field/cz.', 'flow/ode/flow_cz_rtol1e-5',
+    *(f'{NERF}/{name}' for name in ('encoding', 'mlp_w32_noviews', 'rays', 'render_rays', 'sample_pdf')),
     *(f'{TEXTURE}/{name}' for name in ('decoder_each_layer_c_larger', 'geometry', 'unprojection', 'discriminator')),
 )  # fmt: skip
 FLOAT32 = ('layers/', 'encoders/encoder_latent', 'encoders/pointnet')
