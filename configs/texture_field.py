@@ -84,7 +84,7 @@ def get_config(arg: str = '') -> ConfigDict:
         else optim(name='rmsprop'),
         # Of a batch of the GAN each of its networks learns from one half.
         train=train(
-            num_steps=5000 if samples else 2000,
+            num_steps=3000 if samples else 2000,
             batch_size=32,
             log_every_steps=50,
             eval_every_steps=1000,
