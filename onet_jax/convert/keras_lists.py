@@ -13,8 +13,10 @@ import numpy as np
 
 from onet_jax.errors import InputError
 
+RECONSTRUCT = np.empty(0).__reduce__()[0]  # what a pickled array calls, by either name of its module
 ALLOWED = {
-    **{(f'numpy.{core}.multiarray', '_reconstruct'): np._core.multiarray._reconstruct for core in ('core', '_core')},  # type: ignore[attr-defined]
+    ('numpy.core.multiarray', '_reconstruct'): RECONSTRUCT,
+    ('numpy._core.multiarray', '_reconstruct'): RECONSTRUCT,
     ('numpy', 'ndarray'): np.ndarray,
     ('numpy', 'dtype'): np.dtype,
 }

@@ -5,6 +5,8 @@ V views, H, W pixels; colours are sRGB.
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from onet_jax.geometry.cameras import Camera, unproject
@@ -40,3 +42,18 @@ def unproject_depth(camera: Camera, depth: np.ndarray) -> np.ndarray:
     pixels = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), axis=-1).reshape(-1, 2)
     pixels = np.broadcast_to(pixels, (*depth.shape[:-2], *pixels.shape))
     return unproject(camera, pixels, depth.reshape(*depth.shape[:-2], -1)).reshape(*depth.shape, 3)
+
+
+def on_white(rgb: jax.Array, depth: jax.Array) -> jax.Array:
+    """rgb [..., 3] where there is depth [...], white elsewhere."""
+    return jnp.where(depth[..., None] > 0, rgb, 1)
+
+
+def draw_pixels(key: jax.Array, depth: jax.Array, num_pixels: int) -> jax.Array:
+    """The numbers [num_pixels] of random pixels that show the object, with replacement; depth [pixels], 0 is background.
+
+    Where none does, they are of the background.
+    """
+    seen = jnp.cumsum(depth > 0)
+    ranks = jax.random.randint(key, (num_pixels,), 0, jnp.maximum(seen[-1], 1))
+    return jnp.minimum(jnp.searchsorted(seen, ranks, side='right'), len(depth) - 1)

@@ -29,7 +29,7 @@ from onet_jax.data.fields import check_inputs
 from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import Camera
 from onet_jax.geometry.field import check_finite
-from onet_jax.geometry.views import Pictures, unproject_depth
+from onet_jax.geometry.views import Pictures, draw_pixels, on_white, unproject_depth
 from onet_jax.models import adversarial, onet
 from onet_jax.models.method import Aux, Compiled, Method, apply, as_array, as_inputs, check_names, keywords_of
 from onet_jax.models.occupancy import as_points, in_chunks
@@ -131,11 +131,6 @@ def _decode_views(decode, depth):
     return jnp.moveaxis(jax.lax.map(decode, jnp.moveaxis(depth, 1, 0)), 0, 1)
 
 
-def on_white(rgb: jax.Array, depth: jax.Array) -> jax.Array:
-    """rgb [..., 3] where there is depth [...], white elsewhere."""
-    return jnp.where(depth[..., None] > 0, rgb, 1)
-
-
 def _prior(latent_size, key, rows):
     return jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), (latent_size,)))(rows)
 
@@ -143,16 +138,6 @@ def _prior(latent_size, key, rows):
 def _posterior(module, params, rgb, geometry):
     mean, log_std = apply(module, params, rgb, geometry, method='posterior')
     return mean, jnp.exp(log_std)
-
-
-def draw_pixels(key: jax.Array, depth: jax.Array, num_pixels: int) -> jax.Array:
-    """The numbers [num_pixels] of random pixels that show the object, with replacement; depth [pixels], 0 is background.
-
-    Where none does, they are of the background.
-    """
-    seen = jnp.cumsum(depth > 0)
-    ranks = jax.random.randint(key, (num_pixels,), 0, jnp.maximum(seen[-1], 1))
-    return jnp.minimum(jnp.searchsorted(seen, ranks, side='right'), len(depth) - 1)
 
 
 def texture_loss(
