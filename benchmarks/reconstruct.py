@@ -26,7 +26,8 @@ from onet_jax.geometry.batched_extraction import extract_meshes
 from onet_jax.geometry.extract import extract_mesh, marching_cubes, threshold_to_logit
 from onet_jax.geometry.field import evaluate
 from onet_jax.geometry.guaranteed import guaranteed_grid
-from onet_jax.geometry.mise import dense_grid, multiresolution_grid
+from onet_jax.geometry.mise import dense_grid
+from onet_jax.geometry.predicted_signs import predicted_grid
 from onet_jax.geometry.refine import refine_mesh
 from onet_jax.geometry.sampling import sample_surface
 from onet_jax.geometry.simplify import simplify_mesh
@@ -67,7 +68,7 @@ def time_mesh(field: Callable, upsampling_steps: int):
         return logits
 
     start, start_cpu = time.perf_counter(), time.process_time()
-    grid = multiresolution_grid(timed, resolution=32, upsampling_steps=upsampling_steps, level=LEVEL)
+    grid = predicted_grid(timed, resolution=32, upsampling_steps=upsampling_steps, level=LEVEL)
     meshed = time.perf_counter()
     mesh = marching_cubes(grid.values, LEVEL)
     stop = time.perf_counter()
@@ -119,7 +120,7 @@ def measure_seeds(field) -> tuple[dict, list]:
     """What 300 points of the surface cost as seeds."""
     mesh, grid, _ = time_mesh(field, 2)
     seeds, _ = sample_surface(mesh, 300, 0)
-    seeded = multiresolution_grid(field, resolution=32, upsampling_steps=2, level=LEVEL, seeds=seeds)
+    seeded = predicted_grid(field, resolution=32, upsampling_steps=2, level=LEVEL, seeds=seeds)
     more = sum(seeded.queried_per_round) / sum(grid.queried_per_round) - 1
     return {'more_evaluations_with_seeds': more}, [('300 seeds: more evaluations', f'{more:.2%}')]
 

@@ -15,7 +15,8 @@ from onet_jax.files import machine_memory
 from onet_jax.geometry.field import check_finite
 from onet_jax.geometry.grid import any_of_eight, finest_cells, lattice_to_world
 from onet_jax.geometry.guaranteed import guaranteed_grid
-from onet_jax.geometry.mise import dense_grid, multiresolution_grid
+from onet_jax.geometry.mise import dense_grid
+from onet_jax.geometry.predicted_signs import predicted_grid
 
 BYTES_PER_POINT = 22  # peak memory for a point of the lattice: a dense grid takes 21, MISE and marching cubes 14 to 17
 # After scaling to [-1, 1] around the level: the value outside of the box, so that a surface that reaches it is closed there,
@@ -34,8 +35,8 @@ def extract_mesh(
 ) -> trimesh.Trimesh:
     """The surface on which sigmoid(field) equals `threshold`, in object coordinates: closed and oriented outwards.
 
-    field: [T, 3] object coordinates -> logits [T]. threshold: a probability in (0, 1). MISE (see `mise.py`) evaluates a grid
-    of R = resolution * 2^upsampling_steps cells. It may miss parts that are thinner than a coarse cell: `seeds` [N, 3], points
+    field: [T, 3] object coordinates -> logits [T]. threshold: a probability in (0, 1). MISE evaluates a grid of
+    R = resolution * 2^upsampling_steps cells, in the form of `predicted_signs.py`, with few evaluations. It may miss parts that are thinner than a coarse cell: `seeds` [N, 3], points
     near the surface such as an input cloud, make it refine the cells around them too. As in the official implementation,
     upsampling_steps = 0 means a dense grid of `resolution` points, not cells. Returns a mesh without vertices where nothing is
     inside.
@@ -56,9 +57,7 @@ def extract_mesh(
     if guaranteed:
         grid = guaranteed_grid(field, resolution=resolution, upsampling_steps=upsampling_steps, level=level)
     else:
-        grid = multiresolution_grid(
-            field, resolution=resolution, upsampling_steps=upsampling_steps, level=level, seeds=seeds
-        )
+        grid = predicted_grid(field, resolution=resolution, upsampling_steps=upsampling_steps, level=level, seeds=seeds)
     return marching_cubes(grid.values, level)
 
 
@@ -100,11 +99,11 @@ def marching_cubes(values: np.ndarray, level: float) -> trimesh.Trimesh:
     inside = np.pad(inside[part], 1)
     crossed = any_of_eight(inside, 1) & any_of_eight(~inside, 1)
     corners = any_of_eight(np.pad(crossed[1:-1, 1:-1, 1:-1], 1), 1)
-    # Shifted and scaled to [-1, 1] before scikit-image casts to float32, so that no value changes its side; a value on the
-    # level counts as outside, by the least amount, or faces would collapse to points of the lattice. Of all other points only
+    # Shifted and scaled to [-1, 1] before scikit-image casts to float32, so that no value changes its side, by a power of two,
+    # so that no value is rounded otherwise where another one is larger; a value on the level counts as outside, by the least amount, or faces would collapse to points of the lattice. Of all other points only
     # the side matters: the surface crosses none of their cells but those in the padding.
     shifted = values[part][corners] - np.float64(level)
-    shifted /= np.abs(shifted).max(initial=0)
+    shifted = np.ldexp(shifted, -np.frexp(np.abs(shifted).max(initial=0))[1])
     shifted = np.where(shifted > 0, np.maximum(shifted, MIN_SCALED_VALUE), np.minimum(shifted, -MIN_SCALED_VALUE))
     padded = np.where(inside, np.float32(1), np.float32(SCALED_OUTSIDE))
     padded[1:-1, 1:-1, 1:-1][corners] = shifted

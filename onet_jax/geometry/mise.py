@@ -47,7 +47,7 @@ def multiresolution_grid(
     """
     finest = finest_cells(resolution, upsampling_steps)
     shape = (finest + 1,) * 3
-    seeded = _find_cells(np.zeros((0, 3)) if seeds is None else np.asarray(seeds), resolution, upsampling_steps)
+    seeded = find_cells(np.zeros((0, 3)) if seeds is None else np.asarray(seeds), resolution, upsampling_steps)
     # Of the levels that can be split. A round costs the evaluation of its points, and a few passes over these cells.
     leaves = [np.full((resolution << i,) * 3, i == 0) for i in range(upsampling_steps)]
     above, below = (np.zeros(leaves[-1].shape if leaves else 0, bool) for _ in range(2))
@@ -61,14 +61,14 @@ def multiresolution_grid(
         found = evaluate_lattice(field, points, shape)
         rounds.append((points, found))
         exact = found.astype(np.float64)  # else the level would be rounded to the precision of the values
-        _mark_touched(above, points[exact >= level], shape)
-        _mark_touched(below, points[exact <= level], shape)
-        points = _split(leaves, above, below, seeded, shape)
+        mark_touched(above, points[exact >= level], shape)
+        mark_touched(below, points[exact <= level], shape)
+        points = split_cells(leaves, above, below, seeded, shape)
         points = np.sort(points[~asked[points]])
         points = points[np.diff(points, prepend=-1) > 0]
     points, found = (np.concatenate(pieces) for pieces in zip(*rounds, strict=True))
     order = np.argsort(points, kind='stable')  # of sorted runs: they are merged
-    return Grid(_fill_forward(points[order], found[order], shape), tuple(len(points) for points, _ in rounds))
+    return Grid(fill_forward(points[order], found[order], shape), tuple(len(points) for points, _ in rounds))
 
 
 def dense_grid(field: Callable, *, num_points: int) -> np.ndarray:
@@ -94,7 +94,7 @@ def evaluate_lattice(field: Callable, points: np.ndarray, shape: tuple[int, ...]
     return found
 
 
-def _mark_touched(cells: np.ndarray, points: np.ndarray, shape: tuple[int, ...]) -> None:
+def mark_touched(cells: np.ndarray, points: np.ndarray, shape: tuple[int, ...]) -> None:
     """Mark, in place, the cells [n, n, n] that have one of the points [T] on their boundary or in them.
 
     points: flat indices in a lattice [2 n + 1]^3, with two of its steps along an edge of a cell.
@@ -111,7 +111,7 @@ def _mark_touched(cells: np.ndarray, points: np.ndarray, shape: tuple[int, ...])
             marks[line + k] = True
 
 
-def _find_cells(points: np.ndarray, resolution: int, upsampling_steps: int) -> list[np.ndarray]:
+def find_cells(points: np.ndarray, resolution: int, upsampling_steps: int) -> list[np.ndarray]:
     """The cells of every level but the finest that hold a point [N, 3]: indices [K, 3] each. Points outside are ignored."""
     check_points(points, 'seeds')
     check_finite(points, 'seeds')
@@ -121,7 +121,7 @@ def _find_cells(points: np.ndarray, resolution: int, upsampling_steps: int) -> l
     return [np.unique(cells >> (upsampling_steps - i), axis=0) for i in range(upsampling_steps)]
 
 
-def _split(
+def split_cells(
     leaves: list[np.ndarray],
     above: np.ndarray,
     below: np.ndarray,
@@ -132,7 +132,7 @@ def _split(
 
     All leaves are judged as they are before the round. above, below: masks of the cells of the last of the levels that touch
     either side. seeded: the cells of every level that hold a seed. Points are flat indices in the lattice of this shape, with
-    duplicates.
+    duplicates, those of the last level first.
     """
     strides = shape[1] * shape[2], shape[2], 1
     points = [np.zeros(0, int)]
@@ -157,7 +157,7 @@ def _split(
     return np.concatenate(points)
 
 
-def _fill_forward(points: np.ndarray, found: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def fill_forward(points: np.ndarray, found: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Forward fill: values [T] at sorted points [T], flat indices in the lattice -> values at all of it.
 
     An unqueried point gets the last known value before it along x, or else along y, or else along z. A plane with the last

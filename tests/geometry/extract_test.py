@@ -88,7 +88,8 @@ def nasty_grids():
 
 def march_through_all(values, level):
     """Vertices and faces from the whole lattice, no cell left out; the largest value is at a cell that is crossed."""
-    shifted = (values - level) / np.abs(values - level).max()
+    shifted = values - level
+    shifted = np.ldexp(shifted, -np.frexp(np.abs(shifted).max())[1])
     shifted = np.where(shifted > 0, np.maximum(shifted, MIN_SCALED_VALUE), np.minimum(shifted, -MIN_SCALED_VALUE))
     padded = np.pad(shifted, 1, constant_values=SCALED_OUTSIDE).astype(np.float32)
     vertices, faces, _, _ = lewiner_marching_cubes(padded, 0.0, gradient_direction='ascent', allow_degenerate=False)
