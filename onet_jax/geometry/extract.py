@@ -36,10 +36,10 @@ def extract_mesh(
     """The surface on which sigmoid(field) equals `threshold`, in object coordinates: closed and oriented outwards.
 
     field: [T, 3] object coordinates -> logits [T]. threshold: a probability in (0, 1). MISE evaluates a grid of
-    R = resolution * 2^upsampling_steps cells, in the form of `predicted_signs.py`, with few evaluations. It may miss parts that are thinner than a coarse cell: `seeds` [N, 3], points
-    near the surface such as an input cloud, make it refine the cells around them too. As in the official implementation,
-    upsampling_steps = 0 means a dense grid of `resolution` points, not cells. Returns a mesh without vertices where nothing is
-    inside.
+    R = resolution * 2^upsampling_steps cells, with the few evaluations of `predicted_signs.py`. It may miss parts that are
+    thinner than a coarse cell: `seeds` [N, 3], points near the surface such as an input cloud, make it refine the cells around
+    them too. As in the official implementation, upsampling_steps = 0 means a dense grid of `resolution` points, not cells.
+    Returns a mesh without vertices where nothing is inside.
 
     guaranteed: the mesh of the dense grid of R cells, thin parts included, in less time than the dense grid takes (see
     `guaranteed.py`); `seeds` are ignored. The field needs a method `keeps_sign`: `model.bind` of `models/onet.py` gives one.
@@ -99,9 +99,10 @@ def marching_cubes(values: np.ndarray, level: float) -> trimesh.Trimesh:
     inside = np.pad(inside[part], 1)
     crossed = any_of_eight(inside, 1) & any_of_eight(~inside, 1)
     corners = any_of_eight(np.pad(crossed[1:-1, 1:-1, 1:-1], 1), 1)
-    # Shifted and scaled to [-1, 1] before scikit-image casts to float32, so that no value changes its side, by a power of two,
-    # so that no value is rounded otherwise where another one is larger; a value on the level counts as outside, by the least amount, or faces would collapse to points of the lattice. Of all other points only
-    # the side matters: the surface crosses none of their cells but those in the padding.
+    # Shifted and scaled to [-1, 1] before scikit-image casts to float32, so that no value changes its side, and by a power of
+    # two, so that how a value is rounded does not depend on the largest one. A value on the level counts as outside, by the
+    # least amount, or faces would collapse to points of the lattice. Of all other points only the side matters: the surface
+    # crosses none of their cells but those in the padding.
     shifted = values[part][corners] - np.float64(level)
     shifted = np.ldexp(shifted, -np.frexp(np.abs(shifted).max(initial=0))[1])
     shifted = np.where(shifted > 0, np.maximum(shifted, MIN_SCALED_VALUE), np.minimum(shifted, -MIN_SCALED_VALUE))
