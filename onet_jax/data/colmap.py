@@ -63,11 +63,13 @@ def read_model(folder: Path | None) -> list[View]:
             raise FileNotFoundError(f'{path}: expected a part of a COLMAP model, found none')
         try:
             parsed.append(dict(read(path)))
-        except (struct.error, ValueError, KeyError, IndexError) as error:
+        except (struct.error, ValueError, KeyError, IndexError, OverflowError) as error:
             raise InputError(f'{path}: expected a part of a COLMAP model, found a damaged file ({error})') from error
     cameras, images, points = parsed
     ids = np.array(sorted(points), np.int64)
     places = np.array([points[i] for i in ids]).reshape(-1, 3)
+    if not images:
+        raise InputError(f'{folder / f"images{kind}"}: expected pictures of the COLMAP model, found none')
     images = sorted(images.values(), key=lambda image: image[2])  # by name
     return [_view(folder, cameras, image, ids, places) for image in images]
 
@@ -78,6 +80,12 @@ def _view(folder: Path, cameras: dict, image: tuple, ids: np.ndarray, places: np
     if camera_id not in cameras:
         raise InputError(f'{folder}: expected the camera {camera_id} of {name}, found none')
     model, width, height, numbers = cameras[camera_id]
+    if not (width > 0 and height > 0):
+        raise InputError(
+            f'{folder}: expected pictures of the camera {camera_id} with pixels, found {width} x {height} px'
+        )
+    if not (np.isfinite(pose).all() and np.any(pose[:4])):
+        raise InputError(f'{folder}: expected a quaternion and a translation of {name}, found {pose.tolist()}')
     bent = [numbers[i] for i in MODELS[model][2] if abs(numbers[i]) > STRAIGHT]
     if bent:
         raise InputError(
@@ -108,7 +116,10 @@ def _read_cameras_text(path: Path) -> Iterator[tuple]:
     for words in filter(None, _lines(path)):
         if words[1] not in numbers:
             raise ValueError(f'expected a camera of {sorted(numbers)}, found {words[1]}')
-        yield int(words[0]), (numbers[words[1]], int(words[2]), int(words[3]), tuple(map(float, words[4:])))
+        model = numbers[words[1]]
+        if len(words) != 4 + MODELS[model][1]:
+            raise ValueError(f'expected {MODELS[model][1]} parameters of {words[1]}, found {len(words) - 4}')
+        yield int(words[0]), (model, int(words[2]), int(words[3]), tuple(map(float, words[4:])))
 
 
 def _read_images_text(path: Path) -> Iterator[tuple]:

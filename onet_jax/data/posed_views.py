@@ -1,25 +1,27 @@
-"""Posed pictures of a scene, as others store them: Blender (NeRF synthetic), LLFF, and COLMAP models.
+"""Posed pictures of a scene, as others store them: Blender (NeRF synthetic), LLFF, COLMAP models, and DeepVoxels.
 
-    Blender   transforms_train.json, transforms_val.json, transforms_test.json; or one transforms.json, every 8th picture is
-              held out
-    LLFF      poses_bounds.npy, images/
-    COLMAP    sparse/0/{cameras,images,points3D}.{bin,txt}, images/
+    Blender     transforms_train.json, transforms_val.json, transforms_test.json; or one transforms.json, every 8th picture is
+                held out
+    LLFF        poses_bounds.npy, images/
+    COLMAP      sparse/0/{cameras,images,points3D}.{bin,txt}, images/
+    DeepVoxels  {train,validation,test}/SCENE/{intrinsics.txt, pose/*.txt, rgb/*.png}: of one scene this folder, or SPLIT/SCENE
 
 V views. Cameras are those of `geometry/cameras.py`: x right, y down, z forward, pixels of the pictures, whose centres lie at
 half numbers. Near and far are distances along the axis of a camera. Imports no JAX.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from onet_jax.data import colmap
+from onet_jax.arrays import read_array, read_header
+from onet_jax.data import colmap, deepvoxels
 from onet_jax.data.images import picture_size
 from onet_jax.errors import InputError
-from onet_jax.geometry.camera_paths import recentre, to_cameras
+from onet_jax.geometry.camera_paths import recentre, to_cameras, to_poses
 from onet_jax.geometry.cameras import Camera
 from onet_jax.geometry.mesh_files.textures import file_beside
 from onet_jax.json_files import TEXT, number, read_json
@@ -37,6 +39,7 @@ TRANSFORMS = {
 class PosedViews(NamedTuple):
     """The views of a scene."""
 
+    root: Path  # the folder that holds them all
     pictures: tuple[Path, ...]  # V
     camera: Camera  # world_mat [V, 3, 4] float64, a rotation, and camera_mat [V, 3, 3]
     bounds: np.ndarray  # [V, 2] float64: near and far
@@ -46,27 +49,30 @@ class PosedViews(NamedTuple):
 
 def is_scene(folder: str | Path) -> bool:
     """Whether a folder has posed pictures."""
-    return find_reader(Path(folder)) is not None
+    return find_layout(Path(folder)) is not None
 
 
-def find_reader(folder: Path) -> Callable[[Path], PosedViews] | None:
-    """The reader of what a folder holds, None for none."""
+def find_layout(folder: Path) -> str | None:
+    """How the posed pictures in a folder are stored, a key of `READERS`; None for none."""
     if any((folder / f'transforms{suffix}.json').is_file() for suffix in ('_train', '')):
-        return read_blender
+        return 'blender'
     if (folder / 'poses_bounds.npy').is_file():
-        return read_llff
-    return read_colmap if colmap.find_model(folder) is not None else None
+        return 'llff'
+    if colmap.find_model(folder) is not None:
+        return 'colmap'
+    return 'deepvoxels' if deepvoxels.find_scenes(folder) else None
 
 
 def read_views(folder: str | Path) -> PosedViews:
     """The posed pictures of a folder. Raises FileNotFoundError for missing files, InputError for cameras that cannot be."""
     folder = Path(folder)
-    read = find_reader(folder)
-    if read is None:
+    layout = find_layout(folder)
+    if layout is None:
         raise FileNotFoundError(
-            f'{folder}: expected posed pictures, transforms_train.json, poses_bounds.npy or sparse/, found none'
+            f'{folder}: expected posed pictures, transforms_train.json, poses_bounds.npy, sparse/ or '
+            'train/SCENE/intrinsics.txt, found none'
         )
-    views = read(folder)
+    views = READERS[layout](folder)
     check_views(folder, views)
     return views
 
@@ -96,6 +102,7 @@ def read_blender(folder: Path) -> PosedViews:
         splits = hold_out(count)
     bounds = np.tile(BLENDER_BOUNDS, (count, 1))
     return PosedViews(
+        folder,
         tuple(pictures),
         to_cameras(np.reshape(poses, (-1, 3, 4)), np.reshape(intrinsics, (-1, 3, 3))),
         bounds,
@@ -149,9 +156,13 @@ def read_llff(folder: Path) -> PosedViews:
     and looks along -z, as the official loader does (`bd_factor` 0.75, `recenter`).
     """
     path = folder / 'poses_bounds.npy'
-    rows = np.load(path, allow_pickle=False)
-    if rows.ndim != 2 or rows.shape[1] != 17 or not np.isfinite(rows).all():
-        raise InputError(f'{path}: expected finite numbers of the shape [V, 17], found {list(rows.shape)}')
+    content = path.read_bytes()
+    try:
+        rows = read_array(content, read_header(content))
+    except InputError as error:
+        raise InputError(f'{path}: {error}') from error
+    if rows.ndim != 2 or rows.shape[1] != 17 or rows.dtype.kind not in 'fiu' or not np.isfinite(rows).all():
+        raise InputError(f'{path}: expected finite numbers of the shape [V, 17], found {rows.dtype} {list(rows.shape)}')
     pictures = find_pictures(folder / 'images')
     if len(pictures) != len(rows):
         raise InputError(
@@ -159,16 +170,18 @@ def read_llff(folder: Path) -> PosedViews:
         )
     poses = rows[:, :15].astype(np.float64).reshape(-1, 3, 5)
     bounds = rows[:, 15:].astype(np.float64)
+    if not (bounds > 0).all():
+        raise InputError(f'{path}: expected near and far above 0 of each picture, found {bounds.min():.3g}')
     width, height = size = picture_size(pictures[0])
     # The file has the focal length of pictures of its own height.
     focal = poses[:, 2, 4] * height / np.where(poses[:, 0, 4] > 0, poses[:, 0, 4], np.nan)
     pose = np.concatenate([poses[:, :, 1:2], -poses[:, :, :1], poses[:, :, 2:4]], axis=-1)
+    check_rotations(pictures, pose[:, :, :3])
     scale = 1 / (0.75 * bounds.min())
     pose[:, :, 3] *= scale
     intrinsics = [intrinsic_matrix(f, f, width / 2, height / 2) for f in focal]
-    return PosedViews(
-        pictures, to_cameras(recentre(pose), np.stack(intrinsics)), bounds * scale, size, hold_out(len(rows))
-    )
+    camera = to_cameras(recentre(pose), np.stack(intrinsics))
+    return PosedViews(folder, pictures, camera, bounds * scale, size, hold_out(len(rows)))
 
 
 def read_colmap(folder: Path) -> PosedViews:
@@ -186,7 +199,32 @@ def read_colmap(folder: Path) -> PosedViews:
     ]
     camera = Camera(np.stack([view.world_mat for view in model]), np.stack(intrinsics))
     bounds = np.stack([view.bounds for view in model])
-    return PosedViews(pictures, camera, bounds, size, hold_out(len(model)))
+    return PosedViews(folder, pictures, camera, bounds, size, hold_out(len(model)))
+
+
+def read_deepvoxels(folder: Path) -> PosedViews:
+    """One pose for each picture, and the intrinsics of the training views for all.
+
+    Near and far are the mean distance of the cameras from the origin, less 1 and plus 1, as in the official code of NeRF.
+    """
+    root, parts = deepvoxels.find_splits(folder)
+    known = deepvoxels.read_intrinsics(next(iter(parts.values())) / deepvoxels.FILE)
+    pictures: list[Path] = []
+    world_mats, splits = [], {}
+    for split, part in parts.items():
+        some = find_pictures(part / 'rgb')
+        world_mats.append(deepvoxels.read_world_mats(part, some, known.to_camera))
+        splits[split] = tuple(range(len(pictures), len(pictures) + len(some)))
+        pictures += some
+    count, size = len(pictures), picture_size(pictures[0])
+    x, y = size[0] / known.width, size[1] / known.height
+    matrix = intrinsic_matrix(known.focal * x, known.focal * y, known.centre_x * x, known.centre_y * y)
+    camera = Camera(np.concatenate(world_mats), np.tile(matrix, (count, 1, 1)))
+    radius = np.linalg.norm(to_poses(camera)[:, :, 3], axis=-1).mean()
+    bounds = np.tile([max(radius - 1, 0), radius + 1], (count, 1))
+    # Without views for evaluation some of the others are held out.
+    splits = _with_all(splits) if len(splits) > 1 else hold_out(count)
+    return PosedViews(root, tuple(pictures), camera, bounds, size, splits)
 
 
 def find_pictures(folder: Path) -> tuple[Path, ...]:
@@ -207,27 +245,41 @@ def check_views(folder: Path, views: PosedViews) -> None:
             raise InputError(
                 f'{folder}: expected views to train on and views to hold out, found {found}; take more pictures'
             )
-    rotation, camera_mat = views.camera.world_mat[:, :, :3], views.camera.camera_mat
+    check_rotations(views.pictures, views.camera.world_mat[:, :, :3])
+    camera_mat = views.camera.camera_mat
     for i, picture in enumerate(views.pictures):
-        error = np.abs(rotation[i] @ rotation[i].T - np.eye(3)).max()
-        if not error < ORTHOGONAL:
-            raise InputError(
-                f'{picture.name}: expected a rotation, found axes that are {error:.2g} off right angles and length 1'
-            )
-        if np.linalg.det(rotation[i]) < 0:
-            raise InputError(
-                f'{picture.name}: expected a right-handed rotation, found a mirrored one; flip one axis of the poses'
-            )
         if not (camera_mat[i, 0, 0] > 0 and camera_mat[i, 1, 1] > 0 and np.isfinite(camera_mat[i]).all()):
-            raise InputError(f'{picture.name}: expected a positive focal length, found {camera_mat[i, 0, 0]} px')
+            raise InputError(f'{picture}: expected a positive focal length, found {camera_mat[i, 0, 0]} px')
         near, far = views.bounds[i]
         if not 0 <= near < far < np.inf:
-            raise InputError(f'{picture.name}: expected 0 <= near < far, found {near} and {far}')
+            raise InputError(f'{picture}: expected 0 <= near < far, found {near} and {far}')
         if not np.isfinite(views.camera.world_mat[i]).all():
-            raise InputError(f'{picture.name}: expected finite numbers of its pose, found others')
+            raise InputError(f'{picture}: expected finite numbers of its pose, found others')
         if picture_size(picture) != views.size:
             found, expected = picture_size(picture), views.size
             raise InputError(
                 f'{picture}: expected {expected[0]} x {expected[1]} px, as the first picture, found {found[0]} x {found[1]}; '
                 'resize it, with its camera'
             )
+
+
+def check_rotations(pictures: Sequence[Path], rotations: np.ndarray) -> None:
+    """Raises InputError, naming the picture, unless the matrices [V, 3, 3] are rotations."""
+    for picture, rotation in zip(pictures, rotations, strict=True):
+        error = np.abs(rotation @ rotation.T - np.eye(3)).max()
+        if not error < ORTHOGONAL:
+            raise InputError(
+                f'{picture}: expected a rotation, found axes that are {error:.2g} off right angles and length 1'
+            )
+        if np.linalg.det(rotation) < 0:
+            raise InputError(
+                f'{picture}: expected a right-handed rotation, found a mirrored one; flip one axis of the poses'
+            )
+
+
+READERS: dict[str, Callable[[Path], PosedViews]] = {
+    'blender': read_blender,
+    'llff': read_llff,
+    'colmap': read_colmap,
+    'deepvoxels': read_deepvoxels,
+}

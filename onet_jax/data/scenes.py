@@ -5,6 +5,7 @@ pixels, B batch.
 """
 
 import hashlib
+import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from onet_jax.data.images import load_layer
-from onet_jax.data.posed_views import PosedViews, read_views
+from onet_jax.data.posed_views import PosedViews, find_layout, read_views
 from onet_jax.data.records import Feed, Index
 from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import Camera
@@ -137,7 +138,7 @@ class Scene(NamedTuple):
 
     def check(self, category: str, name: str) -> bool:
         """True; raises InputError for a picture that cannot be read."""
-        (picture,) = (path for path in self.views.pictures if _name(self.data_dir, path) == name)
+        (picture,) = (path for path in self.views.pictures if _name(self.views.root, path) == name)
         load_layer(picture, (1, 1))
         return True
 
@@ -145,15 +146,17 @@ class Scene(NamedTuple):
 def open_scene(data_dir: Path) -> Scene:
     """The posed pictures in a folder. Raises as `read_views`."""
     views = read_views(data_dir)
-    names = [(data_dir.name, _name(data_dir, path)) for path in views.pictures]
+    name = Path(os.path.abspath(data_dir)).name
+    names = [(name, _name(views.root, path)) for path in views.pictures]
     splits = {split: tuple(names[i] for i in some) for split, some in views.splits.items()}
     digest = hashlib.sha256()
     for array in (*views.camera, views.bounds):
         digest.update(np.ascontiguousarray(array).tobytes())
     digest.update(str([path.stat().st_size for path in views.pictures]).encode())
-    index = Index((data_dir.name,), splits, (), 0, 0, len(names), {}, {'kind': 'views'}, digest.hexdigest(), 'scene')
+    source = {'kind': 'views', 'layout': find_layout(data_dir)}
+    index = Index((name,), splits, (), 0, 0, len(names), {}, source, digest.hexdigest(), 'scene')
     return Scene(data_dir, index, views)
 
 
-def _name(data_dir: Path, picture: Path) -> str:
-    return picture.relative_to(data_dir).with_suffix('').as_posix().replace('/', '_')
+def _name(root: Path, picture: Path) -> str:
+    return picture.relative_to(root).with_suffix('').as_posix().replace('/', '_')

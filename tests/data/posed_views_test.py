@@ -18,6 +18,8 @@ NERF = 'nerf_atlasnet_dmc/nerf'
 OFFICIAL = pytest.mark.skipif(
     find_golden(f'{NERF}/blender.npz') is None, reason='golden files not found: $ONET_JAX_SHARED'
 )
+POINTS = np.random.default_rng(0).uniform(-0.5, 0.5, (40, 3))
+UNTURNED = np.eye(3)
 POSE = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 4], [0, 0, 0, 1]]  # on +z, looks at the origin, y up
 
 
@@ -79,24 +81,24 @@ def test_an_orbit_of_cameras_on_a_circle_has_these_cameras():
 def test_colmap_models_are_read_as_text_and_as_bytes(tmp_path):
     turn = Rotation.from_euler('xyz', [0.1, 0.2, 0.3])
     pose = [*np.roll(turn.as_quat(), 1), 0.1, 0.2, 3.0]
-    points = np.random.default_rng(0).uniform(-0.5, 0.5, (40, 3))
-    scenes = {}
-    for kind in ('txt', 'bin'):
-        folder = tmp_path / kind
-        (folder / 'images').mkdir(parents=True)
-        (folder / 'sparse/0').mkdir(parents=True)
-        for name in ('a', 'b'):
-            Image.new('RGB', (20, 10), 'blue').save(folder / f'images/{name}.png')
-        write = write_text if kind == 'txt' else write_binary
-        write(folder / 'sparse/0', pose, points)
-        scenes[kind] = read_views(folder)
-    for found in scenes.values():
+    for write in (write_text, write_binary):
+        found = read_views(write_colmap(tmp_path / write.__name__, pose, write))
         assert np.allclose(found.camera.world_mat[0], np.column_stack([turn.as_matrix(), pose[4:]]))
         # The model was made of pictures of twice the size.
         assert np.allclose(found.camera.camera_mat[0], [[15, 0, 10], [0, 16, 5], [0, 0, 1]])
-        depths = points @ turn.as_matrix()[2] + 3
+        depths = POINTS @ turn.as_matrix()[2] + 3
         assert found.bounds[0, 0] < depths.min() < depths.max() < found.bounds[0, 1] < 2 * depths.max()
         assert found.splits == {'train': (1,), 'val': (0,), 'test': (0,)}
+
+
+def write_colmap(folder, pose=(1, 0, 0, 0, 0, 0, 3.0), write=None):
+    """A COLMAP model of two pictures."""
+    (folder / 'images').mkdir(parents=True)
+    (folder / 'sparse/0').mkdir(parents=True)
+    for name in ('a', 'b'):
+        Image.new('RGB', (20, 10), 'blue').save(folder / f'images/{name}.png')
+    (write or write_text)(folder / 'sparse/0', pose, POINTS)
+    return folder
 
 
 def write_text(folder, pose, points):
@@ -134,6 +136,7 @@ SKEWED = [[1, 0.2, 0, 0], *POSE[1:]]
         ({'camera_angle_x': 0.0}, 'expected camera_angle_x between 0 and pi radians'),
         ({'fl_x': 0.0}, 'expected a positive focal length, found 0.0 px'),
         ({'num_views': 0}, 'expected views to train on and views to hold out'),
+        ({'pose': np.zeros((4, 4)).tolist()}, 'expected a rotation, found axes that are 1 off'),
     ],
 )
 def test_wrong_cameras_are_named(tmp_path, changes, expected):
@@ -153,6 +156,72 @@ def test_pictures_that_are_missing_or_of_another_size_are_named(tmp_path):
         read_views(folder)
     with pytest.raises(FileNotFoundError, match='expected posed pictures'):
         read_views(tmp_path)
+
+
+def test_of_a_single_picture_nothing_can_be_held_out(tmp_path):
+    folder = write_scene(tmp_path / 'blender', num_views=1)
+    (folder / 'transforms_train.json').rename(folder / 'transforms.json')
+    (folder / 'transforms_test.json').unlink()
+    expected = r"views to hold out, found {'train': 1, 'val': 0, 'test': 0}; take more pictures"
+    with pytest.raises(InputError, match=expected):
+        read_views(folder)
+    with pytest.raises(InputError, match=expected):
+        read_views(write_llff(tmp_path / 'llff', num_views=1))
+
+
+def write_llff(folder, num_views=10, focal=10.0, rotation=UNTURNED, near=1.0, num_pictures=None):
+    """A scene in the layout of LLFF of cameras side by side."""
+    (folder / 'images').mkdir(parents=True)
+    for i in range(num_views if num_pictures is None else num_pictures):
+        Image.new('RGB', (8, 6)).save(folder / f'images/{i}.png')
+    rows = [[*np.column_stack([rotation, [0.1 * i, 0, 0], [6, 8, focal]]).ravel(), near, 5] for i in range(num_views)]
+    np.save(folder / 'poses_bounds.npy', rows)
+    return folder
+
+
+@pytest.mark.parametrize(
+    'changes, expected',
+    [
+        ({'focal': 0.0}, 'images/0.png: expected a positive focal length, found 0.0 px'),
+        ({'near': 0.0}, 'poses_bounds.npy: expected near and far above 0 of each picture, found 0'),
+        ({'rotation': np.diag([1, 1, -1])}, 'images/0.png: expected a right-handed rotation'),
+        ({'rotation': np.zeros((3, 3))}, 'images/0.png: expected a rotation, found axes that are 1 off'),
+        ({'num_pictures': 9}, r'poses_bounds.npy: expected as many rows as pictures in .*images, 9, found 10'),
+    ],
+)
+def test_wrong_scenes_of_llff_are_named(tmp_path, changes, expected):
+    with pytest.raises(InputError, match=expected):
+        read_views(write_llff(tmp_path / 'scene', **changes))
+
+
+def test_damaged_poses_of_llff_are_named(tmp_path):
+    path = write_llff(tmp_path / 'scene') / 'poses_bounds.npy'
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(InputError, match=r'poses_bounds.npy: expected 1360 bytes for float64 \[10, 17\], found 1355'):
+        read_views(tmp_path / 'scene')
+    np.save(path, np.zeros((10, 3, 5)))
+    with pytest.raises(InputError, match=r'expected finite numbers of the shape \[V, 17\], found float64 \[10, 3, 5\]'):
+        read_views(tmp_path / 'scene')
+
+
+@pytest.mark.parametrize(
+    'file, old, new, expected',
+    [
+        ('cameras.txt', '30 32', '0 32', 'a.png: expected a positive focal length, found 0.0 px'),
+        ('cameras.txt', '40 20', '0 20', 'expected pictures of the camera 1 with pixels, found 0 x 20 px'),
+        ('cameras.txt', '30 32 20 10', '30 32 20', 'cameras.txt: .*expected 4 parameters of PINHOLE, found 3'),
+        ('cameras.txt', 'PINHOLE 40 20 30 32 20 10', 'SIMPLE_RADIAL 40 20 30 20 10 0.1', 'undistort them with `colmap'),
+        ('images.txt', '2 1 0 0 0 0 0', '2 0 0 0 0 0 0', 'expected a quaternion and a translation of a.png'),
+        ('images.txt', 'a.png', 'c.png', 'expected the picture .*c.png of the COLMAP model, found none'),
+        ('images.txt', None, '# empty', 'images.txt: expected pictures of the COLMAP model, found none'),
+        ('points3D.txt', None, '# empty', 'expected points before the camera of a.png, found none'),
+    ],
+)
+def test_wrong_models_of_colmap_are_named(tmp_path, file, old, new, expected):
+    path = write_colmap(tmp_path / 'scene') / 'sparse/0' / file
+    path.write_text(path.read_text().replace(path.read_text() if old is None else old, new))
+    with pytest.raises((InputError, FileNotFoundError), match=expected):
+        read_views(tmp_path / 'scene')
 
 
 @pytest.mark.parametrize('mode', ['P', 'I;16', 'LA', 'RGB'])
