@@ -11,6 +11,9 @@ from skimage.metrics import structural_similarity
 from onet_jax.conventions import Array
 
 F_SCORE_DISTANCE = 0.01  # 1 % of the longest edge
+# Structural similarity of Wang et al. (2004): scikit-image cuts a Gaussian off at 3.5 standard deviations, 5 pixels.
+WANG = {'gaussian_weights': True, 'sigma': 1.5, 'use_sample_covariance': False, 'data_range': 1}
+WANG_WINDOW = 11  # px
 
 
 def iou(occ_a: Array, occ_b: Array) -> Array:
@@ -76,7 +79,7 @@ def correspondence_floor(target: np.ndarray) -> np.ndarray:
     return np.linalg.norm(target - target[:, _nearest_others(target[0])[1]], axis=-1).mean(axis=-1)
 
 
-def picture_metrics(rgb: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+def picture_metrics(rgb: np.ndarray, target: np.ndarray, gaussian: bool = False) -> dict[str, np.ndarray]:
     """Of pictures [V, H, W, 3] in [0, 1], H and W at least 7, beside the true ones: a value for each view, [V] float64.
 
     l1    mean absolute difference
@@ -84,12 +87,24 @@ def picture_metrics(rgb: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray
           covariance, and a data range of 2, which scikit-image took for the range of floats. The range of colours is 1, with
           which the usual SSIM is a little lower.
     psnr  peak signal-to-noise ratio in decibels; of equal pictures infinite
+
+    gaussian: instead of 'ssim' 'ssim_gaussian', that of Wang et al. (2004), which papers of scenes report: Gaussian windows of
+    11 x 11 pixels with a standard deviation of 1.5, which lie in the picture, a data range of 1, the mean of the channels. NaN
+    for pictures that are smaller than a window.
     """
     rgb, target = np.asarray(rgb, np.float64), np.asarray(target, np.float64)
-    similarity = [structural_similarity(*pair, data_range=2, channel_axis=-1) for pair in zip(rgb, target, strict=True)]
+    name, options = 'ssim', {'data_range': 2}
+    if gaussian:
+        name, options = 'ssim_gaussian', WANG
+    if gaussian and min(rgb.shape[1:3]) < WANG_WINDOW:
+        similarity = [np.nan] * len(rgb)
+    else:
+        similarity = [
+            structural_similarity(*pair, channel_axis=-1, **options) for pair in zip(rgb, target, strict=True)
+        ]
     with np.errstate(divide='ignore'):
         psnr = -10 * np.log10(np.square(rgb - target).mean(axis=(1, 2, 3)))
-    return {'l1': np.abs(rgb - target).mean(axis=(1, 2, 3)), 'ssim': np.array(similarity), 'psnr': psnr}
+    return {'l1': np.abs(rgb - target).mean(axis=(1, 2, 3)), name: np.array(similarity), 'psnr': psnr}
 
 
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -45,8 +45,10 @@ METRICS = {
     'correspondence_l2': Metric('Correspondence L2 (x10)', 10, worst=LONGEST),
     # Of pictures only, means over the views.
     'psnr': Metric('PSNR (dB)', higher_is_better=True, worst=0.0),
-    'ssim': Metric('SSIM (data range 2)', higher_is_better=True, worst=-1.0),  # see `metrics.picture_metrics`
+    'ssim_gaussian': Metric('SSIM', higher_is_better=True, worst=-1.0),  # of scenes; see `metrics.picture_metrics`
+    'ssim': Metric('SSIM (data range 2)', higher_is_better=True, worst=-1.0),  # of views of shapes
     'l1': Metric('L1', worst=1.0),
+    'lpips': Metric('LPIPS', in_tables=False),  # published alone
     'normals_accuracy': Metric('Normals, accuracy', higher_is_better=True, worst=-1.0, in_tables=False),
     'normals_completeness': Metric('Normals, completeness', higher_is_better=True, worst=-1.0, in_tables=False),
     'accuracy2': Metric('Accuracy, squared', worst=3.0, in_tables=False),
@@ -58,7 +60,7 @@ METRICS = {
     'loss': Metric('Loss', in_tables=False),
 }
 COLUMNS = tuple(name for name, metric in METRICS.items() if metric.in_tables)
-OF_SEQUENCES, OF_PICTURES = ('correspondence_l2',), ('psnr', 'ssim', 'l1')
+OF_SEQUENCES, OF_PICTURES = ('correspondence_l2',), ('psnr', 'ssim_gaussian', 'ssim', 'l1')
 EMPTY = {
     name: m.worst for name, m in METRICS.items() if not np.isnan(m.worst) and name not in (*OF_SEQUENCES, *OF_PICTURES)
 }
@@ -90,13 +92,19 @@ class SequenceTarget(NamedTuple):
 
 
 class PicturesTarget(NamedTuple):
-    """The true pictures of the views of a shape."""
+    """The true pictures of the views of a shape, or the one of a view of a scene."""
 
-    rgb: np.ndarray  # [V, S, S, 3] float32 in [0, 1], on white
+    rgb: np.ndarray  # [V, H, W, 3] float32 in [0, 1], on the background
+    of_scene: bool = False  # scenes are scored by another SSIM
 
 
 def target_of(targets: dict[str, np.ndarray], project_last: bool = False) -> Target | SequenceTarget | PicturesTarget:
-    """From the fields of a batch of one: 'volume_points' and 'surface_samples', 'volume_clip' and 'trajectories', 'views'."""
+    """From the fields of a batch of one.
+
+    'volume_points' and 'surface_samples', 'volume_clip' and 'trajectories', 'views', or 'colours'.
+    """
+    if 'picture' in targets:
+        return PicturesTarget(np.asarray(targets['picture'])[0], of_scene=True)
     if 'rgb' in targets:
         return PicturesTarget(np.asarray(targets['rgb'])[0])
     if 'trajectories' in targets:
@@ -175,7 +183,7 @@ def _(pictures: Pictures, target: PicturesTarget, seed: int = 0) -> dict[str, fl
         raise InputError(
             f'prediction: expected pictures {list(target.rgb.shape)}, as the target has, found {list(pictures.rgb.shape)}'
         )
-    of_views = metrics.picture_metrics(pictures.rgb, target.rgb)
+    of_views = metrics.picture_metrics(pictures.rgb, target.rgb, gaussian=target.of_scene)
     return {name: float(values.mean()) for name, values in of_views.items()}
 
 

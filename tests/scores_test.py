@@ -114,7 +114,7 @@ def test_every_metric_of_a_surface_is_in_the_table_and_tables_show_those_of_the_
     points = np.random.default_rng(0).normal(size=(9, 3))
     assert {'iou', *metrics.surface_metrics(points, points, points, points)} == set(EMPTY) <= set(METRICS)
     of_paper = ('iou', 'chamfer_l1', 'accuracy', 'completeness', 'normal_consistency', 'f_score')
-    assert (*of_paper, 'correspondence_l2', 'psnr', 'ssim', 'l1') == scores.COLUMNS
+    assert (*of_paper, 'correspondence_l2', 'psnr', 'ssim_gaussian', 'ssim', 'l1') == scores.COLUMNS
     assert {METRICS[name].factor for name in ('chamfer_l1', 'accuracy', 'completeness', 'correspondence_l2')} == {10}
     for name, metric in METRICS.items():
         assert ('(x10)' in metric.title) == (metric.factor == 10), name

@@ -248,7 +248,7 @@ FIELDS = {
         settings=('near', 'far', 'ndc', 'pixel_centre'),
         arrays=Rays._fields,
     ),
-    # 'rgb' f32 [B, 3] in [0, 1], of the same pixels; in evaluation [B, 1, H, W, 3], a picture of one view
+    # 'rgb' f32 [B, 3] in [0, 1], of the same pixels; in evaluation 'picture' [B, 1, H, W, 3], of one view
     'colours': Field(('rgba',), scene_draws.draw_colours, scene_draws.draw_picture, settings=('background',)),
     # f32 [B, 0]
     'none': Field((), _single('none', lambda key, row, data: jnp.zeros(0))),

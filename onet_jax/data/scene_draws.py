@@ -33,4 +33,4 @@ def draw_colours(key: jax.Array, row: dict, data: ConfigDict) -> dict[str, jax.A
 
 def draw_picture(key: jax.Array, row: dict, data: ConfigDict) -> dict[str, jax.Array]:
     """The colours of all pixels of a view, as a picture of one view [1, H, W, 3]."""
-    return {'rgb': draw_colours(key, row, data)['rgb'][None]}
+    return {'picture': draw_colours(key, row, data)['rgb'][None]}

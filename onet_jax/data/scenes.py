@@ -53,10 +53,16 @@ def load_views(views: PosedViews, chosen: Sequence[int], downscale: float) -> Lo
 
     Raises InputError, naming the file, for a picture that cannot be read.
     """
-    width, height = (max(round(edge / downscale), 1) for edge in views.size)
-    rgba = [load_layer(views.pictures[i], (width, height)) for i in track(chosen, 'loading the pictures', 'views')]
-    camera = resize_camera(Camera(*(part[list(chosen)] for part in views.camera)), views.size, (width, height))
+    size = shrink(views.size, downscale)
+    rgba = [load_layer(views.pictures[i], size) for i in track(chosen, 'loading the pictures', 'views')]
+    camera = resize_camera(Camera(*(part[list(chosen)] for part in views.camera)), views.size, size)
     return LoadedViews(np.stack(rgba), *(part.astype(np.float32) for part in (*camera, views.bounds[list(chosen)])))
+
+
+def shrink(size: tuple[int, int], downscale: float) -> tuple[int, int]:
+    """A size in px divided by `config.data.downscale`."""
+    width, height = (max(round(edge / downscale), 1) for edge in size)
+    return width, height
 
 
 def resize_camera(camera: Camera, size: tuple[int, int], new_size: tuple[int, int]) -> Camera:

@@ -21,8 +21,10 @@ from ml_collections import ConfigDict
 from onet_jax import __version__
 from onet_jax.data.datasets import Shapes, digest, examples_of
 from onet_jax.data.fields import evaluation_key, held_out, input_names, sees_views
+from onet_jax.data.scenes import Scene, shrink
 from onet_jax.errors import InputError, PredictionError
 from onet_jax.evaluation.colour_baselines import predict_from_input
+from onet_jax.evaluation.scene_baselines import make_baselines
 from onet_jax.geometry.sequences import SEQUENCES, CloudSequence, MeshSequence, frames_of
 from onet_jax.geometry.views import Pictures
 from onet_jax.geometry.voxels import voxels_to_mesh
@@ -88,6 +90,7 @@ def evaluate(
         'targets': dataset.scored_fields(config.data),
         **({'fixed_views': True} if fixed_views else {}),
     }
+    from_training = make_baselines(dataset, config.data, split) if isinstance(dataset, Scene) else None
     key, project_last = evaluation_key(config.seed), config.eval.get('project_last', False)
 
     def predict(batch, names, i):
@@ -117,9 +120,12 @@ def evaluate(
             references[FLOOR] = floor(target)
         else:
             prediction, truth = prediction.as_bytes(), Pictures(target.rgb).as_bytes()
-            if 'image' in inputs and not dataset.index.num_input_views:  # of a picture whose camera is known
+            baselines: dict[str, Pictures] = {}
+            if from_training is not None:
+                baselines = from_training(category_and_name)
+            elif 'image' in inputs and not dataset.index.num_input_views:  # of a picture whose camera is known
                 baselines = predict_from_input(dataset.read(category, name), f'{category}/{name}', seen)
-                references |= {label: score(baseline, target) for label, baseline in baselines.items()}
+            references |= {label: score(baseline, target) for label, baseline in baselines.items()}
         return Result(category, name, scores, references, seconds, seen, prediction, solid, by_time, truth)
 
     with (
@@ -160,19 +166,25 @@ def describe_protocol(config: ConfigDict, dataset: Shapes, split: str) -> dict[s
 
     Raises InputError for a split that is unknown or empty.
     """
-    model = ', '.join(f'{key} {config.model[key]}' for key in ('encoder', 'decoder') if key in config.model)
+    parts = [f'{key} {config.model[key]}' for key in ('encoder', 'decoder') if key in config.model]
+    if isinstance(dataset, Scene):
+        of_examples = {'picture_size': ' x '.join(map(str, shrink(dataset.views.size, config.data.downscale)))}
+    else:
+        of_examples = {
+            'num_frames': config.data.num_frames if dataset.index.num_frames else None,
+            'view': '000' if sees_views(config.data) else None,
+            'num_views': config.data.get('num_views'),
+            'view_size': config.data.get('view_size'),
+            'num_volume_points': dataset.index.num_points,
+            'num_surface_points': dataset.index.num_surface_points,
+        }
     known = {
         'dataset_digest': digest(dataset.data_dir),
         'split': split,
         'num_shapes': len(dataset.examples(config, split)),
-        'num_frames': config.data.num_frames if dataset.index.num_frames else None,
-        'view': '000' if sees_views(config.data) else None,
-        'num_views': config.data.get('num_views'),
-        'view_size': config.data.get('view_size'),
-        'num_volume_points': dataset.index.num_points,
-        'num_surface_points': dataset.index.num_surface_points,
+        **of_examples,
         'seed': config.seed,
-        'model': f'{config.model.name}, inputs {" and ".join(input_names(config.data))}, {model}',
+        'model': ', '.join([config.model.name, f'inputs {" and ".join(input_names(config.data))}', *parts]),
         'version': f'onet_jax {__version__}',
         'commit': find_commit(Path(__file__).resolve().parents[2]),
         'date': datetime.now(UTC).isoformat(timespec='seconds'),

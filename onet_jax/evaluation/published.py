@@ -1,8 +1,8 @@
-"""Published results for comparison: tables 1 to 4 of the paper, and local features (Peng et al., ECCV 2020).
+"""Published results for comparison: tables 1 to 4 of the paper, and local features (Peng et al., ECCV 2020); scenes.
 
-All are of the test split of ShapeNet's 13 classes (Choy et al., 2016), in the units of `scores.METRICS`: Chamfer-L1 is ten
-times the distance in units of the longest edge. The column 'ONet (updated)' is the table in the README of the official
-code, https://github.com/autonomousvision/occupancy_networks, for the weights that were released after the paper.
+All but those of scenes are of the test split of ShapeNet's 13 classes (Choy et al., 2016), in the units of `scores.METRICS`:
+Chamfer-L1 is ten times the distance in units of the longest edge. The column 'ONet (updated)' is the table in the README of the
+official code, https://github.com/autonomousvision/occupancy_networks, for the weights that were released after the paper.
 """
 
 import re
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from onet_jax.data.records import Index
+from onet_jax.evaluation.published_scenes import SCENES
 
 # Synset -> class, in the order of the paper's tables.
 CLASSES = {
@@ -133,12 +134,14 @@ ALTO  -    0.028       0.955               0.985
 
 
 class Published(NamedTuple):
-    """One table of the paper."""
+    """One table of a paper, all of the test split."""
 
-    source: str
+    source: str  # the paper, its table and its data
     methods: tuple[str, ...]  # in its order
     # metric -> class or 'mean' -> method -> value, NaN where there is none
     values: dict[str, dict[str, dict[str, float]]]
+    classes: tuple[str, ...] = ()  # over which the means are; () where they are of no classes
+    picture_size: tuple[int, int] | None = None  # width and height in px, of pictures
 
     @property
     def has_classes(self) -> bool:
@@ -155,16 +158,20 @@ def _parse(text: str) -> dict[str, dict[str, float]]:
     }
 
 
-def _by_class(source: str, **metrics: str) -> Published:
+def _source(table: str) -> str:
+    return f'Mescheder et al., CVPR 2019, {table}; ShapeNet, 13 classes, test split'
+
+
+def _by_class(table: str, **metrics: str) -> Published:
     values = {metric: _parse(text) for metric, text in metrics.items()}
-    return Published(source, tuple(values['iou']['mean']), values)
+    return Published(_source(table), tuple(values['iou']['mean']), values, tuple(CLASSES.values()))
 
 
-def _means(source: str, text: str) -> Published:
+def _means(table: str, text: str) -> Published:
     rows = _parse(text)
     metrics = next(iter(rows.values()))
     values = {metric: {'mean': {method: row[metric] for method, row in rows.items()}} for metric in metrics}
-    return Published(source, tuple(rows), values)
+    return Published(_source(table), tuple(rows), values, tuple(CLASSES.values()))
 
 
 LATER = {
@@ -194,11 +201,14 @@ def published_row(inputs: Sequence[str], label: str) -> dict[str, float]:
 
 
 def find_published(inputs: Sequence[str], index: Index) -> Published | None:
-    """The table of the experiment with these inputs; None where there is none or the dataset is not ShapeNet.
+    """The table of the experiment with these inputs; None where there is none or the dataset is another.
 
-    A dataset is taken for ShapeNet when it was imported from the official layout and one of the 13 synsets is a category: the
+    Of posed pictures it is what was published of the scene with the name of their folder, in the layout of its dataset. A
+    dataset is taken for ShapeNet when it was imported from the official layout and one of the 13 synsets is a category: the
     layout alone does not tell, `onet export` writes it too.
     """
+    if index.source.get('kind') == 'views':
+        return find_scene(index.source['layout'], *index.categories)
     is_shapenet = index.source.get('kind') == 'shapenet' and not CLASSES.keys().isdisjoint(index.categories)
     return find_table(inputs) if is_shapenet else None
 
@@ -206,3 +216,15 @@ def find_published(inputs: Sequence[str], index: Index) -> Published | None:
 def find_table(inputs: Sequence[str]) -> Published | None:
     """The table of the paper for networks with these inputs; None where it has none."""
     return next((TABLES[name] for name in inputs if name in TABLES), None)
+
+
+def find_scene(layout: str, name: str) -> Published | None:
+    """What was published of a scene, as means without classes; None where nothing was. layout: of its files."""
+    if layout not in SCENES:
+        return None
+    source, picture_size, texts = SCENES[layout]
+    tables = {metric: _parse(text) for metric, text in texts.items()}
+    if name not in tables['psnr'].keys() - {'mean'}:
+        return None
+    values = {metric: {'mean': rows[name]} for metric, rows in tables.items()}
+    return Published(f'{source}, {name}, test split', tuple(values['psnr']['mean']), values, (), picture_size)

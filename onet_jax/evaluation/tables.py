@@ -113,14 +113,15 @@ def compare(results: list[Result], published: Published, label: str) -> list[Tab
             (
                 [METRICS[metric].title, *published.methods, label],
                 [
-                    [row, *published_cells(published, metric, row), format_cell(means[metric])]
+                    [row, *published_cells(published, metric, row), format_cell(means.get(metric, math.nan))]
                     for row, means in ours.items()
                 ],
             )
             for metric in published.values
         ]
     columns = [
-        [*published_cells(published, metric, 'mean'), format_cell(ours['mean'][metric])] for metric in published.values
+        [*published_cells(published, metric, 'mean'), format_cell(ours['mean'].get(metric, math.nan))]
+        for metric in published.values
     ]
     header = ['mean', *(METRICS[metric].title for metric in published.values)]
     return [(header, [list(row) for row in zip((*published.methods, label), *columns, strict=True)])]
@@ -134,13 +135,23 @@ def published_cells(published: Published, metric: str, row: str) -> list[str]:
 
 def describe_comparison(results: list[Result], published: Published, split: str) -> list[str]:
     """The source of the published numbers, and what makes ours not comparable with them."""
-    notes = [f'published: Mescheder et al., CVPR 2019, {published.source}; ShapeNet, 13 classes, test split']
+    notes = [f'published: {published.source}']
     if split != 'test':
         notes.append(f'not comparable: the published numbers are of the test split, ours of {split!r}')
     ours = sorted({CLASSES.get(r.category, r.category) for r in results})
-    if set(ours) != set(CLASSES.values()):
-        what = 'compare classes, not means' if published.has_classes else 'they do not compare'
-        notes.append(f'the published means are over 13 classes, ours over {len(ours)} ({", ".join(ours)}): {what}')
+    if published.classes and set(ours) != set(published.classes):
+        what, count = (
+            'compare classes, not means' if published.has_classes else 'they do not compare',
+            len(published.classes),
+        )
+        notes.append(f'the published means are over {count} classes, ours over {len(ours)} ({", ".join(ours)}): {what}')
+    if published.picture_size and results[0].truth is not None:
+        height, width = results[0].truth.rgb.shape[1:3]
+        if (width, height) != published.picture_size:
+            size = ' x '.join(map(str, published.picture_size))
+            notes.append(
+                f'not comparable: the published numbers are of pictures of {size} px, ours of {width} x {height}'
+            )
     return notes
 
 
@@ -206,7 +217,7 @@ def write_results(
     )
     table, compared, notes = make_table(results), [], []
     wide = table
-    if published and published.values.keys() <= results[0].scores.keys():  # not of pictures
+    if published and published.values.keys() & results[0].scores.keys():  # not of pictures where shapes were published
         wide = append_published(table, published)
         compared = compare(results, published, f'our {protocol["evaluated"]}')
         notes = describe_comparison(results, published, str(protocol['split']))

@@ -282,7 +282,7 @@ def build(config: ConfigDict) -> Method:
 
     def metrics(variables, batch):
         """The PSNR of each view, in dB."""
-        rgb = batch['targets']['rgb']
+        rgb = batch['targets']['picture']
         seen = model.render_jitted(variables, rays_of(batch['inputs'])).rgb.reshape(rgb.shape)
         return {'psnr': to_psnr(jnp.square(seen - rgb).mean(axis=(1, 2, 3, 4)))}
 
