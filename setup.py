@@ -59,6 +59,6 @@ setup(
         'exr': EXR,
         'texture': TEXTURE,
         'test': TEST,
-        'dev': DATA + BEAM + SCAN + EXR + TEXTURE + TEST,
+        'dev': DATA + BEAM + SCAN + VIDEO + EXR + TEXTURE + TEST,
     },
 )

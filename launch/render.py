@@ -2,7 +2,7 @@
 
 W is a folder written by onet train with a config of scenes (nerf). The path is an orbit around what the cameras look at, the
 spiral of forward-facing scenes, or a JSON file of poses as transforms_train.json has them. Writes DIR/000.png, ..., their
-depth, DIR/path.gif, and DIR/path.mp4 where imageio-ffmpeg is installed.
+depth, DIR/path.gif, and DIR/path.mp4 where imageio-ffmpeg is installed (pip install 'onet_jax[video]').
 """
 
 from absl import flags
@@ -23,7 +23,7 @@ def main(_):
     from pathlib import Path
 
     from onet_jax.data.datasets import open_dataset
-    from onet_jax.inference.render import choose_path, render_path, save_frames
+    from onet_jax.inference.render import choose_path, depth_range, render_path, save_frames
     from onet_jax.run import load_run
 
     run = load_run(WORKDIR.value)
@@ -36,7 +36,7 @@ def main(_):
     cameras = choose_path(scene, path, NUM_FRAMES.value)
     size = (wanted, max(round(height * wanted / width), 1))
     frames = list(render_path(run.method.model, run.params, run.config, scene, cameras, size))
-    written = save_frames(frames, Path(OUTPUT.value), *scene.views.bounds.mean(axis=0))
+    written = save_frames(frames, Path(OUTPUT.value), *depth_range(run.config.data, scene))
     mesh = ['onet', 'reconstruct', f'--workdir={WORKDIR.value}', '--output=meshes']
     tell_next(f'{OUTPUT.value}: {len(written)} files, path.gif among them', *mesh)
 

@@ -5,6 +5,8 @@ H, W pixels, L frames.
 
 import importlib.util
 import io
+import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from onet_jax.progress import track
 PATHS = ('orbit', 'spiral')
 FRAME_MS = 60  # that an animation shows a frame
 FRAMES_A_SECOND = 30  # of a video
+FAR = 0.99  # of the way from near to far: what is seen there is background
 
 
 def choose_path(scene: Scene, path: str, num_frames: int) -> Camera:
@@ -69,14 +72,26 @@ def render_path(
         yield Rendering(*(part.reshape(height, width, *part.shape[1:]) for part in seen[:4]))
 
 
+def depth_range(data: ConfigDict, scene: Scene) -> tuple[float, float]:
+    """Near and far of the depths that `render_path` gives."""
+    if data.ndc:
+        return 0.0, 1.0
+    near, far = scene.views.bounds.mean(axis=0).tolist()
+    return data.near or near, data.far or far
+
+
 def save_frames(frames: Sequence[Rendering], output: Path, near: float, far: float) -> list[Path]:
-    """Write OUTPUT/000.png, ..., OUTPUT/depth_000.png (near is white, background black), OUTPUT/path.gif, OUTPUT/path.mp4."""
+    """Write OUTPUT/000.png, ..., OUTPUT/depth_000.png (near is white, background black), OUTPUT/path.gif, OUTPUT/path.mp4.
+
+    The last interval of a ray has no end, so that a ray which meets nothing may be opaque at far: that is background too.
+    """
     output.mkdir(parents=True, exist_ok=True)
     pictures, written = [], []
     for i, frame in enumerate(frames):
         rgb = np.round(255 * np.clip(frame.rgb, 0, 1)).astype(np.uint8)
         depth = frame.depth / np.maximum(frame.opacity, 1e-6)
-        shade = np.where(frame.opacity > 0.5, 1 - np.clip((depth - near) / (far - near), 0, 1) * 0.9, 0)
+        share = (depth - near) / (far - near)
+        shade = np.where((frame.opacity > 0.5) & (share < FAR), 1 - np.clip(share, 0, 1) * 0.9, 0)
         for name, pixels in ((f'{i:03d}', rgb), (f'depth_{i:03d}', np.round(255 * shade).astype(np.uint8))):
             stream = io.BytesIO()
             Image.fromarray(pixels).save(stream, 'png')
@@ -88,21 +103,29 @@ def save_frames(frames: Sequence[Rendering], output: Path, near: float, far: flo
     first.save(stream, 'gif', save_all=True, append_images=others, duration=FRAME_MS, loop=0)
     write_atomically(output / 'path.gif', stream.getvalue())
     written.append(output / 'path.gif')
-    if importlib.util.find_spec('imageio_ffmpeg'):
+    if importlib.util.find_spec('imageio_ffmpeg') and min(pictures[0].shape[:2]) > 1:
         written.append(write_video(pictures, output / 'path.mp4'))
     return written
 
 
 def write_video(pictures: Sequence[np.ndarray], path: Path) -> Path:
-    """Write pictures [H, W, 3] uint8 as an MP4 by imageio-ffmpeg; an odd edge loses a pixel, which the codec asks for."""
+    """Write pictures [H, W, 3] uint8 as an MP4 (H.264), by the program ffmpeg that imageio-ffmpeg brings.
+
+    An odd edge loses a pixel, which the codec asks for. Raises InputError where ffmpeg fails.
+    """
     import imageio_ffmpeg
 
     height, width = (edge // 2 * 2 for edge in pictures[0].shape[:2])
-    part = path.with_suffix('.part.mp4')
-    video = imageio_ffmpeg.write_frames(str(part), (width, height), fps=FRAMES_A_SECOND, macro_block_size=2)
-    video.send(None)
-    for rgb in pictures:
-        video.send(np.ascontiguousarray(rgb[:height, :width]))
-    video.close()
-    part.replace(path)
+    raw = np.stack([rgb[:height, :width] for rgb in pictures]).tobytes()
+    given = ('-f', 'rawvideo', '-pix_fmt', 'rgb24', '-s', f'{width}x{height}', '-r', str(FRAMES_A_SECOND), '-i', '-')
+    wanted = ('-c:v', 'libx264', '-crf', '18', '-pix_fmt', 'yuv420p', '-movflags', '+faststart')
+    with tempfile.TemporaryDirectory() as folder:
+        video = Path(folder) / path.name
+        # Not by its own functions: they fork, which is not safe beside the threads of JAX.
+        program = (imageio_ffmpeg.get_ffmpeg_exe(), '-v', 'error', *given, *wanted, str(video))
+        done = subprocess.run(program, input=raw, capture_output=True)
+        if done.returncode != 0:
+            message = done.stderr.decode(errors='replace').strip()
+            raise InputError(f'{path}: expected a video by ffmpeg, found an error: {message}')
+        write_atomically(path, video.read_bytes())
     return path

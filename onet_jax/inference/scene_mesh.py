@@ -1,6 +1,6 @@
 """A mesh of a radiance field: a level set of its density, with colours as seen from in front of the surface.
 
-R rays, N vertices.
+R rays, N samples of a ray or vertices, P points.
 """
 
 from functools import partial
@@ -24,11 +24,13 @@ from onet_jax.geometry.volume_rendering import Rays
 from onet_jax.models.method import Model
 from onet_jax.progress import working
 
-NUM_VIEWS = 8  # whose depths say where the surface is
-MAX_RAYS = 20_000  # of them
-OPAQUE = 0.9  # a ray of at least this opacity has met a surface
-SHARE = 0.5  # of the density where rays end: the level of the surface
-MARGIN = 1.05  # of the box around the points that were seen
+NUM_VIEWS = 8  # whose rays say where the surface is
+MAX_RAYS, NUM_SAMPLES = 4_000, 192  # of them, and of each
+OPAQUE = 0.9  # a ray that loses this share of its light has met a surface; one that keeps it has met none
+AWAY = 0.05  # of the way from near to far: a surface that is further away from where it is seen is missed
+LEVELS = np.geomspace(0.01, 3, 60)  # that are tried, times the median density where rays end
+SPECK = 1e-3  # of the area of the surface: smaller components are noise of the density between surfaces
+MARGIN = 1.1  # of the box around the points that were seen
 
 
 def scene_mesh(
@@ -36,7 +38,7 @@ def scene_mesh(
 ) -> tuple[trimesh.Trimesh, float]:
     """The surface of a scene in the frame of its cameras, with vertex colours, and the density at which it was taken.
 
-    The level is half of the median density where rays of the training views end, and the box that of these ends. Raises
+    The level is that of `choose_level` on rays of some training views, and the box that of the points where they end. Raises
     InputError where no ray meets anything, and for scenes in normalised device coordinates, which have no box.
     """
     if config.data.ndc:
@@ -44,8 +46,7 @@ def scene_mesh(
             'config.data.ndc: expected a scene in world coordinates for a mesh, found normalised device coordinates; train '
             'with --config.data.ndc=False'
         )
-    ends = find_ends(model, params, config, scene)
-    level = SHARE * float(np.median(evaluate(partial(model.density, params), ends)))
+    ends, level = find_surface(model, params, config, scene)
     low, high = np.percentile(ends, [0.5, 99.5], axis=0)
     centre, edge = (low + high) / 2, MARGIN * float((high - low).max())
 
@@ -54,9 +55,11 @@ def scene_mesh(
         return jax.numpy.log(jax.numpy.maximum(density, 1e-9) / level)
 
     with working('extracting the mesh'):
-        mesh = extract_mesh(jax.jit(field), resolution=resolution, upsampling_steps=upsampling_steps, threshold=0.5)
+        options = {'resolution': resolution, 'upsampling_steps': upsampling_steps, 'threshold': 0.5}
+        mesh = extract_mesh(jax.jit(field), **options, seeds=(ends - centre) / edge)
     if not len(mesh.faces):
         raise InputError(f'expected a surface at the density {level:.3g}, found none; train longer')
+    mesh = drop_specks(mesh)
     vertices = centre + edge * np.asarray(mesh.vertices)
     coloured = trimesh.Trimesh(vertices, mesh.faces, process=False)
     inwards = -np.asarray(coloured.vertex_normals)
@@ -84,26 +87,68 @@ def reconstruct_scene(run: Any, output: str | Path, file_format: str, resolution
     return path
 
 
-def find_ends(model: Model, params: dict, config: ConfigDict, scene: Scene) -> np.ndarray:
-    """Where rays of some training views end, [N, 3] float32 in the frame of the scene. Raises InputError where none does."""
-    chosen = scene.views.splits['train'][:: max(len(scene.views.splits['train']) // NUM_VIEWS, 1)][:NUM_VIEWS]
-    transform = make_evaluation_transform(config.data, input_names(config.data), ())
-    positions = [scene.views.splits['train'].index(view) for view in chosen]
-    found = []
-    for raw, _ in scene.raw_batches(config, 'train', positions, 1, ()):
-        batch = transform(jax.random.key(0), raw)
-        rays = Rays(
-            *(np.asarray(batch['inputs'][name]).reshape(-1, *batch['inputs'][name].shape[3:]) for name in Rays._fields)
-        )
-        some = slice(None, None, max(len(rays.near) * len(chosen) // MAX_RAYS, 1))
-        rays = Rays(*(part[some] for part in rays))
-        seen = model.render(params, rays)
-        met = seen.opacity > OPAQUE
-        depth = seen.depth[met] / seen.opacity[met]
-        found.append(rays.origins[met] + depth[:, None] * rays.directions[met])
-    ends = np.concatenate(found)
-    if not len(ends):
+def find_surface(model: Model, params: dict, config: ConfigDict, scene: Scene) -> tuple[np.ndarray, float]:
+    """Where rays of some training views end, [P, 3] in the frame of the scene, and the density of the surface there.
+
+    A ray ends where half of its light is absorbed. Raises InputError where none does.
+    """
+    rays = choose_rays(config, scene)
+    shares = (np.arange(NUM_SAMPLES, dtype=np.float32) + 0.5) / NUM_SAMPLES
+    distances = rays.near[:, None] + (rays.far - rays.near)[:, None] * shares
+    points = rays.origins[:, None] + distances[..., None] * rays.directions[:, None]
+    density = evaluate(partial(model.density, params), points.reshape(-1, 3)).reshape(distances.shape)
+    steps = (rays.far - rays.near) / NUM_SAMPLES * np.linalg.norm(rays.directions, axis=-1)
+    left = np.exp(-np.cumsum(density * steps[:, None], axis=1))
+    met = left[:, -1] < 1 - OPAQUE
+    if not met.any():
         raise InputError(
             f'{scene.data_dir}: expected rays that meet a surface (opacity above {OPAQUE}), found none; train longer'
         )
-    return ends
+    return points[met, (left[met] < 0.5).argmax(axis=1)], choose_level(density, left)
+
+
+def choose_level(density: np.ndarray, left: np.ndarray) -> float:
+    """The level whose surface is best where rays see one: of density along rays [R, N], and the light that is left [R, N].
+
+    A ray that meets something should first reach the level where half of its light is absorbed, and one that meets nothing
+    never. Chosen is the level of the least mean distance, in which a surface that is missed, or should not be there, counts
+    `AWAY`. A share of the density where rays end would not do: how steeply a density rises depends on the scene, on the
+    network and on how long it was trained.
+    """
+    met, free = left[:, -1] < 1 - OPAQUE, left[:, -1] > OPAQUE
+    ends, worst = (left < 0.5).argmax(axis=1), AWAY * density.shape[1]
+    # The highest density up to each sample.
+    highest = np.maximum.accumulate(density, axis=1)
+
+    def error(level):
+        reached = highest[:, -1] > level
+        far = np.abs((highest[met] > level).argmax(axis=1) - ends[met])
+        return np.where(reached[met], np.minimum(far, worst), worst).sum() + worst * reached[free].sum()
+
+    levels = LEVELS * np.median(density[met, ends[met]])
+    return float(min(levels, key=error))
+
+
+def drop_specks(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """The mesh without components of less than `SPECK` of its area."""
+    component = trimesh.graph.connected_component_labels(mesh.face_adjacency, len(mesh.faces))
+    areas = np.bincount(component, mesh.area_faces)
+    kept = mesh.copy()
+    kept.update_faces((areas >= SPECK * mesh.area)[component])
+    kept.remove_unreferenced_vertices()
+    return kept
+
+
+def choose_rays(config: ConfigDict, scene: Scene) -> Rays:
+    """Some rays of some training views, of numpy."""
+    train = scene.views.splits['train']
+    positions = range(len(train))[:: max(len(train) // NUM_VIEWS, 1)][:NUM_VIEWS]
+    transform = make_evaluation_transform(config.data, input_names(config.data), ())
+    found = []
+    for raw, _ in scene.raw_batches(config, 'train', positions, 1, ()):
+        inputs = transform(jax.random.key(0), raw)['inputs']  # which draws nothing
+        parts = [np.asarray(inputs[name]) for name in Rays._fields]
+        flat = [part.reshape(-1, *part.shape[3:]) for part in parts]
+        every = max(len(flat[0]) * len(positions) // MAX_RAYS, 1)
+        found.append([part[::every] for part in flat])
+    return Rays(*(np.concatenate(parts) for parts in zip(*found, strict=True)))

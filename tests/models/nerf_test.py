@@ -17,7 +17,7 @@ from onet_jax.errors import InputError
 from onet_jax.evaluation.evaluate import evaluate
 from onet_jax.geometry.camera_paths import orbit
 from onet_jax.geometry.volume_rendering import Rays, composite, sample_again, stratify, to_ndc
-from onet_jax.inference.render import choose_path, render_path, save_frames
+from onet_jax.inference.render import choose_path, depth_range, render_path, save_frames
 from onet_jax.inference.scene_mesh import reconstruct_scene
 from onet_jax.models import nerf
 from onet_jax.prepare.embedded_scene import render_scene
@@ -205,8 +205,8 @@ def test_a_scene_is_trained_evaluated_rendered_and_meshed(scene_dir, tmp_path):
     assert psnr > white + 1, 'better than a white picture'
     cameras = choose_path(dataset, 'orbit', 3)
     frames = list(render_path(run.method.model, run.params, run.config, dataset, cameras, (8, 8)))
-    written = save_frames(frames, tmp_path / 'frames', 2, 6)
-    assert [path.name for path in written] == [
+    written = save_frames(frames, tmp_path / 'frames', *depth_range(run.config.data, dataset))
+    assert [path.name for path in written if path.suffix != '.mp4'] == [
         '000.png', 'depth_000.png', '001.png', 'depth_001.png', '002.png', 'depth_002.png', 'path.gif'
     ]  # fmt: skip
     mesh = trimesh.load(reconstruct_scene(run, tmp_path / 'mesh', 'ply', '16'), process=False)
