@@ -64,7 +64,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'far': 0.0,
             'validate_every': 8,  # of the validation views
             # The embedded scene, rendered where no --data_dir is given.
-            'view_size': 100 if tiny else 400,  # px
+            'view_size': 400,  # px, before `downscale`
             'num_views': 60,
             'dataset_seed': 0,
         },

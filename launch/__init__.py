@@ -80,9 +80,11 @@ def tell_next(done: str, *command: object) -> None:
 
 
 def making_shapes(config: ConfigDict, workdir: str) -> list[str]:
-    """The command with which the network of a workdir makes shapes, or colours them."""
-    from onet_jax.data.fields import has_input, input_names
+    """The command with which the network of a workdir makes shapes, colours them, or renders its scene."""
+    from onet_jax.data.fields import has_input, input_names, sees_rays
 
+    if sees_rays(config.data):
+        return ['onet', 'render', f'--workdir={workdir}', '--output=FOLDER']
     if 'oriented_cloud' in input_names(config.data):
         photo = ['--photo=FILE'] if 'image' in input_names(config.data) else []
         return ['onet', 'colorize', f'--workdir={workdir}', '--mesh=FILE', *photo, '--output=coloured.glb']
