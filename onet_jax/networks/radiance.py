@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from onet_jax.networks.layers import Linear
 
@@ -17,8 +18,9 @@ def encode_positions(x: jax.Array, num_frequencies: int) -> jax.Array:
 
     x, sin(x), cos(x), sin(2 x), cos(2 x), ..., cos(2^(L - 1) x).
     """
-    waves = [wave(2.0**k * x) for k in range(num_frequencies) for wave in (jnp.sin, jnp.cos)]
-    return jnp.concatenate([x, *waves], axis=-1)
+    scaled = x[..., None, :] * jnp.asarray(2.0 ** np.arange(num_frequencies), x.dtype)[:, None]
+    waves = jnp.stack([jnp.sin(scaled), jnp.cos(scaled)], axis=-2)  # [..., L, 2, D]
+    return jnp.concatenate([x, waves.reshape(*x.shape[:-1], 2 * num_frequencies * x.shape[-1])], axis=-1)
 
 
 class RadianceField(nn.Module):
