@@ -1,6 +1,7 @@
 """Fixtures shared by all tests. Two CPU devices are forced before JAX starts, so that the parallel paths are real."""
 
 import gc
+import mmap
 import os
 from pathlib import Path
 
@@ -14,6 +15,7 @@ os.environ |= {
 }
 
 import jax
+import jaxlib
 import numpy as np
 import pytest
 from parity import golden as golden_files
@@ -27,10 +29,33 @@ def pytest_configure(config):
 
     The default run does without: level 0. All tests together run at level 1, which rounds as users' programs do.
     """
-    level = 0 if config.option.markexpr == 'not slow' else 1
-    flags = f'--xla_force_host_platform_device_count=2 --xla_backend_optimization_level={level}'
+    flags = ['--xla_force_host_platform_device_count=2']
+    if config.option.markexpr == 'not slow':
+        # Each fusion goes to LLVM as it stands, and all of a program as one module: a third of the time.
+        short = known_flags('--xla_cpu_use_fusion_emitters=false', '--xla_cpu_parallel_codegen_split_count=1')
+        flags += ['--xla_backend_optimization_level=0', *short]
+    else:
+        flags += ['--xla_backend_optimization_level=1']
     # It is read with the first array, not with the import of JAX.
-    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flags}'
+    os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *flags])
+    gc.disable()
+
+
+def known_flags(*flags):
+    """Those of the flags that this jaxlib knows: XLA ends a process that is given another one."""
+    with (
+        (Path(jaxlib.__file__).parent / 'libjax_common.so').open('rb') as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library,
+    ):
+        return [flag for flag in flags if library.find(flag.strip('-').partition('=')[0].encode()) >= 0]
+
+
+def pytest_collection_finish():
+    """What is imported and collected stays: the garbage collector, which tracing keeps busy, need not look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000)
+    gc.enable()
 
 
 @pytest.fixture(scope='module')
@@ -38,8 +63,6 @@ def frozen_heap():
     """For tests of what collects garbage again and again: it does not look at what earlier tests and imports have left."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True, scope='module')

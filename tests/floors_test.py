@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT / 'onet_jax').as_posix()
 
 
+@cache
 def imported_modules(path: Path) -> set[str]:
     """All modules that a file imports, anywhere in it, with the names that it takes from them: 'a.b', 'a.b.c'."""
     names = set()

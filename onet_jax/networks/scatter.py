@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 
+@partial(jax.jit, static_argnums=2)  # a network has many of the same shape: traced and lowered once
 def reduce_cells(values: jax.Array, cells: jax.Array, operation: str) -> jax.Array:
     """For every point the 'sum' or 'max' of values [P, C] over all points of its cell [P] int: [P, C].
 

@@ -16,10 +16,14 @@ def shapes_of(config):
     return official.variable_shapes(models.build(config), config)
 
 
-def random_params(config):
-    """Variables of the network of a config, every one of them random."""
+def draw(shapes):
+    """Variables of these shapes, every one of them random."""
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes_of(config))
+    return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+
+
+def random_params(config):
+    return draw(shapes_of(config))
 
 
 def config_of(encoder, decoder, **sizes):
@@ -33,7 +37,9 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-CASES = [(encoder, 'cbatchnorm') for encoder in onet.ENCODERS if encoder not in ('none', 'resnet101')]
+# ResNet-34 has the blocks of ResNet-18, ResNet-101 those of ResNet-50.
+LEFT_OUT = 'none', 'resnet34', 'resnet101'
+CASES = [(encoder, 'cbatchnorm') for encoder in onet.ENCODERS if encoder not in LEFT_OUT]
 CASES += [('pointnet_simple', decoder) for decoder in DECODER_OPTIONS]
 
 
@@ -41,17 +47,18 @@ CASES += [('pointnet_simple', decoder) for decoder in DECODER_OPTIONS]
 def test_there_and_back_is_exact(encoder, decoder):
     """For every family, with a latent code; and in the layout of the first checkpoints."""
     config = config_of(encoder, decoder, latent_size=3)
-    params = random_params(config)
+    params = draw(shapes := shapes_of(config))
     for legacy in (False, True):
         state = official.to_state_dict(params, config, legacy=legacy, num_batches=9)
-        assert_same(official.from_state_dict(state, shapes_of(config), config), params)
+        assert_same(official.from_state_dict(state, shapes, config), params)
         assert names.is_legacy(state) == (legacy and decoder not in ('simple', 'batchnorm'))
     assert len(set(state)) == len(state)
 
 
 def test_names_and_shapes_are_the_official_ones():
     config = config_of('resnet18', 'cbatchnorm', cond_size=6, decoder_hidden_size=8, latent_size=2)
-    state = official.to_state_dict(random_params(config), config, num_batches=3)
+    params = random_params(config)
+    state = official.to_state_dict(params, config, num_batches=3)
     for name, shape in {
         'encoder.features.conv1.weight': (64, 3, 7, 7),
         'encoder.features.layer2.0.downsample.1.running_var': (128,),
@@ -64,7 +71,7 @@ def test_names_and_shapes_are_the_official_ones():
         'encoder_latent.fc_2.weight': (128, 256),
     }.items():
         assert state[name].shape == shape, name
-    legacy = official.to_state_dict(random_params(config), config, legacy=True)
+    legacy = official.to_state_dict(params, config, legacy=True)
     assert legacy['decoder.block4.bn_1.fc_gamma.weight'].shape == (8, 6)
 
 
@@ -131,13 +138,13 @@ def test_texture_fields_have_the_official_names_there_and_back(variant):
     assert {weight: state[weight].shape for weight in TEXTURES[variant]} == TEXTURES[variant]
 
     config = configs.texture_field(f'tiny,{variant}')
-    params = random_params(config)
+    params = draw(shapes := shapes_of(config))
     state = official.to_state_dict(params, config)
     of_discriminator = {k.removeprefix('discriminator.'): x for k, x in state.items() if k.startswith('discriminator.')}
     generator = {f'module.{k}': x for k, x in state.items() if not k.startswith('discriminator.')}
     stored = {'model_g': generator, 'model_d': of_discriminator or {'fc.bias': np.ones(1)}, 'model_g_ma': {}, 'it': 7}
     found, rest = official.split_checkpoint(stored)
-    assert_same(official.from_state_dict(found, shapes_of(config), config), params)
+    assert_same(official.from_state_dict(found, shapes, config), params)
     assert rest == {'model_g_ma': {}, 'it': 7}
 
 
@@ -192,8 +199,8 @@ def test_the_state_of_adam_finds_its_weights():
 
 def test_a_trunk_of_torchvision_starts_the_encoder():
     config = config_of('resnet18', 'cbatchnorm', cond_size=4, decoder_hidden_size=4)
-    params = jax.tree.map(np.zeros_like, random_params(config))
-    donor = official.to_state_dict(random_params(config), config)
+    random = random_params(config)
+    params, donor = jax.tree.map(np.zeros_like, random), official.to_state_dict(random, config)
     prefix = 'encoder.features.'
     state = {name.removeprefix(prefix): array for name, array in donor.items() if name.startswith(prefix)}
     state |= {'fc.weight': np.zeros((1000, 512)), 'fc.bias': np.zeros(1000)}

@@ -3,7 +3,6 @@
 from itertools import product
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import trimesh
@@ -36,7 +35,7 @@ def slow_probability(occupancy, cell, topology):
 
 def test_a_topology_has_the_probability_of_its_corners():
     occupancy, _ = random_shape()
-    found = np.asarray(dmc.topology_probabilities(occupancy, np.arange(256)))
+    found = np.asarray(jax.jit(dmc.topology_probabilities)(occupancy, np.arange(256)))
     np.testing.assert_allclose(found.sum(axis=0), 1, rtol=1e-5)
     for topology, cell in product(range(256), product(range(N), repeat=3)):
         assert found[topology, *cell] == pytest.approx(slow_probability(occupancy, cell, topology), rel=1e-5)
@@ -73,8 +72,12 @@ def test_the_loss_of_points_is_the_expected_distance_from_the_triangles_of_their
         np.testing.assert_allclose(distances[:47], distances[:48:-1])
         distances = [none if distance is None else distance for distance in distances]
         total += probabilities @ distances / probabilities.sum()
-    probabilities = dmc.topology_probabilities(occupancy, dmc.TOPOLOGIES)
-    found = dmc.point_to_mesh(jnp.asarray(points, jnp.float32), probabilities, offset)
+
+    @jax.jit
+    def distance(points, occupancy, offset):
+        return dmc.point_to_mesh(points, dmc.topology_probabilities(occupancy, dmc.TOPOLOGIES), offset)
+
+    found = distance(points.astype(np.float32), occupancy, offset)
     assert float(found) == pytest.approx(total / N**3, rel=1e-5)
 
 
@@ -82,7 +85,8 @@ def test_distances_are_exact_where_the_nearest_point_is_inside_of_the_triangle()
     rng = np.random.default_rng(2)
     corners = rng.uniform(size=(3, 40, 3))
     points = rng.uniform(size=(30, 3))
-    found = np.asarray(dmc.point_triangle_distance(points.T, *(corner[..., None] for corner in corners)))
+    arrays = (array.astype(np.float32) for array in (points.T, *corners[..., None]))
+    found = np.asarray(jax.jit(dmc.point_triangle_distance)(*arrays))
     triangles = np.moveaxis(corners, 0, 1)
     for point, distances in zip(points, found.T, strict=True):
         exact = np.square(trimesh.triangles.closest_point(triangles, np.tile(point, (40, 1))) - point).sum(axis=1)
