@@ -45,7 +45,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 class PlainText(griffe.Extension):
-    """Docstrings of this project are plain text with aligned columns, and what a field means is a comment beside or above it."""
+    """Docstrings of this project are plain text with aligned columns; what a field means is a comment beside or above it."""
 
     def on_instance(self, *, obj: griffe.Object, **_: object) -> None:
         if obj.is_attribute and obj.parent and obj.parent.is_class and not obj.docstring and (text := _comment(obj)):
@@ -83,4 +83,6 @@ def _block(block: str) -> str:
 
 def _escape(text: str) -> str:
     parts = re.split(r'(`[^`]*`)', text)
-    return ''.join(part if part.startswith('`') else re.sub(r'([\[*<])', r'\\\1', part) for part in parts)
+    return ''.join(
+        part if part.startswith('`') else re.sub(r'([\[*])', r'\\\1', part).replace('<', '&lt;') for part in parts
+    )
