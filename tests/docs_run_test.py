@@ -34,6 +34,7 @@ NOT_EXECUTED = {
     'README.md': {'demo': DEMO, '': 'a part of docs/start/scan.md and docs/start/meshes.md, which are executed'},
     'docs/start/README.md': {'doctor': 'slow test of tests/launch/commands_test.py', 'demo': DEMO},
     'docs/start/scan.md': {'reconstruct scans': FOLDER},
+    'docs/start/meshes.md': {'train --config=objects': 'compiles for minutes; tests/training has init_from'},
     'docs/how_to/evaluate.md': {'reproduce': REPRODUCES},
     'docs/how_to/train.md': {
         '': 'flags of onet train; tests/launch/commands_test.py and tests/training have each of them'
@@ -54,12 +55,18 @@ NOT_EXECUTED = {
     'onet_jax/data/README.md': {'': 'needs collections of others; tests/prepare has small ones of each kind'},
 }
 STEPS = ('num_steps=2', 'batch_size=2', 'eval_every_steps=2', 'checkpoint_every_steps=2')
+NARROW = ('unet_depth=2', 'unet_size=4', 'plane_resolution=16', 'decoder_hidden_size=8')  # feature planes
 SMALL = {
     'prepare': ['--num_points=5000'],
-    'train': [*(f'--config.train.{step}' for step in STEPS), '--config.optim.warmup_steps=1'],
+    'train': [
+        *(f'--config.train.{step}' for step in STEPS),
+        *(f'--config.model.{size}' for size in NARROW),
+        '--config.optim.warmup_steps=1',
+        '--config.mesh.resolution=16',
+        '--config.mesh.upsampling_steps=0',
+    ],
     'refine': ['--steps=2'],
 }
-COARSE = ['--config.mesh.resolution=16', '--config.mesh.upsampling_steps=0']
 EMBEDDED = ['--config.data.families=mug', '--config.data.num_shapes_per_family=3', '--config.data.num_points=5000']
 
 
@@ -122,10 +129,8 @@ def test_the_pages_are_executed(tmp_path, monkeypatch):
 def run(document: str, verb: str, words: list[str], folder: Path):
     """Execute a command, with few steps and points."""
     more = [*SMALL.get(verb, ())]
-    if verb == 'train':
-        more += [*COARSE, *([] if any('--data_dir' in word for word in words) else EMBEDDED)]
-        if '--config=objects' in words:
-            more += ['--config.model.grid_resolution=16']
+    if verb == 'train' and not any(word.startswith('--data_dir=') for word in words):
+        more += EMBEDDED
     if verb == 'reconstruct' and any(word.startswith(('--workdir=runs', '--workdir=my_')) for word in words):
         more += ['--threshold=0.05']  # where networks that have learned nothing see something
     done = launch(verb, *words, *more, folder=folder)
