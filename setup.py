@@ -36,7 +36,7 @@ TEXTURE = ['xatlas>=0.0.11']
 SCAN = ['laspy[lazrs]>=2.5', 'pye57>=0.4.15']
 TEST = ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.14', 'mypy>=2']
 # mkdocstrings lets ruff format signatures.
-DOCS = ['mkdocs-material>=9.6', 'mkdocstrings[python]>=1', 'ruff>=0.14']
+DOCS = ['mkdocs-material>=9.6', 'mkdocstrings[python]>=1', 'latex2mathml>=3.78', 'ruff>=0.14']
 
 setup(
     name='onet_jax',

@@ -1,16 +1,26 @@
-"""What the site adds to mkdocs: pages that lie beside the code, links to them, and docstrings whose columns stay columns."""
+"""What the site adds to mkdocs: pages that lie beside the code, formulas without scripts, and docstrings whose columns stay columns.
 
+On a code host the documents are read where they lie: links lead to files. Here those to sources lead to the reference, and those to
+notebooks and to other documents of the repository to their pages.
+"""
+
+import ast
+import html
+import json
 import os
 import re
+from functools import cache
 from pathlib import Path
 
 import griffe
+from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-ROOT = Path(__file__).resolve().parents[1]
-# File of the repository -> its page of the site. On a code host both are read where they lie.
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+# File of the repository -> its page of the site.
 BESIDE_THE_CODE = {
     'CONTRIBUTING.md': 'contributing.md',
     'CHANGELOG.md': 'changelog.md',
@@ -19,29 +29,81 @@ BESIDE_THE_CODE = {
     'onet_jax/weights/objects/README.md': 'weights/objects.md',
     'onet_jax/weights/scenes/README.md': 'weights/scenes.md',
 }
-LINK = re.compile(r'(\]\()([^)#:\s]+)((?:#[^)\s]*)?\))')
+LINK = re.compile(r'(?P<before>!?)\[(?P<text>[^\]]*)\]\((?P<path>[^)#:\s]+)(?P<anchor>#[^)\s]*)?\)')
+FENCE = re.compile(r'(^```.*?^```)', re.MULTILINE | re.DOTALL)
+FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 COLUMNS = re.compile(r'\s*\S.*?\S {2,}\S')  # a line of two columns
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, page in BESIDE_THE_CODE.items():
         files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
+    for notebook in sorted(DOCS.glob('notebooks/*.ipynb')):
+        files.append(File.generated(config, f'notebooks/{notebook.stem}.md', content=notebook_to_markdown(notebook)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """The page with links to files of the repository that are pages of the site, from wherever it lies."""
-    source = Path(page.file.abs_src_path or '').resolve().relative_to(ROOT)
-    pages = {str(ROOT / there): here for there, here in BESIDE_THE_CODE.items()}
+    """The page with links to pages of the site, from wherever its file lies."""
+    source = Path(page.file.abs_src_path) if page.file.abs_src_path else DOCS / page.file.src_uri
 
     def follow(link: re.Match) -> str:
-        target = os.path.normpath(ROOT / source.parent / link[2])
-        inside = pages.get(target) or os.path.relpath(target, config.docs_dir)
-        if str(source) not in BESIDE_THE_CODE and target not in pages:
-            return link[0]
-        return link[1] + os.path.relpath(inside, os.path.dirname(page.file.src_uri)) + link[3]
+        target = Path(os.path.normpath(source.parent / link['path']))
+        found, anchor = page_of(target, link['text'].strip('`'))
+        if found is None:
+            return link['text']
+        path = os.path.relpath(found, os.path.dirname(page.file.src_uri))
+        return f'{link["before"]}[{link["text"]}]({path}{anchor or link["anchor"] or ""})'
 
-    return LINK.sub(follow, markdown)
+    parts = FENCE.split(markdown)
+    return ''.join(part if part.startswith('```') else LINK.sub(follow, part) for part in parts)
+
+
+def page_of(target: Path, name: str) -> tuple[str | None, str]:
+    """The page of the site for a file of the repository, and the anchor of a name that it defines; None where there is none."""
+    path = os.path.relpath(target, ROOT)
+    if path in BESIDE_THE_CODE:
+        return BESIDE_THE_CODE[path], ''
+    if target.suffix == '.ipynb':
+        return f'notebooks/{target.stem}.md', ''
+    if target.is_relative_to(DOCS):
+        return os.path.relpath(target, DOCS), ''
+    module = path.removesuffix('.py').removesuffix('/__init__').replace('/', '.')
+    covering = [covered for covered in reference() if f'{module}.'.startswith(f'{covered}.')]
+    if target.suffix != '.py' or not covering:
+        return None, ''
+    anchor = f'#{module}.{name}' if name in documented(target) else f'#{module}'
+    return reference()[max(covering, key=len)], anchor
+
+
+@cache
+def reference() -> dict[str, str]:
+    """Module or package -> the page of the reference that has it."""
+    pages = {f'api/{path.name}': path.read_text() for path in DOCS.glob('api/*.md')}
+    return {name: page for page, text in pages.items() for name in re.findall(r'^::: (\S+)$', text, re.MULTILINE)}
+
+
+@cache
+def documented(source: Path) -> set[str]:
+    """The functions and classes of a file that have docstrings: those are in the reference."""
+    nodes = ast.parse(source.read_text()).body
+    kinds = ast.FunctionDef | ast.ClassDef
+    return {node.name for node in nodes if isinstance(node, kinds) and ast.get_docstring(node) and node.name[0] != '_'}
+
+
+def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """The page with its formulas as MathML, which browsers show without a script."""
+
+    def formula(found: re.Match) -> str:
+        return convert(html.unescape(found[2]), display='block' if found[1] == 'div' else 'inline')
+
+    return FORMULA.sub(formula, content)
+
+
+def notebook_to_markdown(notebook: Path) -> str:
+    cells = json.loads(notebook.read_text())['cells']
+    texts = [(cell['cell_type'], ''.join(cell['source'])) for cell in cells]
+    return '\n\n'.join(f'```python\n{text}\n```' if kind == 'code' else text for kind, text in texts)
 
 
 class PlainText(griffe.Extension):
@@ -66,9 +128,8 @@ def _comment(field: griffe.Object) -> str:
 
 
 def keep_columns(text: str) -> str:
-    """The text as Markdown: paragraphs in columns or indented are blocks of code, and '<' begins no tag."""
-    blocks = re.split(r'\n\s*\n', text)
-    return '\n\n'.join(_block(block) for block in blocks)
+    """The text as Markdown: paragraphs in columns or indented are blocks of code, and brackets and '<' are what they are."""
+    return '\n\n'.join(map(_block, re.split(r'\n\s*\n', text)))
 
 
 def _block(block: str) -> str:
