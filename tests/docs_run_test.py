@@ -30,6 +30,7 @@ FOLDER = 'many files; tests/inference/reconstruct_test.py has folders'
 PRINTS = 'prints alone; tests/launch/commands_test.py has it'
 NEEDS_DOWNLOAD = 'needs a download'
 FULL_SIZE = 'trains at full size; docs/start/meshes.md is executed with a small network'
+PAPERS = [document for document in DOCUMENTS if document.startswith('docs/papers/') and blocks(read(document), 'bash')]
 NOT_EXECUTED = {
     'README.md': {'demo': DEMO, '': 'a part of docs/start/scan.md and docs/start/meshes.md, which are executed'},
     'docs/start/README.md': {'doctor': 'slow test of tests/launch/commands_test.py', 'demo': DEMO},
@@ -50,6 +51,7 @@ NOT_EXECUTED = {
     'docs/start/sequence.md': {'': 'trains for minutes; tests/models/sequences_test.py has small sequences'},
     'docs/how_to/sample.md': {'': 'trains for minutes; tests/launch/commands_test.py samples and interpolates'},
     'docs/how_to/colour.md': {'': 'renders and trains for minutes; tests/inference/colorize_test.py colours a mesh'},
+    **{page: {'': 'trains for minutes or longer; tests/models has steps of each paper'} for page in PAPERS},
     'docs/gpu.md': {'': 'needs a GPU'},
     'docs/tpu_pod.md': {'': 'needs a TPU slice or a cluster; tests/distributed_test.py starts two processes'},
     'onet_jax/data/README.md': {'': 'needs collections of others; tests/prepare has small ones of each kind'},
