@@ -35,6 +35,8 @@ EXR = ['OpenEXR>=3.3']
 TEXTURE = ['xatlas>=0.0.11']
 SCAN = ['laspy[lazrs]>=2.5', 'pye57>=0.4.15']
 TEST = ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.14', 'mypy>=2']
+# mkdocstrings lets ruff format signatures.
+DOCS = ['mkdocs-material>=9.6', 'mkdocstrings[python]>=1', 'latex2mathml>=3.78', 'ruff>=0.14']
 
 setup(
     name='onet_jax',
@@ -59,6 +61,7 @@ setup(
         'exr': EXR,
         'texture': TEXTURE,
         'test': TEST,
-        'dev': DATA + BEAM + SCAN + VIDEO + EXR + TEXTURE + TEST,
+        'docs': DOCS,
+        'dev': DATA + BEAM + SCAN + VIDEO + EXR + TEXTURE + TEST + DOCS,
     },
 )

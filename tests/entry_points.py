@@ -1,4 +1,4 @@
-"""`onet NAME` in this process, where JAX is imported and programs are compiled already."""
+"""`onet NAME` in this process, where JAX is imported and programs are compiled already; or its flags, parsed alone."""
 
 import contextlib
 import importlib
@@ -24,12 +24,15 @@ class Done(NamedTuple):
     stderr: str
 
 
-def launch(name: str, *arguments: object) -> Done:
-    """Run an entry point. What it raises beside errors of the input is raised here: on a command line it is a traceback."""
+def launch(name: str, *arguments: object, folder: Path = ROOT, run: bool = True) -> Done:
+    """Run an entry point. What it raises beside errors of the input is raised here: on a command line it is a traceback.
+
+    run: False parses the flags alone.
+    """
     known, stdout, stderr = set(flags.FLAGS), io.StringIO(), io.StringIO()
     with (
         pytest.MonkeyPatch.context() as patch,
-        contextlib.chdir(ROOT),
+        contextlib.chdir(folder),
         contextlib.redirect_stdout(stdout),
         contextlib.redirect_stderr(stderr),
         warnings.catch_warnings(),
@@ -41,8 +44,8 @@ def launch(name: str, *arguments: object) -> Done:
         patch.setattr(app, 'run', lambda main, flags_parser: sys.exit(main(flags_parser(sys.argv))))
         patch.delitem(sys.modules, f'onet_jax.launch.{name}', raising=False)
         try:
-            main = importlib.import_module(f'onet_jax.launch.{name}').main
-            run_command(main, takes_arguments=name in ('reproduce', 'reconstruct'))
+            module = importlib.import_module(f'onet_jax.launch.{name}')
+            run_command(module.main if run else lambda _: None, takes_arguments=name in ('reproduce', 'reconstruct'))
         except SystemExit as done:
             return Done(done.code or 0, stdout.getvalue(), stderr.getvalue())
         finally:
