@@ -5,7 +5,7 @@ R rays, N vertices.
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,7 +28,15 @@ NUM_VIEWS = 8  # whose depths say where the surface is
 MAX_RAYS = 20_000  # of them
 OPAQUE = 0.9  # a ray of at least this opacity has met a surface
 SHARE = 0.5  # of the density where rays end: the level of the surface
-MARGIN = 1.05  # of the box around the points that were seen
+MARGIN = 1.05  # of the cube around the points that were seen
+
+
+class Box(NamedTuple):
+    """Where the surface of a scene is: a cube in the frame of its cameras, and the density at which it is taken."""
+
+    centre: np.ndarray  # [3]
+    edge: float
+    level: float  # per unit of length
 
 
 def scene_mesh(
@@ -36,8 +44,20 @@ def scene_mesh(
 ) -> tuple[trimesh.Trimesh, float]:
     """The surface of a scene in the frame of its cameras, with vertex colours, and the density at which it was taken.
 
-    The level is half of the median density where rays of the training views end, and the box that of these ends. Raises
-    InputError where no ray meets anything, and for scenes in normalised device coordinates, which have no box.
+    Raises InputError as `find_box`, and where there is none.
+    """
+    box = find_box(model, params, config, scene)
+    with working('extracting the mesh'):
+        mesh = extract_scene(model, params, box, box.level, resolution, upsampling_steps)
+    if not len(mesh.faces):
+        raise InputError(f'expected a surface at the density {box.level:.3g}, found none; train longer')
+    return mesh, box.level
+
+
+def find_box(model: Model, params: dict, config: ConfigDict, scene: Scene) -> Box:
+    """The level is half of the median density where rays of the training views end, and the cube that of these ends.
+
+    Raises InputError where no ray meets anything, and for scenes in normalised device coordinates, which have no box.
     """
     if config.data.ndc:
         raise InputError(
@@ -47,24 +67,29 @@ def scene_mesh(
     ends = find_ends(model, params, config, scene)
     level = SHARE * float(np.median(evaluate(partial(model.density, params), ends)))
     low, high = np.percentile(ends, [0.5, 99.5], axis=0)
-    centre, edge = (low + high) / 2, MARGIN * float((high - low).max())
+    return Box((low + high) / 2, MARGIN * float((high - low).max()), level)
+
+
+def extract_scene(
+    model: Model, params: dict, box: Box, level: float, resolution: int, upsampling_steps: int
+) -> trimesh.Trimesh:
+    """The surface in a box at a density, in the frame of the cameras, with vertex colours; empty where there is none."""
 
     def field(points):  # in object coordinates; logit 0 is the level
-        density = model.density(params, centre + edge * points)
+        density = model.density(params, box.centre + box.edge * points)
         return jax.numpy.log(jax.numpy.maximum(density, 1e-9) / level)
 
-    with working('extracting the mesh'):
-        mesh = extract_mesh(jax.jit(field), resolution=resolution, upsampling_steps=upsampling_steps, threshold=0.5)
+    mesh = extract_mesh(jax.jit(field), resolution=resolution, upsampling_steps=upsampling_steps, threshold=0.5)
     if not len(mesh.faces):
-        raise InputError(f'expected a surface at the density {level:.3g}, found none; train longer')
-    vertices = centre + edge * np.asarray(mesh.vertices)
+        return mesh
+    vertices = box.centre + box.edge * np.asarray(mesh.vertices)
     coloured = trimesh.Trimesh(vertices, mesh.faces, process=False)
     inwards = -np.asarray(coloured.vertex_normals)
     packed = np.concatenate([vertices, np.where(np.abs(inwards).sum(axis=1, keepdims=True) > 0, inwards, 1)], axis=1)
     rgb = evaluate(lambda rows: model.radiance(params, rows[:, :3], rows[:, 3:])[0], packed.astype(np.float32))
     rgba = np.concatenate([np.round(255 * rgb), np.full((len(rgb), 1), 255)], axis=1).astype(np.uint8)
     coloured.visual = ColorVisuals(coloured, vertex_colors=rgba)
-    return coloured, level
+    return coloured
 
 
 def reconstruct_scene(run: Any, output: str | Path, file_format: str, resolution: str | None = None) -> Path:
