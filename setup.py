@@ -34,6 +34,7 @@ VIDEO = ['imageio-ffmpeg>=0.5']
 EXR = ['OpenEXR>=3.3']
 TEXTURE = ['xatlas>=0.0.11']
 SCAN = ['laspy[lazrs]>=2.5', 'pye57>=0.4.15']
+VIEW = ['viser>=1.1']
 TEST = ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.14', 'mypy>=2']
 
 setup(
@@ -58,7 +59,8 @@ setup(
         'video': VIDEO,
         'exr': EXR,
         'texture': TEXTURE,
+        'view': VIEW,
         'test': TEST,
-        'dev': DATA + BEAM + SCAN + EXR + TEXTURE + TEST,
+        'dev': DATA + BEAM + SCAN + EXR + TEXTURE + VIEW + TEST,
     },
 )

@@ -42,7 +42,7 @@ def launch(name: str, *arguments: object) -> Done:
         patch.delitem(sys.modules, f'onet_jax.launch.{name}', raising=False)
         try:
             main = importlib.import_module(f'onet_jax.launch.{name}').main
-            run_command(main, takes_arguments=name in ('reproduce', 'reconstruct'))
+            run_command(main, takes_arguments=name in ('reproduce', 'reconstruct', 'view'))
         except SystemExit as done:
             return Done(done.code or 0, stdout.getvalue(), stderr.getvalue())
         finally:

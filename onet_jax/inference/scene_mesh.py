@@ -64,8 +64,9 @@ def find_box(model: Model, params: dict, config: ConfigDict, scene: Scene) -> Bo
             'config.data.ndc: expected a scene in world coordinates for a mesh, found normalised device coordinates; train '
             'with --config.data.ndc=False'
         )
-    ends = find_ends(model, params, config, scene)
-    level = SHARE * float(np.median(evaluate(partial(model.density, params), ends)))
+    with working('looking for the surface'):
+        ends = find_ends(model, params, config, scene)
+        level = SHARE * float(np.median(evaluate(partial(model.density, params), ends)))
     low, high = np.percentile(ends, [0.5, 99.5], axis=0)
     return Box((low + high) / 2, MARGIN * float((high - low).max()), level)
 

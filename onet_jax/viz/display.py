@@ -30,6 +30,7 @@ class Cameras(NamedTuple):
     angles: np.ndarray  # [V] radians, vertical angle of view
     pictures: Sequence[np.ndarray]  # V of [H, W, 3] uint8, small ones
     colours: np.ndarray  # [V, 3] uint8, of the edges
+    size: float  # of a frustum
 
 
 class Segments(NamedTuple):
@@ -64,6 +65,7 @@ class Shown(NamedTuple):
     titles: tuple[str, ...]  # of the columns, each of which can be hidden
     items: Sequence[Item]  # the rows, with a shape for each title; None is nothing
     legend: Mapping[str, RGB] = {}  # meaning -> colour
+    caption: str = ''  # of all items
 
 
 class Display(NamedTuple):

@@ -19,14 +19,13 @@ from onet_jax.geometry.sequences import SEQUENCES, frames_of
 from onet_jax.scores import as_geometry
 from onet_jax.viz.display import Cameras, PaintedCloud, Segments
 from onet_jax.viz.page import reduce_shape
-from onet_jax.viz.pictures import BACK, DOTS, FRONT, Painted, ball_radius, is_picture, thin
+from onet_jax.viz.pictures import BACK, DOTS, FRONT, Painted, ball_radius, is_picture, painted, thin
 
 MAX_FACES, MAX_POINTS = 300_000, 300_000  # of a shape, or of all frames of a sequence; of more it has fewer on the page
 LEAST_FACES, LEAST_POINTS = 2000, 1000  # of a frame
 FEW_FACES = 600  # of a mesh that is shaded flat: smooth shading is for fine ones
 POINT_SIZE = 1.6  # of a point, in radii of the balls of pictures
-FRUSTUM, EDGE = 0.07, 0.0015  # size of a camera, and thickness of its edges
-RAY = 0.0015  # thickness of a segment
+EDGE, RAY = 0.0015, 0.002  # thickness of the edges of a camera, and of a segment
 TURNED = (0.0, 1.0, 0.0, 0.0)  # half a turn around x: rows of a picture run downwards
 
 
@@ -56,9 +55,9 @@ def _reduce(shape: Any) -> Any:
     if isinstance(shape, PaintedCloud):
         return PaintedCloud(*(thin(values, MAX_POINTS) for values in shape))
     if isinstance(shape, trimesh.Trimesh) and has_colours(shape):
-        visual = shape.visual
-        painted = isinstance(visual, ColorVisuals) and visual.kind == 'vertex'
-        return reduce_shape(Painted(shape, visual.vertex_colors[:, :3]), MAX_FACES, MAX_POINTS) if painted else shape
+        if not isinstance(shape.visual, ColorVisuals) or shape.visual.kind != 'vertex':
+            return shape
+        return reduce_shape(painted(shape), MAX_FACES, MAX_POINTS)
     reducible = isinstance(shape, trimesh.Trimesh | Painted | np.ndarray)
     return reduce_shape(shape, MAX_FACES, MAX_POINTS) if reducible else shape
 
@@ -89,10 +88,10 @@ def _(mesh: trimesh.Trimesh, scene: Any, name: str) -> None:
 
 
 @_add.register
-def _(painted: Painted, scene: Any, name: str) -> None:
-    mesh = trimesh.Trimesh(painted.mesh.vertices, painted.mesh.faces, process=False)
+def _(shape: Painted, scene: Any, name: str) -> None:
+    mesh = trimesh.Trimesh(shape.mesh.vertices, shape.mesh.faces, process=False)
     alpha = np.full((len(mesh.vertices), 1), 255, np.uint8)
-    mesh.visual = ColorVisuals(mesh, vertex_colors=np.hstack([painted.colours, alpha]))
+    mesh.visual = ColorVisuals(mesh, vertex_colors=np.hstack([shape.colours, alpha]))
     _add(mesh, scene, name)
 
 
@@ -132,7 +131,7 @@ def _(cameras: Cameras, scene: Any, name: str) -> None:
             f'{name}/{i}',
             float(cameras.angles[i]),
             width / height,
-            scale=FRUSTUM,
+            scale=cameras.size,
             thickness=EDGE,
             color=tuple(map(int, cameras.colours[i])),
             image=picture,
@@ -147,6 +146,14 @@ def _(cameras: Cameras, scene: Any, name: str) -> None:
 def _(segments: Segments, scene: Any, name: str) -> None:
     colours = np.repeat(np.asarray(segments.colours, np.uint8)[:, None], 2, axis=1)
     scene.add_line_segments(name, np.asarray(segments.ends, np.float32), colours, thickness=RAY)
+
+
+def is_flat(shape: Any) -> bool:
+    """Whether a shape is a picture."""
+    if shape is None or isinstance(shape, SEQUENCES):
+        return False
+    shape = as_geometry(shape)
+    return isinstance(shape, np.ndarray) and is_picture(shape)
 
 
 def as_bytes(colour: Sequence[float]) -> tuple[int, int, int]:

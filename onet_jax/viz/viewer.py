@@ -5,9 +5,10 @@ calls `Viewer.serve` computes what is shown, in its own thread: a change of a co
 done, and of several changes the last one counts.
 """
 
+import errno
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
 from types import TracebackType
@@ -16,16 +17,15 @@ from typing import Any
 import numpy as np
 
 from onet_jax.errors import InputError
-from onet_jax.geometry.sequences import SEQUENCES, frames_of
 from onet_jax.viz.display import RGB, Display, Shown, Slider
-from onet_jax.viz.nodes import add_shape, as_bytes
-from onet_jax.viz.pictures import camera_axes, drawable, is_picture
+from onet_jax.viz.grid import PITCH, TALL, Grid
+from onet_jax.viz.nodes import as_bytes
+from onet_jax.viz.pictures import camera_axes
 
 HOST, PORT, NUM_PORTS = '127.0.0.1', 8080, 100
-PITCH, TALL = 1.25, 1.45  # distances of columns and of rows
-ABOVE, BELOW = 0.62, 0.64  # of a label from the middle of a shape
 AZIMUTH, ELEVATION = 20.0, 15.0  # degrees, of the first view
 ANGLE = 0.55  # radians, vertical angle of view
+ALONE = 1.2  # height of a single row
 ASPECT, ROOM = 1.2, 1.15  # width over height of the part of the page beside the panel; of what is left around shapes
 FRAME_SECONDS = 0.08  # that a frame of a sequence, or a step of a slider that plays, is shown at least
 NUM_KEPT = 200  # values of the controls whose shapes are kept, while something plays
@@ -51,14 +51,15 @@ class Viewer:
         self._server.gui.configure_theme(show_logo=False, show_share_button=False)
         self._server.gui.main_panel.dock_right()
         self._changed, self._closed = threading.Event(), threading.Event()
+        self._busy = threading.Lock()  # while something is sent, which takes a server
         self._status = self._server.gui.add_markdown(INITIAL)
         self._controls: list[Any] = []
         self._visible: dict[str, Any] = {}  # by titles
         self._made: object = None  # values of the controls for which the scene was made
         self._kept: dict[object, Shown] = {}
-        self._grid: tuple[int, int] | None = None
-        self._columns: dict[tuple[int, str], tuple[Any, list[Any]]] = {}  # (row, title) -> node, those of its frames
-        self._generation = 0
+        self._shown: Shown | None = None
+        self._grid = Grid(self._server.scene)
+        self._size: tuple[int, int] | None = None  # columns and rows that the camera looks at
         self._playing = False
 
     def __enter__(self) -> 'Viewer':
@@ -71,7 +72,7 @@ class Viewer:
         """End the server, and `serve` in another thread."""
         self._closed.set()
         self._changed.set()
-        with _silence():
+        with self._busy, _silence():
             self._server.stop()
 
     def serve(self, display: Display) -> None:
@@ -107,17 +108,20 @@ class Viewer:
     def update(self, seconds: float | None = None) -> None:
         """Wait for a change, for so many seconds, then show it; without a change go on with what plays."""
         changed = self._changed.wait(seconds)
-        if self._closed.is_set():
-            return
-        self._changed.clear()
-        if not changed:
-            self._advance()
-        values = tuple(handle.value for handle in self._controls)
-        if values != self._made:
-            self._made = values
-            self._make(values)
-        self._arrange()
-        self._server.flush()
+        with self._busy:
+            if self._closed.is_set():
+                return
+            if not changed:
+                self._advance()
+            self._changed.clear()
+            values = tuple(handle.value for handle in self._controls)
+            if values != self._made:
+                self._made = values
+                self._make(values)
+            titles = [title for title in self._shown.titles if self._visible[title].value] if self._shown else []
+            with self._server.atomic():
+                self._grid.arrange(titles, self._beside.value, self._frame.value / max(self._frame.max, 1))
+            self._server.flush()
 
     def _watch(self, handle: Any) -> Any:
         handle.on_update(lambda _: self._changed.set())
@@ -154,31 +158,20 @@ class Viewer:
         self._status.content = self._caption()
         self._legend.content = _legend(shown.legend)
         self._add_boxes(shown.titles)
-        self._generation += 1
-        scene, old = self._server.scene, [node for node, _ in self._columns.values()]
         with self._server.atomic():
-            self._columns = {}
-            for row, item in enumerate(shown.items):
-                for title, shape in zip(shown.titles, item.shapes, strict=True):
-                    name = f'/{self._generation}_{row}_{title}'
-                    node = scene.add_frame(name, show_axes=False)
-                    if row == 0 and len(shown.titles) > 1:
-                        scene.add_label(f'{name}/title', title, position=(0, ABOVE, 0), anchor='bottom-center')
-                    if title == shown.titles[0] and len(shown.items) > 1:
-                        text = f'{item.name}: {item.caption}' if item.caption else item.name
-                        scene.add_label(f'{name}/name', text, position=(0, -BELOW, 0), anchor='top-center')
-                    self._columns[row, title] = node, add_shape(scene, name, shape)
-            for node in old:
-                node.remove()
-        self._prepare_frames(shown)
-        self._aim((len(shown.titles) if self._beside.value else 1, len(shown.items)))
+            self._grid.fill(shown)
+        self._prepare_frames(self._grid.num_frames())
+        self._aim(len(shown.titles) if self._beside.value else 1, len(shown.items))
 
     def _caption(self) -> str:
-        shown = getattr(self, '_shown', None)
+        """Of a single item its name and its caption, which several have in the scene."""
+        shown = self._shown
         if shown is None:
             return INITIAL
-        (first, *others) = shown.items
-        return '' if others else '\n\n'.join(filter(None, (f'**{_plain(first.name)}**', _plain(first.caption))))
+        lines = [_plain(shown.caption)]
+        if len(shown.items) == 1:
+            lines += [f'**{_plain(shown.items[0].name)}**', _plain(shown.items[0].caption)]
+        return '\n\n'.join(filter(None, lines))
 
     def _add_boxes(self, titles: tuple[str, ...]) -> None:
         """A box for each title that was not there before."""
@@ -188,44 +181,21 @@ class Viewer:
                     self._visible[title] = self._watch(self._server.gui.add_checkbox(title, True))
         self._folder.visible = self._beside.visible = len(self._visible) > 1
 
-    def _prepare_frames(self, shown: Shown) -> None:
+    def _prepare_frames(self, num_frames: int) -> None:
         """The slider of the frames, where there is a sequence, and the button that plays."""
-        lengths = [len(frames_of(s)) for item in shown.items for s in item.shapes if isinstance(s, SEQUENCES)]
-        self._frame.visible = bool(lengths)
-        if lengths:
-            self._frame.max = max(lengths) - 1
-            self._frame.value = min(self._frame.value, self._frame.max)
+        self._frame.visible = num_frames > 0
+        if num_frames:
+            self._frame.max = num_frames - 1
+            self._frame.value = min(self._frame.value, num_frames - 1)
         plays = any(isinstance(control, Slider) and control.plays for control in self._display.controls)
-        self._button.visible = plays or bool(lengths)
+        self._button.visible = plays or num_frames > 0
 
-    def _arrange(self) -> None:
-        """Columns that are shown, side by side or at one place, and the frame of each sequence at this time."""
-        if not self._columns:
+    def _aim(self, num_columns: int, num_rows: int) -> None:
+        """Look at a grid from a distance from which it is seen as a whole, where it is another one than before."""
+        if (num_columns, num_rows) == self._size:
             return
-        titles = [title for title in self._shown.titles if self._visible[title].value]
-        num_rows = len(self._shown.items)
-        with self._server.atomic():
-            for (row, title), (node, frames) in self._columns.items():
-                node.visible = title in titles
-                if title not in titles:
-                    continue
-                shape = self._shown.items[row].shapes[self._shown.titles.index(title)]
-                beside = self._beside.value or _is_flat(shape)
-                column = titles.index(title) - (len(titles) - 1) / 2 if beside else 0
-                node.position = (PITCH * column, TALL * ((num_rows - 1) / 2 - row), 0)
-                if frames:
-                    time = self._frame.value / max(self._frame.max, 1)
-                    current = round(time * (len(frames) - 1))
-                    for k, frame in enumerate(frames):
-                        frame.visible = k == current
-
-    def _aim(self, grid: tuple[int, int]) -> None:
-        """Look at a grid of columns and rows from a distance from which it is seen as a whole, where it is another one."""
-        if grid == self._grid:
-            return
-        self._grid = grid
-        num_columns, num_rows = grid
-        extent = ROOM * max(num_columns * PITCH / ASPECT, num_rows * TALL)
+        self._size = num_columns, num_rows
+        extent = ROOM * max(num_columns * PITCH / ASPECT, num_rows * TALL if num_rows > 1 else ALONE)
         distance = extent / 2 / np.tan(ANGLE / 2) + 0.5
         eye = distance * camera_axes(AZIMUTH, ELEVATION)[2]
         cameras = [self._server.initial_camera, *(client.camera for client in self._server.get_clients().values())]
@@ -234,14 +204,28 @@ class Viewer:
 
 
 @contextmanager
-def serving(title: str, display: Display) -> Iterator[Viewer]:
-    """A viewer that serves a display in a thread of its own; prints its link first."""
+def showing(title: str, wanted: bool) -> Iterator[Callable[[Shown], None] | None]:
+    """A function that shows something new, in a viewer that another thread serves; None unless it is wanted.
+
+    Prints the link. What is being computed elsewhere is shown while it goes on.
+    """
+    if not wanted:
+        yield None
+        return
+    latest = Shown((), [], caption='nothing yet: the first shapes are shown as soon as they are made')
     with Viewer(title) as viewer:
-        print(viewer.link, flush=True)
+        print(f'{viewer.link} shows the latest shapes', flush=True)
+        display = Display((), lambda: latest)
         thread = threading.Thread(target=viewer.serve, args=(display,), daemon=True)
         thread.start()
+
+        def show(shown: Shown) -> None:
+            nonlocal latest
+            latest = shown
+            viewer.refresh()
+
         try:
-            yield viewer
+            yield show
         finally:
             viewer.close()
             thread.join()
@@ -249,18 +233,18 @@ def serving(title: str, display: Display) -> Iterator[Viewer]:
 
 def find_port(host: str, port: int) -> int:
     """The first of `NUM_PORTS` ports that is free. Raises InputError where none is, and for another machine's host."""
-    reason = ''
+    try:
+        socket.getaddrinfo(host, port)
+    except OSError as error:
+        raise InputError(f'--host: expected a name or an address of this machine, found {host!r}: {error}') from error
     for number in range(port, min(port + NUM_PORTS, 1 << 16)):
         try:
             with socket.create_server((host, number)):
                 return number
-        except socket.gaierror as error:
-            raise InputError(
-                f'--host: expected a name or an address of this machine, found {host!r}: {error}'
-            ) from error
         except OSError as error:
-            reason = str(error)
-    raise InputError(f'--host, --port: expected a free port of {host}, from {port} on, found none: {reason}')
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise InputError(f'--host: expected an address of this machine, found {host!r}: {error}') from error
+    raise InputError(f'--port: expected a free port among the {NUM_PORTS} from {port} on, found none')
 
 
 def _import_viser() -> Any:
@@ -285,14 +269,6 @@ def _silence() -> Iterator[None]:
         yield
     finally:
         console.quiet = before
-
-
-def _is_flat(shape: Any) -> bool:
-    """Whether a shape is a picture, which has no place in the frame of the others."""
-    if shape is None or isinstance(shape, SEQUENCES):
-        return False
-    shape = drawable(shape)
-    return isinstance(shape, np.ndarray) and is_picture(shape)
 
 
 def _legend(legend: Any) -> str:

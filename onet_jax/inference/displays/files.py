@@ -138,13 +138,14 @@ def read_frames(path: Path) -> Any:
     if not path.is_dir():
         return read_sequence(path)
     frames = [load_frame(file) for file in list_frames(path)]
-    if not all(isinstance(frame, trimesh.Trimesh) for frame in frames):
+    meshes = tuple(frame for frame in frames if isinstance(frame, trimesh.Trimesh))
+    if len(meshes) < len(frames):
         few = min(len(frame.vertices) for frame in frames)
         return CloudSequence(np.stack([thin(frame.vertices, few) for frame in frames]))
-    first = frames[0]
-    if all(len(f.vertices) == len(first.vertices) and np.array_equal(f.faces, first.faces) for f in frames):
-        return MeshSequence(np.stack([frame.vertices for frame in frames]), np.asarray(first.faces))
-    return ChangingMeshes(tuple(frames))
+    first = meshes[0]
+    if all(len(m.vertices) == len(first.vertices) and np.array_equal(m.faces, first.faces) for m in meshes):
+        return MeshSequence(np.stack([mesh.vertices for mesh in meshes]), np.asarray(first.faces))
+    return ChangingMeshes(meshes)
 
 
 def _read_item(folder: Path, item: dict) -> dict[str, Any]:

@@ -214,7 +214,7 @@ def _fit(shapes: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(shapes['input'], np.ndarray) or shapes['input'].dtype == np.uint8:
         return shapes
     frame = normalise(shapes['input'])
-    fitted = {}
+    fitted: dict[str, Any] = {}
     for title, shape in shapes.items():
         if isinstance(shape, np.ndarray):
             fitted[title] = frame.to_object(shape)

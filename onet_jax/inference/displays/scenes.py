@@ -4,7 +4,7 @@ V views, S rays.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,10 @@ from onet_jax.viz.pictures import Item
 
 MAX_VIEWS = 100  # that are shown; of more every second one, and so on
 THUMBNAIL = 96  # px, the longer edge of a picture in the scene
+SMALL, LARGE = 0.035, 0.1  # size of the frustum of a view, and of the one whose rays are drawn
 NUM_RAYS = 12  # along the longer edge of a picture
 RESOLUTIONS = ('32', '64', '128', '256')  # cells along an axis
+CUBE = 0.7  # edge of the cube of a mesh at first, in distances of the cameras
 BACKGROUND = (214, 214, 214)  # of rays through transparent pixels
 
 
@@ -41,19 +43,26 @@ def display_views(folder: str | Path) -> Display:
 
 
 def display_radiance(model: Model, params: dict, config: ConfigDict, scene: Scene) -> Display:
-    """The views of a scene with the mesh of a radiance field, at any level of its density. Raises as `scene_mesh`."""
+    """The views of a scene with the mesh of a radiance field in a cube around what the cameras look at.
+
+    The level of its density is in units of `find_box`, the edge of the cube in those of the mean distance of the cameras: what
+    is beyond them no view shows from the front. Raises InputError as `find_box`.
+    """
     control, show = _prepare(scene.views)
-    box = find_box(model, params, config, scene)
+    whole, centre = find_box(model, params, config, scene), meeting_point(scene.views.camera)
+    reach = float(np.linalg.norm(to_poses(scene.views.camera)[:, :, 3] - centre, axis=1).mean())
 
-    @cache
-    def extract(share: float, resolution: str) -> trimesh.Trimesh:
-        return extract_scene(model, params, box, share * box.level, int(resolution) // 4, 2)
+    @lru_cache(maxsize=8)
+    def extract(level: float, edge: float, resolution: str) -> trimesh.Trimesh:
+        small = whole._replace(centre=centre, edge=edge * reach)
+        box = small if small.edge < whole.edge else whole
+        return extract_scene(model, params, box, level * whole.level, int(resolution) // 4, 2)
 
-    def make(view: int, share: float, resolution: str) -> Shown:
-        return show(view, extract(share, resolution), scene.data_dir.name)
+    def make(view: int, level: float, edge: float, resolution: str) -> Shown:
+        return show(view, extract(level, edge, resolution), scene.data_dir.name)
 
-    level = Slider('density, of that of the surface', 0.1, 4.0, 0.1, 1.0)
-    return Display((control, level, Choice('resolution', RESOLUTIONS, '64')), make, beside=False)
+    controls = (control, Slider('density', 0.1, 10.0, 0.1, 1.0), Slider('cube', 0.1, 4.0, 0.05, CUBE))
+    return Display((*controls, Choice('resolution', RESOLUTIONS, '64')), make, beside=False)
 
 
 def _prepare(views: PosedViews) -> tuple[Slider, Callable]:
@@ -65,13 +74,15 @@ def _prepare(views: PosedViews) -> tuple[Slider, Callable]:
     width, height = (max(round(edge * THUMBNAIL / max(views.size)), 1) for edge in views.size)
     layers = [load_layer(views.pictures[i], (width, height)) for i in track(chosen, 'loading the pictures', 'views')]
     splits = {view: split for split, some in reversed(views.splits.items()) for view in some}
-    cameras = Cameras(
-        frame.to_object(poses[:, :, 3]),
-        frame.turn @ poses[:, :, :3] @ TO_RIGHT_UP_BACK,
-        2 * np.arctan(views.size[1] / 2 / camera.camera_mat[:, 1, 1]),
-        [layer[..., :3] + (255 - layer[..., 3:]) for layer in layers],
-        np.array([ImageColor.getrgb(COLOURS.get(splits[view], 'black')) for view in chosen], np.uint8),
-    )
+    eyes, turns = frame.to_object(poses[:, :, 3]), frame.turn @ poses[:, :, :3] @ TO_RIGHT_UP_BACK
+    angles = 2 * np.arctan(views.size[1] / 2 / camera.camera_mat[:, 1, 1])
+    pictures = [layer[..., :3] + (255 - layer[..., 3:]) for layer in layers]
+    colours = np.array([ImageColor.getrgb(COLOURS.get(splits[view], 'black')) for view in chosen], np.uint8)
+
+    def draw(some: slice, size: float) -> Cameras:
+        return Cameras(eyes[some], turns[some], angles[some], pictures[some], colours[some], size)
+
+    cameras = draw(slice(None), SMALL)
     legend: dict[str, RGB] = {}
     for split in dict.fromkeys(splits.values()):
         red, green, blue = ImageColor.getrgb(COLOURS.get(split, 'black'))[:3]
@@ -81,7 +92,8 @@ def _prepare(views: PosedViews) -> tuple[Slider, Callable]:
         i = round(view)
         near, far = views.bounds[chosen[i]]
         one = Camera(*(part[i] for part in camera))
-        shapes: dict[str, Any] = {'cameras': cameras, 'rays': _cast(one, layers[i], views.size, (near, far), frame)}
+        shapes: dict[str, Any] = {'cameras': cameras, 'view': draw(slice(i, i + 1), LARGE)}
+        shapes['rays'] = _cast(one, layers[i], views.size, (near, far), frame)
         if mesh is not None:
             moved = mesh.copy()
             moved.vertices = frame.to_object(mesh.vertices)
