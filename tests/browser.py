@@ -28,7 +28,7 @@ FLAGS = (
     '--hide-scrollbars',
     '--remote-debugging-port=0',
 )
-PATIENCE = 60.0  # s
+PATIENCE = 240.0  # s; the first picture takes shaders, which software compiles
 
 
 def find_chromium() -> str:
@@ -42,7 +42,7 @@ def find_chromium() -> str:
 class Browser:
     """One page. `errors` are the messages of its console that are errors, exceptions among them."""
 
-    def __init__(self, link: str, folder: Path, size: tuple[int, int] = (900, 600)):
+    def __init__(self, link: str, folder: Path, size: tuple[int, int] = (800, 420)):
         """folder: an empty one, for the profile. size: of the page, in px."""
         from websockets.sync.client import connect
 

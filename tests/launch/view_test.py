@@ -1,4 +1,4 @@
-"""`onet view` and `onet train --view` as a user runs them; what serves the page is cut short."""
+"""`onet view` as a user runs it; what serves the page is cut short."""
 
 import os
 import re
@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 import trimesh
 from entry_points import ROOT, launch
-from model_configs import small_config
 
 from onet_jax import progress
 from onet_jax.geometry.meshes import save_mesh
-from onet_jax.training.loop import train
 from onet_jax.viz.viewer import Viewer
 
 BALL = trimesh.creation.icosphere(subdivisions=2)
@@ -79,16 +77,6 @@ def test_wrong_arguments_are_named(served, flags, message):
     assert message in done.stderr
     assert done.stderr.count('error:') == 1
     assert not served
-
-
-def test_training_shows_its_latest_reconstructions(dataset, tmp_path):
-    shown = []
-    config = small_config(num_steps=4, eval_every_steps=2)
-    train(config, tmp_path, dataset, show=shown.append)
-    assert [each.caption for each in shown] == ['step 2 of 4', 'step 4 of 4']
-    assert shown[0].titles == ('input', 'reconstruction', 'ground truth')
-    seen, made, truth = shown[-1].items[0].shapes
-    assert (seen.shape, type(made), type(truth)) == ((30, 3), trimesh.Trimesh, trimesh.Trimesh)
 
 
 @pytest.mark.slow
