@@ -34,6 +34,7 @@ VIDEO = ['imageio-ffmpeg>=0.5']
 EXR = ['OpenEXR>=3.3']
 TEXTURE = ['xatlas>=0.0.11']
 SCAN = ['laspy[lazrs]>=2.5', 'pye57>=0.4.15']
+VIEW = ['viser>=1.1']
 TEST = ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.14', 'mypy>=2']
 # mkdocstrings lets ruff format signatures.
 DOCS = ['mkdocs-material>=9.6', 'mkdocstrings[python]>=1', 'latex2mathml>=3.78', 'ruff>=0.14']
@@ -60,8 +61,9 @@ setup(
         'video': VIDEO,
         'exr': EXR,
         'texture': TEXTURE,
+        'view': VIEW,
         'test': TEST,
         'docs': DOCS,
-        'dev': DATA + BEAM + SCAN + VIDEO + EXR + TEXTURE + TEST + DOCS,
+        'dev': DATA + BEAM + SCAN + VIDEO + EXR + TEXTURE + VIEW + TEST + DOCS,
     },
 )

@@ -2,7 +2,8 @@
 
 Any value of the config can be overridden, as in --config.optim.learning_rate=3e-4. A workdir that holds checkpoints is
 resumed. Without --data_dir the embedded dataset is built and cached. --profile writes a trace of a few steps into the
-workdir. --print_config shows all values of the config with their comments.
+workdir. --view shows the latest reconstructions in the browser, by a link (pip install -e '.[view]'). --print_config shows all
+values of the config with their comments.
 
 All devices of this machine take part. Over several processes or hosts (docs/tpu_pod.md) the same command runs in each of
 them, on a TPU slice, under SLURM, Open MPI or Kubernetes with --distributed, elsewhere with the three other flags.
@@ -25,6 +26,7 @@ CONFIG = config_flags.DEFINE_config_file('config', None, 'File of the config, op
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of checkpoints and logs.')
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Dataset written by onet prepare; the embedded one by default.')
 PRINT_CONFIG = flags.DEFINE_bool('print_config', False, 'Show the resolved values of the config, and do nothing else.')
+VIEW = flags.DEFINE_bool('view', False, 'Show the latest reconstructions in the browser.')
 PROFILE = flags.DEFINE_bool('profile', False, 'Write a trace of a few steps, to see where the time goes.')
 ACCEPT_CHANGES = flags.DEFINE_bool('accept_changes', False, 'Resume a run with a config that differs from its own.')
 MAX_BAD_EXAMPLES = flags.DEFINE_integer('max_bad_examples', 0, 'How many shapes that cannot be read may be left out.')
@@ -47,8 +49,9 @@ def main(_):
 
     start_processes(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, detect=DISTRIBUTED.value)
     from onet_jax.training.loop import train
+    from onet_jax.viz.viewer import showing
 
-    with leaving_at_once():
+    with leaving_at_once(), showing(WORKDIR.value, VIEW.value and is_first_process()) as show:
         train(
             CONFIG.value,
             WORKDIR.value,
@@ -56,6 +59,7 @@ def main(_):
             profile=PROFILE.value,
             accept_changes=ACCEPT_CHANGES.value,
             max_bad_examples=MAX_BAD_EXAMPLES.value,
+            show=show,
         )
     if is_first_process():
         done = f'{WORKDIR.value}: trained for {CONFIG.value.train.num_steps} steps'

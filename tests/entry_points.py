@@ -45,7 +45,9 @@ def launch(name: str, *arguments: object, folder: Path = ROOT, run: bool = True)
         patch.delitem(sys.modules, f'onet_jax.launch.{name}', raising=False)
         try:
             module = importlib.import_module(f'onet_jax.launch.{name}')
-            run_command(module.main if run else lambda _: None, takes_arguments=name in ('reproduce', 'reconstruct'))
+            run_command(
+                module.main if run else lambda _: None, takes_arguments=name in ('reproduce', 'reconstruct', 'view')
+            )
         except SystemExit as done:
             return Done(done.code or 0, stdout.getvalue(), stderr.getvalue())
         finally:

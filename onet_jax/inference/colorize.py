@@ -73,26 +73,26 @@ def colorize_photo(
     photo = Path(photo)
     target, page = asked.output, asked.output.with_suffix('.html')
     _check(config, asked, [target], [page], [photo, *([Path(mesh_path)] if mesh_path else [])])
-    seen = _read_photo(photo, config.data.image_size if _sees_photos(config) else config.data.view_size)
+    seen = read_photo(photo, config.data.image_size if sees_photos(config) else config.data.view_size)
     if mesh_path is not None:
         mesh, name = load_mesh(mesh_path), str(mesh_path)
     elif make_shape is not None:
         mesh, name = make_shape(photo), f'the shape of {photo}'
     else:
         raise InputError('mesh: expected a file, or a network that makes one of the photo, found neither')
-    canvas = _prepare(model, params, config, mesh, name, asked.up)
+    canvas = prepare_canvas(model, params, config, mesh, name, asked.up)
     with working(f'encoding {photo}'):
-        cond = _encode_photo(model, params, config, seen, canvas.geometry)
-    colors = {photo.stem: _bind(model, params, canvas, cond)}
+        cond = encode_photo(model, params, config, seen, canvas.geometry)
+    colors = {photo.stem: bind_colors(model, params, canvas, cond)}
     made = _write(canvas, colors, asked, [target])
-    picture = np.round(255 * _read_photo(photo, SIZE)[0]).astype(np.uint8)
+    picture = np.round(255 * read_photo(photo, SIZE)[0]).astype(np.uint8)
     _write_page(page, canvas, colors, made, {'photo': picture})
     return target
 
 
-def _encode_photo(model: Model, params: dict, config: ConfigDict, seen: np.ndarray, geometry: Any) -> Any:
+def encode_photo(model: Model, params: dict, config: ConfigDict, seen: np.ndarray, geometry: Any) -> Any:
     """The code [1, Z] of a photo [1, S, S, 3]. Raises InputError for a network that sees none."""
-    if _sees_photos(config):
+    if sees_photos(config):
         return model.encode(params, seen)
     try:
         return model.posterior(params, seen, geometry)[0]
@@ -147,13 +147,13 @@ def colorize_samples(
     sheet, page = asked.output.with_name(f'{stem}_sheet.png'), asked.output.with_suffix('.html')
     moving = [sheet.with_suffix('.gif')] if num_steps else []
     _check(config, asked, targets, [sheet, page, *moving], [Path(mesh_path)])
-    canvas = _prepare(model, params, config, load_mesh(mesh_path), str(mesh_path), asked.up)
+    canvas = prepare_canvas(model, params, config, load_mesh(mesh_path), str(mesh_path), asked.up)
     codes = model.prior(jax.random.key(seed), np.asarray(numbers))
     if num_steps:
         shares = np.linspace(0, 1, num_steps)[:, None].astype(np.float32)
         codes = (1 - shares) * codes[:1] + shares * codes[1:]
     colors = {
-        target.stem: _bind(model, params, canvas, code[None]) for target, code in zip(targets, codes, strict=True)
+        target.stem: bind_colors(model, params, canvas, code[None]) for target, code in zip(targets, codes, strict=True)
     }
     made = _write(canvas, colors, asked, targets)
     shown = _write_page(page, canvas, colors, made)
@@ -191,11 +191,11 @@ def _check(
     refuse_existing(written)
 
 
-def _sees_photos(config: ConfigDict) -> bool:
+def sees_photos(config: ConfigDict) -> bool:
     return 'image' in input_names(config.data)
 
 
-def _read_photo(path: Path, size: int) -> np.ndarray:
+def read_photo(path: Path, size: int) -> np.ndarray:
     """A photo as a network sees it, [1, S, S, 3]. Raises InputError for one of a single colour, which is background."""
     image = load_image(path, size)
     if np.ptp(image, axis=(0, 1)).max() < EMPTY_CONTRAST:
@@ -205,7 +205,7 @@ def _read_photo(path: Path, size: int) -> np.ndarray:
     return image[None]
 
 
-def _prepare(model: Model, params: dict, config: ConfigDict, mesh: trimesh.Trimesh, name: str, up: str) -> Canvas:
+def prepare_canvas(model: Model, params: dict, config: ConfigDict, mesh: trimesh.Trimesh, name: str, up: str) -> Canvas:
     """A mesh in the frame of the user, and the code of its geometry. Raises InputError with the name for one without volume."""
     plain = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
     merge_vertices(plain)  # of which there are several at the seams of a texture
@@ -221,7 +221,7 @@ def _prepare(model: Model, params: dict, config: ConfigDict, mesh: trimesh.Trime
     return Canvas(plain, mesh if has_colours(mesh) else None, frame, geometry)
 
 
-def _bind(model: Model, params: dict, canvas: Canvas, cond: Any) -> ColorField:
+def bind_colors(model: Model, params: dict, canvas: Canvas, cond: Any) -> ColorField:
     """The color field of a code [1, Z] in the frame of the user."""
     field = model.bind(params, canvas.geometry, cond)
     return lambda points: field(canvas.frame.to_object(points).astype(np.float32))

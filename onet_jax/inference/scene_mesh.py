@@ -5,7 +5,7 @@ R rays, N samples of a ray or vertices, P points.
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -33,13 +33,34 @@ SPECK = 1e-3  # of the area of the surface: smaller components are noise of the 
 MARGIN = 1.1  # of the box around the points that were seen
 
 
+class Box(NamedTuple):
+    """Where the surface of a scene is: a cube in the frame of its cameras, and the density at which it is taken."""
+
+    centre: np.ndarray  # [3]
+    edge: float
+    level: float  # per unit of length
+    ends: np.ndarray  # [N, 3], where rays end: near the surface
+
+
 def scene_mesh(
     model: Model, params: dict, config: ConfigDict, scene: Scene, resolution: int, upsampling_steps: int
 ) -> tuple[trimesh.Trimesh, float]:
     """The surface of a scene in the frame of its cameras, with vertex colours, and the density at which it was taken.
 
-    The level is that of `choose_level` on rays of some training views, and the box that of the points where they end. Raises
-    InputError where no ray meets anything, and for scenes in normalised device coordinates, which have no box.
+    Raises InputError as `find_box`, and where there is none.
+    """
+    box = find_box(model, params, config, scene)
+    with working('extracting the mesh'):
+        mesh = extract_scene(model, params, box, box.level, resolution, upsampling_steps)
+    if not len(mesh.faces):
+        raise InputError(f'expected a surface at the density {box.level:.3g}, found none; train longer')
+    return mesh, box.level
+
+
+def find_box(model: Model, params: dict, config: ConfigDict, scene: Scene) -> Box:
+    """The level is that of `choose_level` on rays of some training views, and the cube that of the points where they end.
+
+    Raises InputError where no ray meets anything, and for scenes in normalised device coordinates, which have no box.
     """
     if config.data.ndc:
         raise InputError(
@@ -48,26 +69,33 @@ def scene_mesh(
         )
     ends, level = find_surface(model, params, config, scene)
     low, high = np.percentile(ends, [0.5, 99.5], axis=0)
-    centre, edge = (low + high) / 2, MARGIN * float((high - low).max())
+    return Box((low + high) / 2, MARGIN * float((high - low).max()), level, ends)
+
+
+def extract_scene(
+    model: Model, params: dict, box: Box, level: float, resolution: int, upsampling_steps: int
+) -> trimesh.Trimesh:
+    """The surface in a box at a density, in the frame of the cameras, with vertex colours; empty where there is none."""
 
     def field(points):  # in object coordinates; logit 0 is the level
-        density = model.density(params, centre + edge * points)
+        density = model.density(params, box.centre + box.edge * points)
         return jax.numpy.log(jax.numpy.maximum(density, 1e-9) / level)
 
-    with working('extracting the mesh'):
-        options = {'resolution': resolution, 'upsampling_steps': upsampling_steps, 'threshold': 0.5}
-        mesh = extract_mesh(jax.jit(field), **options, seeds=(ends - centre) / edge)
+    seeds = (box.ends - box.centre) / box.edge
+    mesh = extract_mesh(
+        jax.jit(field), resolution=resolution, upsampling_steps=upsampling_steps, threshold=0.5, seeds=seeds
+    )
     if not len(mesh.faces):
-        raise InputError(f'expected a surface at the density {level:.3g}, found none; train longer')
+        return mesh
     mesh = drop_specks(mesh)
-    vertices = centre + edge * np.asarray(mesh.vertices)
+    vertices = box.centre + box.edge * np.asarray(mesh.vertices)
     coloured = trimesh.Trimesh(vertices, mesh.faces, process=False)
     inwards = -np.asarray(coloured.vertex_normals)
     packed = np.concatenate([vertices, np.where(np.abs(inwards).sum(axis=1, keepdims=True) > 0, inwards, 1)], axis=1)
     rgb = evaluate(lambda rows: model.radiance(params, rows[:, :3], rows[:, 3:])[0], packed.astype(np.float32))
     rgba = np.concatenate([np.round(255 * rgb), np.full((len(rgb), 1), 255)], axis=1).astype(np.uint8)
     coloured.visual = ColorVisuals(coloured, vertex_colors=rgba)
-    return coloured, level
+    return coloured
 
 
 def reconstruct_scene(run: Any, output: str | Path, file_format: str, resolution: str | None = None) -> Path:

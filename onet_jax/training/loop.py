@@ -1,6 +1,7 @@
 """The training loop, from top to bottom: data, model, state, restore, step, validate, save."""
 
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from onet_jax.training.preview import make_preview
 from onet_jax.training.profile import traced
 from onet_jax.training.state import AveragedState, TrainState, chosen_variables, create_state
 from onet_jax.training.step import make_train_step
+from onet_jax.viz.display import Shown
 
 
 def train(
@@ -37,13 +39,15 @@ def train(
     profile: bool = False,
     accept_changes: bool = False,
     max_bad_examples: int = 0,
+    show: Callable[[Shown], None] | None = None,
 ) -> TrainState | AveragedState:
     """Train `config` in `workdir`, resuming from the latest checkpoint where there is one; returns the last state.
 
     Without `data_dir` the embedded dataset of `config.data` is built once and cached. Batches, noise and initial
     weights are functions of config.seed and the step alone: on a CPU a resumed run equals an uninterrupted one bit for
     bit. With `profile` a trace of a few steps is written to the workdir. SIGTERM and control-C save once and raise
-    SystemExit(faults.EXIT_STOPPED). At most `max_bad_examples` shapes that cannot be read are left out. Raises
+    SystemExit(faults.EXIT_STOPPED). At most `max_bad_examples` shapes that cannot be read are left out. `show` is called with
+    the latest reconstructions, every `config.eval.render_every_steps`, or where that is 0 with each validation. Raises
     FloatingPointError when the loss is not finite; InputError for a workdir of another config, unless `accept_changes`, and
     for one in which another run trains; OSError where a checkpoint cannot be written.
 
@@ -71,7 +75,7 @@ def train(
         bad_examples=bad_examples,
     )
     left_out = unreadable_examples(dataset, config.eval.split, bad_examples)
-    render_every_steps = config.eval.render_every_steps
+    render_every_steps = config.eval.render_every_steps or (config.train.eval_every_steps if show else 0)
     draw = make_preview(method, config, dataset, left_out) if render_every_steps and is_first_process() else None
     ema_decay = config.optim.ema_decay
     make_step = method.make_step or make_train_step
@@ -158,8 +162,10 @@ def train(
                 checkpointer.save(step, state, metrics=means)
             if renders and draw is not None:
                 picture = workdir / 'images' / f'{step:08d}.png'
-                draw(parallel.local(chosen_variables(state)), picture)
+                shown = draw(parallel.local(chosen_variables(state)), picture)
                 log.picture(step, picture)
+                if show is not None:
+                    show(shown._replace(caption=f'step {step} of {stop}'))
             if stops and not last:
                 tell(f'stopped and saved at step {step}; the same command goes on')
                 raise SystemExit(faults.EXIT_STOPPED)

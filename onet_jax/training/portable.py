@@ -53,6 +53,11 @@ def find_workdir(name: str | Path) -> Path:
     return Path(name)
 
 
+def is_network(name: str | Path) -> bool:
+    """Whether `find_workdir` finds a trained network of this name, or one of the hub has it."""
+    return str(name).startswith(HUB) or (find_workdir(name) / 'config.json').is_file()
+
+
 def names_of_weights() -> list[str]:
     """The weights that travel with the package; each has a card, onet_jax/weights/NAME/README.md."""
     return sorted(path.parent.name for path in PACKAGED.glob('*/config.json'))

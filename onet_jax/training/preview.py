@@ -12,6 +12,7 @@ from onet_jax.evaluation.report import COLUMN_TITLES
 from onet_jax.models.method import Method
 from onet_jax.scores import PicturesTarget, headline, score, target_of, truth_of
 from onet_jax.viz.dataset import find_originals
+from onet_jax.viz.display import Shown
 from onet_jax.viz.pictures import Item, contact_sheet, render
 
 NUM_SHOWN = 4  # the first shape of so many categories
@@ -20,8 +21,8 @@ SIZE = 160  # px of one picture
 
 def make_preview(
     method: Method, config: ConfigDict, dataset: Shapes, left_out: Collection[tuple[str, str]] = ()
-) -> Callable[[dict, Path], None]:
-    """draw(variables, path): writes a PNG of the shapes with input, reconstruction and ground truth side by side.
+) -> Callable[[dict, Path], Shown]:
+    """draw(variables, path): writes a PNG of the shapes with input, reconstruction and ground truth side by side; returns them.
 
     The predictions are those that `evaluate` scores. The column of inputs is missing where they cannot be shown, and that of
     the ground truth too for a model without input. The ground truth is the original mesh of a shape, or its surface samples
@@ -44,17 +45,18 @@ def make_preview(
         if there
     )
     # Inputs and ground truth are rendered once.
-    original, fixed = find_originals(dataset.index, set(names)), []
+    original, fixed, pairs = find_originals(dataset.index, set(names)), [], []
     for name, inputs, example in zip(names, seen, examples, strict=True):
         target = target_of(example['targets'])
         has_shape = not isinstance(target, PicturesTarget)
         truth = original(dataset.read(*name)) if original and has_shape else truth_of(target)
         pair = {COLUMN_TITLES[0]: inputs, COLUMN_TITLES[2]: truth}
-        fixed.append({title: render(pair[title], size=SIZE) for title in pair if title in titles})
+        pairs.append({title: pair[title] for title in pair if title in titles})
+        fixed.append({title: render(shape, size=SIZE) for title, shape in pairs[-1].items()})
 
-    def draw(variables: dict, path: Path) -> None:
+    def draw(variables: dict, path: Path) -> Shown:
         # One device is enough, whatever devices the run trains on.
-        variables, items = jax.device_get(variables), []
+        variables, items, solids = jax.device_get(variables), [], []
         for i, (category, name) in enumerate(names):
             inputs, targets = examples[i].values()
             key = jax.random.fold_in(evaluation_key(config.seed), batch['row'][i])
@@ -64,6 +66,8 @@ def make_preview(
             if COLUMN_TITLES[2] in titles:
                 caption = headline(score(prediction, target_of(held_out(targets, inputs)), config.seed))
             items.append(Item(f'{category} {name}', caption, [shapes[title] for title in titles]))
+            solids.append(items[-1]._replace(shapes=[(shapes | pairs[i])[title] for title in titles]))
         contact_sheet(items, titles, path, size=SIZE)
+        return Shown(titles, solids)
 
     return draw

@@ -73,7 +73,7 @@ def write_page(
     curves: (title, [(step, value)], whether y is logarithmic) of each plot. Raises InputError as `check_columns` does.
     """
     check_columns(items, column_titles)
-    drawn = [[_reduce(_as_shown(shape), FACES[1], POINTS[1]) for shape in item.shapes] for item in items]
+    drawn = [[reduce_shape(_as_shown(shape), FACES[1], POINTS[1]) for shape in item.shapes] for item in items]
     solids = [shape for shapes in drawn for shape in shapes if not is_picture(shape)]
     numbers = iter(range(len(solids)))
     template = Template(Path(__file__).with_name('page.html').read_text(encoding='utf-8'))
@@ -103,7 +103,7 @@ def embed(shape: Any, num_faces: int = FACES[1], num_points: int = POINTS[1]) ->
     Base64 of positions as uint16, of faces as uint16 or uint32, and of colours as uint8; of at most so many faces and points. A
     sequence has 'frames', of which each has what differs.
     """
-    shape = _reduce(_as_shown(shape), num_faces, num_points)
+    shape = reduce_shape(_as_shown(shape), num_faces, num_points)
     if isinstance(shape, SEQUENCES):
         return embed_frames(shape, partial(embed, num_faces=num_faces, num_points=num_points))
     if isinstance(shape, np.ndarray):
@@ -126,7 +126,7 @@ def _as_shown(shape: Any) -> Any:
     return shape if isinstance(shape, SEQUENCES) else drawable(shape)
 
 
-def _reduce(shape: Any, num_faces: int, num_points: int) -> Any:
+def reduce_shape(shape: Any, num_faces: int, num_points: int) -> Any:
     """A shape of at most so many faces or points; vertices of a painted mesh have the colours of the nearest ones before."""
     if isinstance(shape, SEQUENCES):
         return reduce_sequence(shape, num_faces, num_points)

@@ -140,13 +140,12 @@ def test_all_options_of_the_optimiser_together_survive_an_interruption(dataset, 
 
 @pytest.mark.slow
 def test_pictures_and_a_trace_change_no_number_of_a_run(workdir, dataset, tmp_path, capsys):
-    config = small_config(num_steps=6)
-    with config.unlocked():
-        config.eval.render_every_steps = 3
-    loop.train(config, tmp_path, dataset, profile=True)
-    assert sorted(path.name for path in (tmp_path / 'images').iterdir()) == ['00000003.png', '00000006.png']
+    config, shown = small_config(num_steps=6), []
+    loop.train(config, tmp_path, dataset, profile=True, show=shown.append)
+    assert [each.caption for each in shown] == [f'step {step} of 6' for step in (2, 4, 6)], 'with each validation'
+    assert sorted(path.name for path in (tmp_path / 'images').iterdir()) == [f'0000000{step}.png' for step in (2, 4, 6)]
     (events,) = (tmp_path / 'tensorboard').iterdir()
-    assert events.read_bytes().count(b'val/shapes') == 2
+    assert events.read_bytes().count(b'val/shapes') == 3
     for name in ('train/loss', 'val/iou', 'val/loss'):
         expected = read_log(workdir, name)
         assert read_log(tmp_path, name)[: len(expected)] == expected

@@ -27,7 +27,7 @@ def sheets(monkeypatch):
 
 def test_the_predictions_are_those_that_are_scored(workdir, dataset, tmp_path, sheets):
     run, dataset = at_threshold(load_run(workdir), 0.05, 'a test'), open_dataset(dataset)
-    make_preview(run.method, run.config, dataset)(run.params, tmp_path / 'sheet.png')
+    shown = make_preview(run.method, run.config, dataset)(run.params, tmp_path / 'sheet.png')
     ((items, titles),) = sheets
     results = list(evaluate(run.method, run.params, run.config, dataset, 'val'))
     assert titles == ('input', 'reconstruction', 'ground truth')
@@ -39,6 +39,11 @@ def test_the_predictions_are_those_that_are_scored(workdir, dataset, tmp_path, s
         assert seen.shape == truth.shape == (SIZE, SIZE, 3)
         assert (seen < 200).any()
         assert (truth < 200).mean() > (seen < 200).mean(), 'a mesh, not points'
+    assert shown.titles == titles
+    for item, solid in zip(items, shown.items, strict=True):
+        seen, prediction, truth = solid.shapes
+        assert (solid[:2], prediction) == (item[:2], item.shapes[1])
+        assert (seen.shape, type(truth)) == ((30, 3), trimesh.Trimesh), 'of the same shapes, to turn'
     with Image.open(tmp_path / 'sheet.png') as picture:
         assert picture.width > 3 * SIZE
 
