@@ -1,7 +1,7 @@
-"""What the site adds to mkdocs: pages that lie beside the code, formulas without scripts, and docstrings that keep their columns.
+"""What the site adds to mkdocs: pages beside the code, formulas without scripts, and docstrings that keep their columns.
 
-On a code host the documents are read where they lie: links lead to files. Here those to sources lead to the reference, and those
-to notebooks and to other documents of the repository to their pages.
+On a code host the documents are read where they lie: links lead to files. Here those to sources lead to the reference, those to
+notebooks and to other documents of the repository to their pages.
 """
 
 import ast
