@@ -95,7 +95,8 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
     """The page with its formulas as MathML, which browsers show without a script."""
 
     def formula(found: re.Match) -> str:
-        return convert(html.unescape(found[2]), display='block' if found[1] == 'div' else 'inline')
+        tex, is_block = html.unescape(found[2]), found[1] == 'div'
+        return f'<div class="formula">{convert(tex, display="block")}</div>' if is_block else convert(tex)
 
     return FORMULA.sub(formula, content)
 
