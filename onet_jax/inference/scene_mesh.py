@@ -55,8 +55,13 @@ def scene_mesh(
         return jax.numpy.log(jax.numpy.maximum(density, 1e-9) / level)
 
     with working('extracting the mesh'):
-        options = {'resolution': resolution, 'upsampling_steps': upsampling_steps, 'threshold': 0.5}
-        mesh = extract_mesh(jax.jit(field), **options, seeds=(ends - centre) / edge)
+        mesh = extract_mesh(
+            jax.jit(field),
+            resolution=resolution,
+            upsampling_steps=upsampling_steps,
+            threshold=0.5,
+            seeds=(ends - centre) / edge,
+        )
     if not len(mesh.faces):
         raise InputError(f'expected a surface at the density {level:.3g}, found none; train longer')
     mesh = drop_specks(mesh)
