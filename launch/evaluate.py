@@ -1,7 +1,7 @@
 """Evaluate a workdir by the paper's protocol: onet evaluate --workdir=W [--split=test] [--data_dir=D].
 
 Writes W/evaluation/SPLIT/, of weights that travel (--workdir=objects) evaluation_of_NAME/SPLIT/ in this folder: rows.csv (each
-shape), table.csv and table.md (means of the classes, beside published numbers where there are any) and protocol.json; of rendered
+shape), table.csv and table.md (means of the classes, beside published numbers where they exist) and protocol.json; of rendered
 views also index.html, contact_sheet.png and views/, which show them beside the true ones. Prints the table.
 
     --calibrate     first chooses the threshold on the validation split, for onet reconstruct too
