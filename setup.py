@@ -30,6 +30,7 @@ CORE = [
 DATA = ['tensorflow-cpu>=2.20', 'tensorflow-datasets>=4.9.9', 'importlib_resources>=6']
 BEAM = ['apache-beam>=2.77']
 HUB = ['huggingface_hub>=0.30']
+EXPORT = ['jax2onnx>=0.13']  # later versions want an older orbax-checkpoint, and pip leaves them out
 VIDEO = ['imageio-ffmpeg>=0.5']
 EXR = ['OpenEXR>=3.3']
 TEXTURE = ['xatlas>=0.0.11']
@@ -57,6 +58,7 @@ setup(
         'data': DATA,
         'beam': BEAM,
         'hub': HUB,
+        'export': EXPORT,
         'scan': SCAN,
         'video': VIDEO,
         'exr': EXR,

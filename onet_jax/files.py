@@ -53,6 +53,15 @@ def write_json(path: str | Path, content: dict) -> None:
     write_atomically(path, (json.dumps(content, indent=1) + '\n').encode())
 
 
+def claim_folder(folder: str | Path) -> Path:
+    """A folder that this makes, or that is empty. Raises InputError for one that has files."""
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f'{folder}: expected a new or empty folder, found files in it; choose another --output')
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of `write_atomically` in a folder whose processes were killed.
 

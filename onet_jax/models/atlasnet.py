@@ -22,7 +22,7 @@ from onet_jax.data.fields import check_inputs
 from onet_jax.errors import InputError
 from onet_jax.geometry.meshes import OpenSurface
 from onet_jax.models import onet
-from onet_jax.models.encoder_decoder import EncoderDecoder, functions_of, loss_of
+from onet_jax.models.encoder_decoder import EncoderDecoder, functions_of, loss_of, signatures_of
 from onet_jax.models.method import Aux, Encoder, Method, as_array, check_names, keywords_of
 from onet_jax.networks.atlasnet import TEMPLATES, CloudEncoder, ImageEncoder, PatchDecoder, Template, around_one
 
@@ -175,4 +175,4 @@ def build(config: ConfigDict) -> Method:
     def predict(params, inputs, key, workspace=None):
         return [make_surface(points, model.template) for points in np.asarray(predict_points(params, inputs))]
 
-    return Method(init, loss, validation_metrics, predict, model)
+    return Method(init, loss, validation_metrics, predict, model, signatures=signatures_of(config, 'points'))

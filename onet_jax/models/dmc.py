@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from onet_jax.data.fields import check_inputs
 from onet_jax.errors import InputError
 from onet_jax.geometry.dmc import BOX, Terms, extract_mesh, find_cells, loss_terms, to_grid
-from onet_jax.models.encoder_decoder import EncoderDecoder, functions_of
+from onet_jax.models.encoder_decoder import EncoderDecoder, functions_of, signatures_of
 from onet_jax.models.method import Aux, Method, as_array, check_names, encode, keywords_of
 from onet_jax.networks.dmc import LocalPointnet, UNetDecoder
 
@@ -124,4 +124,5 @@ def build(config: ConfigDict) -> Method:
         surfaces = zip(*map(np.asarray, predict_surface(params, inputs)), strict=True)
         return [extract_mesh(occupancy, offset) for occupancy, offset in surfaces]
 
-    return Method(init, loss, validation_metrics, predict, model)
+    signatures = signatures_of(config, 'surface', returns=('occupancy', 'offsets'))
+    return Method(init, loss, validation_metrics, predict, model, signatures=signatures)

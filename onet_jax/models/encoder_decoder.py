@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+from ml_collections import ConfigDict
 
-from onet_jax.models.method import Aux, Compiled, apply, as_inputs, encode
+from onet_jax.data.fields import input_names
+from onet_jax.models.method import Aux, Compiled, Signature, apply, as_inputs, encode
 
 
 class EncoderDecoder(nn.Module):
@@ -54,6 +56,14 @@ def _init(module, key, inputs, *more):
 
 def _decode(module, params, cond, *more):
     return apply(module, params, cond, *more, method='decode')
+
+
+def signatures_of(config: ConfigDict, decode: str, returns: tuple[str, ...] = ()) -> dict[str, Signature]:
+    """`Method.signatures` of an encoder of the inputs of a config and of the decoder, the function `decode` of the model."""
+    return {
+        'encode': Signature(dict.fromkeys(input_names(config.data)), ('cond',)),
+        decode: Signature({'cond': None}, returns or (decode,)),
+    }
 
 
 def loss_of(

@@ -54,6 +54,17 @@ class Method(NamedTuple):
     model: Model
     # (method, tx, transform, axis_name, ema_decay) -> step; None takes `make_train_step` of `training/step.py`.
     make_step: Callable | None = None
+    signatures: Mapping[str, 'Signature'] = {}  # of the functions of the model that `onet export` can write, by name
+
+
+class Signature(NamedTuple):
+    """What a function of a model takes beside the parameters, and what it returns, by name."""
+
+    # Name -> axes of a float32 array, each a number, 'B' or 'T' of any length; or a tuple of such axes. None: the input of that
+    # name, or what another function returns under it; a network without it does not have the function. B is the first axis of
+    # all arrays, or of none.
+    arguments: dict[str, tuple | None]
+    returns: tuple[str, ...]  # one name for each element of a tuple, or a single one for all that is returned
 
 
 class Encoder(NamedTuple):
@@ -76,7 +87,7 @@ INPUTS: dict[str, tuple[str | int, ...]] = {
     'index': ('B',),
 }
 
-
+POINTS = ('B', 'T', 3)  # of query points
 TRAIN_DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}  # of the features in a training step (mixed precision)
 
 

@@ -29,7 +29,7 @@ from onet_jax.geometry.volume_rendering import (
     sample_again,
     stratify,
 )
-from onet_jax.models.method import Aux, Compiled, Method, apply, check_names, keywords_of
+from onet_jax.models.method import Aux, Compiled, Method, Signature, apply, check_names, keywords_of
 from onet_jax.networks.radiance import RadianceField
 
 # A density of exactly zero has no gradient: a scene whose densities are all negative at some time stays empty. Softplus has one
@@ -291,4 +291,6 @@ def build(config: ConfigDict) -> Method:
         rgb = model.render(params, rays).rgb.reshape(rays.origins.shape)
         return [Pictures(view[None]) for view in rgb]
 
-    return Method(init, loss, metrics, predict, model)
+    rays = {'points': ('T', 3), 'directions': ('T', 3)}
+    signatures = {'radiance': Signature(rays, ('rgb', 'density'))}
+    return Method(init, loss, metrics, predict, model, signatures=signatures)

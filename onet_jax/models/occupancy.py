@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import trimesh
 from flax.errors import FlaxError
+from jax.export import is_symbolic_dim
 from ml_collections import ConfigDict
 
 from onet_jax import losses, metrics
@@ -25,7 +26,19 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.batched_extraction import extract_meshes
 from onet_jax.geometry.extract import extract_mesh
 from onet_jax.geometry.grid import voxel_centres
-from onet_jax.models.method import Aux, Compiled, Method, Model, apply, as_array, as_floats, as_inputs, encode
+from onet_jax.models.method import (
+    POINTS,
+    Aux,
+    Compiled,
+    Method,
+    Model,
+    Signature,
+    apply,
+    as_array,
+    as_floats,
+    as_inputs,
+    encode,
+)
 
 # Queries are decoded in chunks of this many points: the activations of one chunk stay in the cache, and the memory that a query
 # takes does not grow with the number of points.
@@ -139,7 +152,7 @@ def _occupancy(module, params, points, cond, latent=None):
 def in_chunks(decode: Callable, points: jax.Array) -> jax.Array:
     """decode: [B, T, 3] -> [B, T, ...], called with `DECODED_POINTS` points at a time."""
     num_points = points.shape[1]
-    if num_points <= DECODED_POINTS:
+    if is_symbolic_dim(num_points) or num_points <= DECODED_POINTS:  # symbolic: of a function that is exported
         return decode(points)
     padded = jnp.pad(points, ((0, 0), (0, -num_points % DECODED_POINTS), (0, 0)))
     chunks = padded.reshape(len(points), -1, DECODED_POINTS, 3).swapaxes(0, 1)
@@ -309,7 +322,12 @@ def method(config: ConfigDict, model: OccupancyNetwork, reads: str) -> Method:
         return model.init(key, inputs)
 
     metrics = partial(validation_metrics, model, latent_codes, config.eval.threshold, config.seed)
-    return Method(init, loss, metrics, predict, model)
+    latent = {'latent': ('B', model.latent_size)} if model.latent_size else {}
+    signatures = {
+        'encode': Signature({reads: None}, ('cond',)),
+        'occupancy': Signature({'points': POINTS, 'cond': None, **latent}, ('logits',)),
+    }
+    return Method(init, loss, metrics, predict, model, signatures=signatures)
 
 
 def validation_metrics(

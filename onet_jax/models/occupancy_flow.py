@@ -26,10 +26,12 @@ from onet_jax.geometry.ode import Solver, check_solver
 from onet_jax.geometry.sequences import CloudSequence
 from onet_jax.models import occupancy
 from onet_jax.models.method import (
+    POINTS,
     Aux,
     Compiled,
     Encoder,
     Method,
+    Signature,
     apply,
     check_names,
     encode,
@@ -41,6 +43,7 @@ from onet_jax.models.velocity_field import (
     FlowModule,
     Solved,
     backwards,
+    find_velocity,
     forwards,
     interpolate,
     move_mesh,
@@ -89,6 +92,9 @@ class FlowNetwork(NamedTuple):
     interpolate: Callable
     occupancy: Callable  # (params, points [B, T, 3], cond, latent=None) -> logits [B, T] at time 0
     occupancy_at: Callable  # (params, points [B, T, 3], time [B], cond, latent=None) -> logits [B, T]
+    velocity: (
+        Callable  # (params, points [B, T, 3], time [B], cond, latent=None) -> [B, T, 3], per duration of the sequence
+    )
     bind: Callable  # (params, cond, latent=None), of one sequence -> field at time 0, points [T, 3] -> logits [T]
     prior: Callable  # (key, rows [B] int) -> latent, each row from its own key
     posterior: Callable  # (params, clip [B, L, P, 3], cond) -> (mean, log_std), each as latent
@@ -107,6 +113,11 @@ def _posterior(flow, params, clip, cond):
 def _occupancy(flow, params, points, cond, latent=None):
     points, _ = as_points(points, cond=cond, latent=latent)
     return in_chunks(lambda chunk: apply(flow.module, params, chunk, cond, latent, method='decode'), points)
+
+
+def _velocity(flow, params, points, time, cond, latent=None):
+    points, _ = as_points(points, time=time, cond=cond, latent=latent)
+    return in_chunks(lambda chunk: find_velocity(flow, params, chunk, time, cond, latent), points)
 
 
 def flow_loss(
@@ -261,6 +272,7 @@ def flow_network(flow: Flow, loss: Callable, latent_size: int) -> FlowNetwork:
         interpolate=partial(interpolate, advect),
         occupancy=occupied,
         occupancy_at=occupancy_at,
+        velocity=Compiled(_velocity, flow),
         bind=bind,
         prior=partial(_prior, latent_size),
         posterior=Compiled(_posterior, flow),
@@ -321,7 +333,14 @@ def build(config: ConfigDict) -> Method:
             points = model.advect(params, values[:, 0], times, cond)
         return [CloudSequence(moved) for moved in np.asarray(points)]
 
-    return Method(init, loss, validation_metrics, predict, model)
+    latent = {'latent': (('B', model.latent_size),) * 2} if model.latent_size else {}
+    occupied = Signature({'points': POINTS, 'cond': None, **latent}, ('logits',))
+    signatures = {
+        'encode': Signature(dict.fromkeys(input_names(config.data)), ('cond',)),
+        **({'occupancy': occupied} if has_decoder else {}),
+        'velocity': Signature({'points': POINTS, 'time': ('B',), 'cond': None, **latent}, ('velocity',)),
+    }
+    return Method(init, loss, validation_metrics, predict, model, signatures=signatures)
 
 
 def check_clips(config: ConfigDict, encoder: Encoder) -> None:

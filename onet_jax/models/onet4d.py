@@ -17,10 +17,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from onet_jax import losses, metrics
+from onet_jax.data.fields import input_names
 from onet_jax.geometry.grid import BOX
 from onet_jax.geometry.sequences import ChangingMeshes
 from onet_jax.models import occupancy
-from onet_jax.models.method import Aux, Compiled, Method, apply, check_names, keywords_of
+from onet_jax.models.method import POINTS, Aux, Compiled, Method, Signature, apply, check_names, keywords_of
 from onet_jax.models.occupancy import OccupancyModule, as_points, decode_meshes, in_chunks, mesh_settings
 from onet_jax.models.occupancy_flow import MOTION_ENCODERS, check_clips
 from onet_jax.networks.decoders import DECODER_OPTIONS, Decoder
@@ -174,4 +175,8 @@ def build(config: ConfigDict) -> Method:
             frames.append([mesh.apply_scale(SCALE) for mesh in meshes])
         return [ChangingMeshes(meshes) for meshes in zip(*frames, strict=True)]
 
-    return Method(init, loss, validation_metrics, predict, model)
+    signatures = {
+        'encode': Signature(dict.fromkeys(input_names(config.data)), ('cond',)),
+        'occupancy_at': Signature({'points': POINTS, 'time': ('B',), 'cond': None}, ('logits',)),
+    }
+    return Method(init, loss, validation_metrics, predict, model, signatures=signatures)

@@ -24,7 +24,17 @@ from onet_jax.geometry.cameras import IMAGE_SIZE, Camera, project
 from onet_jax.geometry.field import check_finite
 from onet_jax.geometry.grid import CORNERS
 from onet_jax.geometry.meshes import normalise
-from onet_jax.models.method import Aux, Compiled, Method, apply, as_floats, as_inputs, check_names, keywords_of
+from onet_jax.models.method import (
+    Aux,
+    Compiled,
+    Method,
+    Signature,
+    apply,
+    as_floats,
+    as_inputs,
+    check_names,
+    keywords_of,
+)
 from onet_jax.networks.encoders.image import PyramidEncoder
 from onet_jax.networks.graph import (
     UNIT,
@@ -308,7 +318,9 @@ def build(config: ConfigDict) -> Method:
             make_mesh(*pair, model.faces) for pair in zip(np.asarray(after[-1]), np.asarray(world_mat), strict=True)
         ]
 
-    return Method(init, loss, validation_metrics, predict, model)
+    # Of a batch of unknown size XLA fuses the gathers of `deform`, and compiles it for minutes: see `graph.sum_neighbours`.
+    signatures = {'encode': Signature({'image': None}, ('maps',))}
+    return Method(init, loss, validation_metrics, predict, model, signatures=signatures)
 
 
 def make_mesh(vertices: np.ndarray, world_mat: np.ndarray, faces: np.ndarray) -> trimesh.Trimesh:

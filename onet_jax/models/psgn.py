@@ -19,7 +19,7 @@ from onet_jax import losses
 from onet_jax.data.fields import check_inputs
 from onet_jax.errors import InputError
 from onet_jax.models import onet
-from onet_jax.models.encoder_decoder import EncoderDecoder, functions_of, loss_of
+from onet_jax.models.encoder_decoder import EncoderDecoder, functions_of, loss_of, signatures_of
 from onet_jax.models.method import Encoder, Method, check_names, keywords_of
 from onet_jax.networks.psgn import HourglassEncoder, PointSetDecoder, TwoBranchDecoder
 
@@ -92,4 +92,4 @@ def build(config: ConfigDict) -> Method:
     def predict(params, inputs, key, workspace=None):
         return [trimesh.PointCloud(points) for points in np.asarray(predict_points(params, inputs))]
 
-    return Method(init, loss, validation_metrics, predict, model)
+    return Method(init, loss, validation_metrics, predict, model, signatures=signatures_of(config, 'points'))

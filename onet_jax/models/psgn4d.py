@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from onet_jax import losses
 from onet_jax.errors import InputError
 from onet_jax.geometry.sequences import CloudSequence
-from onet_jax.models.encoder_decoder import EncoderDecoder, functions_of, loss_of
+from onet_jax.models.encoder_decoder import EncoderDecoder, functions_of, loss_of, signatures_of
 from onet_jax.models.method import Method, check_names, keywords_of
 from onet_jax.models.occupancy_flow import check_clips
 from onet_jax.models.onet4d import ENCODERS
@@ -107,4 +107,4 @@ def build(config: ConfigDict) -> Method:
     def predict(params, inputs, key, workspace=None):
         return [CloudSequence(points) for points in np.asarray(predict_points(params, inputs))]
 
-    return Method(init, loss, validation_metrics, predict, model)
+    return Method(init, loss, validation_metrics, predict, model, signatures=signatures_of(config, 'points'))

@@ -20,8 +20,8 @@ from onet_jax.data.fields import check_inputs
 from onet_jax.geometry.extract import threshold_to_logit
 from onet_jax.geometry.voxels import Voxels
 from onet_jax.models import onet
-from onet_jax.models.encoder_decoder import EncoderDecoder, functions_of, loss_of
-from onet_jax.models.method import Compiled, Encoder, Method, check_names, keywords_of
+from onet_jax.models.encoder_decoder import EncoderDecoder, functions_of, loss_of, signatures_of
+from onet_jax.models.method import POINTS, Compiled, Encoder, Method, Signature, check_names, keywords_of
 from onet_jax.models.occupancy import as_points, mesh_settings
 from onet_jax.networks.r2n2 import NUM_VOXELS, R2N2Encoder, VoxelDecoder
 
@@ -107,4 +107,8 @@ def build(config: ConfigDict) -> Method:
         logits = np.asarray(model.voxels(params, model.encode(params, *inputs.values())))
         return [Voxels(grid >= level, np.zeros(3), 1.0) for grid in logits]
 
-    return Method(init, loss, validation_metrics, predict, model)
+    signatures = {
+        **signatures_of(config, 'voxels', returns=('logits',)),
+        'occupancy': Signature({'points': POINTS, 'cond': None}, ('logits',)),
+    }
+    return Method(init, loss, validation_metrics, predict, model, signatures=signatures)

@@ -30,7 +30,7 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import Camera
 from onet_jax.geometry.field import check_finite
 from onet_jax.geometry.views import Pictures, draw_pixels, on_white, unproject_depth
-from onet_jax.models import adversarial, onet
+from onet_jax.models import adversarial, method, onet
 from onet_jax.models.method import Aux, Compiled, Method, apply, as_array, as_inputs, check_names, keywords_of
 from onet_jax.models.occupancy import as_points, in_chunks
 from onet_jax.networks.encoders.points import Pointnet
@@ -385,6 +385,12 @@ def build(config: ConfigDict) -> Method:
     def _no_latents(like):
         return jnp.zeros((len(like), model.latent_size), like.dtype)
 
+    code = ('B', model.latent_size) if model.latent_size else None
+    signatures = {
+        'encode': method.Signature({'image': None}, ('cond',)),
+        'encode_geometry': method.Signature({'oriented_cloud': None}, ('geometry',)),
+        'color': method.Signature({'points': method.POINTS, 'geometry': None, 'cond': code}, ('rgb',)),
+    }
     is_gan = config.model.get('discriminator', 'none') != 'none'
     make_step = partial(adversarial.make_adversarial_step, discriminator_loss) if is_gan else None
-    return Method(init, loss, validation_metrics, predict, model, make_step)
+    return Method(init, loss, validation_metrics, predict, model, make_step, signatures)

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 
 VARIANCE_EPSILON = 1e-5  # added to the variance by every batch normalisation
 LEAST_WIDTH = 64  # of a kernel whose product has a rule of its own: narrower ones gain nothing
@@ -23,6 +24,14 @@ MOST_TAPS = 4_000_000  # values that a 3D convolution gathers: about the cache o
 Stride = int | tuple[int, ...]  # of all spatial axes, or of each
 
 reverse_mode = jax.make_user_context(False)
+
+
+one_platform = jax.make_user_context(False)
+
+
+def platform_dependent(*arrays: jax.Array, cpu: Callable, default: Callable) -> jax.Array:
+    """cpu(*arrays) on a CPU, else default(*arrays), of which `with one_platform(True)` makes one program for all processors."""
+    return default(*arrays) if one_platform.value else jax.lax.platform_dependent(*arrays, cpu=cpu, default=default)
 
 
 def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -118,7 +127,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: Stride, padding: int) -> j
     on_cpu = choose_on_cpu(x.shape, kernel.shape, **where)
     if on_cpu is _convolve:
         return _convolve(x, kernel, **where)
-    return jax.lax.platform_dependent(x, kernel, cpu=partial(on_cpu, **where), default=partial(_convolve, **where))
+    return platform_dependent(x, kernel, cpu=partial(on_cpu, **where), default=partial(_convolve, **where))
 
 
 def choose_on_cpu(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: Stride, padding: int) -> Callable:
@@ -131,7 +140,8 @@ def choose_on_cpu(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride:
     XLA's time.
     """
     strides = zip(shape[1:-1], _of_axes(stride, len(shape) - 2), strict=True)
-    num_pixels = shape[0] * math.prod((n + 2 * padding - kernel_shape[0]) // step + 1 for n, step in strides)
+    batch = 1 if is_symbolic_dim(shape[0]) else shape[0]  # symbolic: of a function that is exported
+    num_pixels = batch * math.prod((n + 2 * padding - kernel_shape[0]) // step + 1 for n, step in strides)
     if kernel_shape[0] == 1 or 4 * num_pixels < math.prod(kernel_shape[:-1]):
         return _convolve_pixels
     if len(shape) == 5:

@@ -21,6 +21,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from onet_jax.geometry.field import check_points
 from onet_jax.geometry.grid import PADDING
@@ -47,7 +48,7 @@ def normalise_coordinates(points: jax.Array, name: str) -> jax.Array:
 def find_cells(points: jax.Array, name: str, resolution: int) -> jax.Array:
     """points [..., 3] -> the index of the cell of the map that each lies in: [...] int32, the first axis fastest."""
     cells = (normalise_coordinates(points, name) * resolution).astype(jnp.int32)
-    return (cells * resolution ** jnp.arange(cells.shape[-1], dtype=jnp.int32)).sum(axis=-1)
+    return (cells * resolution ** np.arange(cells.shape[-1], dtype=np.int32)).sum(axis=-1)
 
 
 def find_cell_coordinates(points: jax.Array, name: str, resolution: int) -> jax.Array:
@@ -88,7 +89,7 @@ def _take_nearest(features: jax.Array, place: jax.Array) -> jax.Array:
 
 def _gather_values(features: jax.Array, indices: jax.Array) -> jax.Array:
     """Values of [B, *space, C] at [B, T, d] int, the first of them along the last axis of space -> [B, T, C]."""
-    flat = (indices * features.shape[1] ** jnp.arange(indices.shape[-1])).sum(axis=-1)
+    flat = (indices * features.shape[1] ** np.arange(indices.shape[-1], dtype=np.int32)).sum(axis=-1)
     return jnp.take_along_axis(features.reshape(len(features), -1, features.shape[-1]), flat[..., None], axis=1)
 
 

@@ -23,7 +23,7 @@ from skimage.measure import marching_cubes
 
 from onet_jax.errors import InputError
 from onet_jax.geometry.cameras import IMAGE_SIZE, Camera, project
-from onet_jax.networks.fast_gradients import symmetric
+from onet_jax.networks.fast_gradients import platform_dependent, symmetric
 from onet_jax.networks.feature_planes import sample_features
 from onet_jax.networks.layers import Linear, cast
 
@@ -164,7 +164,7 @@ def sum_neighbours(level: Level, weights: np.ndarray, x: jax.Array) -> jax.Array
         # three layers and their gradients take a fifth of the time.
         return jax.lax.map(multiply, x)
 
-    return symmetric(lambda x: jax.lax.platform_dependent(x, cpu=multiply_each, default=multiply))(x)
+    return symmetric(lambda x: platform_dependent(x, cpu=multiply_each, default=multiply))(x)
 
 
 def propagate(level: Level, x: jax.Array) -> jax.Array:

@@ -225,7 +225,7 @@ class TransposedConv(nn.Module):
             values = [padded[:, *(slice(i, i + n) for i, n in zip(start, space, strict=True))] for start in starts]
             weights = [kernel[taps].T for _, taps in pairs]  # [size, features] each
             parts.append(multiply(jnp.concatenate(values, axis=-1), jnp.concatenate(weights)))
-        y = jnp.stack(parts, axis=-2).reshape(batch, *space, *(2,) * num_axes, self.features)
+        y = jnp.concatenate(parts, axis=-1).reshape(batch, *space, *(2,) * num_axes, self.features)
         order = [axis for i in range(num_axes) for axis in (1 + i, 1 + num_axes + i)]
         y = y.transpose(0, *order, y.ndim - 1).reshape(batch, *(2 * n for n in space), self.features)
         return y + self.param('bias', init, (self.features,)).astype(y.dtype)

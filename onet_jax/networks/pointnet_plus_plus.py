@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 
 from onet_jax.networks.feature_planes import BoundLocalDecoder, LocalDecoder
 from onet_jax.networks.layers import BatchNorm, Linear, cast
@@ -39,7 +40,7 @@ def sample_farthest(points: jax.Array, num_chosen: int) -> jax.Array:
         distances = jnp.minimum(distances, square_distances(points[last][None], points)[0])
         return (distances, jnp.argmax(distances).astype(jnp.int32)), last
 
-    start = jnp.full(len(points), jnp.inf, points.dtype), jnp.int32(0)
+    start = jnp.full(points.shape[0], jnp.inf, points.dtype), jnp.int32(0)
     return jax.lax.scan(choose, start, length=num_chosen)[1]
 
 
@@ -47,8 +48,12 @@ def query_ball(centres: jax.Array, points: jax.Array, radius: float, size: int) 
     """Ball query: for each centre [S, 3], one of the points [P, 3], indices [S, size] int32 of the first points within the
     radius. The first of them is repeated where there are fewer."""
     counts = jnp.cumsum(square_distances(centres, points) <= radius**2, axis=1, dtype=jnp.int32)
-    found = jax.vmap(lambda row: jnp.searchsorted(row, jnp.arange(1, size + 1)))(counts).astype(jnp.int32)
-    return jnp.where(found < len(points), found, found[:, :1])
+    wanted = jnp.arange(1, size + 1)
+    if is_symbolic_dim(points.shape[0]):  # of a function that is exported: such an axis has no binary search
+        found = (counts[:, None] < wanted[:, None]).sum(axis=-1, dtype=jnp.int32)
+    else:
+        found = jax.vmap(lambda row: jnp.searchsorted(row, wanted))(counts).astype(jnp.int32)
+    return jnp.where(found < points.shape[0], found, found[:, :1])
 
 
 @jax.custom_vjp

@@ -10,6 +10,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
+
+from onet_jax.networks.fast_gradients import platform_dependent
 
 
 @partial(jax.jit, static_argnums=2)  # a network has many of the same shape: traced and lowered once
@@ -20,7 +23,9 @@ def reduce_cells(values: jax.Array, cells: jax.Array, operation: str) -> jax.Arr
     reduced by a segmented scan.
     """
     in_order = partial(_reduce_in_order, operation=operation)
-    return jax.lax.platform_dependent(values, cells, cpu=in_order, default=partial(_reduce_sorted, operation=operation))
+    if is_symbolic_dim(cells.shape[0]):  # of a function that is exported: such an axis has no scan
+        return in_order(values, cells)
+    return platform_dependent(values, cells, cpu=in_order, default=partial(_reduce_sorted, operation=operation))
 
 
 def _reduce_in_order(values, cells, operation):
@@ -28,7 +33,7 @@ def _reduce_in_order(values, cells, operation):
     order = jnp.argsort(cells)
     ranks = jnp.zeros_like(cells).at[order].set(_count_starts(cells[order]), unique_indices=True)
     reduce = {'sum': jax.ops.segment_sum, 'max': jax.ops.segment_max}[operation]
-    return reduce(values, ranks, len(cells))[ranks]
+    return reduce(values, ranks, cells.shape[0])[ranks]
 
 
 def _reduce_sorted(values, cells, operation):

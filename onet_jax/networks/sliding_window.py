@@ -54,7 +54,7 @@ def find_window_cells(points: jax.Array, low: jax.Array, unit: float, num_cells:
     place = (points - low) / unit
     inside = ((place >= 0) & (place < num_cells)).all(axis=-1)
     cells = jnp.where(inside[..., None], place, 0).astype(jnp.int32)
-    indices = (cells * num_cells ** jnp.arange(3, dtype=jnp.int32)).sum(axis=-1)
+    indices = (cells * num_cells ** np.arange(3, dtype=np.int32)).sum(axis=-1)
     return jnp.where(inside, indices, num_cells**3)
 
 

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from onet_jax.convert.torch_file import read_torch_file
 from onet_jax.errors import InputError
-from onet_jax.files import write_atomically, write_json
+from onet_jax.files import claim_folder, write_atomically, write_json
 from onet_jax.json_files import NUMBER, read_json
 from onet_jax.training.state import path_of
 from onet_jax.training.storage import DIGEST, digest_files, find_damage
@@ -83,10 +83,7 @@ def write_weights(
 
     variables: of the network, any flax collections. metrics: of the validation. domain: the content of domain.npz.
     """
-    folder = Path(folder)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f'{folder}: expected a new or empty folder, found files in it; choose another --output')
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = claim_folder(folder)
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     arrays = {'.'.join(path_of(path)): np.asarray(array, np.float32) for path, array in leaves}
     write_json(folder / 'config.json', config.to_dict())

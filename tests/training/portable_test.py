@@ -12,6 +12,7 @@ from model_configs import small_config
 from untrained import untrained
 
 from onet_jax import run
+from onet_jax.configs import load_config
 from onet_jax.errors import InputError
 from onet_jax.training import portable
 from onet_jax.training.portable import read_weights, write_weights
@@ -43,6 +44,23 @@ def test_weights_are_read_as_they_were_and_taken_for_a_workdir(folder):
     assert portable.name_of('models--us--er/snapshots/0123456789abcdef') == 'us--er-0123456'
     with pytest.raises(InputError, match='weights: expected a workdir to calibrate'):
         run.calibrate_run(loaded, path)
+
+
+FAMILIES = (
+    'onet_image', 'onet_voxels', 'onet_unconditional', 'onet_embedding', 'conv_onet', 'conv_onet_crops', 'occupancy_flow',
+    'onet4d', 'psgn4d', 'texture_field', 'nerf', 'psgn', 'atlasnet', 'pixel2mesh', 'dmc', 'r2n2',
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', FAMILIES)
+def test_weights_of_every_family_travel(name, tmp_path):
+    config = load_config(f'{name}:tiny')
+    _, variables = untrained(config)
+    write_weights(tmp_path / 'weights', config, 7, variables, {}, None)
+    loaded = run.load_run(tmp_path / 'weights')
+    assert loaded.config.to_dict() == config.to_dict()
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, variables)
 
 
 @pytest.mark.parametrize('name', ['config.json', 'model.safetensors'])
