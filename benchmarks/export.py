@@ -89,10 +89,10 @@ def measure(
     subprocess.run([sys.executable, '-c', CALL, folder, file_format, *names], check=True)
     differences = dict.fromkeys(names, 0.0)
     for (name, k), values in expected.items():
-        found = np.load(folder / f'{name}_{k}_out.npz')
-        for array, value in zip(found.values(), values, strict=True):
-            difference = np.abs(array - value).max() / np.abs(value).max()
-            differences[name] = max(differences[name], float(difference))
+        with np.load(folder / f'{name}_{k}_out.npz') as found:
+            for array, value in zip(found.values(), values, strict=True):
+                difference = np.abs(array - value).max() / np.abs(value).max()
+                differences[name] = max(differences[name], float(difference))
     sizes = {name: (folder / file.name).stat().st_size / 1e6 for name, file in files.items()}
     return {name: Export(differences[name], sizes[name], seconds[name]) for name in names}
 

@@ -56,6 +56,9 @@ class Method(NamedTuple):
     make_step: Callable | None = None
     signatures: Mapping[str, 'Signature'] = {}  # of the functions of the model that `onet export` can write, by name
 
+    def __hash__(self) -> int:  # compiled functions take a method as a static argument, and a dict has no hash
+        return hash(self[:-1])
+
 
 class Signature(NamedTuple):
     """What a function of a model takes beside the parameters, and what it returns, by name."""
@@ -63,7 +66,7 @@ class Signature(NamedTuple):
     # Name -> axes of a float32 array, each a number, 'B' or 'T' of any length; or a tuple of such axes. None: the input of that
     # name, or what another function returns under it; a network without it does not have the function. B is the first axis of
     # all arrays, or of none.
-    arguments: dict[str, tuple | None]
+    arguments: Mapping[str, tuple | None]
     returns: tuple[str, ...]  # one name for each element of a tuple, or a single one for all that is returned
 
 
