@@ -54,6 +54,7 @@ NOT_EXECUTED = {
     **{page: {'': 'trains for minutes or longer; tests/models has steps of each paper'} for page in PAPERS},
     'docs/exports.md': {'': 'tests/convert/exported_test.py exports small networks, and calls the files'},
     'docs/results/texture.md': {'': 'trains for minutes; tests/inference/colorize_test.py colours a mesh'},
+    'docs/viewer.md': {'': 'serves until it is stopped; tests/launch/view_test.py opens its page'},
     'docs/gpu.md': {'': 'needs a GPU'},
     'docs/tpu_pod.md': {'': 'needs a TPU slice or a cluster; tests/distributed_test.py starts two processes'},
     'onet_jax/data/README.md': {'': 'needs collections of others; tests/prepare has small ones of each kind'},
