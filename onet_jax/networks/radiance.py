@@ -18,8 +18,10 @@ def encode_positions(x: jax.Array, num_frequencies: int) -> jax.Array:
 
     x, sin(x), cos(x), sin(2 x), cos(2 x), ..., cos(2^(L - 1) x).
     """
+    if not num_frequencies:
+        return x
     scaled = x[..., None, :] * jnp.asarray(2.0 ** np.arange(num_frequencies), x.dtype)[:, None]
-    waves = jnp.stack([jnp.sin(scaled), jnp.cos(scaled)], axis=-2)  # [..., L, 2, D]
+    waves = jnp.concatenate([wave(scaled)[..., None, :] for wave in (jnp.sin, jnp.cos)], axis=-2)  # [..., L, 2, D]
     return jnp.concatenate([x, waves.reshape(*x.shape[:-1], 2 * num_frequencies * x.shape[-1])], axis=-1)
 
 
