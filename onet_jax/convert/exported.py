@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from jax.interpreters.partial_eval import dce_jaxpr
 from ml_collections import ConfigDict
 
@@ -169,11 +169,13 @@ def to_onnx(exportable: Exportable, params: dict) -> bytes:
     with one_platform(True):
         # Traced here: jax2onnx replaces functions of JAX while it traces.
         program, outputs = jax.make_jaxpr(function, return_shape=True)(*exportable.arguments.values())
+    leaves = jax.tree.leaves((*exportable.arguments.values(),))
+    program = jax.make_jaxpr(partial(_evaluate, program))(*leaves)
     outputs = outputs if len(exportable.returns) > 1 else (outputs,)
     try:
         model = jax2onnx.to_onnx(
             jaxpr_as_fun(program),
-            inputs=jax.tree.leaves((*exportable.arguments.values(),)),
+            inputs=leaves,
             input_names=_names_of(exportable.arguments),
             output_names=_names_of(dict(zip(exportable.returns, outputs, strict=True))),
         )
@@ -183,6 +185,39 @@ def to_onnx(exportable: Exportable, params: dict) -> bytes:
             f'{str(error).partition(chr(10))[0]}); --format=stablehlo can'
         ) from error
     return model.SerializeToString()
+
+
+def _evaluate(program: ClosedJaxpr, *arrays: jax.Array) -> list[jax.Array]:
+    """What a program returns, computed without the programs in it and without padding, which jax2onnx lacks for any batch."""
+    jaxpr, values = program.jaxpr, dict[Any, Any]()
+    values.update(zip(jaxpr.constvars, program.consts, strict=True))
+    values.update(zip(jaxpr.invars, arrays, strict=True))
+    for equation in jaxpr.eqns:
+        given = [v.val if isinstance(v, Literal) else values[v] for v in equation.invars]
+        name, settings = equation.primitive.name, equation.params
+        if name in ('jit', 'custom_jvp_call', 'custom_vjp_call'):
+            found = _evaluate(settings['jaxpr' if name == 'jit' else 'call_jaxpr'], *given)
+        elif name == 'pad' and all(
+            low >= 0 and high >= 0 and not inner for low, high, inner in settings['padding_config']
+        ):
+            found = [_pad(*given, settings['padding_config'])]
+        else:
+            variables = [v for v in equation.invars if not isinstance(v, Literal)]
+            one = jaxpr.replace(constvars=[], invars=variables, outvars=equation.outvars, eqns=[equation])
+            found = jax.core.eval_jaxpr(one, (), *map(values.__getitem__, variables))
+        values.update(zip(equation.outvars, found, strict=True))
+    return [v.val if isinstance(v, Literal) else values[v] for v in jaxpr.outvars]
+
+
+def _pad(array, value, widths):
+    for axis, (low, high, _) in enumerate(widths):
+        parts = [
+            part if part is array else jax.lax.broadcast(value, (*array.shape[:axis], part, *array.shape[axis + 1 :]))
+            for part in (low, array, high)
+            if part is array or part
+        ]
+        array = jax.lax.concatenate(parts, axis)
+    return array
 
 
 def _names_of(trees: dict[str, Any]) -> list[str]:
