@@ -200,7 +200,8 @@ def _evaluate(program: ClosedJaxpr, *arrays: jax.Array) -> list[jax.Array]:
         elif name == 'pad' and all(
             low >= 0 and high >= 0 and not inner for low, high, inner in settings['padding_config']
         ):
-            found = [_pad(*given, settings['padding_config'])]
+            array, value = given
+            found = [_pad(array, value, settings['padding_config'])]
         else:
             variables = [v for v in equation.invars if not isinstance(v, Literal)]
             one = jaxpr.replace(constvars=[], invars=variables, outvars=equation.outvars, eqns=[equation])
@@ -209,14 +210,11 @@ def _evaluate(program: ClosedJaxpr, *arrays: jax.Array) -> list[jax.Array]:
     return [v.val if isinstance(v, Literal) else values[v] for v in jaxpr.outvars]
 
 
-def _pad(array, value, widths):
+def _pad(array: jax.Array, value: jax.Array, widths: Sequence[tuple[int, int, int]]) -> jax.Array:
     for axis, (low, high, _) in enumerate(widths):
-        parts = [
-            part if part is array else jax.lax.broadcast(value, (*array.shape[:axis], part, *array.shape[axis + 1 :]))
-            for part in (low, array, high)
-            if part is array or part
-        ]
-        array = jax.lax.concatenate(parts, axis)
+        before, after = array.shape[:axis], array.shape[axis + 1 :]
+        first, last = ([jax.lax.broadcast(value, (*before, width, *after))] if width else [] for width in (low, high))
+        array = jax.lax.concatenate([*first, array, *last], axis)
     return array
 
 
