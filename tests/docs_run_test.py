@@ -1,5 +1,6 @@
 """The commands and the Python of the documents, executed page after page in one folder; or why not."""
 
+import re
 import sys
 from contextlib import chdir
 from pathlib import Path
@@ -122,8 +123,9 @@ def test_the_pages_are_executed(tmp_path, monkeypatch):
                 monkeypatch.setitem(sys.modules, paper.__name__, paper)
                 monkeypatch.setattr(models, 'PAPERS', [*models.PAPERS, 'my_loss'])
             elif language == 'python' and block not in files.values():
+                few = re.sub(r'for _ in range\(\d+\)', 'for _ in range(3)', block)
                 with chdir(tmp_path):
-                    exec(compile(block, document, 'exec'), names)
+                    exec(compile(few, document, 'exec'), names)
             for verb, *words in commands(block) if language == 'bash' else ():
                 if not reason_of(document, ' '.join([verb, *words])):
                     run(document, verb, words, tmp_path)
