@@ -11,6 +11,7 @@ import pytest
 import trimesh
 from documents import DOCUMENTS, FENCE, blocks, commands, config_files, read
 from entry_points import launch
+from model_configs import small_config
 
 from onet_jax import models
 
@@ -61,7 +62,7 @@ NOT_EXECUTED = {
     'onet_jax/data/README.md': {'': 'needs collections of others; tests/prepare has small ones of each kind'},
 }
 STEPS = ('num_steps=2', 'batch_size=2', 'eval_every_steps=2', 'checkpoint_every_steps=2')
-NARROW = ('unet_depth=2', 'unet_size=4', 'plane_resolution=16', 'decoder_hidden_size=8')  # feature planes
+NARROW = ('unet_depth=1', 'unet_size=4', 'plane_resolution=16', 'decoder_hidden_size=8')  # feature planes
 SMALL = {
     'prepare': ['--num_points=5000'],
     'train': [
@@ -105,6 +106,7 @@ def write_meshes(folder: Path):
 
 @pytest.mark.slow
 def test_the_pages_are_executed(tmp_path, monkeypatch):
+    monkeypatch.setattr('onet_jax.configs.onet_points', lambda variant: small_config())
     scan = blocks(read('docs/start/scan.md'), 'python')[0]
     write_meshes(tmp_path / 'my_meshes')
     cloud = np.random.default_rng(0).normal(size=(500, 3))
@@ -123,7 +125,7 @@ def test_the_pages_are_executed(tmp_path, monkeypatch):
                 monkeypatch.setitem(sys.modules, paper.__name__, paper)
                 monkeypatch.setattr(models, 'PAPERS', [*models.PAPERS, 'my_loss'])
             elif language == 'python' and block not in files.values():
-                few = re.sub(r'for _ in range\(\d+\)', 'for _ in range(3)', block)
+                few = re.sub(r'(for _ in range\(|\bsteps=)\d+', r'\g<1>3', block)
                 with chdir(tmp_path):
                     exec(compile(few, document, 'exec'), names)
             for verb, *words in commands(block) if language == 'bash' else ():
