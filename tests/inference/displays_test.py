@@ -8,6 +8,7 @@ import pytest
 import trimesh
 from model_configs import small_config
 from moving_shapes import NUM_FRAMES, make_egg_model, moving_egg
+from PIL import Image
 from predictions import predicting
 from trimesh.visual import ColorVisuals
 
@@ -22,6 +23,7 @@ from onet_jax.inference.displays.files import choose_display
 from onet_jax.inference.displays.networks import display_network
 from onet_jax.inference.displays.quality import LEGEND, MISSED
 from onet_jax.inference.displays.scenes import display_radiance, display_views
+from onet_jax.inference.displays.textures import display_textures
 from onet_jax.inference.scene_mesh import Box
 from onet_jax.prepare.embedded_scene import render_scene
 from onet_jax.viz.pictures import FRONT, UNSUPPORTED, Painted
@@ -305,3 +307,46 @@ def test_a_network_without_latent_code_has_one_shape():
     display = display_network(*unconditional(model))
     assert [control.name for control in display.controls] == ['level', 'resolution']
     np.testing.assert_allclose(radius(display.make(0.5, '64').items[0].shapes[0]), 0.3, atol=0.005)
+
+
+class Grey:
+    """A stand-in for a network of Texture Fields: everything is as bright as its code, or as the photo is in the mean."""
+
+    latent_size = 1
+
+    def encode_geometry(self, params, oriented_cloud):
+        return None
+
+    def encode(self, params, image):
+        return np.mean(image, axis=(1, 2))[:, :1]
+
+    def prior(self, key, rows):
+        return np.asarray(rows, np.float32)[:, None] / 10
+
+    def bind(self, params, geometry, cond):
+        return lambda points: np.broadcast_to(np.asarray(cond)[0], points.shape)
+
+
+def test_textures_of_a_photo_and_between_samples(pair, tmp_path):
+    config = small_config()
+    with config.unlocked():
+        config.data.update(inputs=('image', 'oriented_cloud'), num_surface_points=10, image_size=8)
+    model, (mesh, _) = Grey(), pair
+    display = display_textures(model, {}, config, mesh, None, 0, 'y')
+    assert [(control.name, control.plays) for control in display.controls] == [('sample', True)]
+    for place in (0, 1.5, 5):
+        shown = display.make(place)
+        ((coloured,),) = (item.shapes for item in shown.items)
+        assert (shown.titles, np.unique(coloured.colours)) == (('coloured',), round(255 * place / 10))
+        np.testing.assert_allclose(np.ptp(coloured.mesh.vertices, axis=0), 1, atol=1e-6)
+    picture = np.full((8, 8, 3), 255, np.uint8)
+    picture[:4] = 55
+    Image.fromarray(picture).save(tmp_path / 'photo.png')
+    shown = display_textures(model, {}, config, mesh, tmp_path / 'photo.png', 0, 'y').make()
+    ((photo, coloured),) = (item.shapes for item in shown.items)
+    assert (shown.titles, photo.dtype, np.unique(coloured.colours)) == (('photo', 'coloured'), np.uint8, 155)
+    with pytest.raises(InputError, match='--mesh: expected the mesh to colour beside the photo'):
+        display_textures(model, {}, config, None, tmp_path / 'photo.png', 0, 'y')
+    model.latent_size = 0
+    with pytest.raises(InputError, match='--input: expected a photo'):
+        display_textures(model, {}, config, mesh, None, 0, 'y')
