@@ -42,12 +42,16 @@ def pytest_configure(config):
 
 
 def known_flags(*flags):
-    """Those of the flags that this jaxlib knows: XLA ends a process that is given another one."""
+    """Those of the flags that this jaxlib knows: XLA ends a process that is given another one.
+
+    The name of a flag stands in the library as a text of C, between zeros; one that was dropped may stand there in a list of old names.
+    """
+    names = {flag: b'\0' + flag.strip('-').partition('=')[0].encode() + b'\0' for flag in flags}
     with (
         (Path(jaxlib.__file__).parent / 'libjax_common.so').open('rb') as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library,
     ):
-        return [flag for flag in flags if library.find(flag.strip('-').partition('=')[0].encode()) >= 0]
+        return [flag for flag, name in names.items() if library.find(name) >= 0]
 
 
 def pytest_collection_finish():
