@@ -12,6 +12,8 @@ os.environ |= {
     'JAX_COMPILATION_CACHE_DIR': str(cache_folder() / 'compiled_tests'),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+    # Two processes test at the same time: threads of a small product would wait for each other's cores, and busily.
+    'OPENBLAS_NUM_THREADS': '1',
 }
 
 import jax
@@ -29,7 +31,7 @@ def pytest_configure(config):
 
     The default run does without: level 0. All tests together run at level 1, which rounds as users' programs do.
     """
-    flags = ['--xla_force_host_platform_device_count=2']
+    flags = ['--xla_force_host_platform_device_count=2', '--xla_cpu_multi_thread_eigen=false']
     if config.option.markexpr == 'not slow':
         # Each fusion goes to LLVM as it stands, and all of a program as one module: a third of the time.
         short = known_flags('--xla_cpu_use_fusion_emitters=false', '--xla_cpu_parallel_codegen_split_count=1')
@@ -43,11 +45,10 @@ def pytest_configure(config):
 
 def known_flags(*flags):
     """Those of the flags that this jaxlib knows: XLA ends a process that is given another one."""
-    with (
-        (Path(jaxlib.__file__).parent / 'libjax_common.so').open('rb') as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library,
-    ):
-        return [flag for flag in flags if library.find(flag.strip('-').partition('=')[0].encode()) >= 0]
+    for path in Path(jaxlib.__file__).parent.glob('libjax_common.*'):
+        with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library:
+            return [flag for flag in flags if library.find(flag.strip('-').partition('=')[0].encode()) >= 0]
+    return []
 
 
 def pytest_collection_finish():
@@ -63,6 +64,17 @@ def frozen_heap():
     """For tests of what collects garbage again and again: it does not look at what earlier tests and imports have left."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope='module')
+def small_pictures():
+    """Pictures of a quarter of their width, for tests of what they are in."""
+    from onet_jax.viz.pictures import SIZE, animation, contact_sheet, render
+
+    with pytest.MonkeyPatch.context() as patch:
+        for function in (render, contact_sheet, animation):
+            patch.setitem(function.__kwdefaults__, 'size', SIZE // 4)
+        yield
 
 
 @pytest.fixture(autouse=True, scope='module')
