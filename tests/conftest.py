@@ -26,18 +26,18 @@ from parity.golden import SHARED
 MAX_MAPS = 15_000  # of the 65,530 that Linux allows: the tests of one file add a few thousand
 
 
-def pytest_configure(config):
-    """Small networks run for milliseconds and compile for seconds, most of which would go into making the code fast.
+def pytest_addoption(parser):
+    help = 'optimisation level of XLA: 0 compiles in a third of the time, 1 rounds as the programs of users do'
+    parser.addoption('--xla-level', type=int, choices=(0, 1), default=0, help=help)
 
-    The default run does without: level 0. All tests together run at level 1, which rounds as users' programs do.
-    """
+
+def pytest_configure(config):
+    """Small networks run for milliseconds and compile for seconds, most of which would go into making the code fast."""
     flags = ['--xla_force_host_platform_device_count=2', '--xla_cpu_multi_thread_eigen=false']
-    if config.option.markexpr == 'not slow':
-        # Each fusion goes to LLVM as it stands, and all of a program as one module: a third of the time.
-        short = known_flags('--xla_cpu_use_fusion_emitters=false', '--xla_cpu_parallel_codegen_split_count=1')
-        flags += ['--xla_backend_optimization_level=0', *short]
-    else:
-        flags += ['--xla_backend_optimization_level=1']
+    flags += [f'--xla_backend_optimization_level={config.option.xla_level}']
+    if config.option.xla_level == 0:
+        # Each fusion goes to LLVM as it stands, and all of a program as one module.
+        flags += known_flags('--xla_cpu_use_fusion_emitters=false', '--xla_cpu_parallel_codegen_split_count=1')
     # It is read with the first array, not with the import of JAX.
     os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *flags])
     gc.disable()
