@@ -46,7 +46,7 @@ def pytest_configure(config):
 def known_flags(*flags):
     """Those of the flags that this jaxlib knows: XLA ends a process that is given another one.
 
-    The name of a flag stands in the library as a text of C, between zeros; one that was dropped may stand in a list of old names.
+    The name of a flag stands in the library between zeros; a dropped one may stand in a list of old names.
     """
     names = {flag: b'\0' + flag.strip('-').partition('=')[0].encode() + b'\0' for flag in flags}
     for path in Path(jaxlib.__file__).parent.glob('libjax_common.*'):

@@ -54,8 +54,8 @@ def test_points_and_labels_of_each_frame_in_coordinates_of_the_first(row, offici
     np.testing.assert_allclose(start['points'], official['points_fixed0/data'], atol=3e-7)
     np.testing.assert_array_equal(start['occ'], official['points_fixed0/occ'])
     later = make_config(num_points_per_step=56).data  # of the 61 that a frame has; its last byte is padding
-    draw = jax.jit(lambda key: clip_draws.draw_later_points(key, row, later))
-    drawn = [jax.device_get(draw(jax.random.key(i))) for i in range(20)]
+    draw = jax.jit(partial(clip_draws.draw_later_points, data=later))
+    drawn = [jax.device_get(draw(jax.random.key(i), row)) for i in range(20)]
     for seed in (0, 1):
         of_original = under(official, f'points_random_t_sub20_seed{seed}/')
         for ours in (one for one in drawn if abs(one['time'] - of_original['time']) < 1e-6):
