@@ -26,6 +26,7 @@ from documents import (
 from entry_points import launch
 from ml_collections import ConfigDict
 
+import onet_jax
 from onet_jax.configs import FILES, load_config
 
 VERBS = {path.stem: path for path in (ROOT / 'launch').glob('[!_]*.py')}
@@ -116,6 +117,10 @@ def test_python_compiles_and_imports_what_there_is(document):
                     break
                 assert hasattr(found, name), f'{document}: {".".join(path)}'
                 found = getattr(found, name)
+
+
+def test_the_citation_is_of_this_version():
+    assert f'\nversion: {onet_jax.__version__}\n' in read('CITATION.cff')
 
 
 def test_the_readme_is_short():
