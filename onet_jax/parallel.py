@@ -11,7 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,7 +26,8 @@ from onet_jax.progress import mute, say
 AXIS = 'data'
 BACKENDS = ('pmap', 'jit')
 QUEUED = 2  # items for each worker: what it does next waits for it, and no more is held in memory
-Item, Done = TypeVar('Item'), TypeVar('Done')
+Item = TypeVar('Item')
+Done = TypeVar('Done')
 
 
 class Parallel(NamedTuple):
@@ -237,30 +238,33 @@ def make_parallel(backend: str, batch_size: int, devices: list | None = None) ->
     raise InputError(f'config.train.backend: expected one of {BACKENDS}, found {backend!r}')
 
 
-def spread(work: Callable[[Any, Item], Done], tree: Any, items: Iterable[Item]) -> Iterator[Done]:
+def spread(work: Callable[[Any, Item], Done], tree: Any, items: Iterable[Item], on_each: int = 1) -> Iterator[Done]:
     """work(tree, item) of each of the items, in their order, on all devices of this process at once (data-parallel inference).
 
-    An item is the work of one device, whichever is free, with a copy of the tree on it; each device has a thread. A single
-    device does an item when it is asked for, in the thread of the caller, which control-C therefore interrupts.
+    An item is the work of one device, whichever is free, with a copy of the tree on it; each device has `on_each` threads. A
+    single device with one thread does an item when it is asked for, in the thread of the caller, which control-C therefore
+    interrupts at once.
     """
     devices = jax.local_devices()
-    if len(devices) == 1:
+    num_workers = on_each * len(devices)
+    if num_workers == 1:
         yield from (work(tree, item) for item in items)
         return
     free: SimpleQueue = SimpleQueue()
-    for device in devices:
-        free.put((device, jax.device_put(tree, device)))
+    for place in on_each * [(device, jax.device_put(tree, device)) for device in devices]:
+        free.put(place)
 
     def do(item):
         device, copy = free.get()
         try:
-            with jax.default_device(device):
+            # Programs of another default device are compiled anew, so that a single one is not named.
+            with jax.default_device(device) if len(devices) > 1 else nullcontext():
                 return work(copy, item)
         finally:
             free.put((device, copy))
 
-    with ThreadPoolExecutor(len(devices)) as threads:
-        yield from overlap(threads, len(devices), do, items)
+    with ThreadPoolExecutor(num_workers) as threads:
+        yield from overlap(threads, num_workers, do, items)
 
 
 def overlap(pool: Executor, num_workers: int, work: Callable[[Item], Done], items: Iterable[Item]) -> Iterator[Done]:

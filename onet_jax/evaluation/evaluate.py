@@ -84,11 +84,11 @@ def evaluate(
     missing one (`PredictionError`), whose reason is printed.
 
     A network that learns a code for each training shape (auto-decoding) fits codes to the shapes of another split, on the first
-    half of their labelled points; the second half is scored. A shape is predicted alone, as it is for a user, each device having
-    one at a time, while others are scored by `num_workers` threads, by default one for each core; the results do not depend on
-    how many of both there are. fixed_views: of a network that renders views, those that are the same of all shapes, instead of
-    random ones. Raises InputError for a split that is unknown or empty, and for fixed views of a network or a dataset that has
-    none.
+    half of their labelled points; the second half is scored. Shapes are predicted one by one, as they are for a user, one at a
+    time on each device, while others are scored by `num_workers` threads, by default one for each core; the results do not
+    depend on how many of both there are. fixed_views: of a network that renders views, those that are the same of all shapes,
+    instead of random ones. Raises InputError for a split that is unknown or empty, and for fixed views of a network or a
+    dataset that has none.
     """
     if fixed_views and 'views' not in config.data.targets:
         raise InputError(
