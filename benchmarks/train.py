@@ -45,6 +45,7 @@ CONFIGS = {
 # The file here with the same network in PyTorch: make_step(config, weights by official names, batch, device, compiled) -> step.
 TWINS = dict.fromkeys(CONFIGS, 'torch_twin') | {name: f'torch_{name}' for name in ('atlasnet', 'pixel2mesh')}
 NETWORKS = flags.DEFINE_list('networks', list(CONFIGS), 'Which of the networks.')
+VARIANT = flags.DEFINE_string('variant', '', 'Of the configs, such as tiny.')
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 8, 'Shapes in a batch.', lower_bound=1)
 NUM_POINTS = flags.DEFINE_integer('num_points', 2048, 'Points of a shape.', lower_bound=1, upper_bound=2048)
 DTYPE = flags.DEFINE_enum('dtype', 'float32', list(TRAIN_DTYPES), 'config.train.dtype.')
@@ -54,19 +55,19 @@ TORCH = flags.DEFINE_bool('torch', True, 'Also time the twin, where PyTorch is i
 
 
 def get_config(name: str) -> ConfigDict:
-    config = CONFIGS[name]()
+    config = CONFIGS[name](VARIANT.value)
     with config.unlocked():
         config.data.num_points_per_step = NUM_POINTS.value
         config.train.update(batch_size=BATCH_SIZE.value, dtype=DTYPE.value, backend=BACKEND.value)
     return config
 
 
-def build_dataset(data_dir: str) -> None:
-    """Thirty shapes with four chunks of points and four views: enough for any feed to be itself."""
+def build_dataset(data_dir: str, num_shapes_per_family: int = 12) -> None:
+    """By default thirty shapes with four chunks of points and four views: enough for any feed to be itself."""
     prepare_procedural(
         data_dir,
         families=('chair', 'mug', 'table'),
-        num_shapes_per_family=12,
+        num_shapes_per_family=num_shapes_per_family,
         num_points=8192,
         num_views=4,
         seed=0,
