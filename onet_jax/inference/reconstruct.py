@@ -98,6 +98,12 @@ def reconstruct_files(
         domain = find_domain()
         for folder in {path.parent for path in paths}:
             remove_leftovers(folder)
+        others = [name for name in manifest.items if name not in {source.name for source in sources}]
+        if others:
+            _say(
+                f'{output / "index.html"} will show this run alone; the meshes of {len(others)} other inputs stay '
+                f'({others[0]}); --output=FOLDER gives each run its own page'
+            )
         settings = _describe_settings(params, config, domain, finish)
         manifest.adopt(settings | ({'format': file_format} if moves else {}))
         waiting = [s for s, target in targets.items() if not is_done(manifest.items.get(s.name), s, output, target)]
