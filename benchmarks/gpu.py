@@ -72,7 +72,7 @@ def decode(precision: str) -> dict:
         start = time.perf_counter()
         jax.block_until_ready(compiled(field, points))
         compile_seconds = time.perf_counter() - start
-        product, operations = train.make_product(dtype)
+        product, operations = train.make_product(dtype, (256, 256, 2) if SMALL.value else None)
         seconds = time_alternately({'decode': lambda: compiled(field, points), 'product': product}, REPEATS)
     done, peak = num_points * 10 * 2 * size**2 / seconds['decode'], operations / seconds['product']
     return {

@@ -11,6 +11,7 @@ import importlib.util
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -77,9 +78,12 @@ def build_dataset(data_dir: str, num_shapes_per_family: int = 12) -> None:
     )
 
 
-def make_product(dtype: str) -> tuple[Callable[[], list], float]:
-    """Large matrix products, the most that a step can hope for, and their floating-point operations."""
-    rows, size, repeats = (4096, 512, 20) if jax.default_backend() == 'cpu' else (8192, 8192, 5)
+def make_product(dtype: Any, sizes: tuple[int, int, int] | None = None) -> tuple[Callable[[], list], float]:
+    """Large matrix products, the most that a step can hope for, and their floating-point operations.
+
+    sizes: rows, columns and number of the products, by default some that suit the processor.
+    """
+    rows, size, repeats = sizes or ((4096, 512, 20) if jax.default_backend() == 'cpu' else (8192, 8192, 5))
     left, right = jnp.ones((rows, size), dtype), jnp.ones((size, size), dtype)
     product = jax.jit(lambda a, b: a @ b)
     return lambda: [product(left, right) for _ in range(repeats)], repeats * 2 * rows * size * size

@@ -37,7 +37,7 @@ def floats(*shape):
 
 def lower_all(config):
     """The training step with the draws of its batch, and the functions that can be exported."""
-    method, tx, key = models.build(config), make_optimizer(config, 10), jax.random.key(0)
+    method, tx, key = models.build(config), make_optimizer(config, 1000), jax.random.key(0)
     need = fields.find_need(config.data)
     raw = {name: fields._stored_shape(name, need) for name in need.columns}
     raw |= dict.fromkeys(('index', 'row'), jax.ShapeDtypeStruct((1,), jnp.int32))
