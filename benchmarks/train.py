@@ -53,6 +53,7 @@ DTYPE = flags.DEFINE_enum('dtype', 'float32', list(TRAIN_DTYPES), 'config.train.
 BACKEND = flags.DEFINE_enum('backend', 'pmap', ['pmap', 'jit'], 'config.train.backend.')
 STEPS = flags.DEFINE_integer('steps', 12, 'Steps to take the median of.', lower_bound=1)
 TORCH = flags.DEFINE_bool('torch', True, 'Also time the twin, where PyTorch is installed.')
+TORCH_COMPILE = flags.DEFINE_bool('torch_compile', True, 'And the twin compiled by PyTorch.')
 
 
 def get_config(name: str) -> ConfigDict:
@@ -148,7 +149,7 @@ def measure(name: str, data_dir: str) -> tuple[dict, list]:
             'cuda' if jax.default_backend() == 'gpu' else 'cpu',
             official.to_state_dict(weights, config),
         )
-        for title, compiled_twin in (('torch', False), ('torch_compile', True)):
+        for title, compiled_twin in (('torch', False), ('torch_compile', True))[: 1 + TORCH_COMPILE.value]:
             works[title] = twin.make_step(config, state_dict, batch, device, compiled_twin)
     seconds = time_alternately(works, STEPS.value)
     peak = product_operations / float(np.median(seconds.pop('product')))
@@ -177,13 +178,17 @@ def measure(name: str, data_dir: str) -> tuple[dict, list]:
     return {f'{name}_{key}': value for key, value in figures.items()}, rows
 
 
+def load_torch_compiler() -> None:
+    """PyTorch's compiler brings an LLVM that refuses to be loaded after that of TensorFlow."""
+    if TORCH.value and TORCH_COMPILE.value and importlib.util.find_spec('torch') is not None:
+        importlib.import_module('torch._dynamo')
+
+
 def main(_):
     unknown = set(NETWORKS.value) - set(CONFIGS)
     if unknown:
         raise InputError(f'--networks: expected some of {list(CONFIGS)}, found {sorted(unknown)}')
-    if TORCH.value and importlib.util.find_spec('torch') is not None:
-        # PyTorch's compiler brings an LLVM that refuses to be loaded after that of TensorFlow.
-        importlib.import_module('torch._dynamo')
+    load_torch_compiler()
     figures, rows = {}, []
     with tempfile.TemporaryDirectory() as data_dir:
         build_dataset(data_dir)
