@@ -88,7 +88,7 @@ def step_with_twin(name: str, dtype: str, data_dir: str, torch: bool) -> dict:
     """A training step with its feed, as `benchmarks.train` measures it, and beside the same network in PyTorch."""
     if torch and importlib.util.find_spec('torch') is None:
         return {'PyTorch': 'not installed'}
-    small = {'variant': 'tiny', 'batch_size': 2, 'num_points': 64, 'steps': 1, 'torch_compile': False}
+    small = {'variant': 'tiny', 'batch_size': 2, 'num_points': 256, 'steps': 1, 'torch_compile': False}
     for key, value in (small if SMALL.value else {'batch_size': 64, 'steps': REPEATS}).items():
         setattr(flags.FLAGS, key, value)
     flags.FLAGS.dtype, flags.FLAGS.torch, flags.FLAGS.backend = dtype, torch, 'jit'
