@@ -1,6 +1,6 @@
 """What one GPU does, in at most ten minutes: decoding, training steps, meshes, the feed, memory and compile times.
 
-    python -m benchmarks.gpu --output=FOLDER [--seconds=570] [--small]
+    python -m benchmarks.gpu --output=FOLDER [--seconds=570] [--only=TEXT] [--small]
 
 FOLDER/gpu.json and FOLDER/gpu.md have a row for each measurement, those that are worth most first, and are written after each.
 A row that fails has its error, and the others go on. At the end of the seconds the program ends, whatever it is doing, and the
@@ -39,6 +39,7 @@ from onet_jax.training.step import make_train_step
 BEGAN = time.monotonic()
 OUTPUT = flags.DEFINE_string('output', None, 'Folder for gpu.json and gpu.md.', required=True)
 SECONDS = flags.DEFINE_float('seconds', 570, 'When the program ends.', lower_bound=1)
+ONLY = flags.DEFINE_string('only', '', 'Rows whose titles have this text, such as decode.')
 SMALL = flags.DEFINE_bool('small', False, 'Small networks and batches, for a CPU.')
 # Title -> precision of products, dtype of a bound decoder.
 PRECISIONS = {
@@ -216,7 +217,7 @@ def main(_):
     }
     with tempfile.TemporaryDirectory() as data_dir:
         train.build_dataset(data_dir, 4 if SMALL.value else 12)
-        rows = list_rows(data_dir, SMALL.value)
+        rows = {title: measure for title, measure in list_rows(data_dir, SMALL.value).items() if ONLY.value in title}
         found = measure_rows(rows, Path(OUTPUT.value), machine, time.monotonic() + seconds)
     print(json.dumps({'machine': machine, 'rows': found}), flush=True)
 

@@ -3,15 +3,18 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import measure_rows
+import benchmarks
 
 
-def test_a_row_that_fails_or_is_not_reached_stops_no_other(tmp_path, capsys):
+def test_a_row_that_fails_or_is_not_reached_stops_no_other(tmp_path, capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(benchmarks, 'time', SimpleNamespace(monotonic=lambda: now[0]))
+
     def fail():
         raise ValueError('no | such program\nand more')
 
@@ -21,9 +24,13 @@ def test_a_row_that_fails_or_is_not_reached_stops_no_other(tmp_path, capsys):
         assert stored['first']['error'] == 'ValueError: no | such program'
         return {'ms': 1.23456}
 
-    begun = time.monotonic()
-    rows = {'first': fail, 'second': read_first, 'slow': lambda: time.sleep(0.2) or {}, 'last': read_first}
-    found = measure_rows(rows, tmp_path, {'device': 'none'}, begun + 0.2)
+    def wait():
+        now[0] += 10
+        return {}
+
+    rows = {'first': fail, 'second': read_first, 'slow': wait, 'last': read_first}
+    found = benchmarks.measure_rows(rows, tmp_path, {'device': 'none'}, 10.0)
+    assert found['slow']['seconds of the row'] == 10
     assert found['last'] == {'not measured': 'not reached in time'}
     assert json.loads((tmp_path / 'gpu.json').read_text()) == {'machine': {'device': 'none'}, 'rows': found}
     table = (tmp_path / 'gpu.md').read_text()
