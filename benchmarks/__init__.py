@@ -26,6 +26,24 @@ def time_alternately(works: dict[str, Callable[[], object]], repeats: int) -> di
     return {name: np.asarray(values) for name, values in seconds.items()}
 
 
+def start_each(makers: dict[str, Callable[[], Callable]]) -> tuple[dict[str, Callable], dict[str, str]]:
+    """Works that are made and have run once, and for those that fail the error in a line.
+
+    Every row of a benchmark stands for itself: where somebody else's compiler fails, the others are measured.
+    """
+    works, errors = {}, {}
+    for name, make in makers.items():
+        try:
+            work = make()
+            jax.block_until_ready(work())
+        except Exception as error:
+            first = next(iter(str(error).strip().splitlines()), '')
+            errors[name] = f'failed: {type(error).__name__}: {first}'[:160]
+        else:
+            works[name] = work
+    return works, errors
+
+
 def report(title: str, settings: dict, rows: list[tuple[str, str]], figures: dict) -> None:
     """Print the machine, the settings and a table; the figures as one JSON object in the last line."""
     device = jax.devices()[0]

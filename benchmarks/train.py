@@ -4,13 +4,15 @@
 
 The step is the one of `onet train`, on a batch of a small dataset that is built for it; the share of time spent waiting for
 data is that of a loop over the streaming feed where TensorFlow is installed, else over the resident one. The steps of all
-implementations alternate, so that a busy machine slows them alike. For a GPU: --batch_size=64 --dtype=bfloat16.
+implementations alternate, so that a busy machine slows them alike; a twin that fails has its error as its row. For a GPU:
+--batch_size=64 --dtype=bfloat16.
 """
 
 import importlib.util
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +21,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from benchmarks import report, time_alternately
+from benchmarks import report, start_each, time_alternately
 from onet_jax import models
 from onet_jax.configs import atlasnet, onet_image, onet_points, onet_voxels, pixel2mesh
 from onet_jax.convert import official
@@ -141,7 +143,7 @@ def measure(name: str, data_dir: str) -> tuple[dict, list]:
         return scalars
 
     product, product_operations = make_product(config.train.dtype)
-    works = {'product': product, 'onet_jax': step}
+    works, errors = {'product': product, 'onet_jax': step}, {}
     if TORCH.value and importlib.util.find_spec('torch') is not None:
         torch, twin = importlib.import_module('torch'), importlib.import_module(f'benchmarks.{TWINS[name]}')
         torch.set_float32_matmul_precision('high')  # as JAX does on a GPU by default
@@ -149,8 +151,12 @@ def measure(name: str, data_dir: str) -> tuple[dict, list]:
             'cuda' if jax.default_backend() == 'gpu' else 'cpu',
             official.to_state_dict(weights, config),
         )
-        for title, compiled_twin in (('torch', False), ('torch_compile', True))[: 1 + TORCH_COMPILE.value]:
-            works[title] = twin.make_step(config, state_dict, batch, device, compiled_twin)
+        make = partial(twin.make_step, config, state_dict, batch, device)
+        makers = {'torch': partial(make, False)}
+        if TORCH_COMPILE.value:
+            makers['torch_compile'] = partial(make, True)
+        twins, errors = start_each(makers)
+        works |= twins
     seconds = time_alternately(works, STEPS.value)
     peak = product_operations / float(np.median(seconds.pop('product')))
     ours = float(np.median(seconds['onet_jax']))
@@ -169,6 +175,7 @@ def measure(name: str, data_dir: str) -> tuple[dict, list]:
         rows.append(
             (f'{name}: ms a step, {title}', f'{figures[f"{title}_ms"]:.1f} (least {1e3 * values.min():.1f}){ratio}')
         )
+    rows += [(f'{name}: ms a step, {title}', error) for title, error in errors.items()]
     rows += [
         ('  GFLOP a step', f'{operations / 1e9:.0f}'),
         ('  share of a matrix product', f'{figures["share_of_product"]:.2f} of {peak / 1e9:.0f} GFLOP/s'),
