@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -89,7 +90,10 @@ def train(
     with working('initialising the weights'):
         shapes = jax.eval_shape(transform, train_key, example)
         batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-        state = create_state(init_key, method, tx, batch, ema_decay)
+        # A program that runs once: on a CPU LLVM would optimise its many draws for longer than the rest of the start takes.
+        options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
+        create = partial(create_state, method=method, tx=tx, ema_decay=ema_decay)
+        state = jax.jit(create, compiler_options=options)(init_key, batch=batch)
     if weights is not None:
         state = state._replace(variables=start_from(state.variables, weights))
     with working('checking the metrics of the validation'):
