@@ -66,7 +66,7 @@ def predicted_grid(
     # The points of the last cells with seeds are evaluated: their corners may not show what the seeds know.
     known = _points_of(seeded[-1], 1, OFFSETS, shape).ravel()
 
-    counts = []
+    counts: list[int] = []
     while len(points):
         found = evaluate_lattice(field, points, shape)
         exact, dtype = found.astype(np.float64), found.dtype  # else the level would be rounded to their precision
