@@ -34,6 +34,7 @@ EXPORT = ['jax2onnx>=0.13']  # later versions want an older orbax-checkpoint, an
 VIDEO = ['imageio-ffmpeg>=0.5']
 EXR = ['OpenEXR>=3.3']
 TEXTURE = ['xatlas>=0.0.11']
+TPU = ['jax[tpu]']
 SCAN = ['laspy[lazrs]>=2.5', 'pye57>=0.4.15']
 VIEW = ['viser>=1.1']
 TEST = ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.14', 'mypy>=2']
@@ -64,6 +65,7 @@ setup(
         'exr': EXR,
         'texture': TEXTURE,
         'view': VIEW,
+        'tpu': TPU,
         'test': TEST,
         'docs': DOCS,
         'dev': DATA + BEAM + SCAN + VIDEO + EXR + TEXTURE + VIEW + TEST + DOCS,

@@ -8,8 +8,8 @@ A batch of fields is one callable pytree, e.g. jax.tree_util.Partial(f, codes): 
 all of them is the field of shape b, [T, 3] object coordinates -> [T]. Values and level are float32.
 
 B shapes, R finest cells along an axis, T query points, N vertices or points, F faces. XLA plans 17 bytes for each of the
-B (R + 1)^3 points in MISE (2.3 GB at B = 64 and R = 128), and 40 for each point of one shape in marching cubes. B (R + 1)^3 has
-to be below 2^31.
+B (R + 1)^3 points in MISE (2.3 GB at B = 64 and R = 128), and 27 for each point of one shape in marching cubes. On a TPU, whose
+tiles pad an axis of 129 points to 256, MISE takes four times as much. B (R + 1)^3 has to be below 2^31.
 """
 
 from collections.abc import Callable
@@ -83,10 +83,9 @@ def extract_meshes(
             f'field: expected finite numbers, found {num_bad.sum()} of {grids.queried.sum()} not finite, '
             f'in the shapes {np.flatnonzero(num_bad).tolist()}'
         )
-    # A sphere as large as the box crosses about 4 R^2 edges of the lattice.
-    capacity = bucket_size(4 * finest_cells(resolution, upsampling_steps) ** 2)
+    capacity = first_capacity(finest_cells(resolution, upsampling_steps))
     while True:
-        triangles = _march_each(grids.values, level, capacity)
+        triangles = march_each(grids.values, level, capacity)
         num_vertices, num_faces = jax.device_get((triangles.num_vertices, triangles.num_faces))
         needed = bucket_size(max(num_vertices.max(), -(-num_faces.max() // 2)))
         if needed <= capacity:
@@ -98,6 +97,11 @@ def extract_meshes(
         trimesh.Trimesh(vertices[b, :v], faces[b, :f], process=False) if f else trimesh.Trimesh()
         for b, (v, f) in enumerate(zip(num_vertices, num_faces, strict=True))
     ]
+
+
+def first_capacity(num_cells: int) -> int:
+    """The capacity of `marching_cubes` to begin with: a sphere as large as the box crosses about 4 R^2 edges of the lattice."""
+    return bucket_size(4 * num_cells**2)
 
 
 @partial(jax.jit, static_argnames=('num_shapes', 'resolution', 'upsampling_steps'))
@@ -151,33 +155,47 @@ def marching_cubes(values: jax.Array, level: float, capacity: int) -> Triangles:
     capacity: arrays for `capacity` vertices and twice as many faces.
     """
     padded = jnp.pad(values.astype(jnp.float32), 1, constant_values=PAD_VALUE)  # [m, m, m]
-    inside = padded > level
-    # The first and the last layer are outside, so the lattice may be taken as periodic: each point owns the cell above it
-    # and the edges to the next points.
-    cases = inside.astype(jnp.uint8)
+    m = len(padded)
+    flat = padded.ravel()  # once: the compiler of TPUs takes a minute for each change of layout of a large lattice
+    inside, steps = flat > level, (m * m, m, 1)
+    # The first and the last layer are outside, so that a row of the lattice may be followed by the next one: each point owns
+    # the cell above it and the edges to the next points.
+    cases, crossed = inside.astype(jnp.uint8), jnp.zeros(flat.shape, jnp.uint8)
     for axis, bit in reversed(list(enumerate(BITS))):
-        cases |= jnp.roll(cases, -1, axis) << bit
-    crossed = jnp.stack([inside != jnp.roll(inside, -1, axis) for axis in range(3)], axis=-1)  # [m, m, m, 3]
-    vertices_to = jnp.cumsum(crossed.ravel(), dtype=jnp.int32)  # up to and with each edge
-    faces_to = jnp.cumsum(jnp.asarray(NUM_FACES)[cases].ravel(), dtype=jnp.int32)  # up to and with each cell
+        cases |= jnp.roll(cases, -steps[axis]) << bit
+        crossed |= (inside != jnp.roll(inside, -steps[axis])).astype(jnp.uint8) << axis
+    vertices_to = jnp.cumsum(
+        jax.lax.population_count(crossed), dtype=jnp.int32
+    )  # up to and with the edges of each point
+    faces_to = jnp.cumsum(jnp.asarray(NUM_FACES)[cases], dtype=jnp.int32)  # up to and with each cell
     num_vertices, num_faces = vertices_to[-1], faces_to[-1]
 
+    def vertex_of(point, axis):
+        """The number of the vertex on the edge from a point along an axis."""
+        all_axes = crossed[point].astype(jnp.int32)
+        return vertices_to[point] - jax.lax.population_count(all_axes >> axis)
+
     j = jnp.arange(capacity)
-    vertices = _interpolate(_find(vertices_to, j), padded, level)
+    point = _find(vertices_to, j)
+    axis = sum((j >= vertex_of(point, axis)).astype(jnp.int32) for axis in (1, 2))
+    vertices = _interpolate(point, point + jnp.asarray(steps)[axis], flat, level, m)
     vertices = jnp.where((j < num_vertices)[:, None], vertices, 0)
 
     j = jnp.arange(2 * capacity)
     cell = _find(faces_to, j)
-    case = cases.ravel()[cell]
-    edges = jnp.asarray(FACES)[case, j - (faces_to[cell] - jnp.asarray(NUM_FACES)[case])]  # of the cell
-    edges = 3 * cell[:, None] + jnp.asarray(_edge_offsets(len(padded)))[edges]  # of the lattice
-    faces = jnp.where((j < num_faces)[:, None], vertices_to[edges] - 1, 0)
+    case = cases[cell]
+    rank = j - (faces_to[cell] - jnp.asarray(NUM_FACES)[case])  # among the faces of the cell
+    corner_steps, faces = jnp.asarray(CORNERS @ steps), []
+    for corner in range(3):
+        edge = jnp.asarray(FACES[..., corner])[case, rank]  # 3 (corner of the cell) + axis
+        faces.append(vertex_of(cell + corner_steps[edge // 3], edge % 3))
+    faces = jnp.where((j < num_faces)[:, None], jnp.stack(faces, axis=-1), 0)
     return Triangles(vertices, faces, num_vertices, num_faces)
 
 
 @partial(jax.jit, static_argnames='capacity')
-def _march_each(values: jax.Array, level: float, capacity: int) -> Triangles:
-    """One shape after the other: each fills the device, and the memory is that of one."""
+def march_each(values: jax.Array, level: float, capacity: int) -> Triangles:
+    """`marching_cubes` of values [B, n, n, n], one shape after the other: each fills the device, with the memory of one."""
     return jax.lax.map(lambda grid: marching_cubes(grid, level, capacity), values)
 
 
@@ -190,21 +208,13 @@ def _find(running: jax.Array, j: jax.Array) -> jax.Array:
     return jnp.searchsorted(running, j + 1, method='scan')
 
 
-def _interpolate(edge: jax.Array, padded: jax.Array, level: float) -> jax.Array:
-    """Edges 3 * point + axis [N] of the padded lattice [m, m, m] -> the points [N, 3] on them where the value is the level."""
-    m = len(padded)
+def _interpolate(start: jax.Array, end: jax.Array, flat: jax.Array, level: float, m: int) -> jax.Array:
+    """Edges between points [N] of the padded lattice [m^3] -> the points [N, 3] on them where the value is the level."""
     world = jnp.asarray(lattice_to_world(np.arange(m) - 1, m - 3), jnp.float32)
-    start, axis = edge // 3, edge % 3
-    end = start + jnp.asarray([m * m, m, 1])[axis]
-    a, b = padded.ravel()[start] - level, padded.ravel()[end] - level
+    a, b = flat[start] - level, flat[end] - level
     share = jnp.clip(a / (a - b), MIN_SHARE, 1 - MIN_SHARE)[:, None]
-    start, end = (world[jnp.stack(jnp.unravel_index(point, padded.shape), axis=-1)] for point in (start, end))
+    start, end = (world[jnp.stack(jnp.unravel_index(point, (m,) * 3), axis=-1)] for point in (start, end))
     return start + share * (end - start)
-
-
-def _edge_offsets(m: int) -> np.ndarray:
-    """Edges of a cell, 3 * corner + axis [24] -> what to add to 3 * cell on a lattice of m^3 points."""
-    return (3 * (CORNERS @ [m * m, m, 1])[:, None] + np.arange(3)).ravel()
 
 
 def _evaluate(field: Callable, values: jax.Array, wanted: jax.Array) -> tuple[jax.Array, jax.Array]:
