@@ -1,11 +1,11 @@
 """What a training step costs on many chips: memory, time and collectives as XLA compiled it, beside a model.
 
     python -m benchmarks.scaling [--configs=onet_points,onet_image,onet_voxels] [--step_seconds=0.05]
-    python -m benchmarks.scaling --configs=all --topologies=v5e:4x4,v5e:16x16 [--per_chip=8]
+    python -m benchmarks.scaling --configs=all --topologies=v5e:4x4,v5e:16x16 [--all_programs] [--per_chip=8]
 
 Nothing is run. The first command compiles for eight devices that XLA makes of this machine's CPU and counts the collectives in
 the HLO; the second one compiles for slices of TPUs, which need not be there, by their own compiler
-(`pip install 'onet_jax[tpu]'`), and prints the rows of the tables in docs/tpu_pod.md.
+(`pip install 'onet_jax[tpu]'`), and prints the rows of the tables in docs/tpu_pod.md. A row says what cannot be compiled.
 
 The model: the gradients in one all-reduce, the statistics of each normalisation in one forward and in one backward, and nothing
 that overlaps with them (`onet_jax.training.chips`). The batch grows with the chips. A step on one chip takes --step_seconds or,
@@ -22,10 +22,12 @@ from ml_collections import ConfigDict
 from benchmarks import report
 from onet_jax import models
 from onet_jax.configs import FILES, load_config
+from onet_jax.errors import InputError
 from onet_jax.launch import run_command
 from onet_jax.parallel import BACKENDS
 from onet_jax.training.chips import CHIPS, Chip, all_reduce_seconds, slice_shape
-from onet_jax.training.compile_ahead import describe_state, lower_step, measure, open_slice, times, with_batch
+from onet_jax.training.compile_ahead import STEP, Figures, describe_state, lower_step, with_batch
+from onet_jax.training.compile_report import TIME_LIMIT, Compiler, times
 from onet_jax.training.hlo import Work, read_work
 
 CONFIGS = flags.DEFINE_list(
@@ -35,6 +37,8 @@ TOPOLOGIES = flags.DEFINE_list('topologies', [], 'Slices of TPUs to compile for,
 PER_CHIP = flags.DEFINE_integer(
     'per_chip', None, 'Shapes on each chip; by default as many as the batch of a config needs.'
 )
+ALL_PROGRAMS = flags.DEFINE_bool('all_programs', False, 'For slices: every program of a config, not the step alone.')
+TIME_LIMIT_S = flags.DEFINE_float('time_limit_s', TIME_LIMIT, 'For slices: of the compilation of one program.')
 BACKEND = flags.DEFINE_enum('backend', 'pmap', BACKENDS, 'As config.train.backend.')
 STEP_SECONDS = flags.DEFINE_float('step_seconds', None, 'Of one chip on 8 shapes, where it was measured.')
 
@@ -115,37 +119,56 @@ def model_scaling(name: str) -> None:
 
 
 HEAD = (
-    '| config | slice | a chip | memory, GB | GFLOP | GB moved | matrix, ms | memory, ms | expected, ms '
-    '| all-reduces | MB | links, ms | efficiency | modelled |'
+    '| config | slice | a chip | program | compiled, s | HLO, MB | held, GB | temporaries, GB | GFLOP | GB moved | matrix, ms '
+    '| memory, ms | expected, ms | all-reduces | MB | links, ms | efficiency | modelled |'
 )
 
 
-def compile_for_slice(name: str, topology: str) -> None:
-    """Print the row of the table of one config on a slice of TPUs."""
-    slice_ = open_slice(topology)
-    chip, num_chips = slice_.chip, math.prod(slice_.shape)
-    config = with_batch(get_config(name), num_chips, PER_CHIP.value and PER_CHIP.value * num_chips)
-    figures, traffic = measure(lower_step(config, slice_.devices)), expect_traffic(config)
-    seconds, exchanged = times(figures, chip, slice_.shape), figures.work.exchanged()
+def compile_for_slices(name: str) -> None:
+    """Print the rows of the table of one config: its step on every slice, other programs on a chip of the first one."""
+    for i, topology in enumerate(TOPOLOGIES.value):
+        compiler = Compiler(topology, TIME_LIMIT_S.value)
+        num_chips = compiler.num_chips
+        config = with_batch(get_config(name), num_chips, PER_CHIP.value and PER_CHIP.value * num_chips)
+        share = config.train.batch_size // num_chips
+        traffic = expect_traffic(config)
+        for program, shape in compiler.list_programs(config):
+            if program != STEP and (i or not ALL_PROGRAMS.value):
+                continue
+            try:
+                cells = describe_program(compiler.measure(config, program), compiler.chip, shape, traffic)
+            except InputError as error:
+                cells = (f'not compiled: {str(error).splitlines()[0]}',)
+            print(f'| {" | ".join((name, topology, str(share), program, *cells))} |', flush=True)
+
+
+def describe_program(figures: Figures, chip: Chip, shape: tuple[int, ...], traffic: Traffic) -> tuple[str, ...]:
+    """The columns of `HEAD` from the fifth on. traffic: as expected of the training step."""
+    seconds, exchanged, work = times(figures, chip, shape), figures.work.exchanged(), figures.work
     count, num_bytes = exchanged.get('all-reduce', (0, 0))
-    memory = figures.held + figures.temporaries
-    modelled = figures.work.flops / (SHARE_OF_PEAK * chip.flops)
     others = ''.join(f', {n} x {kind}' for kind, (n, _) in exchanged.items() if kind != 'all-reduce')
+    bound = '>' if work.open_loops else ''
+    all_bytes = figures.held + figures.temporaries
     cells = (
-        name,
-        topology,
-        f'{config.train.batch_size // num_chips}',
-        f'{memory / 1e9:.2f} ({100 * memory / chip.memory:.0f} %)',
-        f'{figures.work.flops / 1e9:.1f}',
-        f'{figures.work.traffic / 1e9:.2f}',
-        *(f'{1000 * seconds[key]:.2f}' for key in ('matrix', 'memory', 'cycles')),
+        f'{figures.compile_seconds:.0f}',
+        f'{figures.hlo_bytes / 1e6:.2f}',
+        f'{figures.held / 1e9:.2f}',
+        f'{figures.temporaries / 1e9:.2f} ({100 * all_bytes / chip.memory:.0f} %)',
+        f'{bound}{work.flops / 1e9:.1f}',
+        f'{bound}{work.traffic / 1e9:.2f}',
+        *(f'{bound}{1000 * seconds[key]:.2f}' for key in ('matrix', 'memory', 'cycles')),
+    )
+    if math.prod(shape) == 1:
+        return cells
+    modelled = work.flops / (SHARE_OF_PEAK * chip.flops)
+    return (
+        *cells,
         f'{count} ({traffic.count}){others}',
         f'{num_bytes / 1e6:.2f} ({traffic.bytes / 1e6:.2f})',
         f'{1000 * seconds["links"]:.2f}',
         f'{seconds["cycles"] / (seconds["cycles"] + seconds["links"]):.2f}',
-        f'{efficiency(chip, slice_.shape, modelled, traffic.bytes, traffic.count):.2f}',
+        f'{efficiency(chip, shape, modelled, traffic.bytes, traffic.count):.2f}',
     )
-    print(f'| {" | ".join(cells)} |', flush=True)
 
 
 def main(_):
@@ -154,8 +177,7 @@ def main(_):
     if TOPOLOGIES.value:
         print(f'{HEAD}\n|{"---|" * HEAD.count(" | ")}---|', flush=True)
         for name in names:
-            for topology in TOPOLOGIES.value:
-                compile_for_slice(name, topology)
+            compile_for_slices(name)
         return
     jax.config.update('jax_num_cpu_devices', NUM_DEVICES)
     for name in names:

@@ -37,17 +37,17 @@ from onet_jax.data.records import Need
 from onet_jax.data.scenes import LoadedViews
 from onet_jax.errors import InputError
 from onet_jax.geometry.batched_extraction import first_capacity, march_each, multiresolution_grids
-from onet_jax.geometry.field import ACCELERATOR_QUERY_CHUNK, compiled_for
+from onet_jax.geometry.field import ACCELERATOR_QUERY_CHUNK
 from onet_jax.models.occupancy import meshes_at_once
 from onet_jax.parallel import make_parallel
-from onet_jax.progress import working
-from onet_jax.training.chips import CHIPS, GIB, Chip, all_reduce_seconds
+from onet_jax.training.chips import CHIPS, Chip
 from onet_jax.training.hlo import Work, read_work
 from onet_jax.training.optim import make_optimizer
 from onet_jax.training.state import create_state
 from onet_jax.training.step import make_train_step
 
 NUM_POINTS = 100_000  # labelled points, and surface samples, of a shape in evaluation, as datasets are prepared
+STEP = 'training step'  # the name of the program that runs on the whole slice
 VIEW_EDGE = 800  # px, of the pictures of a scene, as those of NeRF's synthetic scenes
 # What libtpu asks the machine of a TPU for, and complains of where there is none; it may run beside another program.
 ENVIRONMENT = {
@@ -78,17 +78,19 @@ class Program(NamedTuple):
 class Figures(NamedTuple):
     """What one chip does and holds in one run of a program."""
 
-    compile_seconds: float
+    compile_seconds: float  # of CPUs
+    hlo_bytes: int  # of the text of the compiled program
     held: int  # bytes of arguments and results, what is donated once, and of the program itself
     temporaries: int  # bytes beside these
     work: Work
 
 
-def open_slice(topology: str) -> Slice:
-    """The TPUs of a name, the kind and the chips along each axis, such as 'v5e:16x16' or 'v5p:4x4x8'.
+class TooLargeError(InputError):
+    """A program that does not fit into the memory of a chip."""
 
-    Raises InputError for a name that libtpu does not know, and where that is not installed.
-    """
+
+def read_topology(topology: str) -> tuple[Chip, tuple[int, ...]]:
+    """The chip, and the chips along each axis, of a name such as 'v5e:16x16' or 'v5p:4x4x8'. Raises InputError for others."""
     match = re.fullmatch(r'(\w+):(\d+(?:x\d+)*)', topology)
     kinds = [name for name, chip in CHIPS.items() if chip.num_axes]
     if match is None or match[1] not in kinds:
@@ -96,18 +98,27 @@ def open_slice(topology: str) -> Slice:
             f'--topology: expected one of {", ".join(kinds)} and the chips along each axis, such as v5e:16x16, '
             f'found {topology!r}'
         )
+    return CHIPS[match[1]], tuple(map(int, match[2].split('x')))
+
+
+def open_slice(topology: str) -> Slice:
+    """The TPUs of a name (`read_topology`).
+
+    Raises InputError for a name that libtpu does not know, and where that is not installed.
+    """
+    chip, shape = read_topology(topology)
     if find_spec('libtpu') is None:
         raise InputError("--topology: expected the compiler of TPUs, found none; pip install 'onet_jax[tpu]'")
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     jax.config.update('jax_platforms', 'cpu')  # a TPU that is there is left alone
     # Of v4 the two cores of a chip are one device, as in training.
-    options = {'chip_config_name': 'megacore'} if match[1] == 'v4' else {}
+    options = {'chip_config_name': 'megacore'} if chip is CHIPS['v4'] else {}
     try:
         devices = topologies.get_topology_desc(topology, platform='tpu', **options).devices
     except jax.errors.JaxRuntimeError as error:
         raise InputError(f'--topology: expected a slice that can be had, found {topology!r}: {error}') from error
-    return Slice(topology, CHIPS[match[1]], tuple(map(int, match[2].split('x'))), devices)
+    return Slice(topology, chip, shape, devices)
 
 
 def with_batch(config: ConfigDict, num_devices: int, batch_size: int | None = None) -> ConfigDict:
@@ -183,7 +194,7 @@ def list_programs(config: ConfigDict, slice_: Slice) -> Iterator[Program]:
         return Program(name, (1,), partial(lower, *on_chip(shapes), **options))
 
     yield program('initial weights', partial(_create, config, method), _key(), describe_rows(find_need(config.data), 2))
-    yield Program('training step', slice_.shape, partial(lower_step, config, slice_.devices))
+    yield Program(STEP, slice_.shape, partial(lower_step, config, slice_.devices))
     params, batch = describe_state(config, method).variables, describe_evaluation(config)
     yield program('validation', method.metrics, params, batch)
 
@@ -254,125 +265,21 @@ def _list_extraction(config: ConfigDict, model: Any, params: dict, given: dict, 
 
 
 def measure(lowered: jax.stages.Lowered) -> Figures:
-    """Compile a program and read what it costs. Raises jax.errors.JaxRuntimeError where it does not fit into the memory."""
-    began = time.monotonic()
-    compiled = lowered.compile()
-    seconds, memory = time.monotonic() - began, compiled.memory_analysis()
+    """Compile a program and read what it costs.
+
+    Raises TooLargeError where it does not fit into the memory, and InputError where the compiler refuses it otherwise.
+    """
+    began = time.process_time()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0]
+        if 'RESOURCE_EXHAUSTED' in reason:
+            raise TooLargeError(f'expected a program that fits into the memory of a chip, found: {reason}') from error
+        raise InputError(f'expected a program that the compiler takes, found: {reason}') from error
+    seconds, memory, hlo = time.process_time() - began, compiled.memory_analysis(), compiled.as_text()
+    assert memory is not None  # the compilers of CPUs and TPUs know both
+    assert hlo is not None
     both_ways = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     held = both_ways + memory.generated_code_size_in_bytes
-    return Figures(seconds, held, memory.temp_size_in_bytes, read_work(compiled.as_text()))
-
-
-def times(figures: Figures, chip: Chip, shape: tuple[int, ...]) -> dict[str, float]:
-    """Seconds of a program by what takes them.
-
-    matrix, memory    at the peak of the chip and at the bandwidth of its memory; the longer of both is the roofline
-    links             of its all-reduces, which XLA does not overlap with anything (see `chips.all_reduce_seconds`)
-    cycles            as the compiler expects, without links
-    """
-    work, exchanged = figures.work, figures.work.exchanged()
-    count, num_bytes = (sum(values) for values in zip(*exchanged.values(), strict=True)) if exchanged else (0, 0)
-    return {
-        'matrix': work.flops / chip.flops,
-        'memory': work.traffic / chip.bandwidth,
-        'links': all_reduce_seconds(chip, shape, num_bytes, count),
-        'cycles': work.cycles / chip.clock if chip.clock else 0.0,
-    }
-
-
-def find_largest_batch(config: ConfigDict, slice_: Slice, figures: Figures) -> int:
-    """The largest batch, a power of two of shapes on each chip, whose training step fits into the memory: it is compiled.
-
-    figures: of the step with the batch of the config, from which the search begins.
-    """
-    num_chips = len(slice_.devices)
-    each = figures.temporaries * num_chips / config.train.batch_size
-    share = 1 << max(int((slice_.chip.memory - figures.held) / max(each, 1)), 1).bit_length() - 1
-    while share > 1:
-        try:
-            measure(lower_step(with_batch(config, num_chips, share * num_chips), slice_.devices))
-        except jax.errors.JaxRuntimeError as error:
-            _check_is_memory(error)
-            share //= 2
-        else:
-            break
-    return share * num_chips
-
-
-def _check_is_memory(error: jax.errors.JaxRuntimeError) -> None:
-    """Raises the error unless it says that a program does not fit into the memory."""
-    if 'RESOURCE_EXHAUSTED' not in str(error):
-        raise error
-
-
-def report(config: ConfigDict, topology: str, batch_size: int | None = None) -> Iterator[str]:
-    """Lines that say what each program of a config costs on a slice of TPUs, as they are compiled.
-
-    batch_size: of training, over all chips; by default that of the config, rounded up to a multiple of the chips. Raises
-    InputError as `open_slice`, and for a batch that does not divide evenly.
-    """
-    slice_ = open_slice(topology)
-    chip, num_chips = slice_.chip, len(slice_.devices)
-    config = with_batch(config, num_chips, batch_size)
-    size = config.train.batch_size
-    make_parallel(config.train.backend, size, slice_.devices)  # wrong input is found before anything is compiled
-    yield (
-        f'{topology}: {num_chips} x {slice_.devices[0].device_kind}, each {chip.flops / 1e12:.0f} TFLOP/s, '
-        f'{chip.memory / GIB:.2f} GiB at {chip.bandwidth / 1e9:.0f} GB/s, links of {chip.link / 1e9:.0f} GB/s; '
-        f'{size} examples in a step, {size // num_chips} on each chip'
-    )
-    yield ROW.format(*HEAD)
-    step = None
-    for program in list_programs(config, slice_):
-        try:
-            with compiled_for('tpu'), working(f'compiling {program.name} for {topology}'):
-                figures = measure(program.lower())
-        except InputError as error:
-            yield f'{program.name:20} left out: {error}'
-            continue
-        except jax.errors.JaxRuntimeError as error:
-            _check_is_memory(error)
-            yield f'{program.name:20} does not fit: {str(error).splitlines()[0]}'
-            continue
-        yield ROW.format(*_cells(program, figures, chip))
-        if program.name == 'training step':
-            step = figures
-            for kind, (count, num_bytes) in figures.work.exchanged().items():
-                yield f'{"":20} {count} x {kind}, {num_bytes:,} bytes: ' + _sizes(figures.work, kind)
-    if step is not None:
-        with working(f'looking for the largest batch of {topology}'):
-            largest = find_largest_batch(config, slice_, step)
-        yield f'the largest batch that fits: {largest:,}, {largest // num_chips:,} on each chip (powers of two)'
-
-
-ROW = '{:20} {:>9} {:>16} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}'
-HEAD = (
-    'program', 'compiled', 'memory', 'GFLOP', 'GB moved', 'FLOP/byte', 'matrix', 'memory', 'links', 'expected'
-)  # fmt: skip
-
-
-def _cells(program: Program, figures: Figures, chip: Chip) -> tuple[str, ...]:
-    memory, work = figures.held + figures.temporaries, figures.work
-    seconds = times(figures, chip, program.shape)
-    expected = seconds['cycles'] + seconds['links']
-    bound = '>' if work.open_loops else ''
-    return (
-        program.name,
-        f'{figures.compile_seconds:.0f} s',
-        f'{memory / 1e9:.3f} GB {100 * memory / chip.memory:3.0f} %',
-        f'{bound}{work.flops / 1e9:.2f}',
-        f'{bound}{work.traffic / 1e9:.3f}',
-        f'{work.flops / work.traffic:.1f}' if work.traffic else '',
-        *(f'{bound}{1000 * seconds[key]:.2f} ms' for key in ('matrix', 'memory')),
-        f'{1000 * seconds["links"]:.2f} ms' if seconds['links'] else '',
-        f'{bound}{1000 * expected:.2f} ms',
-    )
-
-
-def _sizes(work: Work, kind: str) -> str:
-    """Sizes of the collectives of a kind, the largest first, with how many have each."""
-    counts: dict[int, int] = {}
-    for each in work.collectives:
-        if each.kind == kind:
-            counts[each.num_bytes] = counts.get(each.num_bytes, 0) + each.times
-    return ', '.join(f'{count} x {size:,}' for size, count in sorted(counts.items(), reverse=True))
+    return Figures(seconds, len(hlo), held, memory.temp_size_in_bytes, read_work(hlo))

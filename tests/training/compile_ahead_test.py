@@ -1,22 +1,15 @@
-"""Programs of a config for slices of TPUs: their arithmetic, and the compiler itself where it is installed."""
+"""The programs of a config that are compiled for slices of TPUs, and the times of links."""
 
-import json
 import math
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
 
 import jax
 import pytest
-from entry_points import ROOT
 from model_configs import small_config
 
 from onet_jax import configs
 from onet_jax.errors import InputError
 from onet_jax.training.chips import CHIPS, all_reduce_seconds, slice_shape
-from onet_jax.training.compile_ahead import Figures, Slice, list_programs, open_slice, times, with_batch
-from onet_jax.training.hlo import Collective, Work
+from onet_jax.training.compile_ahead import STEP, Slice, list_programs, open_slice, with_batch
 
 
 def test_an_all_reduce_goes_over_all_links_of_a_torus_and_half_of_those_of_a_mesh():
@@ -33,15 +26,6 @@ def test_slices_have_axes_of_powers_of_two():
     assert [slice_shape(CHIPS['v5e'], n) for n in (1, 2, 8, 256)] == [(1, 1), (1, 2), (2, 4), (16, 16)]
     assert [slice_shape(CHIPS['v4'], n) for n in (1, 2, 16, 256)] == [(1, 1, 1), (1, 1, 2), (2, 2, 4), (4, 8, 8)]
     assert slice_shape(CHIPS['H100'], 32) == (32,)
-
-
-def test_times_are_those_of_the_peak_the_bandwidth_the_links_and_the_cycles():
-    collectives = Collective('all-reduce', 1_000_000, 2), Collective('all-gather', 500_000, 1)
-    figures, chip = Figures(1.0, 0, 0, Work(197e9, 819e6, 1.5e6, collectives, 0)), CHIPS['v5e']
-    expected = {'matrix': 1e-3, 'memory': 1e-3, 'cycles': 1e-3}
-    found = times(figures, chip, (4, 4))
-    assert math.isclose(found.pop('links'), all_reduce_seconds(chip, (4, 4), 2_500_000, 3))
-    assert found == pytest.approx(expected)
 
 
 def test_a_batch_is_rounded_up_to_the_chips():
@@ -75,35 +59,5 @@ def test_the_programs_of_a_method_are_found_without_knowing_it(name, expected):
     config = configs.load_config(name)
     slice_ = Slice('', CHIPS['v5e'], (1, 2), jax.devices())
     names = [program.name for program in list_programs(with_batch(config, 2), slice_)]
-    assert names[:3] == ['initial weights', 'training step', 'validation']
+    assert names[:3] == ['initial weights', STEP, 'validation']
     assert expected <= set(names)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(find_spec('libtpu') is None, reason="libtpu is not installed: pip install 'onet_jax[tpu]'")
-def test_a_small_config_is_compiled_for_tpus():
-    """In a process of its own: libtpu stays in the one that has loaded it."""
-    program = """
-import json, sys
-sys.path.insert(0, 'tests')
-from model_configs import small_config
-from onet_jax.training.compile_ahead import *
-slice_ = open_slice('v5e:2x2')
-config = with_batch(small_config(), 4)
-found = {}
-for program in list_programs(config, slice_):
-    if program.name in ('training step', 'occupancy', 'marching cubes'):
-        figures = measure(program.lower())
-        found[program.name] = [figures.held + figures.temporaries, figures.work.flops, figures.work.cycles]
-        if program.name == 'training step':
-            found['exchanged'] = figures.work.exchanged()
-print(json.dumps(found))
-"""
-    environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
-    done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    exchanged = found.pop('exchanged')
-    assert list(exchanged) == ['all-reduce']
-    assert all(0 < memory < CHIPS['v5e'].memory and cycles > 0 for memory, _, cycles in found.values())
-    assert found['training step'][1] > found['occupancy'][1] > 0
