@@ -260,8 +260,9 @@ def _list_extraction(config: ConfigDict, model: Any, params: dict, given: dict, 
         f'MISE of {num_shapes} shapes', multiresolution_grids, fields,
         num_shapes=num_shapes, resolution=config.mesh.resolution, upsampling_steps=config.mesh.upsampling_steps, level=0.0,
     )  # fmt: skip
-    lattice = jax.ShapeDtypeStruct((num_shapes, *(num_cells + 1,) * 3), jnp.float32)
-    yield program('marching cubes', march_each, lattice, level, capacity=first_capacity(num_cells))
+    lattices = jax.ShapeDtypeStruct((num_shapes * (num_cells + 3) ** 3,), jnp.float32)
+    sizes = {'num_shapes': num_shapes, 'capacity': first_capacity(num_cells)}
+    yield program('marching cubes', march_each, lattices, level, **sizes)
 
 
 def measure(lowered: jax.stages.Lowered) -> Figures:
