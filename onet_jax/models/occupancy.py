@@ -43,7 +43,7 @@ from onet_jax.models.method import (
 # Queries are decoded in chunks of this many points: the activations of one chunk stay in the cache, and the memory that a query
 # takes does not grow with the number of points.
 DECODED_POINTS = 2048
-MAX_LATTICE_POINTS = 1 << 28  # of all meshes that an accelerator extracts at once: 4.6 GB
+MAX_LATTICE_POINTS = 1 << 28  # of all meshes that an accelerator extracts at once: 3.2 GB on a TPU
 
 
 class OccupancyNetwork(NamedTuple):
@@ -284,7 +284,7 @@ def decode_meshes(
 
 def meshes_at_once(num_cells: int) -> int:
     """How many meshes an accelerator extracts at once, on lattices of `num_cells` finest cells along an axis."""
-    return max(1, MAX_LATTICE_POINTS // (num_cells + 1) ** 3)
+    return max(1, MAX_LATTICE_POINTS // (num_cells + 3) ** 3)
 
 
 def mesh_settings(config: ConfigDict) -> dict:
