@@ -111,13 +111,14 @@ class Worker:
         stopping: threading.Event,
         num_attempts: int = 2,  # large meshes at the same time may run out of memory where one alone does not
         time_limit: float | None = None,
+        cause: str = 'perhaps for want of memory',
         advice: str = 'simplify the shape',
     ) -> None:
-        """stopping: once it is set, no process is started any more. advice: what to do with a task that takes longer than
-        `time_limit` seconds, by default `TIME_LIMIT`."""
+        """stopping: once it is set, no process is started any more. cause: of the death of a process. advice: what to do with a
+        task that takes longer than `time_limit` seconds, by default `TIME_LIMIT`."""
         self._process: ProcessPoolExecutor | None = None
         self._stopping = stopping
-        self._num_attempts, self._time_limit, self._advice = num_attempts, time_limit, advice
+        self._num_attempts, self._time_limit, self._cause, self._advice = num_attempts, time_limit, cause, advice
 
     def do(self, work: Callable[..., T], task: tuple) -> T:
         """work(*task). Raises what it raises, or InputError when the process dies in every attempt or takes too long."""
@@ -134,7 +135,7 @@ class Worker:
                 self._process = None
             if time.monotonic() - start >= limit:
                 raise InputError(f'expected to be done within {limit:g} s, found that it takes longer; {self._advice}')
-        raise InputError('the process that worked on it died, perhaps for want of memory')
+        raise InputError(f'the process that worked on it died, {self._cause}')
 
 
 def _start() -> ProcessPoolExecutor:

@@ -44,7 +44,7 @@ class Compiler:
         """topology: as of `open_slice`. time_limit: s, of one program. Raises InputError as `read_topology`."""
         self.chip, self.shape = read_topology(topology)
         self.num_chips = math.prod(self.shape)
-        self._worker = Worker(threading.Event(), 1, time_limit, 'allow it more time')
+        self._worker = Worker(threading.Event(), 1, time_limit, 'as the compiler says on stderr', 'allow it more time')
         self._topology = topology
 
     def list_programs(self, config: ConfigDict) -> list[tuple[str, tuple[int, ...]]]:
