@@ -31,6 +31,7 @@ DATA = ['tensorflow-cpu>=2.20', 'tensorflow-datasets>=4.9.9', 'importlib_resourc
 BEAM = ['apache-beam>=2.77']
 HUB = ['huggingface_hub>=0.30']
 EXPORT = ['jax2onnx>=0.13']  # later versions want an older orbax-checkpoint, and pip leaves them out
+ONNX_RUNTIME = ['onnxruntime>=1.20']  # what the tests call exported functions with
 VIDEO = ['imageio-ffmpeg>=0.5']
 EXR = ['OpenEXR>=3.3']
 TEXTURE = ['xatlas>=0.0.11']
@@ -68,6 +69,6 @@ setup(
         'tpu': TPU,
         'test': TEST,
         'docs': DOCS,
-        'dev': DATA + BEAM + SCAN + VIDEO + EXR + TEXTURE + VIEW + TEST + DOCS,
+        'dev': DATA + BEAM + EXPORT + ONNX_RUNTIME + SCAN + VIDEO + EXR + TEXTURE + VIEW + TEST + DOCS,
     },
 )

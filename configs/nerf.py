@@ -78,7 +78,7 @@ def get_config(arg: str = '') -> ConfigDict:
             clip_norm=0.0 if paper else 1.0,
         ),
         train=train(
-            num_steps=3000, batch_size=1024, log_every_steps=50, eval_every_steps=500, checkpoint_every_steps=500
+            num_steps=2000, batch_size=1024, log_every_steps=50, eval_every_steps=500, checkpoint_every_steps=500
         )
         if tiny
         else train(

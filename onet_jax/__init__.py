@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from onet_jax.run import load
     from onet_jax.training.loop import train
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 _HOME = {
     'load': 'onet_jax.run',

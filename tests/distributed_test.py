@@ -2,6 +2,7 @@
 talk over gloo."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -71,7 +72,8 @@ def train_on(
 
 
 def flags_for(num_devices: int) -> str:
-    return f'--xla_force_host_platform_device_count={num_devices} --xla_backend_optimization_level=1'
+    """The flags of this process, for another number of devices."""
+    return re.sub(r'(?<=device_count=)\d+', str(num_devices), os.environ['XLA_FLAGS'])
 
 
 def free_port():

@@ -55,6 +55,7 @@ NOT_EXECUTED = {
     'docs/how_to/colour.md': {'': 'renders and trains for minutes; tests/inference/colorize_test.py colours a mesh'},
     **{page: {'': 'trains for minutes or longer; tests/models has steps of each paper'} for page in PAPERS},
     'docs/exports.md': {'': 'tests/convert/exported_test.py exports small networks, and calls the files'},
+    'docs/results/scene.md': {'': 'needs a scene of others; tests/models/nerf_test.py fits a small one'},
     'docs/results/texture.md': {'': 'trains for minutes; tests/inference/colorize_test.py colours a mesh'},
     'docs/viewer.md': {'': 'serves until it is stopped; tests/launch/view_test.py opens its page'},
     'docs/gpu.md': {'': 'needs a GPU'},

@@ -1,6 +1,6 @@
 """The documents: links lead somewhere, commands and configs exist, Python compiles and imports what there is.
 
-`docs_run_test.py` executes commands.
+`docs_run_test.py` executes commands, `notebooks_test.py` notebooks.
 """
 
 import ast
@@ -9,15 +9,29 @@ from functools import cache
 from types import ModuleType
 
 import pytest
-from documents import DOCUMENTS, ROOT, anchors, blocks, commands, config_files, links, read, simple_commands, spans
+from documents import (
+    DOCUMENTS,
+    ROOT,
+    anchors,
+    blocks,
+    commands,
+    config_files,
+    links,
+    named_links,
+    names_in,
+    read,
+    simple_commands,
+    spans,
+)
 from entry_points import launch
 from ml_collections import ConfigDict
 
+import onet_jax
 from onet_jax.configs import FILES, load_config
 
 VERBS = {path.stem: path for path in (ROOT / 'launch').glob('[!_]*.py')}
-# Of other programs: Beam, SLURM, pytest.
-OTHER_FLAGS = {'runner', 'requeue', 'gpus-per-task', 'gpu-bind'}
+OTHER_CONFIGS = {'list', 'ball'}  # the list of them, and the one that a page adds
+OTHER_FLAGS = {'runner', 'requeue', 'gpus-per-task', 'gpu-bind'}  # of other programs: Beam, SLURM, pytest
 
 
 def of_type(*languages):
@@ -33,6 +47,9 @@ def test_links_lead_somewhere(document):
         target = (ROOT / document).parent / path if path else ROOT / document
         assert target.exists(), f'{document}: {link}'
         assert not anchor or anchor in anchors(target.read_text()), f'{document}: {link}'
+    for name, path in named_links(read(document)):
+        target = (ROOT / document).parent / path
+        assert name in names_in(target.resolve()), f'{document}: {name} in {path}'
 
 
 @pytest.mark.parametrize('document', of_type('bash', 'console'))
@@ -79,6 +96,8 @@ def test_flags_and_keys_in_the_text_exist(document):
         for flag in re.findall(r'(?<!\S)--([\w-]+(?:\.\w+)*)', span if verb or span.startswith('--') else ''):
             is_key = flag.startswith('config.')
             assert flag in (known_keys() if is_key else known_flags()), f'{document}: {span}'
+        for name in re.findall(r'--config=([a-z][\w:,=.]*)', span):
+            assert '.py' in name or name in OTHER_CONFIGS or load_config(name), f'{document}: {span}'
         if re.fullmatch(r'config(?!\.json)(\.\w+)+', span):
             assert span in known_keys(), f'{document}: {span}'
 
@@ -98,6 +117,10 @@ def test_python_compiles_and_imports_what_there_is(document):
                     break
                 assert hasattr(found, name), f'{document}: {".".join(path)}'
                 found = getattr(found, name)
+
+
+def test_the_citation_is_of_this_version():
+    assert f'\nversion: {onet_jax.__version__}\n' in read('CITATION.cff')
 
 
 def test_the_readme_is_short():

@@ -1,14 +1,17 @@
-"""What is in the documents: links, commands, Python."""
+"""What is in the documents: links, commands, Python. Of a notebook that is what its text has: its code is executed."""
 
+import ast
+import json
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(
     str(path.relative_to(ROOT))
-    for pattern in ('*.md', 'docs/**/*.md', 'benchmarks/*.md', 'onet_jax/**/*.md')
+    for pattern in ('*.md', 'docs/**/*.md', 'docs/notebooks/*.ipynb', 'benchmarks/*.md', 'onet_jax/**/*.md')
     for path in ROOT.glob(pattern)
 )
 FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
@@ -16,7 +19,13 @@ INLINE = re.compile(r'`([^`\n]+)`')
 
 
 def read(document: str) -> str:
-    return (ROOT / document).read_text()
+    text = (ROOT / document).read_text()
+    return '\n\n'.join(cells(text, 'markdown')) if document.endswith('.ipynb') else text
+
+
+def cells(notebook: str, kind: str) -> list[str]:
+    """The contents of its cells of one kind: 'markdown' or 'code'."""
+    return [''.join(cell['source']) for cell in json.loads(notebook)['cells'] if cell['cell_type'] == kind]
 
 
 def blocks(text: str, *languages: str) -> list[str]:
@@ -37,6 +46,11 @@ def spans(text: str) -> list[str]:
 def links(text: str) -> list[str]:
     """Where its links and pictures lead."""
     return re.findall(r'\]\(([^)\s]+)\)', INLINE.sub('', prose(text)))
+
+
+def named_links(text: str) -> list[tuple[str, str]]:
+    """(name, file) of each link [`name`](file.py), which says that the file defines the name."""
+    return re.findall(r'\[`([\w.]+)(?<!\.py)`\]\(([^)\s#]+\.py)\)', prose(text))
 
 
 def anchors(text: str) -> set[str]:
@@ -80,3 +94,20 @@ def config_files(text: str) -> dict[str, str]:
             names = re.findall(r'(?:`|--config=)([\w/]+\.py)', text[: block.start()])
             found[Path(names[-1]).name] = block[2]
     return found
+
+
+@cache
+def names_in(path: Path) -> set[str]:
+    """What a source file defines: functions, classes and constants, and 'Class.member'."""
+
+    def names_of(nodes, prefix=''):
+        for node in nodes:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                yield prefix + node.name
+            if isinstance(node, ast.ClassDef):
+                yield from names_of(node.body, f'{node.name}.')
+            if isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                yield from (prefix + target.id for target in targets if isinstance(target, ast.Name))
+
+    return set(names_of(ast.parse(path.read_text()).body))

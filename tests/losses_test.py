@@ -63,7 +63,8 @@ def test_the_nearest_points_on_a_cpu_are_those_on_other_devices(monkeypatch, pai
     """The first of several; 37 targets leave a last step of the loop that is not full, and of 37 points a last piece."""
     monkeypatch.setattr(losses, 'PAIRS_AT_ONCE', pairs_at_once)
     points, targets = np.random.default_rng(3).integers(0, 4, (2, 2, 37, 3)).astype(np.float32)
-    one_by_one, at_once = losses._keep_nearest(points, targets), jax.vmap(losses._find_nearest)(points, targets)
+    one_by_one = jax.jit(losses._keep_nearest)(points, targets)
+    at_once = jax.jit(jax.vmap(losses._find_nearest))(points, targets)
     np.testing.assert_array_equal(one_by_one, at_once)
     np.testing.assert_array_equal(losses.find_nearest(points, targets), at_once)
     np.testing.assert_array_equal(
@@ -75,7 +76,7 @@ def test_chamfer_of_float32_keeps_small_distances_far_from_the_origin():
     rng = np.random.default_rng(1)
     points, targets = ((100 + rng.normal(scale=1e-3, size=(1, n, 3))).astype(np.float32) for n in (50, 60))
     expected = nearest_squares(points.astype(np.float64), targets.astype(np.float64))
-    for found, exact in zip(chamfer(points, targets), expected, strict=True):
+    for found, exact in zip(jax.jit(chamfer)(points, targets), expected, strict=True):
         np.testing.assert_allclose(found, exact, rtol=1e-5)
 
 

@@ -1,6 +1,6 @@
-"""Exports: functions of a network, with their weights in them, as files that run without this package.
+"""Exports to StableHLO and ONNX: functions of a network with their weights, as files that run without this package.
 
-StableHLO of `jax.export`, for JAX on any processor, and ONNX, for ONNX Runtime and others. A batch may have any size,
+StableHLO is that of `jax.export`, for JAX on any processor; ONNX is for ONNX Runtime and others. A batch may have any size,
 and there may be any number of query points, and of points in a cloud. `Method.signatures` says which functions there are.
 
 B batch, T query points, P points of an input cloud.

@@ -1,4 +1,4 @@
-"""Published results for comparison: tables 1 to 4 of the paper, and local features (Peng et al., ECCV 2020); scenes.
+"""Published results for comparison: tables 1 to 4 of the paper, local features (Peng et al., ECCV 2020), and scenes of NeRF.
 
 All but those of scenes are of the test split of ShapeNet's 13 classes (Choy et al., 2016), in the units of `scores.METRICS`:
 Chamfer-L1 is ten times the distance in units of the longest edge. The column 'ONet (updated)' is the table in the README of the

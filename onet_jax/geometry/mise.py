@@ -47,7 +47,7 @@ def multiresolution_grid(
     """
     finest = finest_cells(resolution, upsampling_steps)
     shape = (finest + 1,) * 3
-    seeded = find_cells(np.zeros((0, 3)) if seeds is None else np.asarray(seeds), resolution, upsampling_steps)
+    seeded = find_cells(seeds, resolution, upsampling_steps)
     # Of the levels that can be split. A round costs the evaluation of its points, and a few passes over these cells.
     leaves = [np.full((resolution << i,) * 3, i == 0) for i in range(upsampling_steps)]
     above, below = (np.zeros(leaves[-1].shape if leaves else 0, bool) for _ in range(2))
@@ -111,8 +111,9 @@ def mark_touched(cells: np.ndarray, points: np.ndarray, shape: tuple[int, ...]) 
             marks[line + k] = True
 
 
-def find_cells(points: np.ndarray, resolution: int, upsampling_steps: int) -> list[np.ndarray]:
-    """The cells of every level but the finest that hold a point [N, 3]: indices [K, 3] each. Points outside are ignored."""
+def find_cells(seeds: np.ndarray | None, resolution: int, upsampling_steps: int) -> list[np.ndarray]:
+    """The cells of every level but the finest that hold a seed [N, 3]: indices [K, 3] each. Seeds outside are ignored."""
+    points = np.zeros((0, 3)) if seeds is None else np.asarray(seeds)
     check_points(points, 'seeds')
     check_finite(points, 'seeds')
     finest = resolution << upsampling_steps

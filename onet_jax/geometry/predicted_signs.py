@@ -56,7 +56,7 @@ def predicted_grid(
     doubled = resolution % 2 == 0 and resolution >= LEAST_RESOLUTION
     num_levels = upsampling_steps + doubled
     first, shape = finest >> num_levels, (finest + 1,) * 3
-    seeded = find_cells(np.zeros((0, 3)) if seeds is None else np.asarray(seeds), first, num_levels)
+    seeded = find_cells(seeds, first, num_levels)
     leaves = [np.full((first << i,) * 3, i == 0) for i in range(num_levels)]
     above, below = (np.zeros(leaves[-1].shape, bool) for _ in range(2))
     values, sides = np.zeros(np.prod(shape)), np.zeros(np.prod(shape), np.uint8)

@@ -57,7 +57,7 @@ def render_path(
 ) -> Iterator[Rendering]:
     """Render each camera [L] at a size (width, height): rgb [H, W, 3], depth, disparity and opacity [H, W] of each."""
     width, height = size
-    transform = make_evaluation_transform(config.data, input_names(config.data), ())
+    transform = jax.jit(make_evaluation_transform(config.data, input_names(config.data), ()))
     resized, blank = resize_camera(cameras, scene.views.size, size), np.zeros((1, height, width, 4), np.uint8)
     bounds = scene.views.bounds.mean(axis=0)
     y, x = np.mgrid[:height, :width]

@@ -171,7 +171,7 @@ def choose_rays(config: ConfigDict, scene: Scene) -> Rays:
     """Some rays of some training views, of numpy."""
     train = scene.views.splits['train']
     positions = range(len(train))[:: max(len(train) // NUM_VIEWS, 1)][:NUM_VIEWS]
-    transform = make_evaluation_transform(config.data, input_names(config.data), ())
+    transform = jax.jit(make_evaluation_transform(config.data, input_names(config.data), ()))
     found = []
     for raw, _ in scene.raw_batches(config, 'train', positions, 1, ()):
         inputs = transform(jax.random.key(0), raw)['inputs']  # which draws nothing

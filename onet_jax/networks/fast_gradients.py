@@ -1,8 +1,9 @@
-"""Custom derivative rules (`jax.custom_vjp`) and convolutions for CPUs: all that exists for speed alone, and its one switch.
+"""Custom derivative rules (`jax.custom_vjp`) and convolutions for CPUs: all that exists for speed alone, and its switches.
 
 By default everything here is plain JAX, differentiable in forward and in reverse mode. Inside `with reverse_mode(True)` custom
 rules compute the same gradients in less time; forward mode (`jax.jvp`, `jax.jacfwd`) then raises. The switch is part of the key
-of jit's cache: a function that was traced outside is traced anew inside.
+of jit's cache: a function that was traced outside is traced anew inside. Inside `with one_platform(True)` nothing depends on
+the processor, for functions that are exported.
 
 B batch, F features in, G out, *space spatial axes. Channels come last.
 """
@@ -24,8 +25,6 @@ MOST_TAPS = 4_000_000  # values that a 3D convolution gathers: about the cache o
 Stride = int | tuple[int, ...]  # of all spatial axes, or of each
 
 reverse_mode = jax.make_user_context(False)
-
-
 one_platform = jax.make_user_context(False)
 
 

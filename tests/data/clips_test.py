@@ -95,7 +95,7 @@ def test_without_correspondence_no_place_is_in_two_frames(dataset, field, num_fr
     config = make_config(inputs=(field,), corresponding=False, num_input_points=600)
     assert find_need(config.data).num_samples == 600 * num_frames
     raw = next(dataset.feed(config.data, batch_size=4, seed=0)(0))
-    _, frames, points = decode(make_transform(config.data)(KEY, raw)['inputs'][field])
+    _, frames, points = decode(jax.jit(make_transform(config.data))(KEY, raw)['inputs'][field])
     assert points.shape == (4, num_frames, 600)
     for row in points.reshape(4, -1).tolist():
         assert len(set(row)) == 600 * num_frames
@@ -105,7 +105,9 @@ def test_without_correspondence_no_place_is_in_two_frames(dataset, field, num_fr
 
 def test_noise_is_added_to_clips(dataset):
     raw = next(dataset.feed(make_config().data, batch_size=4, seed=0)(0))
-    clean, noisy = (make_transform(make_config(noise_std=std).data)(KEY, raw)['inputs']['clip'] for std in (0.0, 0.01))
+    clean, noisy = (
+        jax.jit(make_transform(make_config(noise_std=std).data))(KEY, raw)['inputs']['clip'] for std in (0.0, 0.01)
+    )
     assert 0.009 < float(np.std(noisy - clean)) < 0.011
 
 

@@ -134,7 +134,8 @@ def test_an_evaluation_has_all_of_a_shape_also_where_labels_do_not_fill_a_byte(n
     occ = np.unpackbits(raw['occ'], axis=1)[:, :2501]
     raw |= {'points': raw['points'][:, :2501], 'occ': np.packbits(occ, axis=1), 'mask': np.array([True, True, False])}
     targets = ('volume_points', 'surface_samples', 'voxels')
-    batch = make_evaluation_transform(small_data(num_points_per_step=num_drawn), ('voxels',), targets)(KEY, raw)
+    transform = make_evaluation_transform(small_data(num_points_per_step=num_drawn), ('voxels',), targets)
+    batch = jax.jit(transform)(KEY, raw)
     targets = batch['targets']
     assert targets.keys() == {'points', 'occ', 'subset', 'surface', 'normals', 'voxels'}
     for name in ('points', 'surface', 'normals'):

@@ -45,7 +45,9 @@ def test_every_field_is_what_the_table_says_and_a_row_does_not_depend_on_the_oth
     targets = ('volume_points', 'surface_samples')
     data = small_data(inputs=INPUTS, targets=targets, noise_std=0.005, augment=True, partial=True)
     raw, transform = make_rows(fields.find_need(data), 6), jax.jit(make_transform(data))
-    whole, others = (transform(KEY, {name: value[rows] for name, value in raw.items()}) for rows in (ALL, OTHERS))
+    whole, others = (
+        jax.device_get(transform(KEY, {name: value[rows] for name, value in raw.items()})) for rows in (ALL, OTHERS)
+    )
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[OTHERS], b), whole, others)
     for group, shapes in SHAPES.items():
         assert {name: x.shape for name, x in whole[group].items()} == {k: (6, *dims) for k, dims in shapes.items()}
@@ -56,7 +58,7 @@ def test_every_field_is_what_the_table_says_and_a_row_does_not_depend_on_the_oth
         assert (expected.shape, expected.dtype) == ((1, *found.shape[1:]), found.dtype)
 
     for number in range(6):
-        inputs, shape = {name: np.asarray(x[number]) for name, x in whole['inputs'].items()}, make_shape(number)
+        inputs, shape = {name: x[number] for name, x in whole['inputs'].items()}, make_shape(number)
         assert inputs['index'] == 5 + number
         np.testing.assert_allclose(inputs['alpha'], 20 * number / 255, rtol=1e-6)
         np.testing.assert_array_equal(inputs['depth'], np.float32(number / 4))
@@ -172,7 +174,7 @@ def test_what_is_known_of_inputs(inputs, has_input, is_object, is_view, in_test)
 
 def test_points_that_an_input_contains_are_held_out_of_the_score():
     raw = make_rows(Need(('points', 'occ')), 2, whole=True)
-    batch = make_evaluation_transform(small_data(), ('labels',), ('volume_points',))(KEY, raw)
+    batch = jax.jit(make_evaluation_transform(small_data(), ('labels',), ('volume_points',)))(KEY, raw)
     left = fields.held_out(batch['targets'], batch['inputs'])
     seen, scored = decode(batch['inputs']['labels'][..., :3])[1], decode(left['points'])[1]
     for number in range(2):

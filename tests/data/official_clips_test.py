@@ -1,5 +1,7 @@
 """What the fields of clips give of files in the original layout, against the loaders of the original code."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -42,16 +44,18 @@ def read_row(folder, start):
 
 def test_points_and_labels_of_each_frame_in_coordinates_of_the_first(row, official):
     """The original computes in float32 from loc in float16, as the files store it."""
-    found = clip_draws.all_volume_clip(KEY, row, make_config().data)
+    data = make_config().data
+    found = jax.jit(partial(clip_draws.all_volume_clip, KEY, data=data))(row)
     np.testing.assert_allclose(found['points'], official['points_all_nonoise/data'], atol=3e-7)
     np.testing.assert_array_equal(found['occ'], official['points_all_nonoise/occ'])
     np.testing.assert_array_equal(clip_draws.times(LENGTH), official['points_all_nonoise/time'])
     np.testing.assert_allclose(found['points'][:, :30], official['points_val_first30_nonoise/data'], atol=3e-7)
-    start = clip_draws.all_start_points(KEY, row, make_config().data)
+    start = jax.jit(partial(clip_draws.all_start_points, KEY, data=data))(row)
     np.testing.assert_allclose(start['points'], official['points_fixed0/data'], atol=3e-7)
     np.testing.assert_array_equal(start['occ'], official['points_fixed0/occ'])
     later = make_config(num_points_per_step=56).data  # of the 61 that a frame has; its last byte is padding
-    drawn = [clip_draws.draw_later_points(jax.random.key(i), row, later) for i in range(20)]
+    draw = jax.jit(partial(clip_draws.draw_later_points, data=later))
+    drawn = [jax.device_get(draw(jax.random.key(i), row)) for i in range(20)]
     for seed in (0, 1):
         of_original = under(official, f'points_random_t_sub20_seed{seed}/')
         for ours in (one for one in drawn if abs(one['time'] - of_original['time']) < 1e-6):
@@ -80,7 +84,7 @@ def test_trajectories_and_clouds_are_the_same_places(row, root, official):
     ):
         data = make_config(num_input_points=15, corresponding=corresponding).data
         for draw, frames, name in ((clip_draws.draw_clip, range(4), clip), (clip_draws.draw_end_clouds, (0, 3), ends)):
-            for drawn in (draw(KEY, row, data), official[f'{name}/data']):
+            for drawn in (jax.jit(partial(draw, KEY, data=data))(row), official[f'{name}/data']):
                 numbers = places(drawn, frames)
                 assert (numbers == numbers[:1]).all() == corresponding
 

@@ -7,6 +7,8 @@ from onet_jax.evaluation.report import choose_shown, write_report
 from onet_jax.geometry.voxels import Voxels
 from onet_jax.scores import EMPTY
 
+pytestmark = pytest.mark.usefixtures('small_pictures')
+
 
 def make_results(best=0.3):
     def result(category, i, mesh):

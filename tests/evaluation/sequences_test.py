@@ -18,6 +18,8 @@ from onet_jax.evaluation.evaluate import FLOOR, describe_protocol, evaluate
 from onet_jax.evaluation.report import write_report
 from onet_jax.geometry.sequences import ChangingMeshes, CloudSequence, MeshSequence, frames_of
 
+pytestmark = pytest.mark.usefixtures('small_pictures')
+
 CONFIG = ConfigDict({'seed': 0, 'data': {}, 'eval': {'project_last': False}, 'mesh': {}})
 PROTOCOL = {'split': 'test', 'evaluated': 'reconstructions'}
 

@@ -19,6 +19,8 @@ from onet_jax.inference.clip_files import load_clip
 from onet_jax.inference.finish import Finish
 from onet_jax.inference.reconstruct import reconstruct_files
 
+pytestmark = pytest.mark.usefixtures('small_pictures')
+
 PLACE, SCALE = np.array([100.0, -20, 3]), 3.0
 EGG = moving_egg(subdivisions=2)
 IN_OBJECT = EGG._replace(vertices=EGG.vertices / 0.8)  # the longest edge of the first frame is 1

@@ -21,6 +21,8 @@ from onet_jax.inference.reconstruct import reconstruct_files
 from onet_jax.run import load_run
 from onet_jax.viz.pictures import UNSUPPORTED
 
+pytestmark = pytest.mark.usefixtures('small_pictures')
+
 
 def test_the_page_says_which_inputs_are_out_of_distribution(workdir, cloud, tmp_path, monkeypatch):
     monkeypatch.setattr(gallery, 'MAX_SHOWN', 2)

@@ -13,6 +13,8 @@ from onet_jax.inference import clip_files, generate
 from onet_jax.inference.clip_files import load_clip
 from onet_jax.inference.generate import infer_code, interpolate_files, sample_files
 
+pytestmark = pytest.mark.usefixtures('small_pictures')
+
 OPTIONS = {'num_steps': 3, 'seed': 5, 'data_dir': None, 'file_format': 'off'}
 
 

@@ -16,6 +16,8 @@ from onet_jax.geometry.meshes import save_mesh
 from onet_jax.inference.reconstruct import reconstruct_files
 from onet_jax.prepare.runners import SPAWN
 
+pytestmark = pytest.mark.usefixtures('small_pictures')
+
 
 def test_an_input_that_changes_meanwhile_is_not_done(cloud, tmp_path):
     np.save(tmp_path / 'a.npy', cloud)

@@ -21,6 +21,8 @@ from onet_jax.models.method import Method
 from onet_jax.networks.bound_decoder import BoundDecoder
 from onet_jax.run import load_run
 
+pytestmark = pytest.mark.usefixtures('small_pictures')
+
 
 def test_the_network_sees_object_coordinates_and_the_user_gets_the_own_frame(cloud, tmp_path):
     np.save(tmp_path / 'cloud.npy', cloud)

@@ -1,6 +1,7 @@
 """Frames of a path: pictures, their depth, and the files that show them moving."""
 
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +12,7 @@ from onet_jax.errors import InputError
 from onet_jax.geometry.volume_rendering import Rendering
 from onet_jax.inference.render import depth_range, save_frames, write_video
 
-
-class OfScene:
-    class views:  # noqa: N801
-        bounds = np.array([[1.0, 5], [3, 7]])
+SCENE = SimpleNamespace(views=SimpleNamespace(bounds=np.array([[1.0, 5], [3, 7]])))
 
 
 def test_depth_is_white_near_and_black_where_nothing_is_met(tmp_path):
@@ -30,9 +28,9 @@ def test_depth_is_white_near_and_black_where_nothing_is_met(tmp_path):
 
 def test_depths_are_in_the_coordinates_in_which_rays_are_sampled():
     data = ConfigDict({'ndc': False, 'near': 0.0, 'far': 0.0})
-    assert depth_range(data, OfScene) == (2, 6)
-    assert depth_range(ConfigDict({**data, 'far': 4.0}), OfScene) == (2, 4)
-    assert depth_range(ConfigDict({**data, 'ndc': True}), OfScene) == (0, 1)
+    assert depth_range(data, SCENE) == (2, 6)
+    assert depth_range(ConfigDict({**data, 'far': 4.0}), SCENE) == (2, 4)
+    assert depth_range(ConfigDict({**data, 'ndc': True}), SCENE) == (0, 1)
 
 
 def test_a_video_plays_and_has_the_frames(tmp_path, monkeypatch):

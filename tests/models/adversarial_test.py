@@ -1,5 +1,7 @@
 """Two networks of a few weights that learn against each other; `parity_test.py` has the real ones beside the official code."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,7 +69,7 @@ def run(backend, devices, batches=BATCHES):
     """The states after each step, and the scalars."""
     tx, parallel = make_tx(), make_parallel(backend, len(batches[0]['row']), devices)
     step = make_adversarial_step(loss_of_discriminator, METHOD, tx, transform, parallel.axis_name, 0.5)
-    state = parallel.replicate(create_state(KEY, METHOD, tx, batches[0], 0.5))
+    state = parallel.replicate(jax.jit(create_state, static_argnums=(1, 2, 4))(KEY, METHOD, tx, batches[0], 0.5))
     step, states, scalars = parallel.compile(step), [], []
     for batch in batches:
         state, of_step = step(state, parallel.shard(batch), parallel.replicate(KEY))
@@ -80,17 +82,21 @@ def learn_by_hand():
     """The weights after each step, with an optimiser for each network, and the losses."""
     params, tx, found, losses = init(KEY, None)['params'], make_tx(), [], []
     parts = ('decoder', 'discriminator')
-    opt_states = {part: tx.init(params[part]) for part in parts}
+    opt_states, update = {part: tx.init(params[part]) for part in parts}, jax.jit(tx.update)
+
+    @partial(jax.jit, static_argnums=(0, 1))
+    def differentiate(loss_of, part, params, batch, key):
+        def loss(own):
+            return loss_of({'params': {**params, part: own}}, batch, key, None)[0]
+
+        return jax.value_and_grad(loss)(params[part])
+
     for number, batch in enumerate(BATCHES):
         for i, (part, loss_of) in enumerate(zip(parts, (loss_of_generator, loss_of_discriminator), strict=True)):
             data_key, loss_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(KEY, number), i))
-            drawn = transform(data_key, jax.tree.map(lambda rows, i=i: rows[i::2], batch))
-
-            def loss(own, loss_of=loss_of, part=part, others=params, drawn=drawn, key=loss_key):
-                return loss_of({'params': {**others, part: own}}, drawn, key, None)[0]
-
-            value, grads = jax.value_and_grad(loss)(params[part])
-            updates, opt_states[part] = tx.update(grads, opt_states[part], params[part])
+            drawn = jax.jit(transform)(data_key, jax.tree.map(lambda rows, i=i: rows[i::2], batch))
+            value, grads = differentiate(loss_of, part, params, drawn, loss_key)
+            updates, opt_states[part] = update(grads, opt_states[part], params[part])
             params = {**params, part: optax.apply_updates(params[part], updates)}
             losses.append(value)
         found.append(params)

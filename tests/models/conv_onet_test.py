@@ -1,7 +1,6 @@
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import trimesh
@@ -37,7 +36,7 @@ def without_unets(variant='tiny'):
 def random_network(config, seed=0):
     """The network of a config, and weights of which none is an initial one, which may be zero: zeros would hide mistakes."""
     model, rng = models.build(config).model, np.random.default_rng(seed)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((2, 60, 3)))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), clouds())
     params = jax.tree.map(lambda x: rng.normal(scale=0.2, size=x.shape).astype(np.float32), shapes)
     if 'batch_stats' in params:
         params['batch_stats'] = jax.tree.map(lambda x: np.abs(x) + np.float32(0.5), params['batch_stats'])
@@ -45,7 +44,7 @@ def random_network(config, seed=0):
 
 
 def clouds(seed=0):
-    return jax.random.uniform(jax.random.key(seed), (2, 60, 3), minval=-0.5, maxval=0.5)
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, (2, 60, 3)).astype(np.float32)
 
 
 @pytest.mark.parametrize('variant', ['maps=all', 'pointconv'])
@@ -56,11 +55,11 @@ def test_the_bound_field_is_the_network(variant):
     shapes = jax.eval_shape(model.encode, params, clouds())
     assert set(shapes) == set(config.model.get('maps', ('points', 'features')))
     cond = jax.tree.map(lambda x: rng.normal(scale=0.3, size=x.shape).astype(np.float32), shapes)
-    points = jax.random.uniform(jax.random.key(3), (2, 500, 3), minval=-0.6, maxval=0.6)
+    points = rng.uniform(-0.6, 0.6, (2, 500, 3)).astype(np.float32)
     logits = model.occupancy(params, points, cond)
     for b in range(2):
         field = model.bind(params, jax.tree.map(lambda array, b=b: array[b : b + 1], cond))
-        np.testing.assert_allclose(evaluate(field, np.asarray(points[b])), logits[b], atol=1e-5)
+        np.testing.assert_allclose(evaluate(field, points[b]), logits[b], atol=1e-5)
     assert np.abs(logits[0] - logits[1]).max() > 1e-3, 'what is seen matters'
 
 
@@ -78,7 +77,7 @@ def test_the_method_meshes_what_the_network_says(monkeypatch):
     model, params = random_network(config)
     logits = model.occupancy(params, clouds(), model.encode(params, clouds()))
     with config.unlocked():
-        config.eval.threshold = float(jax.nn.sigmoid(jnp.median(logits)))
+        config.eval.threshold = float(jax.nn.sigmoid(np.median(logits)))
     host = models.build(config).predict(params, {'cloud': clouds()}, jax.random.key(0))
     assert len(host[0].faces) > 20
     monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')

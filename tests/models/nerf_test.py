@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import trimesh
+from untrained import draw_weights
 
 from onet_jax import models
 from onet_jax.configs import nerf as nerf_config
@@ -98,6 +99,10 @@ def test_normalised_device_coordinates_keep_the_points_of_a_ray_on_a_line():
     np.testing.assert_allclose(ndc.origins[:, 2], -1, atol=1e-5)
 
 
+def random_weights(model, rays):
+    return draw_weights(jax.eval_shape(model.init, jax.random.key(0), rays))
+
+
 def small_config(**train_settings):
     config = nerf_config('tiny')
     with config.unlocked():
@@ -123,7 +128,7 @@ def test_a_part_of_a_batch_has_the_random_numbers_of_the_whole():
     config = small_config()
     model = models.build(config).model
     rays, rgb, key = some_rays(8), np.full((8, 3), 0.5, np.float32), jax.random.key(1)
-    params, loss = model.init(key, rays), jax.jit(model.loss)
+    params, loss = random_weights(model, rays), jax.jit(model.loss)
     whole, _ = loss(params, rays, rgb, key)
     parts = [
         loss(params, Rays(*(part[half] for part in rays)), rgb[half], key, np.arange(8)[half])[0]
@@ -134,9 +139,9 @@ def test_a_part_of_a_batch_has_the_random_numbers_of_the_whole():
 
 def test_the_paper_s_regularisation_draws_noise_and_a_single_network_is_both():
     keywords = dict(width=8, depth=2, skips=(), bottleneck_size=8, num_samples=4, num_fine_samples=4)
-    rays, rgb, key = some_rays(4), np.zeros((4, 3), np.float32), jax.random.key(0)
+    rays, rgb = some_rays(4), np.zeros((4, 3), np.float32)
     model = nerf.make_model(**keywords, noise_std=1.0, two_networks=False, density='relu', background='black')
-    params, loss = model.init(key, rays), jax.jit(model.loss)
+    params, loss = random_weights(model, rays), jax.jit(model.loss)
     assert set(params['params']) == {'coarse'}
     first, second = (float(loss(params, rays, rgb, jax.random.key(k))[0]) for k in (0, 1))
     assert first != second
@@ -148,8 +153,8 @@ def test_the_paper_s_regularisation_draws_noise_and_a_single_network_is_both():
 
 def test_rendering_in_chunks_is_rendering_at_once_and_on_the_device():
     model = models.build(small_config()).model
-    rays, key = some_rays(30), jax.random.key(0)
-    params = model.init(key, rays)
+    rays = some_rays(30)
+    params = random_weights(model, rays)
     whole, parts, jitted = (
         model.render(params, rays), model.render(params, rays, chunk_size=7), model.render_jitted(params, rays)
     )  # fmt: skip

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import trimesh
+from untrained import draw_weights
 
 from onet_jax import models
 from onet_jax.configs import occupancy_flow as make_config
@@ -35,19 +36,16 @@ TARGETS = {
 }
 
 
-def randomised(params, scale=0.15):
-    """Weights none of which are zero, as some are before training."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noise = (jax.random.normal(key, leaf.shape, leaf.dtype) for key, leaf in zip(keys, leaves, strict=True))
-    return jax.tree.unflatten(tree, [leaf + scale * n for leaf, n in zip(leaves, noise, strict=True)])
+def random_weights(init, *arguments):
+    """Those of `init`, of which some are zero before training, drawn without compiling it."""
+    return draw_weights(jax.eval_shape(init, jax.random.key(0), *arguments))
 
 
 @pytest.fixture(scope='module')
 def trained():
     """A model, its weights and its codes of `CLIP`."""
     model = make_model(decoder='simple', rtol=1e-5, atol=1e-7, **TINY)
-    params = randomised(model.init(jax.random.key(0), CLIP))
+    params = random_weights(model.init, CLIP)
     return model, params, model.encode(params, CLIP)
 
 
@@ -57,7 +55,7 @@ def test_points_come_back_to_where_they_were(trained):
     assert np.array_equal(moved[:, 0], POINTS)
     assert np.abs(moved[:, -1] - POINTS).max() > 0.02
     for frame in (0, 2):
-        time = jnp.full(B, TIMES[frame])
+        time = np.full(B, TIMES[frame])
         back = model.pull_back(params, moved[:, frame], time, cond)
         assert np.abs(back - POINTS).max() < 2e-3
         logits = model.occupancy_at(params, moved[:, frame], time, cond)
@@ -123,8 +121,7 @@ def test_the_gradient_of_the_loss_is_that_of_finite_differences(monkeypatch, adj
     with jax.enable_x64(True):
         inputs, targets = jax.tree.map(lambda array: jnp.asarray(array, jnp.float64), (CLIP, TARGETS))
         model = make_model(decoder='simple', rtol=1e-9, atol=1e-11, max_steps=400, adjoint=adjoint, leaky=False, **TINY)
-        params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), model.init(jax.random.key(0), inputs))
-        params = randomised(params, 0.2)
+        params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), random_weights(model.init, inputs))
         loss = jax.jit(lambda params: model.loss(params, targets, inputs)[0])
         gradient = jax.jit(jax.grad(loss))(params)
         for seed in range(3):
@@ -156,22 +153,26 @@ def test_generative_codes_have_a_posterior_and_a_prior():
     with config.unlocked():
         config.model.latent_size = 3
     method = models.build(config)
-    batch = {'inputs': {'none': jnp.zeros((B, 0))}, 'targets': {**TARGETS, 'clip': CLIP}, 'row': jnp.arange(B)}
-    params = randomised(method.init(jax.random.key(0), batch))
-    means, log_stds = method.model.posterior(params, CLIP, method.model.encode(params, jnp.zeros((B, 0))))
+    batch = {
+        'inputs': {'none': np.zeros((B, 0), np.float32)},
+        'targets': {**TARGETS, 'clip': CLIP},
+        'row': np.arange(B),
+    }
+    params = random_weights(method.init, batch)
+    means, log_stds = method.model.posterior(params, CLIP, method.model.encode(params, np.zeros((B, 0), np.float32)))
     assert [code.shape for code in (*means, *log_stds)] == [(B, 3)] * 4
     _, aux = jax.jit(method.loss, static_argnums=3)(params, batch, jax.random.key(0), None)
     divergence = [np.asarray(0.5 * (np.exp(2 * s) + m**2 - 1) - s) for m, s in zip(means, log_stds, strict=True)]
     assert float(aux.scalars['kl']) == pytest.approx(1e-4 * sum(map(np.mean, divergence)), rel=1e-4)
-    shape, motion = method.model.prior(jax.random.key(0), jnp.arange(B))
+    shape, motion = method.model.prior(jax.random.key(0), np.arange(B))
     assert shape.shape == (B, 3)
     assert not np.allclose(shape, motion)
 
 
 def test_a_network_without_decoder_moves_the_points_of_its_input():
     method = models.build(tiny_config('matching'))
-    inputs = {'end_clouds': jnp.asarray(CLIP[:, [0, -1]])}
-    params = randomised(method.init(jax.random.key(0), {'inputs': inputs, 'targets': {}}))
+    inputs = {'end_clouds': CLIP[:, [0, -1]]}
+    params = random_weights(method.init, {'inputs': inputs, 'targets': {}})
     found = method.predict(params, inputs, jax.random.key(0))
     assert [type(sequence) for sequence in found] == [CloudSequence] * B
     assert found[0].points.shape == (L, P, 3)

@@ -1,6 +1,7 @@
 """Pixel2Mesh: its template, its losses, from data to scores and from a photo to a mesh (numbers: tests/parity_test.py)."""
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -114,7 +115,7 @@ def test_the_scaled_laplacian_has_its_definition_and_its_gradient():
     x, weights = np.random.default_rng(0).normal(size=(2, 1, 156, 3)).astype(np.float32)
     for fast in (False, True):
         with reverse_mode(fast):
-            value, gradient = jax.value_and_grad(lambda x: (graph.propagate(level, x) * weights).sum())(x)
+            value, gradient = jax.jit(jax.value_and_grad(lambda x: (graph.propagate(level, x) * weights).sum()))(x)
         assert value == pytest.approx((scaled @ x[0] * weights[0]).sum(), rel=1e-5)
         np.testing.assert_allclose(gradient[0], scaled.T @ weights[0], atol=1e-5)
 
@@ -124,7 +125,13 @@ def test_maps_are_sampled_where_vertices_project_to_and_are_zero_beyond():
     features = rng.normal(size=(1, 7, 7, 2)).astype(np.float32)
     camera_mat = r2n2_camera(0, 0, 1).camera_mat[None].astype(np.float32)
     points = rng.uniform([-1, -1, 1], [1, 1, 2], (1, 200, 3)).astype(np.float32)
-    (found,) = graph.sample_maps([features], camera_mat, points)
+
+    @jax.jit
+    def sample(points):
+        (sampled,) = graph.sample_maps([features], camera_mat, points)
+        return sampled
+
+    found = sample(points)
     pixels, _ = project(Camera(np.eye(3, 4), camera_mat[0].astype(np.float64)), points[0].astype(np.float64))
     expected = np.zeros((200, 2))
     for n, (x, y) in enumerate(pixels / 137 * 6):
@@ -135,9 +142,7 @@ def test_maps_are_sampled_where_vertices_project_to_and_are_zero_beyond():
     assert (expected == 0).all(axis=1).sum() > 20
     np.testing.assert_allclose(found[0], expected, atol=1e-4)
     # Where a network whose ReLUs are all off puts its vertices.
-    gradient = jax.grad(lambda points: graph.sample_maps([features], camera_mat, points)[0].sum())(
-        np.zeros_like(points)
-    )
+    gradient = jax.jit(jax.grad(lambda points: sample(points).sum()))(np.zeros_like(points))
     assert np.isfinite(gradient).all()
 
 
@@ -147,7 +152,8 @@ def test_losses_equal_their_definitions_vertex_by_vertex():
     before, after = rng.normal(size=(2, 156, 3))
     surface, normals = rng.normal(size=(2, 40, 3))
     with jax.enable_x64(True):
-        found = paper._measure_block(level, *(jnp.asarray(x)[None] for x in (after, before, surface, normals)))
+        measure = jax.jit(partial(paper._measure_block, level))
+        found = measure(*(x[None] for x in (after, before, surface, normals)))
     distances = np.linalg.norm(after[:, None] - surface, axis=2)
     entries = [(i, i) for i in range(156)] + [tuple(e) for e in np.concatenate([level.edges, level.edges[:, ::-1]])]
     edge, cosines, change = [], [], np.zeros(156)

@@ -5,6 +5,7 @@ import json
 import re
 
 import numpy as np
+import pytest
 import trimesh
 from moving_shapes import NUM_FRAMES, moving_egg
 
@@ -12,6 +13,8 @@ from onet_jax.geometry.sequences import ChangingMeshes, CloudSequence, frames_of
 from onet_jax.viz import page
 from onet_jax.viz.page import embed, write_page
 from onet_jax.viz.pictures import Item
+
+pytestmark = pytest.mark.usefixtures('small_pictures')
 
 EGG = move(moving_egg(subdivisions=3), lambda points: points - np.array([0, 0.15, 0]))
 CHANGING = ChangingMeshes((*frames_of(EGG)[:2], trimesh.Trimesh(), *frames_of(EGG)[3:]))

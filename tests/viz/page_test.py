@@ -16,15 +16,17 @@ from onet_jax.viz import page
 from onet_jax.viz.page import embed, write_page
 from onet_jax.viz.pictures import Item, Painted, render
 
+pytestmark = pytest.mark.usefixtures('small_pictures')
 BALL = trimesh.creation.icosphere(subdivisions=3, radius=0.4)
 LARGE = trimesh.creation.icosphere(subdivisions=5, radius=0.4)
 
 
-@pytest.fixture
-def html(tmp_path):
+@pytest.fixture(scope='module')
+def html(tmp_path_factory):
+    path = tmp_path_factory.mktemp('page') / 'index.html'
     cloud = np.random.default_rng(0).uniform(-0.5, 0.5, (100, 3))
     write_page(
-        tmp_path / 'index.html',
+        path,
         title='Chairs & <tables>',
         lead='Lead',
         summary={'IoU': '0.712'},
@@ -33,7 +35,7 @@ def html(tmp_path):
         items=[Item('chair 7', 'IoU 0.7', (cloud, BALL)), Item('mug 1', 'IoU 0', (cloud, trimesh.Trimesh()))],
         column_titles=('input', 'result'),
     )
-    return (tmp_path / 'index.html').read_text()
+    return path.read_text()
 
 
 def test_the_page_asks_for_nothing_else(html):
@@ -116,7 +118,7 @@ def test_a_page_of_photos_has_neither_table_nor_curves(tmp_path):
     assert '<table>' not in html
     picture = re.search(r'<div class="tile"><img alt="a: photo" src="data:image/jpeg;base64,([^"]+)"', html).group(1)
     with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
-        np.testing.assert_allclose(image.getpixel((112, 112)), (200, 30, 40), atol=4)
+        np.testing.assert_allclose(image.getpixel((28, 28)), (200, 30, 40), atol=4)
     assert re.findall(r'data-shape="(\d+)"', html) == ['0'], 'only the mesh turns'
     shapes = re.search(r'id="shapes">(.*?)</script>', html, re.DOTALL).group(1)
     assert [shape['count'] for shape in json.loads(shapes)] == [3 * len(BALL.faces)]
