@@ -214,7 +214,7 @@ def _steps(m: int) -> tuple[int, int, int]:
     return m * m, m, 1
 
 
-def _along(numbers: jax.Array, step: int, m: int) -> jax.Array:
+def _along(numbers: jax.Array, step: int | jax.Array, m: int) -> jax.Array:
     """Places [N] in flat lattices -> their places on the axis of the step: 0..R in the box, -1 and R + 1 in the border."""
     return numbers // step % m - 1
 
