@@ -1,5 +1,6 @@
 """Reports of ahead-of-time compilation: arithmetic with a compiler of the test, and that of TPUs where it is installed."""
 
+import json
 import math
 import os
 import re
@@ -77,24 +78,28 @@ def test_the_compiler_reports_wrong_input():
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec('libtpu') is None, reason="libtpu is not installed: pip install 'onet_jax[tpu]'")
 def test_a_small_config_is_compiled_for_tpus(tmp_path):
+    """By a script, which the process of the compiler reads again."""
     script = tmp_path / 'compile.py'
-    script.write_text("""
-from onet_jax.configs import onet_points
-from onet_jax.training.compile_report import report
+    script.write_text(f"""
+import json, sys
+sys.path.insert(0, {str(ROOT / 'tests')!r})
+from model_configs import small_config
+from onet_jax.training.compile_report import STEP, Compiler
 
 if __name__ == '__main__':
-    config = onet_points('tiny')
-    with config.unlocked():
-        config.model.update(encoder_hidden_size=8, cond_size=12, decoder_hidden_size=16)
-        config.mesh.update(resolution=4, upsampling_steps=1)
-    print('\\n'.join(report(config, 'v5e:2x2', 4)))
+    compiler, config = Compiler('v5e:2x2'), small_config(batch_size=4)
+    names = dict(compiler.list_programs(config))
+    figures = {{name: compiler.measure(config, name) for name in (STEP, 'occupancy', 'marching cubes')}}
+    print(json.dumps([names, figures]))
 """)
     environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
     done = subprocess.run([sys.executable, script], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    names = {line[:20].strip() for line in lines if re.search(r' \d+ s ', line)}
-    assert {'initial weights', STEP, 'validation', 'encode', 'occupancy', 'marching cubes'} <= names, done.stdout
-    assert any(re.match(r' +\d+ x all-reduce, ', line) for line in lines)
-    assert 'not compiled' not in done.stdout
-    assert int(re.search(r'(\d+) on each chip$', lines[-1])[1]) > 1
+    names, found = json.loads(done.stdout.splitlines()[-1])
+    assert names[STEP] == [2, 2]
+    assert {'initial weights', 'validation', 'encode', 'MISE of 2 shapes'} < names.keys()
+    figures = {name: Figures(*values[:-1], Work(*values[-1])) for name, values in found.items()}
+    assert all(each.work.cycles > 0 for each in figures.values())
+    assert all(0 < each.held + each.temporaries < CHIPS['v5e'].memory for each in figures.values())
+    assert figures[STEP].work.flops > figures['occupancy'].work.flops / 1000 > 0
+    assert {kind for kind, *_ in figures[STEP].work.collectives} == {'all-reduce'}
