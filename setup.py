@@ -24,6 +24,7 @@ CORE = [
     'fast-simplification>=0.2',
     'pillow>=11',
     'safetensors>=0.5',
+    'flatbuffers>=24.3',
     'tensorboardX>=2.6.4',
 ]
 # TFDS imports importlib_resources without naming it among its requirements.

@@ -4,13 +4,16 @@
 
 The step is the one of `onet train`, on a batch of a small dataset that is built for it; the share of time spent waiting for
 data is that of a loop over the streaming feed where TensorFlow is installed, else over the resident one. The steps of all
-implementations alternate, so that a busy machine slows them alike. For a GPU: --batch_size=64 --dtype=bfloat16.
+implementations alternate, so that a busy machine slows them alike; a twin that fails has its error as its row. For a GPU:
+--batch_size=64 --dtype=bfloat16.
 """
 
 import importlib.util
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +21,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from benchmarks import report, time_alternately
+from benchmarks import report, start_each, time_alternately
 from onet_jax import models
 from onet_jax.configs import atlasnet, onet_image, onet_points, onet_voxels, pixel2mesh
 from onet_jax.convert import official
@@ -45,28 +48,30 @@ CONFIGS = {
 # The file here with the same network in PyTorch: make_step(config, weights by official names, batch, device, compiled) -> step.
 TWINS = dict.fromkeys(CONFIGS, 'torch_twin') | {name: f'torch_{name}' for name in ('atlasnet', 'pixel2mesh')}
 NETWORKS = flags.DEFINE_list('networks', list(CONFIGS), 'Which of the networks.')
+VARIANT = flags.DEFINE_string('variant', '', 'Of the configs, such as tiny.')
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 8, 'Shapes in a batch.', lower_bound=1)
 NUM_POINTS = flags.DEFINE_integer('num_points', 2048, 'Points of a shape.', lower_bound=1, upper_bound=2048)
 DTYPE = flags.DEFINE_enum('dtype', 'float32', list(TRAIN_DTYPES), 'config.train.dtype.')
 BACKEND = flags.DEFINE_enum('backend', 'pmap', ['pmap', 'jit'], 'config.train.backend.')
 STEPS = flags.DEFINE_integer('steps', 12, 'Steps to take the median of.', lower_bound=1)
 TORCH = flags.DEFINE_bool('torch', True, 'Also time the twin, where PyTorch is installed.')
+TORCH_COMPILE = flags.DEFINE_bool('torch_compile', True, 'And the twin compiled by PyTorch.')
 
 
 def get_config(name: str) -> ConfigDict:
-    config = CONFIGS[name]()
+    config = CONFIGS[name](VARIANT.value)
     with config.unlocked():
         config.data.num_points_per_step = NUM_POINTS.value
         config.train.update(batch_size=BATCH_SIZE.value, dtype=DTYPE.value, backend=BACKEND.value)
     return config
 
 
-def build_dataset(data_dir: str) -> None:
-    """Thirty shapes with four chunks of points and four views: enough for any feed to be itself."""
+def build_dataset(data_dir: str, num_shapes_per_family: int = 12) -> None:
+    """By default thirty shapes with four chunks of points and four views: enough for any feed to be itself."""
     prepare_procedural(
         data_dir,
         families=('chair', 'mug', 'table'),
-        num_shapes_per_family=12,
+        num_shapes_per_family=num_shapes_per_family,
         num_points=8192,
         num_views=4,
         seed=0,
@@ -76,9 +81,12 @@ def build_dataset(data_dir: str) -> None:
     )
 
 
-def make_product(dtype: str) -> tuple[Callable[[], list], float]:
-    """Large matrix products, the most that a step can hope for, and their floating-point operations."""
-    rows, size, repeats = (4096, 512, 20) if jax.default_backend() == 'cpu' else (8192, 8192, 5)
+def make_product(dtype: Any, sizes: tuple[int, int, int] | None = None) -> tuple[Callable[[], list], float]:
+    """Large matrix products, the most that a step can hope for, and their floating-point operations.
+
+    sizes: rows, columns and number of the products, by default some that suit the processor.
+    """
+    rows, size, repeats = sizes or ((4096, 512, 20) if jax.default_backend() == 'cpu' else (8192, 8192, 5))
     left, right = jnp.ones((rows, size), dtype), jnp.ones((size, size), dtype)
     product = jax.jit(lambda a, b: a @ b)
     return lambda: [product(left, right) for _ in range(repeats)], repeats * 2 * rows * size * size
@@ -135,7 +143,7 @@ def measure(name: str, data_dir: str) -> tuple[dict, list]:
         return scalars
 
     product, product_operations = make_product(config.train.dtype)
-    works = {'product': product, 'onet_jax': step}
+    works, errors = {'product': product, 'onet_jax': step}, {}
     if TORCH.value and importlib.util.find_spec('torch') is not None:
         torch, twin = importlib.import_module('torch'), importlib.import_module(f'benchmarks.{TWINS[name]}')
         torch.set_float32_matmul_precision('high')  # as JAX does on a GPU by default
@@ -143,8 +151,12 @@ def measure(name: str, data_dir: str) -> tuple[dict, list]:
             'cuda' if jax.default_backend() == 'gpu' else 'cpu',
             official.to_state_dict(weights, config),
         )
-        for title, compiled_twin in (('torch', False), ('torch_compile', True)):
-            works[title] = twin.make_step(config, state_dict, batch, device, compiled_twin)
+        make = partial(twin.make_step, config, state_dict, batch, device)
+        makers = {'torch': partial(make, False)}
+        if TORCH_COMPILE.value:
+            makers['torch_compile'] = partial(make, True)
+        twins, errors = start_each(makers)
+        works |= twins
     seconds = time_alternately(works, STEPS.value)
     peak = product_operations / float(np.median(seconds.pop('product')))
     ours = float(np.median(seconds['onet_jax']))
@@ -163,6 +175,7 @@ def measure(name: str, data_dir: str) -> tuple[dict, list]:
         rows.append(
             (f'{name}: ms a step, {title}', f'{figures[f"{title}_ms"]:.1f} (least {1e3 * values.min():.1f}){ratio}')
         )
+    rows += [(f'{name}: ms a step, {title}', error) for title, error in errors.items()]
     rows += [
         ('  GFLOP a step', f'{operations / 1e9:.0f}'),
         ('  share of a matrix product', f'{figures["share_of_product"]:.2f} of {peak / 1e9:.0f} GFLOP/s'),
@@ -172,13 +185,17 @@ def measure(name: str, data_dir: str) -> tuple[dict, list]:
     return {f'{name}_{key}': value for key, value in figures.items()}, rows
 
 
+def load_torch_compiler() -> None:
+    """PyTorch's compiler brings an LLVM that refuses to be loaded after that of TensorFlow."""
+    if TORCH.value and TORCH_COMPILE.value and importlib.util.find_spec('torch') is not None:
+        importlib.import_module('torch._dynamo')
+
+
 def main(_):
     unknown = set(NETWORKS.value) - set(CONFIGS)
     if unknown:
         raise InputError(f'--networks: expected some of {list(CONFIGS)}, found {sorted(unknown)}')
-    if TORCH.value and importlib.util.find_spec('torch') is not None:
-        # PyTorch's compiler brings an LLVM that refuses to be loaded after that of TensorFlow.
-        importlib.import_module('torch._dynamo')
+    load_torch_compiler()
     figures, rows = {}, []
     with tempfile.TemporaryDirectory() as data_dir:
         build_dataset(data_dir)

@@ -49,7 +49,7 @@ def main(_):
         dataset_sheet(DATA_DIR.value, PICTURE.value)
         done += f'; {PICTURE.value} written'
     left_out = [f'--max_bad_examples={len(problems)}'] if problems else []
-    config = '--config=onet_points' if index.layout == 'shapes' else '--config=occupancy_flow'
+    config = '--config=conv_onet:tiny' if index.layout == 'shapes' else '--config=occupancy_flow'
     tell_next(done, 'onet', 'train', config, '--workdir=FOLDER', f'--data_dir={DATA_DIR.value}', *left_out)
     sys.exit(1 if problems else 0)
 

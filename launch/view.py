@@ -2,7 +2,7 @@
 
 WHAT is a mesh or a point cloud; a folder that onet reconstruct has written; a sequence, as a folder of numbered meshes or
 clouds or an animation (glb, gltf), which plays; a folder of posed pictures, with their cameras and rays; or a trained network,
-as a workdir, the name of weights of the package, or hf://USER/REPO. The first line of the output has the link of the page.
+as a workdir, the name of weights of the package, or hf://USER/REPO. It prints the link of the page.
 
 Beside a mesh --input is the cloud that it was made from: colours show how far its points are from the mesh, and the surface
 that none of them supports. Of a network --input is a file, or a folder of them, that it makes shapes of; without it these are

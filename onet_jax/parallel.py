@@ -1,4 +1,4 @@
-"""Data-parallel training on all devices of all processes, by pmap or by jit with shardings.
+"""Data-parallel training on all devices of all processes, by pmap or by jit with shardings; inference on those of a process.
 
 Both run the same step and give the same numbers as one device on the whole batch. The state is replicated and never stacked:
 it has no axis of devices. No other file depends on how many devices there are. B rows of the global batch.
@@ -8,10 +8,13 @@ import atexit
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from queue import SimpleQueue
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -23,6 +26,9 @@ from onet_jax.progress import mute, say
 
 AXIS = 'data'
 BACKENDS = ('pmap', 'jit')
+QUEUED = 2  # items for each worker: what it does next waits for it, and no more is held in memory
+Item = TypeVar('Item')
+Done = TypeVar('Done')
 
 
 class Parallel(NamedTuple):
@@ -243,6 +249,53 @@ def make_parallel(backend: str, batch_size: int, devices: list | None = None) ->
             lower_pmap,
         )
     raise InputError(f'config.train.backend: expected one of {BACKENDS}, found {backend!r}')
+
+
+def spread(work: Callable[[Any, Item], Done], tree: Any, items: Iterable[Item], on_each: int = 1) -> Iterator[Done]:
+    """work(tree, item) of each of the items, in their order, on all devices of this process at once (data-parallel inference).
+
+    An item is the work of one device, whichever is free, with a copy of the tree on it; each device has `on_each` threads. A
+    single device with one thread does an item when it is asked for, in the thread of the caller, which control-C therefore
+    interrupts at once.
+    """
+    devices = jax.local_devices()
+    num_workers = on_each * len(devices)
+    if num_workers == 1:
+        yield from (work(tree, item) for item in items)
+        return
+    free: SimpleQueue = SimpleQueue()
+    for place in on_each * [(device, jax.device_put(tree, device)) for device in devices]:
+        free.put(place)
+
+    def do(item):
+        device, copy = free.get()
+        try:
+            # Programs of another default device are compiled anew, so that a single one is not named.
+            with jax.default_device(device) if len(devices) > 1 else nullcontext():
+                return work(copy, item)
+        finally:
+            free.put((device, copy))
+
+    with ThreadPoolExecutor(num_workers) as threads:
+        yield from overlap(threads, num_workers, do, items)
+
+
+def overlap(pool: Executor, num_workers: int, work: Callable[[Item], Done], items: Iterable[Item]) -> Iterator[Done]:
+    """work(item) of each of the items, in their order, by the workers of a pool, while the next items are made.
+
+    A few items wait for each worker. Where the caller stops, those that have not begun are left out.
+    """
+    waiting: deque = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            while waiting and (waiting[0].done() or len(waiting) > QUEUED * num_workers):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def _in_order(devices: list) -> list:

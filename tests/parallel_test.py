@@ -1,7 +1,8 @@
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Thread
+from threading import Barrier, Thread
 from types import SimpleNamespace
 
 import jax
@@ -11,7 +12,7 @@ from model_configs import small_config
 
 from onet_jax.errors import InputError
 from onet_jax.files import one_at_a_time
-from onet_jax.parallel import make_parallel, start_processes
+from onet_jax.parallel import make_parallel, overlap, spread, start_processes
 from onet_jax.training import checkpoints, faults
 
 
@@ -130,3 +131,39 @@ def test_a_lock_lets_one_in_at_a_time(tmp_path):
         order.append('first')
     thread.join(60)
     assert order == ['first', 'second']
+
+
+def test_items_are_spread_over_the_devices_in_their_order(monkeypatch):
+    together, begun = Barrier(2, timeout=60), []
+
+    def work(tree, item):
+        begun.append(item)
+        if len(jax.local_devices()) == 2:
+            together.wait()  # two at a time, or never
+        return item * int(tree) * int(jax.numpy.ones(1).sum()), tree.devices()
+
+    both, tree = jax.local_devices(), jax.numpy.int32(10)
+    found = list(spread(work, tree, iter(range(8))))
+    assert [value for value, _ in found] == [10 * i for i in range(8)]
+    assert {frozenset(devices) for _, devices in found} == {frozenset({device}) for device in both}
+    monkeypatch.setattr(jax, 'local_devices', lambda: both[:1])
+    begun.clear()
+    assert next(spread(work, tree, iter(range(8))))[0] == 0
+    assert begun == [0], 'a single device works on what is asked for'
+
+
+def test_what_is_overlapped_stays_in_order_and_is_not_made_far_ahead():
+    made, done = [], []
+
+    def items():
+        for i in range(20):
+            made.append(i)
+            yield i
+
+    with ThreadPoolExecutor(2) as pool:
+        for value in overlap(pool, 2, lambda i: i, items()):
+            done.append(value)
+            assert len(made) - len(done) <= 5
+        assert done == list(range(20))
+        with pytest.raises(ZeroDivisionError):
+            list(overlap(pool, 2, lambda i: 1 // i, items()))

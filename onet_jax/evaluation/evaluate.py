@@ -29,6 +29,7 @@ from onet_jax.geometry.sequences import SEQUENCES, CloudSequence, MeshSequence, 
 from onet_jax.geometry.views import Pictures
 from onet_jax.geometry.voxels import voxels_to_mesh
 from onet_jax.models.method import Method
+from onet_jax.parallel import overlap, spread
 from onet_jax.progress import working
 from onet_jax.scores import (
     PicturesTarget,
@@ -71,16 +72,23 @@ class Result(NamedTuple):
 
 
 def evaluate(
-    method: Method, params: dict, config: ConfigDict, dataset: Shapes, split: str, fixed_views: bool = False
+    method: Method,
+    params: dict,
+    config: ConfigDict,
+    dataset: Shapes,
+    split: str,
+    fixed_views: bool = False,
+    num_workers: int | None = None,
 ) -> Iterator[Result]:
     """Predict and score every shape of a split, in its order. An empty prediction counts, with the worst values, and so does a
     missing one (`PredictionError`), whose reason is printed.
 
     A network that learns a code for each training shape (auto-decoding) fits codes to the shapes of another split, on the first
-    half of their labelled points; the second half is scored. The shapes of a batch are predicted one after the other, as they
-    are for a user, and then scored in parallel. fixed_views: of a network that renders views, those that are the same of all
-    shapes, instead of random ones. Raises InputError for a split that is unknown or empty, and for fixed views of a network or
-    a dataset that has none.
+    half of their labelled points; the second half is scored. Shapes are predicted one by one, as they are for a user, one at a
+    time on each device, while others are scored by `num_workers` threads, by default one for each core; the results do not
+    depend on how many of both there are. fixed_views: of a network that renders views, those that are the same of all shapes,
+    instead of random ones. Raises InputError for a split that is unknown or empty, and for fixed views of a network or a
+    dataset that has none.
     """
     if fixed_views and 'views' not in config.data.targets:
         raise InputError(
@@ -93,24 +101,22 @@ def evaluate(
     from_training = make_baselines(dataset, config.data, split) if isinstance(dataset, Scene) else None
     key, project_last = evaluation_key(config.seed), config.eval.get('project_last', False)
 
-    def predict(batch, names, i):
-        inputs, targets = examples_of(batch, i).values()
+    def predict(params, example):
+        name, row, inputs, targets = example
         target = target_of(held_out(targets, inputs), project_last)
         start = time.perf_counter()
         try:
-            (prediction,) = method.predict(params, inputs, jax.random.fold_in(key, batch['row'][i]))
+            (prediction,) = method.predict(params, inputs, jax.random.fold_in(key, row))
         except PredictionError as error:
             if not isinstance(target, SequenceTarget):
                 raise
-            print(f'{"/".join(names[i])}: FAILED: {error}', flush=True)
+            print(f'{"/".join(name)}: FAILED: {error}', flush=True)
             nowhere = np.zeros((len(target.surface), 0, 3), np.float32)
             prediction = MeshSequence(nowhere, np.zeros((0, 3), int)) if config.mesh else CloudSequence(nowhere)
-        seconds = time.perf_counter() - start
-        evaluating.advance()
-        return inputs, target, prediction, seconds
+        return name, inputs, target, prediction, time.perf_counter() - start
 
-    def judge(category_and_name, inputs, target, prediction, seconds):
-        category, name = category_and_name
+    def judge(predicted):
+        (category, name), inputs, target, prediction, seconds = predicted
         moves = isinstance(prediction, SEQUENCES)
         by_time = score_by_time(prediction, target, config.seed) if moves else None
         scores = score(prediction, target, config.seed) if by_time is None else mean_over_time(by_time)
@@ -122,21 +128,26 @@ def evaluate(
             prediction, truth = prediction.as_bytes(), Pictures(target.rgb).as_bytes()
             baselines: dict[str, Pictures] = {}
             if from_training is not None:
-                baselines = from_training(category_and_name)
+                baselines = from_training((category, name))
             elif 'image' in inputs and not dataset.index.num_input_views:  # of a picture whose camera is known
                 baselines = predict_from_input(dataset.read(category, name), f'{category}/{name}', seen)
             references |= {label: score(baseline, target) for label, baseline in baselines.items()}
         return Result(category, name, scores, references, seconds, seen, prediction, solid, by_time, truth)
 
-    with (
-        working(f'evaluating on the {split} split', len(dataset.examples(config, split)), 'shapes') as evaluating,
-        ThreadPoolExecutor(os.cpu_count()) as threads,
-    ):
+    def examples():
         for batch, names in dataset.evaluation_batches(config, split, **options):
-            predicted = [predict(batch, names, i) for i in range(len(names))]
-            with working(f'scoring {len(names)} of them'):
-                results = list(threads.map(judge, names, *zip(*predicted, strict=True)))
-            yield from results
+            for i, name in enumerate(names):
+                yield name, int(batch['row'][i]), *examples_of(batch, i).values()
+
+    # In threads: SciPy's trees and most of NumPy run beside each other, and a process takes as long to start as ten shapes.
+    num_workers, num_examples = num_workers or os.cpu_count() or 1, len(dataset.examples(config, split))
+    with (
+        working(f'evaluating on the {split} split', num_examples, 'shapes') as evaluating,
+        ThreadPoolExecutor(num_workers) as threads,
+    ):
+        for result in overlap(threads, num_workers, judge, spread(predict, params, examples())):
+            evaluating.advance()
+            yield result
 
 
 # Inputs as predictions: the cloud itself, the blocky surface of the voxels.

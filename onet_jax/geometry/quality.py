@@ -44,8 +44,10 @@ class Quality(NamedTuple):
 
     median: float  # distance of an input point to the mesh, in the unit of the cloud
     high: float  # that which `HIGH` of the input points do not exceed
+    farthest: float  # the largest one
     longest_edge: float  # of the box of the cloud, in its unit
     unsupported: float  # share of the area of the mesh that no input point supports, in [0, 1]
+    num_parts: int  # surfaces of the mesh that are connected
 
 
 def measure_support(mesh: trimesh.Trimesh, cloud: np.ndarray) -> Quality:
@@ -59,7 +61,10 @@ def measure_support(mesh: trimesh.Trimesh, cloud: np.ndarray) -> Quality:
     median, high = np.quantile(distances, (0.5, HIGH))
     samples, _ = trimesh.sample.sample_surface(mesh, NUM_SAMPLES, seed=0)
     unsupported = find_unsupported(samples, cloud)
-    return Quality(float(median), float(high), longest_edge(cloud), float(unsupported.mean()))
+    parts = np.unique(trimesh.graph.connected_component_labels(mesh.edges_unique, len(mesh.vertices))[mesh.faces[:, 0]])
+    return Quality(
+        float(median), float(high), float(distances.max()), longest_edge(cloud), float(unsupported.mean()), len(parts)
+    )
 
 
 def measure_worst_frame(sequence: Any, clouds: Sequence[np.ndarray]) -> Quality | None:

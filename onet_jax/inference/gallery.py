@@ -111,16 +111,21 @@ def describe(item: dict) -> str:
     if 'frames' in item:
         said.append(f'{item["frames"]} frames')
     if score is not None and score > 1:
-        said.append(f'OUT OF DISTRIBUTION ({score:.2f} times the limit): look at this shape before you trust it')
+        said.append(f'OUT OF DISTRIBUTION (score {score:.2f}, above 1): look at this shape before you trust it')
     elif score is not None:
-        said.append(f'within the training distribution ({score:.2f} times the limit)')
+        said.append(f'within the training distribution (score {score:.2f}, at most 1)')
     if quality:
         where = 'in the worst frame ' if 'frames' in item else ''
-        of_edge = (f'{quality[name] / quality["longest_edge"]:.2%}' for name in ('median', 'high'))
-        said.append(
-            f'{where}points lie {quality["median"]:.3g} (median) and {quality["high"]:.3g} (95 %) from the mesh, '
-            f'{" and ".join(of_edge)} of the longest edge; no point supports {quality["unsupported"]:.1%} of its surface'
+        distances, shares = (
+            [f'{quality[name] / unit:{form}}' for name in ('median', 'high', 'farthest')]
+            for unit, form in ((1, '.3g'), (quality['longest_edge'], '.2%'))
         )
+        said.append(
+            f'{where}points lie {distances[0]} (median), {distances[1]} (95 %), {distances[2]} (the farthest) from the mesh, '
+            f'{", ".join(shares)} of the longest edge; no point supports {quality["unsupported"]:.1%} of its surface'
+        )
+        if quality['num_parts'] > 1:
+            said.append(f'it has {quality["num_parts"]} separate parts')
     if 'up' in item:
         said.append(f'{item["up"]} is taken for up')
     return '; '.join(said)
@@ -132,7 +137,10 @@ def _lead(config: ConfigDict, domain: Domain | None, items: list[dict]) -> str:
     if domain is None:
         return f'{known} Whether the inputs resemble those of the training was not measured.'
     num_outside = sum(item.get('out_of_distribution_score', 0) > 1 for item in items)
+    found = f'{known} {num_outside} of {len(items)} inputs are out of distribution'
+    if not num_outside:
+        return f'{found}.'
     return (
-        f'{known} {num_outside} of {len(items)} inputs are out of distribution: less like the training inputs than {SHARE:.0%} '
-        'of the validation inputs are. The network may answer them with a shape that it knows, not with the one that is there.'
+        f'{found}: less like the training inputs than {SHARE:.0%} of the validation inputs are. '
+        'The network may answer them with a shape that it knows, not with the one that is there.'
     )

@@ -6,7 +6,6 @@ Of a network of clips an input is a folder of frames, and a reconstruction is a 
 import os
 import shutil
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -33,8 +32,10 @@ from onet_jax.inference.given_meshes import move_given
 from onet_jax.inference.manifest import Manifest
 from onet_jax.inference.origins import check_targets, identify, is_done
 from onet_jax.inference.out_of_distribution import Domain, measure, summarise
+from onet_jax.inference.thread_warnings import caught_warnings, warnings_by_thread
 from onet_jax.models.method import Method, Model, digest_arrays
-from onet_jax.progress import track, working
+from onet_jax.parallel import spread
+from onet_jax.progress import working
 from onet_jax.scores import as_geometry
 
 MAX_COLOURED = 1_000_000  # points of a cloud whose colours the vertices get
@@ -97,6 +98,12 @@ def reconstruct_files(
         domain = find_domain()
         for folder in {path.parent for path in paths}:
             remove_leftovers(folder)
+        others = [name for name in manifest.items if name not in {source.name for source in sources}]
+        if others:
+            _say(
+                f'{output / "index.html"} will show this run alone; the meshes of {len(others)} other inputs stay '
+                f'({others[0]}); --output=FOLDER gives each run its own page'
+            )
         settings = _describe_settings(params, config, domain, finish)
         manifest.adopt(settings | ({'format': file_format} if moves else {}))
         waiting = [s for s, target in targets.items() if not is_done(manifest.items.get(s.name), s, output, target)]
@@ -104,20 +111,27 @@ def reconstruct_files(
         if len(waiting) < len(targets):
             print(f'{len(targets) - len(waiting)} of {len(targets)} inputs are done already', flush=True)
         batches = [waiting[i : i + batch_size] for i in range(0, len(waiting), batch_size)]
+
+        def reconstruct(params, some):
+            states = {source: identify(source) for source in some}
+            workspace = workspaces.get(some[0])
+            return states, _reconstruct_batch(some, method, params, config, domain, finish, workspace)
+
+        what = 'inputs' if batch_size == 1 else f'batches of {batch_size} inputs'
+        # On a CPU marching cubes and k-d trees of one batch run beside the network of another.
+        on_each = 2 if jax.default_backend() == 'cpu' and batch_size > 1 and len(batches) > 1 else 1
         try:
-            for some in track(
-                batches, 'reconstructing', 'inputs' if batch_size == 1 else f'batches of {batch_size} inputs'
-            ):
-                states = {source: identify(source) for source in some}
-                workspace = workspaces.get(some[0])
-                for source, result in _reconstruct_batch(
-                    some, method, params, config, domain, finish, workspace
-                ).items():
-                    item = states[source] | _write(source, states[source], result, targets[source], output, file_format)
-                    manifest.add(source.name, item)
-                    _say(_report(source, targets[source], item))
-                    if workspace is not None and workspace.is_dir() and item['status'] == 'done':
-                        shutil.rmtree(workspace)
+            with working('reconstructing', len(batches), what) as activity, warnings_by_thread():
+                for states, results in spread(reconstruct, params, batches, on_each):
+                    for source, result in results.items():
+                        target, state = targets[source], states[source]
+                        item = state | _write(source, state, result, target, output, file_format)
+                        manifest.add(source.name, item)
+                        _say(_report(source, target, item))
+                        workspace = workspaces.get(source)
+                        if workspace is not None and workspace.is_dir() and item['status'] == 'done':
+                            shutil.rmtree(workspace)
+                    activity.advance()
         finally:
             manifest.end()
         return _conclude(output, targets, manifest.items, config, domain, network, file_format)
@@ -175,8 +189,7 @@ def _reconstruct_batch(
     said: dict[str, list[Source]] = {}
     for source in sources:
         try:
-            with warnings.catch_warnings(record=True) as caught:  # they would name a line of the program
-                warnings.simplefilter('always')
+            with caught_warnings() as caught:  # they would name a line of the program
                 inputs = read_inputs(config.data, source, config.seed)
                 if has_cloud(config.data):
                     clouds[source] = _read_cloud(source, config, finish)
@@ -184,7 +197,7 @@ def _reconstruct_batch(
         except Exception as error:
             results[source] = Reconstruction(reason=_explain(source, error))
         for warning in caught:
-            said.setdefault(str(warning.message), []).append(source)
+            said.setdefault(warning, []).append(source)
     _warn(said)
     if not read:
         return results
@@ -194,9 +207,9 @@ def _reconstruct_batch(
         if domain is not None:
             codes = summarise(method.model.encode(params, *in_order(inputs)))
             scores = domain.score(codes, measure(inputs)).tolist()
-        with warnings.catch_warnings(record=True) as caught:
+        with caught_warnings() as caught:
             predictions = method.predict(params, inputs, jax.random.key(config.seed), workspace)
-        _warn({str(warning.message): list(read) for warning in caught})
+        _warn({warning: list(read) for warning in caught})
     except Exception as error:  # such as InputError, where the field of an input is not finite
         if len(read) == 1:
             return results | {source: Reconstruction(reason=_explain(source, error)) for source in read}

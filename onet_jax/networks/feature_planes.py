@@ -118,17 +118,18 @@ class FeatureMaps(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array, points: jax.Array) -> dict[str, jax.Array]:
         """features [B, P, C], points [B, P, 3] in object coordinates -> by name [B, *space, C]."""
-        unet = UNet(features.shape[-1], self.unet_depth, self.unet_size, name='unet')
-        unet3d = UNet3D(features.shape[-1], self.unet3d_levels, self.unet3d_size, name='unet3d')
-        maps = {}
-        for name in self.names:
-            net = scatter_to_map(features, points, name, self.resolution_of(name))
-            if name == 'grid' and self.unet3d_levels:
-                net = unet3d(net)
-            elif name != 'grid' and self.unet_depth:
-                net = unet(net)
-            maps[name] = net.astype(points.dtype)
-        return maps
+        maps = {name: scatter_to_map(features, points, name, self.resolution_of(name)) for name in self.names}
+        planes = [name for name in self.names if name != 'grid']
+        if planes and self.unet_depth:
+            # As rows of one batch, so that one U-Net is compiled; those of a shape are adjacent, since B may be sharded.
+            rows = jnp.stack([maps[name] for name in planes], axis=1)
+            unet = UNet(features.shape[-1], self.unet_depth, self.unet_size, name='unet')
+            processed = unet(rows.reshape(-1, *rows.shape[2:])).reshape(rows.shape)
+            maps |= {name: processed[:, i] for i, name in enumerate(planes)}
+        if 'grid' in maps and self.unet3d_levels:
+            unet3d = UNet3D(features.shape[-1], self.unet3d_levels, self.unet3d_size, name='unet3d')
+            maps['grid'] = unet3d(maps['grid'])
+        return {name: net.astype(points.dtype) for name, net in maps.items()}
 
     def resolution_of(self, name: str) -> int:
         return self.grid_resolution if name == 'grid' else self.resolution

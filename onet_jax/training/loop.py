@@ -87,7 +87,9 @@ def train(
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     example = jax.tree.map(lambda rows: rows[:2], next(feed(0)))
     with working('initialising the weights'):
-        state = create_state(init_key, method, tx, jax.jit(transform)(train_key, example), ema_decay)
+        shapes = jax.eval_shape(transform, train_key, example)
+        batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+        state = create_state(init_key, method, tx, batch, ema_decay)
     if weights is not None:
         state = state._replace(variables=start_from(state.variables, weights))
     with working('checking the metrics of the validation'):

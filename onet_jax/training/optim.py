@@ -14,6 +14,7 @@ from onet_jax.training.state import is_in, path_of
 
 # Schedules that depend on `config.train.num_steps`: a run with one of them cannot be made longer.
 ENDING_SCHEDULES = ('cosine',)
+NUM_ITERATIONS = 5  # of Newton and Schulz in an update by Muon
 
 
 def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformation:
@@ -52,7 +53,7 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
     if optim.name == 'adam':
         tx = optax.adam(rate)
     elif optim.name == 'muon':
-        tx = optax.contrib.muon(rate, consistent_rms=0.2, muon_weight_dimension_numbers=_find_matrices)
+        tx = _loop(optax.contrib.muon(rate, consistent_rms=0.2, muon_weight_dimension_numbers=_find_matrices))
     elif optim.name == 'rmsprop':
         tx = optax.rmsprop(rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
     elif optim.name == 'keras_adam':
@@ -63,6 +64,28 @@ def make_optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransfor
         tx = optax.chain(optax.clip_by_global_norm(optim.clip_norm), tx)
     tx = optax.MultiSteps(tx, num_batches).gradient_transformation() if num_batches > 1 else tx
     return _freeze(tx, config.train.frozen) if config.train.frozen else tx
+
+
+def _loop(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Muon, whose iterations are compiled as a loop: optax unrolls them for coefficients that are the same in each, and then
+    they are half of the program of a training step. The state stays that of optax.
+    """
+
+    def is_muon(part):
+        return isinstance(part, optax.contrib.MuonState)
+
+    def with_coefficients(change, state):
+        def replace(part):
+            return part._replace(ns_coeffs=change(part.ns_coeffs)) if is_muon(part) else part
+
+        return jax.tree.map(replace, state, is_leaf=is_muon)
+
+    def update(grads, state, params=None):
+        of_each = with_coefficients(lambda coefficients: jnp.tile(coefficients, (NUM_ITERATIONS, 1)), state)
+        updates, of_each = tx.update(grads, of_each, params)
+        return updates, with_coefficients(lambda coefficients: coefficients[0], of_each)
+
+    return optax.GradientTransformation(tx.init, update)
 
 
 def keras_adam(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:

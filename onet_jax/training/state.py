@@ -40,7 +40,9 @@ def create_state(
     key: jax.Array, method: Method, tx: optax.GradientTransformation, batch: dict, ema_decay: float = 0.0
 ) -> TrainState | AveragedState:
     """The state before the first step; `batch` gives the shapes of the inputs. It has an average where ema_decay > 0."""
-    variables = method.init(key, batch)
+    # A program that runs once: on a CPU LLVM would optimise its many draws for longer than the rest of the start takes.
+    options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
+    variables = jax.jit(method.init, compiler_options=options)(key, batch)
     return begin_average(TrainState(jnp.zeros((), jnp.int32), variables, tx.init(variables['params'])), ema_decay)
 
 

@@ -94,7 +94,7 @@ def test_the_command_writes_functions_and_refuses_what_does_not_go_together(tmp_
     assert "pip install 'onet_jax[export]'" in launch('export', *asked, '--format=onnx').stderr
     done = launch('export', *asked, '--format=stablehlo', '--functions=encode')
     assert (done.returncode, [path.name for path in out.iterdir()]) == (0, ['encode.stablehlo'])
-    assert f'step 7 -> {out}/encode.stablehlo; next: onet reconstruct' in done.stdout
+    assert f'step 7 -> {out}/encode.stablehlo; docs/exports.md' in done.stdout
     assert 'found files in it' in launch('export', *asked, '--format=stablehlo').stderr
     method = tiny_method(small_config())
     with pytest.raises(InputError, match=r'expected a network with `Method.signatures`'):

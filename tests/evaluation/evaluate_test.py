@@ -13,6 +13,7 @@ from onet_jax import metrics
 from onet_jax.configs import onet_image, onet_unconditional, onet_voxels
 from onet_jax.data import records
 from onet_jax.data.datasets import open_dataset
+from onet_jax.data.fields import evaluation_key
 from onet_jax.evaluation.evaluate import FLOOR, describe_protocol, evaluate, find_commit, return_inputs
 from onet_jax.geometry.meshes import OpenSurface
 from onet_jax.geometry.voxels import Voxels, voxels_to_mesh
@@ -26,41 +27,46 @@ def evaluate_as(predict, config, dataset, split='test'):
     return list(evaluate(Method(None, None, None, predict, None), {}, config, open_dataset(dataset), split))
 
 
-def test_every_shape_is_scored_whatever_the_batch_size(workdir):
+def test_every_shape_is_scored_whatever_the_batch_size_the_workers_and_the_devices(workdir, monkeypatch):
     run = load_run(workdir)
-    dataset, results = open_dataset(run.data_dir), {}
-    for batch_size in (2, 3):
+    dataset, results, devices = open_dataset(run.data_dir), {}, jax.local_devices()
+    assert len(devices) == 2
+    for batch_size, num_workers, used in ((2, 1, devices), (3, 2, devices[:1])):
+        monkeypatch.setattr(jax, 'local_devices', lambda used=used: used)
         with run.config.unlocked():
             run.config.eval.batch_size = batch_size
-        results[batch_size] = list(evaluate(run.method, run.params, run.config, dataset, 'test'))
+        results[batch_size] = list(
+            evaluate(run.method, run.params, run.config, dataset, 'test', num_workers=num_workers)
+        )
     assert tuple((r.category, r.name) for r in results[2]) == dataset.names('test')
     for a, b in zip(results[2], results[3], strict=True):
         assert a.scores == b.scores
+        assert a.references == b.references
         np.testing.assert_array_equal(a.inputs['cloud'], b.inputs['cloud'])
+        np.testing.assert_array_equal(a.prediction.vertices, b.prediction.vertices)
         assert a.references[FLOOR]['iou'] == 1.0
         assert 0 < a.references[FLOOR]['chamfer_l1'] < 0.05
         assert a.seconds > 0
 
 
 def test_a_prediction_is_scored_against_its_own_shape(dataset):
-    """Each of another kind, in turn; the empty mesh with the worst values."""
-    ball = trimesh.creation.icosphere(2, 0.3)
+    """Each of another kind; the empty mesh with the worst values."""
+    config, ball = small_config(), trimesh.creation.icosphere(2, 0.3)
     kinds = (
         lambda: trimesh.Trimesh(),
         lambda: OpenSurface(ball.vertices, ball.faces),
         lambda: Voxels(np.ones((8, 8, 8), bool), np.zeros(3), 0.5),
     )
-    made, keys = [], []
+    made = [make() for make in kinds]
+    # Each shape draws from a key of its own.
+    keys = [jax.random.fold_in(evaluation_key(config.seed), row) for row in range(3)]
+    order = [jax.random.key_data(key).tolist() for key in keys]
 
     def predict(params, inputs, key):
         assert inputs['cloud'].shape == (1, 30, 3)
-        keys.append(tuple(jax.random.key_data(key).tolist()))
-        made.append(kinds[len(made)]())
-        return made[-1:]
+        return [made[order.index(jax.random.key_data(key).tolist())]]
 
-    config = small_config()
     results = evaluate_as(predict, config, dataset)
-    assert len(set(keys)) == 3, 'each shape draws from a key of its own'
     assert [result.prediction for result in results] == made
     assert results[0].scores == EMPTY
     assert [result.num_faces for result in results] == [0, 320, len(voxels_to_mesh(made[2].values).faces)]

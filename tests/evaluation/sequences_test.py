@@ -4,6 +4,7 @@ import csv
 import json
 import re
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -87,7 +88,8 @@ def test_a_mesh_that_is_missing_at_a_time_counts_as_empty_and_clouds_have_no_fac
 
 
 @pytest.mark.parametrize('mesh, iou', [({'resolution': 32}, 0.0), ({}, np.nan)], ids=['of meshes', 'of points'])
-def test_a_sequence_without_prediction_counts_as_empty_and_the_others_are_scored(capsys, mesh, iou):
+def test_a_sequence_without_prediction_counts_as_empty_and_the_others_are_scored(capsys, monkeypatch, mesh, iou):
+    monkeypatch.setattr(jax, 'local_devices', lambda: jax.devices()[:1])  # one after the other
     egg, calls = moving_egg(), iter(range(3))
 
     def predict(inputs):

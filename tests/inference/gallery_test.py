@@ -38,8 +38,8 @@ def test_the_page_says_which_inputs_are_out_of_distribution(workdir, cloud, tmp_
     arguments = run.method._replace(predict=hull_method().predict), run.params, run.config, inputs
     reconstruct_files(*arguments, tmp_path / 'out', 'ply', lambda: domain)
     page = (tmp_path / 'out/index.html').read_text()
-    assert '<h3>box<span>within the training distribution (0.00 times the limit); points lie' in page
-    assert '<h3>rod<span>OUT OF DISTRIBUTION (2.00 times the limit)' in page
+    assert '<h3>box<span>within the training distribution (score 0.00, at most 1); points lie' in page
+    assert '<h3>rod<span>OUT OF DISTRIBUTION (score 2.00, above 1)' in page
     assert '1 of 2 inputs are out of distribution' in page
     reconstruct_files(*arguments, tmp_path / 'unknown', 'ply')
     page = (tmp_path / 'unknown/index.html').read_text()

@@ -1,6 +1,8 @@
 import json
 import os
+import warnings
 
+import jax
 import numpy as np
 import pytest
 import trimesh
@@ -124,6 +126,40 @@ def test_one_bad_input_stops_no_other_and_what_is_done_is_not_done_again(cloud, 
         reconstruct_files(hull_method(), {}, config, inputs, output, 'ply')
 
 
+def test_the_meshes_do_not_depend_on_the_number_of_devices(cloud, tmp_path, monkeypatch, capsys):
+    """Nor what is warned of: each warning goes with the batch whose thread raises it."""
+    config, inputs, used = small_config(), tmp_path / 'in', []
+    with config.unlocked():
+        config.eval.batch_size = 2
+    inputs.mkdir()
+    for i in range(7):
+        np.save(inputs / f'{i}.npy', cloud * (1, 1, 1 + i / 7))
+
+    def predict(params, inputs, key, workspace=None):
+        used.append(params['scale'].devices())
+        if inputs['cloud'].shape[0] == 1:
+            warnings.warn('the last one', stacklevel=1)
+        return [trimesh.PointCloud(np.asarray(cloud * params['scale'])).convex_hull for cloud in inputs['cloud']]
+
+    meshes, devices = [], jax.local_devices()
+    for few in (devices[:1], devices):
+        monkeypatch.setattr(jax, 'local_devices', lambda few=few: few)
+        paths = reconstruct_files(
+            Method(None, None, None, predict, None),
+            {'scale': jax.numpy.float32(0.9)},
+            config,
+            inputs,
+            tmp_path / str(len(few)),
+            'ply',
+        )
+        meshes.append([path.read_bytes() for path in paths])
+    assert capsys.readouterr().out.count('6.npy: warning: the last one') == 2
+    assert len(set(meshes[0])) == 7
+    assert meshes[0] == meshes[1]
+    assert set(map(frozenset, used[:4])) == {frozenset(devices[:1])}
+    assert set(map(frozenset, used[4:])) == {frozenset({device}) for device in devices}
+
+
 def test_nothing_of_another_run_passes_for_a_result(cloud, tmp_path):
     """Killed in the middle, other settings have replaced a mesh that the first ones made; then a failure."""
     config, output = small_config(), tmp_path / 'out'
@@ -200,7 +236,8 @@ def test_what_is_reconstructed_alone_has_a_folder_for_what_it_has_done(cloud, tm
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['cloud.ply', 'index.html', 'manifest.json']
 
 
-def test_many_shapes_are_meshed_by_one_compilation_of_each_function(workdir, cloud, tmp_path):
+def test_many_shapes_are_meshed_by_one_compilation_of_each_function(workdir, cloud, tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, 'local_devices', lambda: jax.devices()[:1])  # each compiles its own
     run, inputs = load_run(workdir), tmp_path / 'in'
     inputs.mkdir()
     rng = np.random.default_rng(0)

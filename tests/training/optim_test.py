@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax.contrib
 import pytest
 from model_configs import small_config
 
@@ -148,6 +149,18 @@ def test_muon_moves_all_directions_of_a_matrix_alike():
     assert np.sum(np.asarray(updates['kernel']) * grads['kernel']) < 0
     np.testing.assert_allclose(np.sqrt(np.mean(np.square(updates['kernel']))), 0.2e-2, rtol=0.3)
     assert -1.5e-2 < updates['bias'][0] < -0.99e-2, 'Adam with the momentum of Nesterov'
+
+
+def test_muon_is_that_of_optax_with_its_state():
+    params = {'kernel': jnp.asarray(np.random.default_rng(0).normal(size=(4, 6)), jnp.float32), 'bias': jnp.ones(6)}
+    plain = optax.contrib.muon(
+        1e-2,
+        consistent_rms=0.2,
+        muon_weight_dimension_numbers={'kernel': optax.contrib.MuonDimensionNumbers(), 'bias': None},
+    )
+    found, expected = (tx.update(params, tx.init(params), params) for tx in (make_muon(), plain))
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), found, expected)
 
 
 def test_muon_reads_a_convolution_as_a_matrix_of_its_patches_and_leaves_codes_to_adam():
