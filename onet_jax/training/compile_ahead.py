@@ -43,7 +43,7 @@ from onet_jax.parallel import make_parallel
 from onet_jax.training.chips import CHIPS, Chip
 from onet_jax.training.hlo import Work, read_work
 from onet_jax.training.optim import make_optimizer
-from onet_jax.training.state import create_state
+from onet_jax.training.state import begin_state
 from onet_jax.training.step import make_train_step
 
 NUM_POINTS = 100_000  # labelled points, and surface samples, of a shape in evaluation, as datasets are prepared
@@ -151,7 +151,7 @@ def describe_state(config: ConfigDict, method: models.Method) -> Any:
 
 def _create(config, method, key, raw):
     tx, transform = make_optimizer(config, config.train.num_steps), make_transform(config.data)
-    return create_state(key, method, tx, transform(key, raw), config.optim.ema_decay)
+    return begin_state(method.init(key, transform(key, raw)), tx, config.optim.ema_decay)
 
 
 def _key() -> Any:

@@ -42,7 +42,11 @@ def create_state(
     """The state before the first step; `batch` gives the shapes of the inputs. It has an average where ema_decay > 0."""
     # A program that runs once: on a CPU LLVM would optimise its many draws for longer than the rest of the start takes.
     options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
-    variables = jax.jit(method.init, compiler_options=options)(key, batch)
+    return begin_state(jax.jit(method.init, compiler_options=options)(key, batch), tx, ema_decay)
+
+
+def begin_state(variables: Any, tx: optax.GradientTransformation, ema_decay: float) -> TrainState | AveragedState:
+    """The state before the first step, of these variables."""
     return begin_average(TrainState(jnp.zeros((), jnp.int32), variables, tx.init(variables['params'])), ema_decay)
 
 
