@@ -36,6 +36,7 @@ ONNX_RUNTIME = ['onnxruntime>=1.20']  # what the tests call exported functions w
 VIDEO = ['imageio-ffmpeg>=0.5']
 EXR = ['OpenEXR>=3.3']
 TEXTURE = ['xatlas>=0.0.11']
+TPU = ['jax[tpu]']
 SCAN = ['laspy[lazrs]>=2.5', 'pye57>=0.4.15']
 VIEW = ['viser>=1.1']
 TEST = ['pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.14', 'mypy>=2']
@@ -66,6 +67,7 @@ setup(
         'exr': EXR,
         'texture': TEXTURE,
         'view': VIEW,
+        'tpu': TPU,
         'test': TEST,
         'docs': DOCS,
         'dev': DATA + BEAM + EXPORT + ONNX_RUNTIME + SCAN + VIDEO + EXR + TEXTURE + VIEW + TEST + DOCS,

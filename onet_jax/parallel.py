@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
@@ -40,6 +41,8 @@ class Parallel(NamedTuple):
     replicate: Callable[[Any], Any]  # a tree, the same in every process -> a copy of it on every device
     shard: Callable[[dict], dict]  # the rows of this process -> all B rows, sharded over the devices
     local: Callable[[Any], Any]  # a replicated tree -> a copy that this process can use without the others
+    # (step, state, raw [B, ...], key), the last three as shapes -> `jax.stages.Lowered`, for devices that need not be there
+    lower: Callable[..., jax.stages.Lowered]
 
 
 def start_processes(
@@ -216,15 +219,24 @@ def make_parallel(backend: str, batch_size: int, devices: list | None = None) ->
                 step, in_shardings=(replicated, rows, replicated), out_shardings=replicated, donate_argnums=0
             )
 
-        return Parallel(num_devices, None, range(start, start + share), compile_jit, replicate, shard, local)
+        def lower_jit(step, *shapes):
+            return compile_jit(step).lower(*shapes)
+
+        return Parallel(num_devices, None, range(start, start + share), compile_jit, replicate, shard, local, lower_jit)
     if backend == 'pmap':
 
+        def map_step(step):
+            return jax.pmap(step, AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices)
+
         def compile_pmap(step):
-            mapped = jax.pmap(step, AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices)
+            mapped = map_step(step)
             return mapped if len(counts) == 1 else lambda *args: _join_processes(mapped(*args), replicated)
 
-        def split(raw):
-            return jax.tree.map(lambda x: x.reshape(num_devices // len(counts), -1, *x.shape[1:]), raw)
+        def split(raw, num_parts):
+            return jax.tree.map(lambda x: x.reshape(num_parts, -1, *x.shape[1:]), raw)
+
+        def lower_pmap(step, state, raw, key):
+            return map_step(step).lower(state, jax.eval_shape(partial(split, num_parts=num_devices), raw), key)
 
         return Parallel(
             num_devices,
@@ -232,8 +244,9 @@ def make_parallel(backend: str, batch_size: int, devices: list | None = None) ->
             range(start, start + share),
             compile_pmap,
             replicate,
-            lambda raw: shard(split(raw)),
+            lambda raw: shard(split(raw, num_devices // len(counts))),
             local,
+            lower_pmap,
         )
     raise InputError(f'config.train.backend: expected one of {BACKENDS}, found {backend!r}')
 

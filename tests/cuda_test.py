@@ -38,9 +38,7 @@ def floats(*shape):
 def lower_all(config):
     """The training step with the draws of its batch, and the functions that can be exported."""
     method, tx, key = models.build(config), make_optimizer(config, 1000), jax.random.key(0)
-    need = fields.find_need(config.data)
-    raw = {name: fields._stored_shape(name, need) for name in need.columns}
-    raw |= dict.fromkeys(('index', 'row'), jax.ShapeDtypeStruct((1,), jnp.int32))
+    raw = fields.describe_rows(fields.find_need(config.data), 1)
     transform = fields.make_transform(config.data)
     batch = jax.eval_shape(transform, key, raw)
     state = jax.eval_shape(lambda key, batch: create_state(key, method, tx, batch), key, batch)
@@ -60,7 +58,7 @@ def test_a_network_and_the_extraction_of_its_meshes_lower_for_cuda():
         return multiresolution_grids(bound, 2, resolution=4, upsampling_steps=1, level=0.0).values
 
     lower(grids, params, cond)
-    lower(marching_cubes, floats(9, 9, 9), level=0.0, capacity=512)
+    lower(marching_cubes, floats(11**3), level=0.0, capacity=512)
 
 
 @pytest.mark.slow
@@ -71,7 +69,7 @@ def test_every_method_lowers_for_cuda(name):
         cond = jax.eval_shape(model.encode, params, batch['inputs']['image'])
         geometry = jax.eval_shape(model.encode_geometry, params, batch['inputs']['oriented_cloud'])
         lower(model.color, params, floats(1, 100, 3), geometry, cond)
-        views = floats(1, 2, 16, 16), floats(1, 2, 3, 4), floats(1, 2, 3, 4)
+        views = floats(1, 2, 16, 16), floats(1, 2, 3, 4), floats(1, 2, 3, 3)
         lower(model.render, params, *views, geometry, cond)
     if name == 'nerf':
         lower(model.render_jitted, params, Rays(*(floats(64, 3),) * 3, *(floats(64),) * 2))

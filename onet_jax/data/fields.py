@@ -157,18 +157,21 @@ def columns_of(names: Collection[str]) -> tuple[str, ...]:
 
 def example_batch(data: ConfigDict) -> dict:
     """Shapes and dtypes of a training batch of one row: enough for `Method.init` under `jax.eval_shape`."""
-    need = find_need(data)
-    row = {name: _stored_shape(name, need) for name in need.columns}
-    row |= {'index': jax.ShapeDtypeStruct((1,), np.int32), 'row': jax.ShapeDtypeStruct((1,), np.int32)}
-    return jax.eval_shape(make_transform(data), jax.random.key(0), row)
+    return jax.eval_shape(make_transform(data), jax.random.key(0), describe_rows(find_need(data), 1))
 
 
-def _stored_shape(name: str, need: Need) -> jax.ShapeDtypeStruct:
+def describe_rows(need: Need, num_rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of B = num_rows rows of a raw batch (`records.Feed`), with whole chunks of points and samples."""
+    described = {name: _stored_shape(name, need, num_rows) for name in need.columns}
+    return described | {name: jax.ShapeDtypeStruct((num_rows,), np.int32) for name in ('index', 'row')}
+
+
+def _stored_shape(name: str, need: Need, num_rows: int) -> jax.ShapeDtypeStruct:
     column = COLUMNS[name]
     dims = (*filter(None, [CHUNK_POINTS * need.chunks.get(column.per, 0)]), *column.dims)
-    lead = (1, need.num_frames) if column.moves else (1,)
+    lead = (num_rows, need.num_frames) if column.moves else (num_rows,)
     if column.per == 'view' and need.num_views:
-        lead = (1, need.num_views)
+        lead = (num_rows, need.num_views)
     if column.dtype is bool:
         return jax.ShapeDtypeStruct((*lead, int(np.prod(dims)) // 8), np.uint8)
     dtype = np.float32 if column.dtype is np.float64 else column.dtype  # on the device

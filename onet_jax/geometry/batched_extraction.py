@@ -7,13 +7,17 @@ found by binary search.
 A batch of fields is one callable pytree, e.g. jax.tree_util.Partial(f, codes): its arrays have a leading axis B, and row b of
 all of them is the field of shape b, [T, 3] object coordinates -> [T]. Values and level are float32.
 
-B shapes, R finest cells along an axis, T query points, N vertices or points, F faces. XLA plans 17 bytes for each of the
-B (R + 1)^3 points in MISE (2.3 GB at B = 64 and R = 128), and 40 for each point of one shape in marching cubes. B (R + 1)^3 has
-to be below 2^31.
+Lattices are flat: R + 1 points along each axis in a border of one point, M = R + 3 in all, and a neighbour is as many places
+further as `_steps` says. Of a three-dimensional array with 129 points along an axis the tiles of a TPU would make four times as
+much, and its compiler takes a minute for each change of layout of a large one. A cell is where its first corner is.
+
+B shapes, R finest cells along an axis, T query points, N vertices or points, F faces. B M^3 has to be below 2^31. The
+compiler of TPUs plans 12 bytes for each of the B M^3 points in MISE (0.2 GB at B = 8 and R = 128), and 18 for each of the M^3
+points of one shape in marching cubes.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -24,18 +28,19 @@ import trimesh
 from onet_jax.errors import InputError
 from onet_jax.geometry.extract import threshold_to_logit
 from onet_jax.geometry.field import bucket_size, check_finite, checked_call
-from onet_jax.geometry.grid import CORNERS, any_of_eight, finest_cells, lattice_to_world, world_to_lattice
+from onet_jax.geometry.grid import CORNERS, finest_cells, lattice_to_world, world_to_lattice
 from onet_jax.geometry.marching_cubes_cases import BITS, FACES, MIN_SHARE, NUM_FACES
 
 # Points of one evaluation: enough to fill an accelerator, few compared with those of a shape in a round.
 MISE_CHUNK = 8192
+NO_CELL = 255  # in an array of the levels of cells
 PAD_VALUE = -1e30  # around the box: a surface that reaches the box is closed there
 
 
 class Grids(NamedTuple):
     """Values on the finest lattices of B shapes, and their cost."""
 
-    values: jax.Array  # [B, R + 1, R + 1, R + 1]; unqueried points hold the value of a known neighbour
+    values: jax.Array  # [B M^3]; unqueried points hold the value of a known neighbour, the border `PAD_VALUE`
     queried: jax.Array  # [B] int32, number of points at which the field was evaluated
     non_finite: jax.Array  # [B] int32, number of points at which it was not finite; they hold -inf
 
@@ -83,10 +88,9 @@ def extract_meshes(
             f'field: expected finite numbers, found {num_bad.sum()} of {grids.queried.sum()} not finite, '
             f'in the shapes {np.flatnonzero(num_bad).tolist()}'
         )
-    # A sphere as large as the box crosses about 4 R^2 edges of the lattice.
-    capacity = bucket_size(4 * finest_cells(resolution, upsampling_steps) ** 2)
+    capacity = first_capacity(finest_cells(resolution, upsampling_steps))
     while True:
-        triangles = _march_each(grids.values, level, capacity)
+        triangles = march_each(grids.values, level, num_shapes, capacity)
         num_vertices, num_faces = jax.device_get((triangles.num_vertices, triangles.num_faces))
         needed = bucket_size(max(num_vertices.max(), -(-num_faces.max() // 2)))
         if needed <= capacity:
@@ -98,6 +102,11 @@ def extract_meshes(
         trimesh.Trimesh(vertices[b, :v], faces[b, :f], process=False) if f else trimesh.Trimesh()
         for b, (v, f) in enumerate(zip(num_vertices, num_faces, strict=True))
     ]
+
+
+def first_capacity(num_cells: int) -> int:
+    """The capacity of `marching_cubes` to begin with: a sphere as large as the box crosses about 4 R^2 edges of the lattice."""
+    return bucket_size(4 * num_cells**2)
 
 
 @partial(jax.jit, static_argnames=('num_shapes', 'resolution', 'upsampling_steps'))
@@ -116,69 +125,98 @@ def multiresolution_grids(
     those of each shape rounded up to whole chunks, and some passes over the lattices. Values that are not finite are counted,
     and count as outside. seeds: [B, N, 3], finite. Raises InputError for arrays of the field without the leading axis B.
     """
-    finest_cells(resolution, upsampling_steps)  # raises InputError for numbers that make no grid
+    num_cells = finest_cells(resolution, upsampling_steps)  # raises InputError for numbers that make no grid
     shapes = {jnp.shape(leaf) for leaf in jax.tree.leaves(field)}
     if any(shape[:1] != (num_shapes,) for shape in shapes):
         raise InputError(f'field: expected arrays with a leading axis of {num_shapes} shapes, found {sorted(shapes)}')
-    # Cells of each level that may be split; the finest may not.
-    leaves = tuple(jnp.full((num_shapes,) + (resolution << i,) * 3, i == 0) for i in range(upsampling_steps))
-    wanted = _corners(jnp.ones((num_shapes,) + (resolution,) * 3, bool), 1 << upsampling_steps)
-    seeded = tuple(jnp.zeros_like(cells) if seeds is None else _find_cells(cells, seeds) for cells in leaves)
+    m = num_cells + 3
+    along = [_along(jnp.arange(num_shapes * m**3), step, m) for step in _steps(m)]
+    edge = 1 << upsampling_steps  # of the coarsest cells
+    coarse = reduce(jnp.logical_and, [(i >= 0) & (i < num_cells) & (i % edge == 0) for i in along])
+    levels = jnp.where(coarse, 0, NO_CELL).astype(jnp.uint8)
+    seeded = jnp.uint8(0) if seeds is None else _find_cells(seeds, upsampling_steps, m)
+    wanted = _spread(coarse, edge, m)
     values = jnp.full(wanted.shape, jnp.nan, jnp.float32)
     zeros = jnp.zeros(num_shapes, jnp.int32)
 
     def ask_and_split(state):
-        values, leaves, wanted, queried, non_finite = state
-        queried += wanted.sum(axis=(1, 2, 3), dtype=jnp.int32)
-        values, num_bad = _evaluate(field, values, wanted)
-        leaves, wanted = _split(leaves, seeded, any_of_eight(values >= level, 1), any_of_eight(values <= level, 1))
-        return values, leaves, wanted & jnp.isnan(values), queried, non_finite + num_bad
+        values, levels, wanted, queried, non_finite = state
+        values, num_asked, num_bad = _evaluate(field, values, wanted, num_shapes)
+        sides = (values >= level).astype(jnp.uint8) | (values <= level).astype(jnp.uint8) << 1
+        levels, wanted = _split(levels, seeded, sides, upsampling_steps, m)
+        return values, levels, wanted & jnp.isnan(values), queried + num_asked, non_finite + num_bad
 
     values, _, _, queried, non_finite = jax.lax.while_loop(
-        lambda state: state[2].any(), ask_and_split, (values, leaves, wanted, zeros, zeros)
+        lambda state: state[2].any(), ask_and_split, (values, levels, wanted, zeros, zeros)
     )
-    for axis in (1, 2, 3):
-        values = _fill_forward(values, axis)
-    return Grids(values, queried, non_finite)
+    inside = reduce(jnp.logical_and, [(i >= 0) & (i <= num_cells) for i in along])
+    return Grids(jnp.where(inside, _fill_forward(values, m), PAD_VALUE), queried, non_finite)
 
 
 @partial(jax.jit, static_argnames='capacity')
 def marching_cubes(values: jax.Array, level: float, capacity: int) -> Triangles:
-    """values [n, n, n], finite and high inside, on the inclusive lattice of the padded cube -> the surface value = level.
+    """values [M^3], finite and high inside, of one shape with its border -> the surface value = level.
 
     Closed, also where the inside reaches the box, a manifold, oriented outwards; a value on the level counts as outside. By
     Euler's formula a closed surface has twice as many faces as vertices, but for its few handles and parts, hence one
     capacity: arrays for `capacity` vertices and twice as many faces.
     """
-    padded = jnp.pad(values.astype(jnp.float32), 1, constant_values=PAD_VALUE)  # [m, m, m]
-    inside = padded > level
-    # The first and the last layer are outside, so the lattice may be taken as periodic: each point owns the cell above it
-    # and the edges to the next points.
-    cases = inside.astype(jnp.uint8)
+    m = round(len(values) ** (1 / 3))
+    inside, steps = values > level, _steps(m)
+    # The first and the last layer are outside, so that a row of the lattice may be followed by the next one: each point owns
+    # the cell above it and the edges to the next points.
+    cases, crossed = inside.astype(jnp.uint8), jnp.zeros(inside.shape, jnp.uint8)
     for axis, bit in reversed(list(enumerate(BITS))):
-        cases |= jnp.roll(cases, -1, axis) << bit
-    crossed = jnp.stack([inside != jnp.roll(inside, -1, axis) for axis in range(3)], axis=-1)  # [m, m, m, 3]
-    vertices_to = jnp.cumsum(crossed.ravel(), dtype=jnp.int32)  # up to and with each edge
-    faces_to = jnp.cumsum(jnp.asarray(NUM_FACES)[cases].ravel(), dtype=jnp.int32)  # up to and with each cell
+        cases |= jnp.roll(cases, -steps[axis]) << bit
+        crossed |= (inside != jnp.roll(inside, -steps[axis])).astype(jnp.uint8) << axis
+    vertices_to = jnp.cumsum(
+        jax.lax.population_count(crossed), dtype=jnp.int32
+    )  # up to and with the edges of each point
+    faces_to = jnp.cumsum(jnp.asarray(NUM_FACES)[cases], dtype=jnp.int32)  # up to and with each cell
     num_vertices, num_faces = vertices_to[-1], faces_to[-1]
 
+    def vertex_of(point, axis):
+        """The number of the vertex on the edge from a point along an axis."""
+        all_axes = crossed[point].astype(jnp.int32)
+        return vertices_to[point] - jax.lax.population_count(all_axes >> axis)
+
     j = jnp.arange(capacity)
-    vertices = _interpolate(_find(vertices_to, j), padded, level)
+    point = _find(vertices_to, j)
+    axis = sum((j >= vertex_of(point, axis)).astype(jnp.int32) for axis in (1, 2))
+    vertices = _interpolate(point, point + jnp.asarray(steps)[axis], values, level)
     vertices = jnp.where((j < num_vertices)[:, None], vertices, 0)
 
     j = jnp.arange(2 * capacity)
     cell = _find(faces_to, j)
-    case = cases.ravel()[cell]
-    edges = jnp.asarray(FACES)[case, j - (faces_to[cell] - jnp.asarray(NUM_FACES)[case])]  # of the cell
-    edges = 3 * cell[:, None] + jnp.asarray(_edge_offsets(len(padded)))[edges]  # of the lattice
-    faces = jnp.where((j < num_faces)[:, None], vertices_to[edges] - 1, 0)
+    case = cases[cell]
+    rank = j - (faces_to[cell] - jnp.asarray(NUM_FACES)[case])  # among the faces of the cell
+    corner_steps, faces = jnp.asarray(CORNERS @ steps), []
+    for corner in range(3):
+        edge = jnp.asarray(FACES[..., corner])[case, rank]  # 3 (corner of the cell) + axis
+        faces.append(vertex_of(cell + corner_steps[edge // 3], edge % 3))
+    faces = jnp.where((j < num_faces)[:, None], jnp.stack(faces, axis=-1), 0)
     return Triangles(vertices, faces, num_vertices, num_faces)
 
 
-@partial(jax.jit, static_argnames='capacity')
-def _march_each(values: jax.Array, level: float, capacity: int) -> Triangles:
-    """One shape after the other: each fills the device, and the memory is that of one."""
-    return jax.lax.map(lambda grid: marching_cubes(grid, level, capacity), values)
+@partial(jax.jit, static_argnames=('num_shapes', 'capacity'))
+def march_each(values: jax.Array, level: float, num_shapes: int, capacity: int) -> Triangles:
+    """`marching_cubes` of values [B M^3], one shape after the other: each fills the device, with the memory of one."""
+    size = len(values) // num_shapes
+
+    def march(b):
+        return marching_cubes(jax.lax.dynamic_slice(values, (b * size,), (size,)), level, capacity)
+
+    return jax.lax.map(march, jnp.arange(num_shapes))
+
+
+def _steps(m: int) -> tuple[int, int, int]:
+    """How many places further the neighbour along each axis is in a flat lattice of m points along an axis."""
+    return m * m, m, 1
+
+
+def _along(numbers: jax.Array, step: int | jax.Array, m: int) -> jax.Array:
+    """Places [N] in flat lattices -> their places on the axis of the step: 0..R in the box, -1 and R + 1 in the border."""
+    return numbers // step % m - 1
 
 
 def _find(running: jax.Array, j: jax.Array) -> jax.Array:
@@ -190,33 +228,32 @@ def _find(running: jax.Array, j: jax.Array) -> jax.Array:
     return jnp.searchsorted(running, j + 1, method='scan')
 
 
-def _interpolate(edge: jax.Array, padded: jax.Array, level: float) -> jax.Array:
-    """Edges 3 * point + axis [N] of the padded lattice [m, m, m] -> the points [N, 3] on them where the value is the level."""
-    m = len(padded)
-    world = jnp.asarray(lattice_to_world(np.arange(m) - 1, m - 3), jnp.float32)
-    start, axis = edge // 3, edge % 3
-    end = start + jnp.asarray([m * m, m, 1])[axis]
-    a, b = padded.ravel()[start] - level, padded.ravel()[end] - level
+def _interpolate(start: jax.Array, end: jax.Array, values: jax.Array, level: float) -> jax.Array:
+    """Edges between points start and end [N] of a lattice [M^3] -> the points [N, 3] where the value is the level."""
+    world = _places(values.size)
+    a, b = values[start] - level, values[end] - level
     share = jnp.clip(a / (a - b), MIN_SHARE, 1 - MIN_SHARE)[:, None]
-    start, end = (world[jnp.stack(jnp.unravel_index(point, padded.shape), axis=-1)] for point in (start, end))
-    return start + share * (end - start)
+    return world(start) + share * (world(end) - world(start))
 
 
-def _edge_offsets(m: int) -> np.ndarray:
-    """Edges of a cell, 3 * corner + axis [24] -> what to add to 3 * cell on a lattice of m^3 points."""
-    return (3 * (CORNERS @ [m * m, m, 1])[:, None] + np.arange(3)).ravel()
+def _places(size: int) -> Callable[[jax.Array], jax.Array]:
+    """Numbers [N] of points in lattices of `size` points each -> their object coordinates [N, 3]."""
+    m = round(size ** (1 / 3))
+    world = jnp.asarray(lattice_to_world(np.arange(m) - 1, m - 3), jnp.float32)  # of the border too
+    return lambda numbers: jnp.stack([world[_along(numbers, step, m) + 1] for step in _steps(m)], axis=-1)
 
 
-def _evaluate(field: Callable, values: jax.Array, wanted: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Fill in the values at the wanted points, both [B, R + 1, R + 1, R + 1]; returns them and how many are not finite [B].
+def _evaluate(
+    field: Callable, values: jax.Array, wanted: jax.Array, num_shapes: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Fill in the values at the wanted points, both [B M^3]; returns them, how many they are and how many are not finite [B].
 
     Those are stored as -inf.
     """
-    num_shapes, lattice = len(wanted), wanted.shape[1:]
-    world = jnp.asarray(lattice_to_world(np.arange(lattice[0]), lattice[0] - 1), jnp.float32)
-    running = jnp.cumsum(wanted.ravel(), dtype=jnp.int32)
+    size = values.size // num_shapes
+    world, running = _places(size), jnp.cumsum(wanted, dtype=jnp.int32)
     # Points and chunks are numbered through all shapes. A chunk belongs to one shape.
-    last_points = running.reshape(num_shapes, -1)[:, -1]
+    last_points = running[size * (jnp.arange(num_shapes) + 1) - 1]
     first_points = jnp.concatenate([jnp.zeros(1, jnp.int32), last_points[:-1]])
     num_chunks = -(-(last_points - first_points) // MISE_CHUNK)
     last_chunks = jnp.cumsum(num_chunks)
@@ -227,62 +264,77 @@ def _evaluate(field: Callable, values: jax.Array, wanted: jax.Array) -> tuple[ja
         rank = chunk - (last_chunks[b] - num_chunks[b])  # among the chunks of the shape
         j = first_points[b] + rank * MISE_CHUNK + jnp.arange(MISE_CHUNK)
         place = _find(running, j)
-        points = world[jnp.stack(jnp.unravel_index(place % np.prod(lattice), lattice), axis=-1)]
-        found = checked_call(jax.tree.map(lambda leaf: leaf[b], field), points)
+        found = checked_call(jax.tree.map(lambda leaf: leaf[b], field), world(place))
         found, finite, real = found.astype(jnp.float32), jnp.isfinite(found), j < last_points[b]
         # The padding of the last chunk is dropped: its index is out of range.
         place = jnp.where(real, place, values.size)
         values = values.at[place].set(jnp.where(finite, found, -jnp.inf), mode='drop')
         return values, num_bad.at[b].add((real & ~finite).sum(dtype=jnp.int32))
 
-    start = values.ravel(), jnp.zeros(num_shapes, jnp.int32)
-    found, num_bad = jax.lax.fori_loop(0, last_chunks[-1], evaluate_chunk, start)
-    return found.reshape(values.shape), num_bad
+    start = values, jnp.zeros(num_shapes, jnp.int32)
+    values, num_bad = jax.lax.fori_loop(0, last_chunks[-1], evaluate_chunk, start)
+    return values, last_points - first_points, num_bad
 
 
-def _fill_forward(values: jax.Array, axis: int) -> jax.Array:
-    """Forward fill: each NaN becomes the last number before it along the axis. Layer by layer, in place."""
+def _fill_forward(values: jax.Array, m: int) -> jax.Array:
+    """Forward fill of [B M^3] along each axis: a NaN becomes the last number before it. A scan (Hillis and Steele, 1986)."""
+    steps, numbers = jnp.asarray(_steps(m)), jnp.arange(values.size)
 
-    def fill_layer(i, values):
-        before, here = (jax.lax.dynamic_index_in_dim(values, k, axis) for k in (i - 1, i))
-        return jax.lax.dynamic_update_index_in_dim(values, jnp.where(jnp.isnan(here), before, here), i, axis)
+    def fill_axis(axis, values):
+        along = _along(numbers, steps[axis], m)
 
-    return jax.lax.fori_loop(1, values.shape[axis], fill_layer, values)
+        def look_back(i, values):
+            """Of each point the last number among the 2^i points up to it -> among the last 2^(i + 1)."""
+            known = ~jnp.isnan(values) | (along < 1 << i)
+            return jnp.where(known, values, jnp.roll(values, steps[axis] << i))
+
+        return jax.lax.fori_loop(0, (m - 3).bit_length(), look_back, values)
+
+    return jax.lax.fori_loop(0, 3, fill_axis, values)
 
 
-def _find_cells(cells: jax.Array, points: jax.Array) -> jax.Array:
-    """Mask, in the shape of `cells` [B, n, n, n], of those that hold a point [B, N, 3]. Points outside the box are ignored."""
-    places = jnp.floor(world_to_lattice(points, cells.shape[1])).astype(jnp.int32)
-    places = jnp.where(places < 0, cells.shape[1], places)  # a negative index would count from the end
-    rows = jnp.arange(len(cells))[:, None]
-    return jnp.zeros_like(cells).at[rows, places[..., 0], places[..., 1], places[..., 2]].set(True, mode='drop')
+def _find_cells(points: jax.Array, upsampling_steps: int, m: int) -> jax.Array:
+    """Cells that hold a point [B, N, 3]: [B M^3] uint8, bit i for that of level i. Points outside the box are ignored."""
+    size, found = len(points) * m**3, jnp.uint8(0)
+    for i in range(upsampling_steps):
+        edge = 1 << (upsampling_steps - i)
+        num_cells = (m - 3) // edge
+        places = jnp.floor(world_to_lattice(points, num_cells)).astype(jnp.int32)
+        inside = ((places >= 0) & (places < num_cells)).all(axis=-1)
+        numbers = ((edge * places + 1) * jnp.asarray(_steps(m))).sum(axis=-1)
+        numbers = jnp.where(inside, numbers + m**3 * jnp.arange(len(points))[:, None], size)
+        found |= jnp.zeros(size, jnp.uint8).at[numbers].set(1 << i, mode='drop')
+    return found
 
 
 def _split(
-    leaves: tuple[jax.Array, ...], seeded: tuple[jax.Array, ...], above: jax.Array, below: jax.Array
-) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """Split the leaves that touch both sides or hold a seed; returns the new leaves and the mask of points of the new cells.
+    levels: jax.Array, seeded: jax.Array, sides: jax.Array, upsampling_steps: int, m: int
+) -> tuple[jax.Array, jax.Array]:
+    """Split the cells that touch both sides or hold a seed; returns the new levels and the mask of points of the new cells.
 
-    All leaves are judged as they are before the round. leaves, seeded: [B, n, n, n] bool for each level but the finest. above,
-    below: masks of finest cells [B, R, R, R] that touch either side.
+    All cells are judged as they are before the round. levels: [B M^3] uint8, of the cells, 0 for the coarsest; `NO_CELL` where
+    none begins. seeded: as of `_find_cells`. sides: uint8, of each point: bit 0 for above, bit 1 for below, both on the level.
     """
-    leaves = list(leaves)
-    wanted = jnp.zeros((len(above),) + (above.shape[1] + 1,) * 3, bool)
-    for i in reversed(range(len(leaves))):
-        above, below = any_of_eight(above, 2), any_of_eight(below, 2)
-        split = leaves[i] & (above & below | seeded[i])
-        children = split
-        for axis in (1, 2, 3):
-            children = jnp.repeat(children, 2, axis)
-        leaves[i] &= ~split
-        if i + 1 < len(leaves):
-            leaves[i + 1] |= children
-        wanted |= _corners(children, 1 << (len(leaves) - 1 - i))
-    return tuple(leaves), wanted
+
+    def split_level(k, state):
+        levels, wanted, sides = state
+        level, edge = upsampling_steps - 1 - k, 1 << k  # the finer ones first; the edge of the new cells
+        sides = _spread(sides, -edge, m)
+        split = (levels == level) & ((sides == 3) | (seeded >> level.astype(jnp.uint8) & 1 == 1))
+        children = _spread(split, edge, m)
+        levels = jnp.where(children, level + 1, levels).astype(jnp.uint8)
+        return levels, wanted | _spread(children, edge, m), sides
+
+    sides = _spread(sides, -1, m)  # of the finest cells
+    state = levels, jnp.zeros(levels.shape, bool), sides
+    levels, wanted, _ = jax.lax.fori_loop(0, upsampling_steps, split_level, state)
+    return levels, wanted
 
 
-def _corners(cells: jax.Array, edge: int) -> jax.Array:
-    """Mask of cells [B, n, n, n] with edges of `edge` finest cells -> mask of the points [B, R + 1, R + 1, R + 1] at their
-    corners."""
-    points = any_of_eight(jnp.pad(cells, ((0, 0), (1, 1), (1, 1), (1, 1))), 1)
-    return jax.lax.pad(points, False, ((0, 0, 0),) + ((0, 0, edge - 1),) * 3)
+def _spread(marks: jax.Array, distance: int | jax.Array, m: int) -> jax.Array:
+    """Marks [B M^3] of cells -> of their eight corners, or of the eight cells that begin there, at `distance` along each axis.
+
+    With a negative distance from those to the cells: the union of eight. A loop, for each roll takes a TPU's compiler a second.
+    """
+    steps = distance * jnp.asarray(_steps(m))
+    return jax.lax.fori_loop(0, 3, lambda axis, marks: marks | jnp.roll(marks, steps[axis]), marks)

@@ -22,9 +22,13 @@ QUERY_CHUNK = 4096
 ACCELERATOR_QUERY_CHUNK = 65536
 
 
+# The platform that is compiled for; '' is that of the default backend of JAX.
+compiled_for = jax.make_user_context('')
+
+
 def for_backend(cpu: int, accelerator: int) -> int:
-    """`cpu` where the default backend of JAX is a CPU, else `accelerator`."""
-    return cpu if jax.default_backend() == 'cpu' else accelerator
+    """`cpu` where a CPU is compiled for, else `accelerator`."""
+    return cpu if (compiled_for.value or jax.default_backend()) == 'cpu' else accelerator
 
 
 def bucket_size(size: int, least: int = 1) -> int:

@@ -139,6 +139,11 @@ class Compiled:
     function: Callable
     module: Any
 
+    @property
+    def __signature__(self) -> inspect.Signature:
+        signature = inspect.signature(self.function)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
     def __call__(self, *arrays: Any, **named_arrays: Any) -> Any:
         named_arrays = {name: as_array(array, name) for name, array in named_arrays.items()}
         return _jit(self.function)(self.module, *map(as_array, arrays), **named_arrays)

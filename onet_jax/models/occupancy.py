@@ -43,7 +43,7 @@ from onet_jax.models.method import (
 # Queries are decoded in chunks of this many points: the activations of one chunk stay in the cache, and the memory that a query
 # takes does not grow with the number of points.
 DECODED_POINTS = 2048
-MAX_LATTICE_POINTS = 1 << 28  # of all meshes that an accelerator extracts at once: 4.6 GB
+MAX_LATTICE_POINTS = 1 << 28  # of all meshes that an accelerator extracts at once: 3.2 GB on a TPU
 
 
 class OccupancyNetwork(NamedTuple):
@@ -275,12 +275,16 @@ def decode_meshes(
         return meshes
 
     fields = jax.vmap(bind)(conds, latents)
-    num_cells = settings['resolution'] << settings['upsampling_steps']
-    at_once = max(1, MAX_LATTICE_POINTS // (num_cells + 1) ** 3)
+    at_once = meshes_at_once(settings['resolution'] << settings['upsampling_steps'])
     for start in range(0, num_codes, at_once):
         some, near = jax.tree.map(lambda array, start=start: array[start : start + at_once], (fields, seeds))
         meshes += extract_meshes(some, min(at_once, num_codes - start), seeds=near, **settings)
     return meshes
+
+
+def meshes_at_once(num_cells: int) -> int:
+    """How many meshes an accelerator extracts at once, on lattices of `num_cells` finest cells along an axis."""
+    return max(1, MAX_LATTICE_POINTS // (num_cells + 3) ** 3)
 
 
 def mesh_settings(config: ConfigDict) -> dict:

@@ -87,12 +87,13 @@ class Normalisation(nn.Module):
         count = x.size // x.shape[-1]
         wide = x.astype(running_mean.value.dtype)
         mean = wide.mean(axes)
-        if axis_name is not None:
-            count = count * jax.lax.axis_size(axis_name)
-            mean = jax.lax.pmean(mean, axis_name)
         var = jnp.square(wide - mean).mean(axes)
         if axis_name is not None:
-            var = jax.lax.pmean(var, axis_name)
+            count = count * jax.lax.axis_size(axis_name)
+            # Mean and variance in one collective, about the running mean: near it little is lost in the difference of squares.
+            shift = mean - running_mean.value
+            shift, square = jax.lax.pmean((shift, var + jnp.square(shift)), axis_name)
+            mean, var = running_mean.value + shift, jnp.maximum(square - jnp.square(shift), 0)
         if not self.is_initializing():
             running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * mean
             running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * var * (count / max(count - 1, 1))

@@ -39,14 +39,15 @@ def _reduce_in_order(values, cells, operation):
 def _reduce_sorted(values, cells, operation):
     combine = {'sum': jnp.add, 'max': jnp.maximum}[operation]
     order = jnp.argsort(cells)
-    ranks = _count_starts(cells[order])
+    ranks, numbers = _count_starts(cells[order]), jnp.arange(len(cells))
 
-    def merge(left, right):
-        """Of two runs of points, each as (last cell, reduction of its points in that cell): the same of both together."""
-        same = (left[0] == right[0])[:, None]
-        return right[0], jnp.where(same, combine(left[1], right[1]), right[1])
+    def merge(i, running):
+        """Of each point the reduction of the last 2^i points of its cell up to it -> of the last 2^(i + 1)."""
+        same = (numbers >= 1 << i) & (ranks == jnp.roll(ranks, 1 << i))
+        return jnp.where(same[:, None], combine(running, jnp.roll(running, 1 << i, axis=0)), running)
 
-    _, running = jax.lax.associative_scan(merge, (ranks, values[order]))
+    # A loop (Hillis and Steele, 1986): of a tree of all steps, unrolled, most of the time of a compilation would go into it.
+    running = jax.lax.fori_loop(0, (len(cells) - 1).bit_length(), merge, values[order])
     last = jnp.searchsorted(ranks, ranks, side='right') - 1
     return jnp.zeros_like(values).at[order].set(running[last], unique_indices=True)
 

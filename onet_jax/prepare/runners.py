@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_compl
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from onet_jax.errors import InputError
 from onet_jax.progress import track, working
@@ -30,6 +30,8 @@ SPAWN = multiprocessing.get_context('spawn')
 TIME_LIMIT = 600.0  # s, of one task
 REJECTED = (InputError, MemoryError)
 GUARD = "prepare data under `if __name__ == '__main__':` only"
+
+T = TypeVar('T')
 
 
 class Outcome(NamedTuple):
@@ -104,28 +106,36 @@ def _do_apart(work: Callable, task: tuple) -> object:
 class Worker:
     """A process for tasks that may crash, hang or run out of memory; it is started on demand and ends with its owner."""
 
-    def __init__(self, stopping: threading.Event) -> None:
-        """stopping: once it is set, no process is started any more."""
+    def __init__(
+        self,
+        stopping: threading.Event,
+        num_attempts: int = 2,  # large meshes at the same time may run out of memory where one alone does not
+        time_limit: float | None = None,
+        cause: str = 'perhaps for want of memory',
+        advice: str = 'simplify the shape',
+    ) -> None:
+        """stopping: once it is set, no process is started any more. cause: of the death of a process. advice: what to do with a
+        task that takes longer than `time_limit` seconds, by default `TIME_LIMIT`."""
         self._process: ProcessPoolExecutor | None = None
         self._stopping = stopping
+        self._num_attempts, self._time_limit, self._cause, self._advice = num_attempts, time_limit, cause, advice
 
-    def do(self, work: Callable, task: tuple) -> object:
-        """work(*task). Raises what it raises, or InputError when the process dies twice or takes too long."""
-        for _ in range(2):  # large meshes at the same time may run out of memory where one alone does not
+    def do(self, work: Callable[..., T], task: tuple) -> T:
+        """work(*task). Raises what it raises, or InputError when the process dies in every attempt or takes too long."""
+        limit = self._time_limit or TIME_LIMIT
+        for _ in range(self._num_attempts):
             if self._stopping.is_set():
                 raise InputError('expected to be done, found that the run was stopped')
             if self._process is None:
                 self._process = _start()
             start = time.monotonic()
             try:
-                return self._process.submit(_do_in_time, TIME_LIMIT, work, task).result()
+                return self._process.submit(_do_in_time, limit, work, task).result()
             except BrokenProcessPool:
                 self._process = None
-            if time.monotonic() - start >= TIME_LIMIT:
-                raise InputError(
-                    f'expected to be done within {TIME_LIMIT:g} s, found that it takes longer; simplify the shape'
-                )
-        raise InputError('the process that worked on it died, perhaps for want of memory')
+            if time.monotonic() - start >= limit:
+                raise InputError(f'expected to be done within {limit:g} s, found that it takes longer; {self._advice}')
+        raise InputError(f'the process that worked on it died, {self._cause}')
 
 
 def _start() -> ProcessPoolExecutor:
@@ -165,7 +175,7 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _do_in_time(limit: float, work: Callable, task: tuple) -> object:
+def _do_in_time(limit: float, work: Callable[..., T], task: tuple) -> T:
     # A watchdog thread that does not need the GIL: it also ends native code that never returns.
     faulthandler.dump_traceback_later(limit, exit=True)
     try:
