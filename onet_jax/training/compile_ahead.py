@@ -174,7 +174,7 @@ def describe_evaluation(config: ConfigDict) -> dict:
 
 
 def _shape_of(array: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(array.shape, array.dtype)
+    return jax.ShapeDtypeStruct(array.shape, jax.dtypes.canonicalize_dtype(array.dtype))
 
 
 def list_programs(config: ConfigDict, slice_: Slice) -> Iterator[Program]:

@@ -17,7 +17,8 @@ from onet_jax.files import cache_folder, machine_memory
 
 PACKAGES = (
     'numpy', 'scipy', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'ml-collections', 'absl-py', 'trimesh', 'embreex',
-    'manifold3d', 'mapbox-earcut', 'scikit-image', 'fast-simplification', 'pillow', 'safetensors', 'tensorboardX',
+    'manifold3d', 'mapbox-earcut', 'scikit-image', 'fast-simplification', 'pillow', 'safetensors', 'flatbuffers',
+    'tensorboardX',
 )  # fmt: skip
 PLUGINS = ('jax-cuda13-plugin', 'jax-cuda12-plugin')
 DRIVERS = {580: 'cuda13', 525: 'cuda12'}  # oldest driver -> the extra of jax that it can run

@@ -373,7 +373,7 @@ def test_the_doctor_describes_this_machine():
         (
             ['trian'],
             1,
-            "error: expected a verb, one of check, colorize, convert, .*found 'trian'; did you mean 'train'?",
+            "error: expected a verb, one of check, colorize, compile, convert, .*found 'trian'; did you mean 'train'?",
         ),
         (['train', '--help'], 0, '--workdir: Folder of checkpoints and logs.'),
         (['train', '--helpfull', '--config=psgn'], 0, '    learning_rate: '),
