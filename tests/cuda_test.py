@@ -24,52 +24,51 @@ CONFIGS = (
 )  # fmt: skip
 
 
-def lower(function, *arguments, **settings):
-    """The program of a function for CUDA, as text; `jax.export` refuses programs that call the host."""
+def check_lowers(function, *arguments, **settings):
+    """The function lowers for CUDA, and does not call the host, which `jax.export` refuses too."""
     program = export.export(jax.jit(partial(function, **settings)), platforms=['cuda'])(*arguments).mlir_module()
     assert 'callback' not in program
-    return program
 
 
 def floats(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def lower_all(config):
+def check_network_lowers(config):
     """The training step with the draws of its batch, and the functions that can be exported."""
     method, tx, key = models.build(config), make_optimizer(config, 1000), jax.random.key(0)
     raw = fields.describe_rows(fields.find_need(config.data), 1)
     transform = fields.make_transform(config.data)
     batch = jax.eval_shape(transform, key, raw)
     state = jax.eval_shape(lambda key, batch: create_state(key, method, tx, batch), key, batch)
-    lower((method.make_step or make_train_step)(method, tx, transform, None, 0.0), state, raw, key)
+    check_lowers((method.make_step or make_train_step)(method, tx, transform, None, 0.0), state, raw, key)
     params = state.variables
     for exportable in find_functions(method, params, config.data).values():
-        lower(exportable.function, params, *exportable.arguments.values())
+        check_lowers(exportable.function, params, *exportable.arguments.values())
     return method.model, params, batch
 
 
 def test_a_network_and_the_extraction_of_its_meshes_lower_for_cuda():
-    model, params, _ = lower_all(small_config())
+    model, params, _ = check_network_lowers(small_config())
     cond = floats(2, 12)
 
     def grids(params, conds):
         bound = jax.vmap(lambda cond: model.bind(params, cond[None]))(conds)
         return multiresolution_grids(bound, 2, resolution=4, upsampling_steps=1, level=0.0).values
 
-    lower(grids, params, cond)
-    lower(marching_cubes, floats(11**3), level=0.0, capacity=512)
+    check_lowers(grids, params, cond)
+    check_lowers(marching_cubes, floats(11**3), level=0.0, capacity=512)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', CONFIGS)
 def test_every_method_lowers_for_cuda(name):
-    model, params, batch = lower_all(load_config(f'{name}:tiny'))
+    model, params, batch = check_network_lowers(load_config(f'{name}:tiny'))
     if name == 'texture_field':
         cond = jax.eval_shape(model.encode, params, batch['inputs']['image'])
         geometry = jax.eval_shape(model.encode_geometry, params, batch['inputs']['oriented_cloud'])
-        lower(model.color, params, floats(1, 100, 3), geometry, cond)
+        check_lowers(model.color, params, floats(1, 100, 3), geometry, cond)
         views = floats(1, 2, 16, 16), floats(1, 2, 3, 4), floats(1, 2, 3, 3)
-        lower(model.render, params, *views, geometry, cond)
+        check_lowers(model.render, params, *views, geometry, cond)
     if name == 'nerf':
-        lower(model.render_jitted, params, Rays(*(floats(64, 3),) * 3, *(floats(64),) * 2))
+        check_lowers(model.render_jitted, params, Rays(*(floats(64, 3),) * 3, *(floats(64),) * 2))
