@@ -1,4 +1,4 @@
-"""Accelerators: what their makers say of a chip, and the time that an all-reduce takes by it.
+"""Accelerators: peak FLOP/s, memory and links of TPUs and GPUs by their makers, and a model of the time of an all-reduce.
 
 Peak FLOP/s is that of matrix products as JAX runs them on float32 arrays by default: in bfloat16 on TPUs, in TF32 on GPUs.
 

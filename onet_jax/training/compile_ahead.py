@@ -1,4 +1,4 @@
-"""Ahead-of-time compilation: the programs of a config, compiled for TPUs that need not be there, and what they cost.
+"""Ahead-of-time compilation: the programs of a config, compiled for a slice of TPUs without having one, and what they cost.
 
 The compiler of TPUs (libtpu) needs the name of a slice, not the slice. It plans the memory of a chip to the byte, schedules
 every instruction and says how many cycles it expects of most; nothing is run, and no weights are made. B batch.
