@@ -13,7 +13,7 @@ import numpy as np
 
 from onet_jax.errors import InputError
 from onet_jax.networks.encoders.image import ResNet
-from onet_jax.networks.layers import BatchNorm, Linear, cast
+from onet_jax.networks.layers import BatchNorm, Linear, cast, global_max_pool
 
 IMAGE_SIZE = 224  # px, the only one that the official ResNet reads
 # Corners of an icosahedron by their order in the official templates.
@@ -103,7 +103,7 @@ class CloudEncoder(nn.Module):
         net = cast(points, self.dtype)
         for i, features in enumerate((self.hidden_size, 2 * self.hidden_size, self.cond_size), start=1):
             net = norm(Linear(features, name=f'conv{i}')(net if i == 1 else nn.relu(net)), f'bn{i}')
-        net = net.max(axis=1).astype(points.dtype)
+        net = global_max_pool(net, axis=1).astype(points.dtype)
         for i in (1, 2):
             net = nn.relu(norm(Linear(self.cond_size, name=f'lin{i}')(net), f'bn{i + 3}'))
         return net

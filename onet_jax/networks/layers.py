@@ -11,7 +11,7 @@ Mixed precision: a layer computes in the precision of its input, float32 or bflo
 normalisations and the sums inside matrix products are float32 in either.
 """
 
-from functools import reduce
+from functools import partial, reduce
 from itertools import product
 
 import flax.linen as nn
@@ -63,6 +63,24 @@ class Linear(nn.Module):
         if self.use_bias:
             y = y + self.param('bias', self.bias_init or uniform(fan_in**-0.5), (self.features,)).astype(y.dtype)
         return y
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def global_max_pool(x: jax.Array, axis: int, keepdims: bool = False) -> jax.Array:
+    """Global max pooling: the maximum of x along an axis, with PyTorch's gradient, which goes to the first of equal maxima.
+
+    JAX's own rule compares x with its maximum. XLA may compute x twice, rounded differently, and where then no value is the
+    maximum, that rule divides 0 by 0.
+    """
+    return x.max(axis, keepdims=keepdims)
+
+
+@global_max_pool.defjvp
+def _global_max_pool_jvp(axis, keepdims, primals, tangents):
+    (x,), (slope,) = primals, tangents
+    first = jnp.argmax(x, axis, keepdims=True)
+    chosen = jax.lax.broadcasted_iota(first.dtype, x.shape, axis) == first
+    return global_max_pool(x, axis, keepdims), jnp.where(chosen, slope, 0).sum(axis, keepdims=keepdims)
 
 
 class Normalisation(nn.Module):

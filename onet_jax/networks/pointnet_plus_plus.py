@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 
 from onet_jax.networks.feature_planes import BoundLocalDecoder, LocalDecoder
-from onet_jax.networks.layers import BatchNorm, Linear, cast
+from onet_jax.networks.layers import BatchNorm, Linear, cast, global_max_pool
 from onet_jax.networks.scatter import reduce_cells
 
 BALL_RADII = (0.2, 0.4)  # of the groups of each level
@@ -122,9 +122,9 @@ class PointnetPlus(nn.Module):
             near = jax.vmap(lambda a, b, i=i: query_ball(a, b, BALL_RADII[i], GROUP_SIZES[i]))(centres, places)
             relative = gather(places, near) - centres[:, :, None]
             group = (cast(x, self.dtype) for x in (relative, gather(features, near)))
-            levels.append((centres, apply(f'sa{i + 1}', widths, *group).max(axis=2)))
+            levels.append((centres, global_max_pool(apply(f'sa{i + 1}', widths, *group), axis=2)))
         (places1, net1), (places2, net2) = levels[1:]
-        whole = apply('sa3', (4 * w, 8 * w, 16 * w), cast(places2, self.dtype), net2).max(axis=1, keepdims=True)
+        whole = global_max_pool(apply('sa3', (4 * w, 8 * w, 16 * w), cast(places2, self.dtype), net2), axis=1, keepdims=True)
         net2 = apply('fp3', (4 * w, 4 * w), net2, whole)
         net1 = apply('fp2', (4 * w, 2 * w), net1, interpolate_three(net2, places2, places1))
         net = apply('fp1', (2 * w, 2 * w, self.cond_size), interpolate_three(net1, places1, points))

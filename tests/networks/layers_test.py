@@ -1,10 +1,21 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from onet_jax.networks.fast_gradients import reverse_mode
-from onet_jax.networks.layers import BatchNorm, ConditionalBatchNorm, Conv, Linear, Normalisation, ResnetBlock, cast
+from onet_jax.networks.layers import (
+    BatchNorm,
+    ConditionalBatchNorm,
+    Conv,
+    Linear,
+    Normalisation,
+    ResnetBlock,
+    cast,
+    global_max_pool,
+)
 
 
 def test_linear_of_several_inputs_is_linear_of_their_concatenation():
@@ -133,3 +144,23 @@ def test_products_of_bfloat16_keep_statistics_and_parameters_in_float32():
     for ours, theirs in zip(jax.tree.leaves(updated), jax.tree.leaves(expected), strict=True):
         assert ours.dtype == jnp.float32
         np.testing.assert_allclose(ours, theirs, atol=2e-3)
+
+
+def test_the_gradient_of_global_max_pooling_goes_to_the_first_maximum():
+    """Also behind a multiply-add, which XLA rounds differently in the two places where it computes it."""
+    rng = np.random.default_rng(0)
+    x, kernel, scale = (rng.normal(size=size).astype(np.float32) for size in ((4, 300, 3), (3, 8), 8))
+
+    def pool(x):
+        net = jnp.maximum(x @ kernel, 0)
+        return global_max_pool((net - net.mean((0, 1))) * scale / net.std((0, 1)) + scale, axis=1)
+
+    def loss(x):
+        return jnp.square(pool(x)).sum()
+
+    grad = jax.jit(jax.grad(loss))(x)
+    with jax.enable_x64():
+        expected = jax.grad(loss)(x.astype(float))
+        np.testing.assert_allclose(grad, expected, atol=1e-5 * np.abs(expected).max())
+        values = jnp.array([1.0, 3, 3])
+        np.testing.assert_array_equal(jax.jacfwd(partial(global_max_pool, axis=0))(values), [0, 1, 0])

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from onet_jax.networks.layers import Linear, ResnetBlock, cast
+from onet_jax.networks.layers import Linear, ResnetBlock, cast, global_max_pool
 
 
 class LatentEncoder(nn.Module):
@@ -29,7 +29,7 @@ class LatentEncoder(nn.Module):
             return nn.leaky_relu(x, 0.2) if self.leaky else nn.relu(x)
 
         def pool(x):
-            return x.mean(axis=1, keepdims=True) if self.leaky else x.max(axis=1, keepdims=True)
+            return x.mean(axis=1, keepdims=True) if self.leaky else global_max_pool(x, axis=1, keepdims=True)
 
         def layer(features, name, *inputs):
             return Linear(features, name=name)(*map(activate, inputs))
@@ -64,7 +64,7 @@ class LatentPointnet(nn.Module):
                 shifts = jnp.split(shift, len(features), axis=-1)
                 features = tuple(x + part for x, part in zip(features, shifts, strict=True))
             net = ResnetBlock(self.hidden_size, name=f'block_{i}')(*features)
-            features = (net, net.max(axis=1, keepdims=True))
+            features = (net, global_max_pool(net, axis=1, keepdims=True))
         pooled = features[1][:, 0].astype(points.dtype)
         return Linear(self.latent_size, name='fc_mean')(pooled), Linear(self.latent_size, name='fc_logstd')(pooled)
 

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from onet_jax.networks.layers import Linear, ResnetBlock, cast
+from onet_jax.networks.layers import Linear, ResnetBlock, cast, global_max_pool
 
 
 class Pointnet(nn.Module):
@@ -35,7 +35,6 @@ class Pointnet(nn.Module):
                 net = ResnetBlock(self.hidden_size, leaky=self.leaky, name=f'block_{i}')(*features)
             else:
                 net = Linear(self.hidden_size, name=f'fc_{i}')(*map(activate, features))
-            pool = net.mean if self.leaky else net.max
-            features = (net, pool(axis=1, keepdims=True))
-        pooled = features[1][:, 0].astype(points.dtype)
-        return Linear(self.cond_size, name='fc_c')(activate(pooled))
+            pooled = net.mean(axis=1, keepdims=True) if self.leaky else global_max_pool(net, axis=1, keepdims=True)
+            features = (net, pooled)
+        return Linear(self.cond_size, name='fc_c')(activate(features[1][:, 0].astype(points.dtype)))
