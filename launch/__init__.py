@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -35,8 +36,9 @@ TRACEBACK = flags.DEFINE_bool('traceback', False, 'Show the full traceback of an
 
 # What wrong input raises; anything else, such as a ValueError of JAX, is a bug and keeps its traceback.
 INPUT_ERRORS = (InputError, OSError, FloatingPointError, ModuleNotFoundError)
-EXIT_INTERRUPTED = 128 + signal.SIGINT  # as of a program that the signal ends
-STOPPED = b'\nstopped by control-C; what was finished is kept\n'
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)  # control-C, and what a system sends before it kills
+EXIT_INTERRUPTED = 128 + signal.SIGINT  # as of a program that the first of them ends
+STOPPED = b'\nstopped by a signal; what was finished is kept\n'
 HINT = b'the program stops as soon as it can; control-C again ends it at once\n'
 PATIENCE = 3.0  # s
 
@@ -56,8 +58,9 @@ def run_command(main: Callable[[list[str]], None], takes_arguments: bool = False
             raise
         print(f'error: {_explain(error)}', file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        gc.collect()  # removes the semaphores of worker processes
+    except KeyboardInterrupt as interrupt:
+        traceback.clear_frames(interrupt.__traceback__)
+        gc.collect()  # removes the semaphores of worker processes, which the frames knew
         with suppress(OSError):  # of a reader that has gone
             sys.stdout.flush()
         _leave()  # not by the usual way out, where threads of XLA may crash
@@ -123,7 +126,8 @@ def _explain(error: Exception) -> str:
 
 @contextmanager
 def _watching_interrupts() -> Iterator[None]:
-    """Let control-C end the process, also where Python acts upon none: while XLA compiles, or where something catches it."""
+    """Let INTERRUPTS end the process, also where Python acts upon none: while XLA compiles, or where something catches them."""
+    previous_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # it stops what control-C stops
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     # It gets a signal at once, whatever this thread does.
@@ -136,6 +140,7 @@ def _watching_interrupts() -> Iterator[None]:
     finally:
         sys.unraisablehook = previous_hook
         signal.set_wakeup_fd(previous)
+        signal.signal(signal.SIGTERM, previous_handler)
         os.close(writer)
 
 
@@ -145,9 +150,9 @@ def _watch(reader: int) -> None:
     So does the first one after a while, unless it is handled by a function that stops the work in its own time.
     """
     with open(reader, 'rb', buffering=0) as pipe:
-        interrupts = (number for number in iter(lambda: pipe.read(1), b'') if number[0] == signal.SIGINT)
-        for count, _ in enumerate(interrupts, start=1):
-            handled = signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        interrupts = (byte[0] for byte in iter(lambda: pipe.read(1), b'') if byte[0] in INTERRUPTS)
+        for count, number in enumerate(interrupts, start=1):
+            handled = signal.getsignal(number) is not signal.default_int_handler
             if count == 2:
                 _leave()
             timer = threading.Timer(PATIENCE, os.write if handled else _leave, (2, HINT) if handled else ())

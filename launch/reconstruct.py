@@ -35,6 +35,10 @@ FORMAT = flags.DEFINE_enum('format', 'ply', ['ply', 'obj', 'off', 'stl', 'glb'],
 
 
 def main(argv):
+    given = [*filter(None, [INPUT.value]), *argv[1:]]
+    if len(given) != 1 and (given or not WORKDIR.value):
+        raise InputError(f'expected one file or folder to reconstruct, found {given or "none"}; several go in a folder')
+
     from onet_jax.geometry.extract import check_memory
     from onet_jax.inference.finish import Finish
     from onet_jax.inference.out_of_distribution import workdir_domain
@@ -43,12 +47,9 @@ def main(argv):
     from onet_jax.ready_made import load_for
     from onet_jax.run import at_resolution, at_threshold, describe_training, for_clouds, load_run
 
-    given = [*filter(None, [INPUT.value]), *argv[1:]]
-    if WORKDIR.value and not given:
+    if not given:
         path = reconstruct_scene(load_run(WORKDIR.value), OUTPUT.value, FORMAT.value, RESOLUTION.value)
         return tell_next(path, 'onet', 'render', f'--workdir={WORKDIR.value}', '--output=FOLDER')
-    if len(given) != 1:
-        raise InputError(f'expected one file or folder to reconstruct, found {given or "none"}; several go in a folder')
     outliers = {'keep_outliers': KEEP_OUTLIERS.value, 'remove_outliers': REMOVE_OUTLIERS.value}
     run = load_run(WORKDIR.value) if WORKDIR.value else load_for(given[0], OUTPUT.value, **outliers)
     if THRESHOLD.value is not None:
@@ -63,7 +64,8 @@ def main(argv):
     made = reconstruct_files(
         run.method, run.params, run.config, given[0], *into, find_domain, finish, describe_training(run)
     )
-    tell_next(f'{OUTPUT.value}/index.html shows {len(made)} meshes', *refining(run, WORKDIR.value, given[0], made[0]))
+    what = f'{len(made)} meshes' if len(made) > 1 else made[0]
+    tell_next(f'{OUTPUT.value}/index.html shows {what}', *refining(run, WORKDIR.value, given[0], made[0]))
 
 
 if __name__ == '__main__':

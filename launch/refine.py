@@ -26,6 +26,7 @@ SIMPLIFY_FACES = flags.DEFINE_integer(
 
 
 def main(_):
+    from onet_jax.data.fields import has_cloud
     from onet_jax.inference.refine import refine_file
     from onet_jax.run import at_threshold, for_clouds, load_run
 
@@ -45,8 +46,8 @@ def main(_):
         num_faces=SIMPLIFY_FACES.value,
     )
     done = f'{MESH.value} -> {OUTPUT.value}: loss {before:.3g} before, {after:.3g} after {STEPS.value} steps'
-    again = [f'--workdir={WORKDIR.value}', f'--mesh={OUTPUT.value}', f'--input={INPUT.value}', '--output=FILE']
-    tell_next(done, 'onet', 'refine', *again)
+    beside = [f'--input={INPUT.value}'] if has_cloud(run.config.data) else []
+    tell_next(done, 'onet', 'view', OUTPUT.value, *beside)
 
 
 if __name__ == '__main__':

@@ -14,17 +14,26 @@ from onet_jax.data.fields import has_cloud, read_inputs, sees_clips, show, shows
 from onet_jax.data.sources import Source
 from onet_jax.data.user_inputs import read_bulk
 from onet_jax.errors import InputError
+from onet_jax.geometry.clouds import longest_edge
 from onet_jax.geometry.meshes import load_geometry, normalise
-from onet_jax.geometry.quality import find_unsupported
+from onet_jax.geometry.quality import distances_to_mesh, find_unsupported
 from onet_jax.geometry.sequence_files import fit
 from onet_jax.geometry.sequences import CloudSequence, move
 from onet_jax.inference.clip_files import load_clip
 from onet_jax.inference.out_of_distribution import SHARE, Domain
-from onet_jax.viz.page import write_page
-from onet_jax.viz.pictures import FRONT, SIZE, UNSUPPORTED, Item, Painted
+from onet_jax.viz.page import POINTS, write_page
+from onet_jax.viz.pictures import DOTS, FRONT, RGB, SIZE, UNSUPPORTED, Item, Painted, PaintedCloud, thin
 
 MAX_SHOWN = 48  # items of a page
 MAX_FAILURES = 200  # that it lists
+FAR = 0.01  # of the longest edge of the cloud: points that are so far from the mesh have the last colour
+MISSED: RGB = (0.90, 0.16, 0.10)  # of these points
+LEGEND: dict[str, RGB] = {
+    'point on the mesh': DOTS,
+    f'point {FAR:.0%} of the longest edge away, or farther': MISSED,
+    'surface': FRONT,
+    'surface that no input point supports': UNSUPPORTED,
+}
 
 
 def write_gallery(
@@ -62,9 +71,14 @@ def write_gallery(
             said.append(f'{output / "index.html"}: not shown: {error}')
             continue
         seen = show(inputs)
+        if isinstance(shape, Painted):
+            seen = thin(seen, POINTS[1])
+            colours = paint_distances(frame.to_user(seen), shape.mesh)
         if seen is not None and not shows_objects(data):  # a scene is shown normalised, as an object
             scan, frame = frame, normalise(geometry.vertices)._replace(turn=frame.turn)
             seen = frame.to_object(scan.to_user(seen))
+        if isinstance(shape, Painted):
+            seen = PaintedCloud(seen, colours)
         geometry.vertices = frame.to_object(geometry.vertices)
         links = None, done[source].relative_to(output).as_posix()
         shown.append(Item(source.name, describe(items[source.name]), (seen, shape), links=links))
@@ -77,9 +91,7 @@ def write_gallery(
         summary={'done': str(len(done)), 'failed': str(len(failed))},
         items=shown,
         column_titles=('input', 'reconstruction'),
-        legend={'surface': FRONT, 'surface that no input point supports': UNSUPPORTED}
-        if any(isinstance(shape, Painted) for item in shown for shape in item.shapes)
-        else None,
+        legend=LEGEND if any(isinstance(shape, Painted) for item in shown for shape in item.shapes) else None,
         failures=failures | ({'...': f'{hidden} more, see manifest.json'} if hidden > 0 else {}),
     )
     return said
@@ -103,6 +115,12 @@ def paint(geometry: trimesh.Trimesh | trimesh.PointCloud, cloud: np.ndarray) -> 
         colours = visual.vertex_colors[:, :3].copy()
     colours[find_unsupported(geometry.vertices, cloud)] = np.round(255 * np.array(UNSUPPORTED))
     return Painted(geometry, colours)
+
+
+def paint_distances(cloud: np.ndarray, mesh: trimesh.Trimesh) -> np.ndarray:
+    """Colours [P, 3] uint8 of a cloud [P, 3] by the distances to the mesh that was made of it, in the same frame."""
+    far = (distances_to_mesh(cloud, mesh) / (FAR * longest_edge(cloud))).clip(0, 1)[:, None]
+    return np.round(255 * ((1 - far) * DOTS + far * MISSED)).astype(np.uint8)
 
 
 def describe(item: dict) -> str:

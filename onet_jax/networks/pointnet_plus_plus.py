@@ -124,7 +124,8 @@ class PointnetPlus(nn.Module):
             group = (cast(x, self.dtype) for x in (relative, gather(features, near)))
             levels.append((centres, global_max_pool(apply(f'sa{i + 1}', widths, *group), axis=2)))
         (places1, net1), (places2, net2) = levels[1:]
-        whole = global_max_pool(apply('sa3', (4 * w, 8 * w, 16 * w), cast(places2, self.dtype), net2), axis=1, keepdims=True)
+        whole = apply('sa3', (4 * w, 8 * w, 16 * w), cast(places2, self.dtype), net2)
+        whole = global_max_pool(whole, axis=1, keepdims=True)
         net2 = apply('fp3', (4 * w, 4 * w), net2, whole)
         net1 = apply('fp2', (4 * w, 2 * w), net1, interpolate_three(net2, places2, places1))
         net = apply('fp1', (2 * w, 2 * w, self.cond_size), interpolate_three(net1, places1, points))

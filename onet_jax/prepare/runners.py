@@ -132,6 +132,7 @@ class Worker:
             try:
                 return self._process.submit(_do_in_time, limit, work, task).result()
             except BrokenProcessPool:
+                self._process.shutdown()  # waits until nothing of it is left
                 self._process = None
             if time.monotonic() - start >= limit:
                 raise InputError(f'expected to be done within {limit:g} s, found that it takes longer; {self._advice}')

@@ -1,8 +1,7 @@
 """What the viewer shows: shapes in rows and columns, and the controls (sliders, choices) that they are a function of.
 
 Shapes are in object coordinates, in the cube of edge 1 around the origin with y up. Beside those of `pictures.Item` they are
-sequences, clouds with colours, the cameras of posed views and line segments. Colours are sRGB, uint8. N points, V views, S
-segments.
+sequences, the cameras of posed views and line segments. Colours are sRGB, uint8. V views, S segments.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,16 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from onet_jax.viz.pictures import Item
-
-RGB = tuple[float, float, float]  # sRGB in [0, 1]
-
-
-class PaintedCloud(NamedTuple):
-    """A point cloud with colours."""
-
-    points: np.ndarray  # [N, 3]
-    colours: np.ndarray  # [N, 3] uint8
+from onet_jax.viz.pictures import RGB, Item
 
 
 class Cameras(NamedTuple):

@@ -17,9 +17,9 @@ from onet_jax.geometry.colours import has_colours
 from onet_jax.geometry.mesh_files.glb import encode_glb
 from onet_jax.geometry.sequences import SEQUENCES, frames_of
 from onet_jax.scores import as_geometry
-from onet_jax.viz.display import Cameras, PaintedCloud, Segments
+from onet_jax.viz.display import Cameras, Segments
 from onet_jax.viz.page import reduce_shape
-from onet_jax.viz.pictures import BACK, DOTS, FRONT, Painted, ball_radius, is_picture, painted, thin
+from onet_jax.viz.pictures import BACK, DOTS, FRONT, Painted, PaintedCloud, ball_radius, is_picture, painted
 
 MAX_FACES, MAX_POINTS = 300_000, 300_000  # of a shape, or of all frames of a sequence; of more it has fewer on the page
 LEAST_FACES, LEAST_POINTS = 2000, 1000  # of a frame
@@ -52,13 +52,11 @@ def _reduce(shape: Any) -> Any:
     if isinstance(shape, trimesh.PointCloud):
         points, colours = np.asarray(shape.vertices), np.asarray(shape.colors)
         shape = PaintedCloud(points, colours[:, :3]) if len(colours) else points
-    if isinstance(shape, PaintedCloud):
-        return PaintedCloud(*(thin(values, MAX_POINTS) for values in shape))
     if isinstance(shape, trimesh.Trimesh) and has_colours(shape):
         if not isinstance(shape.visual, ColorVisuals) or shape.visual.kind != 'vertex':
             return shape
         return reduce_shape(painted(shape), MAX_FACES, MAX_POINTS)
-    reducible = isinstance(shape, trimesh.Trimesh | Painted | np.ndarray)
+    reducible = isinstance(shape, trimesh.Trimesh | Painted | PaintedCloud | np.ndarray)
     return reduce_shape(shape, MAX_FACES, MAX_POINTS) if reducible else shape
 
 

@@ -28,8 +28,10 @@ from onet_jax.viz.pictures import (
     BACK,
     DOTS,
     FRONT,
+    RGB,
     Item,
     Painted,
+    PaintedCloud,
     Shape,
     ball_radius,
     check_columns,
@@ -46,10 +48,8 @@ MAX_BYTES = 5_000_000  # of a page
 # Of a shape on the page, at least and at most; mesh files keep all faces.
 FACES, POINTS = (500, 60_000), (500, 10_000)
 # In base64; of a face with half a vertex and its colour, and what an open mesh has more.
-BYTES_OF_FACE, BYTES_OF_POINT = 15, 8
+BYTES_OF_FACE, BYTES_OF_POINT, BYTES_OF_COLOUR = 15, 8, 4
 POINT_SIZE = 0.8  # of a point, in balls of the images
-
-Colour = tuple[float, float, float]
 
 
 def write_page(
@@ -61,7 +61,7 @@ def write_page(
     items: Sequence[Item],
     column_titles: Sequence[str],
     notes: Mapping[str, str] | None = None,
-    legend: Mapping[str, Colour] | None = None,
+    legend: Mapping[str, RGB] | None = None,
     failures: Mapping[str, str] | None = None,
     table: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None,
     curves: Sequence[tuple[str, Sequence[tuple[float, float]], bool]] = (),
@@ -98,7 +98,7 @@ def write_page(
 
 
 def embed(shape: Any, num_faces: int = FACES[1], num_points: int = POINTS[1]) -> dict:
-    """A prediction, a painted mesh or points [N, 3], in object coordinates, for JSON.
+    """A prediction, a painted mesh or cloud, or points [N, 3], in object coordinates, for JSON.
 
     Base64 of positions as uint16, of faces as uint16 or uint32, and of colours as uint8; of at most so many faces and points. A
     sequence has 'frames', of which each has what differs.
@@ -109,6 +109,8 @@ def embed(shape: Any, num_faces: int = FACES[1], num_points: int = POINTS[1]) ->
     if isinstance(shape, np.ndarray):
         radius = POINT_SIZE * ball_radius(len(shape))
         return {'positions': _positions(shape), 'count': len(shape), 'radius': radius}
+    if isinstance(shape, PaintedCloud):
+        return {**embed(shape.points, num_faces, num_points), 'colours': _encode(shape.colours.astype(np.uint8))}
     mesh: trimesh.Trimesh = shape.mesh if isinstance(shape, Painted) else shape
     narrow = len(mesh.vertices) <= 1 << 16
     found = {
@@ -132,6 +134,8 @@ def reduce_shape(shape: Any, num_faces: int, num_points: int) -> Any:
         return reduce_sequence(shape, num_faces, num_points)
     if isinstance(shape, np.ndarray):
         return shape if is_picture(shape) else thin(shape, num_points)
+    if isinstance(shape, PaintedCloud):
+        return PaintedCloud(*(thin(values, num_points) for values in shape))
     if isinstance(shape, trimesh.Trimesh):
         return simplify_mesh(shape, num_faces)
     if len(shape.mesh.faces) <= num_faces:
@@ -143,7 +147,7 @@ def reduce_shape(shape: Any, num_faces: int, num_points: int) -> Any:
 
 def _share(solids: Sequence[Any], left: int) -> tuple[int, int]:
     """How many faces each mesh and how many points each cloud has on a page on which so many bytes are left."""
-    clouds = [shape for shape in solids if isinstance(shape, np.ndarray | CloudSequence)]
+    clouds = [shape for shape in solids if isinstance(shape, np.ndarray | PaintedCloud | CloudSequence)]
     of_points, of_faces = sum(map(_size, clouds)), sum(_size(shape) for shape in solids) - sum(map(_size, clouds))
     # A quarter for the clouds, whatever there is for meshes.
     of_clouds = left / 4 if of_faces else left
@@ -160,11 +164,15 @@ def _size(shape: Any) -> int:
         return BYTES_OF_FACE * len(shape.meshes)
     if isinstance(shape, CloudSequence):
         return BYTES_OF_POINT * len(shape.points)
+    if isinstance(shape, PaintedCloud):
+        return BYTES_OF_POINT + BYTES_OF_COLOUR
     return BYTES_OF_POINT if isinstance(shape, np.ndarray) else BYTES_OF_FACE
 
 
-def _count(cloud: np.ndarray | CloudSequence) -> int:
-    return len(cloud) if isinstance(cloud, np.ndarray) else cloud.points.shape[1]
+def _count(cloud: np.ndarray | PaintedCloud | CloudSequence) -> int:
+    if isinstance(cloud, CloudSequence):
+        return cloud.points.shape[1]
+    return len(cloud if isinstance(cloud, np.ndarray) else cloud.points)
 
 
 def _positions(points: np.ndarray) -> str:
@@ -181,8 +189,8 @@ def _notes(notes: Mapping[str, str]) -> str:
     return f'<dl class="notes">{lines}</dl>' if notes else ''
 
 
-def _legend(legend: Mapping[str, Colour]) -> str:
-    def css(colour: Colour) -> str:
+def _legend(legend: Mapping[str, RGB]) -> str:
+    def css(colour: RGB) -> str:
         return ','.join(f'{255 * value:.0f}' for value in colour)
 
     marks = ''.join(

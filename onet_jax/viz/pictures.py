@@ -3,7 +3,8 @@
 All images have the same camera: it looks at the origin from `DISTANCE` with y up, and frames the whole padded cube, so that
 images can be compared. Angles are in degrees: azimuth 0 looks along -z, a positive one moves the eye towards +x; elevation
 lifts it towards +y. The key light is fixed to the camera, above left. Back faces have the colour `BACK`, so that holes and
-meshes that are inside out can be seen; a `Painted` mesh has colours of its own. N points or vertices, H, W pixels.
+meshes that are inside out can be seen; a `Painted` mesh and a `PaintedCloud` have colours of their own. N points or vertices,
+H, W pixels.
 """
 
 import io
@@ -20,6 +21,8 @@ from onet_jax.files import write_atomically
 from onet_jax.geometry.render import prepare, trace, unit
 from onet_jax.progress import track
 from onet_jax.scores import as_geometry
+
+RGB = tuple[float, float, float]  # sRGB in [0, 1]
 
 PNG = b'\x89PNG\r\n\x1a\n'  # the first bytes of a file
 SIZE = 224  # px
@@ -47,14 +50,21 @@ class Painted(NamedTuple):
     colours: np.ndarray  # [N, 3] uint8 sRGB, of the front at its vertices
 
 
-Shape = trimesh.Trimesh | Painted | np.ndarray
+class PaintedCloud(NamedTuple):
+    """A point cloud with colours."""
+
+    points: np.ndarray  # [N, 3]
+    colours: np.ndarray  # [N, 3] uint8 sRGB
+
+
+Shape = trimesh.Trimesh | Painted | PaintedCloud | np.ndarray
 
 
 class Item(NamedTuple):
     """One row of images: a name, a caption such as 'IoU 0.93', and what to show in each column.
 
-    A shape is in object coordinates: a prediction of any type (see `scores.py`), a painted mesh, or points [N, 3]. An image
-    [H, W, 3] uint8 is shown unchanged.
+    A shape is in object coordinates: a prediction of any type (see `scores.py`), a painted mesh or cloud, or points [N, 3]. An
+    image [H, W, 3] uint8 is shown unchanged.
     """
 
     name: str
@@ -69,7 +79,7 @@ def painted(mesh: trimesh.Trimesh) -> Painted:
 
 
 def drawable(shape: Any) -> Shape:
-    """A prediction of any type as a mesh or as points [N, 3]; images and painted meshes are returned unchanged."""
+    """A prediction of any type as a mesh or as points [N, 3]; images and what is painted are returned unchanged."""
     shape = as_geometry(shape)
     return np.asarray(shape.vertices) if isinstance(shape, trimesh.PointCloud) else shape
 
@@ -84,6 +94,8 @@ def render(shape: Any, *, size: int = SIZE) -> np.ndarray:
         return np.asarray(Image.fromarray(shape).resize((size, size), Image.Resampling.LANCZOS))
     if isinstance(shape, Painted):
         return render_mesh(shape.mesh, size=size, colour=shape.colours / np.float32(255))
+    if isinstance(shape, PaintedCloud):
+        return render_points(shape.points, size=size, colour=shape.colours / np.float32(255))
     return render_mesh(shape, size=size) if isinstance(shape, trimesh.Trimesh) else render_points(shape, size=size)
 
 
@@ -98,7 +110,7 @@ def render_mesh(
     size: int = SIZE,
     azimuth: float = AZIMUTH,
     elevation: float = ELEVATION,
-    colour: tuple[float, float, float] | np.ndarray = FRONT,
+    colour: RGB | np.ndarray = FRONT,
 ) -> np.ndarray:
     """Render a mesh in object coordinates on white: [size, size, 3] uint8.
 
@@ -130,16 +142,19 @@ def render_mesh(
     return np.round(255 * pixels.clip(0, 1)).astype(np.uint8)
 
 
-def render_points(points: np.ndarray, **camera: Any) -> np.ndarray:
-    """Render points [N, 3] as small shaded balls: [size, size, 3] uint8; camera: size and angles, as of `render_mesh`.
+def render_points(points: np.ndarray, *, colour: RGB | np.ndarray = DOTS, **camera: Any) -> np.ndarray:
+    """Render points [N, 3] as small shaded balls: [size, size, 3] uint8.
 
-    At most MAX_POINTS points are drawn. Raises InputError for an array of another shape.
+    colour: sRGB in [0, 1], or [N, 3] of the points. camera: size and angles, as of `render_mesh`. At most MAX_POINTS points
+    are drawn. Raises InputError for an array of another shape.
     """
     points = thin(points)
+    colours = np.broadcast_to(thin(colour) if isinstance(colour, np.ndarray) else colour, points.shape)
     ball = trimesh.creation.icosphere(subdivisions=int(len(points) < MANY), radius=ball_radius(len(points)))
     vertices = (points[:, None] + ball.vertices).reshape(-1, 3)
     faces = (len(ball.vertices) * np.arange(len(points))[:, None, None] + ball.faces).reshape(-1, 3)
-    return render_mesh(trimesh.Trimesh(vertices, faces, process=False), colour=DOTS, **camera)
+    balls = trimesh.Trimesh(vertices, faces, process=False)
+    return render_mesh(balls, colour=np.repeat(colours, len(ball.vertices), axis=0), **camera)
 
 
 def thin(points: np.ndarray, num_points: int = MAX_POINTS) -> np.ndarray:

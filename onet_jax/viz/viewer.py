@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from onet_jax.errors import InputError
-from onet_jax.viz.display import RGB, Display, Shown, Slider
+from onet_jax.viz.display import Display, Shown, Slider
 from onet_jax.viz.grid import PITCH, TALL, Grid
 from onet_jax.viz.nodes import as_bytes
-from onet_jax.viz.pictures import camera_axes
+from onet_jax.viz.pictures import RGB, camera_axes
 
 HOST, PORT, NUM_PORTS = '127.0.0.1', 8080, 100
 AZIMUTH, ELEVATION = 20.0, 15.0  # degrees, of the first view

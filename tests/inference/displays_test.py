@@ -21,9 +21,9 @@ from onet_jax.geometry.sequences import ChangingMeshes, CloudSequence, MeshSeque
 from onet_jax.inference.displays import networks, scenes
 from onet_jax.inference.displays.files import choose_display
 from onet_jax.inference.displays.networks import display_network
-from onet_jax.inference.displays.quality import LEGEND, MISSED
 from onet_jax.inference.displays.scenes import display_radiance, display_views
 from onet_jax.inference.displays.textures import display_textures
+from onet_jax.inference.gallery import LEGEND, MISSED
 from onet_jax.inference.scene_mesh import Box
 from onet_jax.prepare.embedded_scene import render_scene
 from onet_jax.viz.pictures import FRONT, UNSUPPORTED, Painted

@@ -19,7 +19,7 @@ from onet_jax.inference.finish import Finish
 from onet_jax.inference.out_of_distribution import Domain
 from onet_jax.inference.reconstruct import reconstruct_files
 from onet_jax.run import load_run
-from onet_jax.viz.pictures import UNSUPPORTED
+from onet_jax.viz.pictures import DOTS, UNSUPPORTED
 
 pytestmark = pytest.mark.usefixtures('small_pictures')
 
@@ -70,11 +70,16 @@ def test_the_surface_that_no_point_supports_is_measured_and_shown(tmp_path, caps
     assert len(mesh.faces) <= 4000
     right, near = mesh.vertices[:, 0] > offset[0] + 0.2, mesh.vertices[:, 2] > 100.2
     assert (mesh.visual.vertex_colors[right & near] == (200, 30, 40, 255)).all()
-    shape = json.loads(re.search(r'id="shapes">(.*?)</script>', page, re.DOTALL).group(1))[1]
-    colours, positions = (
-        np.frombuffer(base64.b64decode(shape[name]), dtype).reshape(-1, 3)
-        for name, dtype in (('colours', 'u1'), ('positions', '<u2'))
+    scan, shape = json.loads(re.search(r'id="shapes">(.*?)</script>', page, re.DOTALL).group(1))
+    (point_colours, points), (colours, positions) = (
+        [
+            np.frombuffer(base64.b64decode(each[name]), dtype).reshape(-1, 3)
+            for name, dtype in (('colours', 'u1'), ('positions', '<u2'))
+        ]
+        for each in (scan, shape)
     )
+    assert len(point_colours) == len(points) == scan['count']
+    assert np.abs(point_colours - 255 * np.array(DOTS)).max() < 30, 'the mesh goes through the points'
     unsupported = (colours == np.round(255 * np.array(UNSUPPORTED))).all(axis=1)
     height = positions[:, 1] / 65535 - 0.5  # z is up
     assert unsupported[height > 0].mean() < 0.02

@@ -1,4 +1,4 @@
-"""Control-C, as a user presses it: one sentence and exit code 130, whatever the program is doing."""
+"""Control-C, as a user presses it, and SIGTERM: one sentence and exit code 130, whatever the program is doing."""
 
 import os
 import signal
@@ -36,26 +36,27 @@ def main(_):
 
 launch.run_command(main)
 """
-STOPPED = '\nstopped by control-C; what was finished is kept\n'
+STOPPED = '\nstopped by a signal; what was finished is kept\n'
 
 
 @pytest.mark.parametrize(
-    'kind, patience, interrupts, said',
+    'kind, patience, signals, said',
     [
-        ('python', 60, 1, STOPPED),
-        ('native', 0.2, 1, STOPPED),
-        ('swallowed', 0.2, 1, STOPPED),
-        ('collected', 60, 1, STOPPED),
-        ('native', 60, 2, STOPPED),
-        ('handled', 0.2, 2, 'the program stops as soon as it can; control-C again ends it at once\n' + STOPPED),
+        ('python', 60, [signal.SIGINT], STOPPED),
+        ('python', 60, [signal.SIGTERM], STOPPED),
+        ('native', 0.2, [signal.SIGTERM], STOPPED),
+        ('swallowed', 0.2, [signal.SIGINT], STOPPED),
+        ('collected', 60, [signal.SIGINT], STOPPED),
+        ('native', 60, [signal.SIGINT, signal.SIGTERM], STOPPED),
+        ('handled', 0.2, [signal.SIGINT, signal.SIGINT], 'the program stops as soon as it can; control-C again ends it at once\n' + STOPPED),
     ],
 )
-def test_control_c_ends_a_program(kind, patience, interrupts, said):
+def test_a_signal_ends_a_program(kind, patience, signals, said):
     argv = [sys.executable, '-c', PROGRAM, kind, str(patience)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         assert run.stdout.readline() == 'ready\n'
-        for _ in range(interrupts):
-            os.kill(run.pid, signal.SIGINT)
+        for number in signals:
+            os.kill(run.pid, number)
             time.sleep(0.5)
         _, stderr = run.communicate(timeout=30)
     assert (run.returncode, stderr) == (130, said)

@@ -97,4 +97,4 @@ def test_control_c_ends_the_viewer(pair):
         os.kill(run.pid, signal.SIGINT)
         out, err = run.communicate(timeout=60)
     assert (run.returncode, out) == (130, '')
-    assert err.endswith('\nstopped by control-C; what was finished is kept\n')
+    assert err.endswith('\nstopped by a signal; what was finished is kept\n')

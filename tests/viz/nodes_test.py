@@ -13,9 +13,9 @@ from onet_jax.geometry.sequences import ChangingMeshes, CloudSequence, MeshSeque
 from onet_jax.geometry.views import Pictures
 from onet_jax.geometry.voxels import Voxels
 from onet_jax.viz import nodes
-from onet_jax.viz.display import Cameras, PaintedCloud, Segments
+from onet_jax.viz.display import Cameras, Segments
 from onet_jax.viz.nodes import add_shape
-from onet_jax.viz.pictures import BACK, FRONT, Painted
+from onet_jax.viz.pictures import BACK, FRONT, Painted, PaintedCloud
 
 BALL = trimesh.creation.icosphere(subdivisions=3, radius=0.4)
 POINTS = np.asarray(BALL.vertices)

@@ -28,8 +28,8 @@ from onet_jax.inference.displays.quality import COLOURS, compare
 from onet_jax.inference.displays.scenes import display_views
 from onet_jax.inference.gallery import describe
 from onet_jax.inference.manifest import Manifest
-from onet_jax.viz.display import Choice, Display, PaintedCloud, Shown
-from onet_jax.viz.pictures import SIZE, Item, thin
+from onet_jax.viz.display import Choice, Display, Shown
+from onet_jax.viz.pictures import SIZE, Item, PaintedCloud, thin
 
 MANIFEST = 'manifest.json'
 WANTED = (

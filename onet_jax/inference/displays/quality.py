@@ -9,22 +9,13 @@ from typing import Any
 import numpy as np
 import trimesh
 
-from onet_jax.geometry.clouds import longest_edge
-from onet_jax.geometry.quality import distances_to_mesh, measure_support, thin
-from onet_jax.inference.gallery import describe, paint
-from onet_jax.viz.display import RGB, Choice, PaintedCloud, Shown
-from onet_jax.viz.pictures import DOTS, FRONT, UNSUPPORTED, Item
+from onet_jax.geometry.quality import measure_support, thin
+from onet_jax.inference.gallery import LEGEND, describe, paint, paint_distances
+from onet_jax.viz.display import Choice, Shown
+from onet_jax.viz.pictures import Item, PaintedCloud
 
-FAR = 0.01  # of the longest edge of the cloud: points that are so far from the mesh have the last colour
-MISSED: RGB = (0.90, 0.16, 0.10)  # of these points
 QUALITY = 'quality'
 COLOURS = Choice('colours', (QUALITY, 'plain'), QUALITY)
-LEGEND: dict[str, RGB] = {
-    'point on the mesh': DOTS,
-    f'point {FAR:.0%} of the longest edge away, or farther': MISSED,
-    'surface': FRONT,
-    'surface that no input point supports': UNSUPPORTED,
-}
 
 
 def compare(name: str, caption: str, shapes: Mapping[str, Any], colours: str = '') -> Shown:
@@ -47,7 +38,5 @@ def paint_quality(mesh: trimesh.Trimesh, cloud: np.ndarray) -> tuple[PaintedClou
     Of a larger cloud `quality.MAX_POINTS` points are left.
     """
     cloud = np.asarray(cloud)[thin(len(cloud))]
-    far = (distances_to_mesh(cloud, mesh) / (FAR * longest_edge(cloud))).clip(0, 1)[:, None]
-    painted = np.round(255 * ((1 - far) * DOTS + far * MISSED)).astype(np.uint8)
     said = describe({'quality': measure_support(mesh, cloud)._asdict()})
-    return PaintedCloud(cloud, painted), paint(mesh, cloud), said
+    return PaintedCloud(cloud, paint_distances(cloud, mesh)), paint(mesh, cloud), said

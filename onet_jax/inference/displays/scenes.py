@@ -23,8 +23,8 @@ from onet_jax.inference.scene_mesh import extract_scene, find_box
 from onet_jax.models.method import Model
 from onet_jax.prepare.check_scene import COLOURS
 from onet_jax.progress import track
-from onet_jax.viz.display import RGB, Cameras, Choice, Display, Segments, Shown, Slider
-from onet_jax.viz.pictures import Item
+from onet_jax.viz.display import Cameras, Choice, Display, Segments, Shown, Slider
+from onet_jax.viz.pictures import RGB, Item
 
 MAX_VIEWS = 100  # that are shown; of more every second one, and so on
 THUMBNAIL = 96  # px, the longer edge of a picture in the scene
