@@ -48,7 +48,12 @@ STOPPED = '\nstopped by a signal; what was finished is kept\n'
         ('swallowed', 0.2, [signal.SIGINT], STOPPED),
         ('collected', 60, [signal.SIGINT], STOPPED),
         ('native', 60, [signal.SIGINT, signal.SIGTERM], STOPPED),
-        ('handled', 0.2, [signal.SIGINT, signal.SIGINT], 'the program stops as soon as it can; control-C again ends it at once\n' + STOPPED),
+        (
+            'handled',
+            0.2,
+            [signal.SIGINT, signal.SIGINT],
+            'the program stops as soon as it can; control-C again ends it at once\n' + STOPPED,
+        ),
     ],
 )
 def test_a_signal_ends_a_program(kind, patience, signals, said):
