@@ -7,6 +7,9 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.*)'", (ROOT / 'onet_jax' / '__init__.py').read_text()).group(1)
+# A package index has no files beside the README: pictures and their captions go, and links keep their words.
+README = re.sub(r'!\[[^]]*\]\((?!http)[^)]*\)\s*\*[^*]*\*\s*', '', (ROOT / 'README.md').read_text(encoding='utf-8'))
+README = re.sub(r'\[([^]]*)\]\((?!http)[^)]*\)', r'\1', README)
 CORE = [
     'numpy>=2,<3',
     'scipy>=1.14',
@@ -47,7 +50,7 @@ setup(
     name='onet_jax',
     version=VERSION,
     description='Occupancy Networks in JAX: 3D reconstruction in function space',
-    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description=README,
     long_description_content_type='text/markdown',
     license='MIT',
     python_requires='>=3.11',

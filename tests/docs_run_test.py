@@ -126,7 +126,7 @@ def test_the_pages_are_executed(tmp_path, monkeypatch):
                 monkeypatch.setitem(sys.modules, paper.__name__, paper)
                 monkeypatch.setattr(models, 'PAPERS', [*models.PAPERS, 'my_loss'])
             elif language == 'python' and block not in files.values():
-                few = re.sub(r'(for _ in range\(|\bsteps=)\d+', r'\g<1>3', block)
+                few = re.sub(r'(for \w+ in range\(|\bsteps=)\d+', r'\g<1>3', block)
                 with chdir(tmp_path):
                     exec(compile(few, document, 'exec'), names)
             for verb, *words in commands(block) if language == 'bash' else ():
