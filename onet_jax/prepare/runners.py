@@ -141,7 +141,7 @@ class Worker:
 
 def _start() -> ProcessPoolExecutor:
     """Start a process and wait until it has imported the main script, as every spawned process does first."""
-    # Each process has one core: threads of OpenBLAS would wait busily for those of the others, which doubles the time of a task.
+    # Each process has one core: threads of OpenBLAS would wait busily for those of the others: a task takes twice as long.
     os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
     process = ProcessPoolExecutor(1, mp_context=SPAWN, initializer=_end_with_parent)
     try:
