@@ -46,7 +46,6 @@ def main(argv):
     from onet_jax.inference.scene_mesh import reconstruct_scene
     from onet_jax.ready_made import load_for
     from onet_jax.run import at_resolution, at_threshold, describe_training, for_clouds, load_run
-
     if not given:
         path = reconstruct_scene(load_run(WORKDIR.value), OUTPUT.value, FORMAT.value, RESOLUTION.value)
         return tell_next(path, 'onet', 'render', f'--workdir={WORKDIR.value}', '--output=FOLDER')
@@ -61,9 +60,8 @@ def main(argv):
         check_memory(run.config.mesh.resolution << run.config.mesh.upsampling_steps, MAX_MEMORY_GB.value)
     find_domain = partial(workdir_domain, run.workdir, run.method.model, run.params, run.config, run.data_dir)
     finish, into = Finish(SMOOTH.value, SIMPLIFY.value, COLORS.value), (OUTPUT.value, FORMAT.value)
-    made = reconstruct_files(
-        run.method, run.params, run.config, given[0], *into, find_domain, finish, describe_training(run)
-    )
+    network = run.method, run.params, run.config
+    made = reconstruct_files(*network, given[0], *into, find_domain, finish, describe_training(run))
     what = f'{len(made)} meshes' if len(made) > 1 else made[0]
     tell_next(f'{OUTPUT.value}/index.html shows {what}', *refining(run, WORKDIR.value, given[0], made[0]))
 

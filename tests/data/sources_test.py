@@ -158,7 +158,8 @@ def test_real_photos_of_a_street(tmp_path):
     if not archive.exists():
         pytest.skip(f'no {archive}')
     with tarfile.open(archive) as files:
-        files.extractall(tmp_path, filter='data')
+        files.extraction_filter = getattr(tarfile, 'data_filter', None)  # an argument from Python 3.11.4 on
+        files.extractall(tmp_path)
     (photo,) = find_photos(tmp_path / 'kitti', types=['Pedestrian'])
     assert photo.name == 'pedestrian/000000-01'
     assert photo.box == (712.40, 143.00, 810.73, 307.92)
