@@ -3,11 +3,11 @@
 Without --workdir the input is a point cloud, or a folder of them, and the weights `objects` or `scenes` of the package are
 taken, by the density of the points. With it, what the model was trained on: point clouds (ply, obj, off, stl, glb, gltf, pcd,
 las, laz, e57, xyz, txt, csv, pts, npy, npz), pictures (jpg, png, ...; also KITTI and Online Products folders) or 32^3 voxels
-(binvox); of sequences folders of numbered clouds or meshes, or animations (glb, gltf); of a scene nothing: it is DIR/scene.ply.
---workdir is a folder written by onet train, the name of weights of the package, or hf://USER/REPO. Meshes come back in the
-frame of the input; those of pictures and voxels in object coordinates, longest edge about 1 and centre 0. DIR/index.html shows
-them and the surface that no point supports. After an interruption the same command resumes. A few stray points that make the
-box of a cloud three times as large are left out; --keep_outliers keeps them. A sequence becomes NAME.glb and NAME.gif.
+(binvox); of sequences folders of numbered clouds or meshes, or animations (glb, gltf); of a scene nothing: it is
+DIR/scene.ply. --workdir is a folder written by onet train, the name of weights of the package, or hf://USER/REPO. Meshes come
+back in the frame of the input; those of pictures and voxels in object coordinates, longest edge about 1 and centre 0.
+DIR/index.html shows them and the surface that no point supports. After an interruption the same command resumes. A few stray
+points that triple the box of a cloud are left out; --keep_outliers keeps them. A sequence becomes NAME.glb and NAME.gif.
 """
 
 from functools import partial
@@ -46,6 +46,7 @@ def main(argv):
     from onet_jax.inference.scene_mesh import reconstruct_scene
     from onet_jax.ready_made import load_for
     from onet_jax.run import at_resolution, at_threshold, describe_training, for_clouds, load_run
+
     if not given:
         path = reconstruct_scene(load_run(WORKDIR.value), OUTPUT.value, FORMAT.value, RESOLUTION.value)
         return tell_next(path, 'onet', 'render', f'--workdir={WORKDIR.value}', '--output=FOLDER')
