@@ -60,11 +60,13 @@ def main(argv):
     if 'resolution' in run.config.mesh:
         check_memory(run.config.mesh.resolution << run.config.mesh.upsampling_steps, MAX_MEMORY_GB.value)
     find_domain = partial(workdir_domain, run.workdir, run.method.model, run.params, run.config, run.data_dir)
-    finish, into = Finish(SMOOTH.value, SIMPLIFY.value, COLORS.value), (OUTPUT.value, FORMAT.value)
-    network = run.method, run.params, run.config
+    finish = Finish(SMOOTH.value, SIMPLIFY.value, COLORS.value)
+    network, into = (run.method, run.params, run.config), (OUTPUT.value, FORMAT.value)
     made = reconstruct_files(*network, given[0], *into, find_domain, finish, describe_training(run))
-    what = f'{len(made)} meshes' if len(made) > 1 else made[0]
-    tell_next(f'{OUTPUT.value}/index.html shows {what}', *refining(run, WORKDIR.value, given[0], made[0]))
+    tell_next(
+        f'meshes made: {len(made)}, shown by {OUTPUT.value}/index.html',
+        *refining(run, WORKDIR.value, given[0], made[0]),
+    )
 
 
 if __name__ == '__main__':
