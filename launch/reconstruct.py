@@ -48,8 +48,8 @@ def main(argv):
     from onet_jax.run import at_resolution, at_threshold, describe_training, for_clouds, load_run
 
     if not given:
-        path = reconstruct_scene(load_run(WORKDIR.value), OUTPUT.value, FORMAT.value, RESOLUTION.value)
-        return tell_next(path, 'onet', 'render', f'--workdir={WORKDIR.value}', '--output=FOLDER')
+        made = reconstruct_scene(load_run(WORKDIR.value), OUTPUT.value, FORMAT.value, RESOLUTION.value)
+        return tell_next(made, 'onet', 'render', f'--workdir={WORKDIR.value}', '--output=FOLDER')
     outliers = {'keep_outliers': KEEP_OUTLIERS.value, 'remove_outliers': REMOVE_OUTLIERS.value}
     run = load_run(WORKDIR.value) if WORKDIR.value else load_for(given[0], OUTPUT.value, **outliers)
     if THRESHOLD.value is not None:
@@ -60,13 +60,10 @@ def main(argv):
     if 'resolution' in run.config.mesh:
         check_memory(run.config.mesh.resolution << run.config.mesh.upsampling_steps, MAX_MEMORY_GB.value)
     find_domain = partial(workdir_domain, run.workdir, run.method.model, run.params, run.config, run.data_dir)
-    finish = Finish(SMOOTH.value, SIMPLIFY.value, COLORS.value)
+    finish, told = Finish(SMOOTH.value, SIMPLIFY.value, COLORS.value), describe_training(run)
     network, into = (run.method, run.params, run.config), (OUTPUT.value, FORMAT.value)
-    made = reconstruct_files(*network, given[0], *into, find_domain, finish, describe_training(run))
-    tell_next(
-        f'meshes made: {len(made)}, shown by {OUTPUT.value}/index.html',
-        *refining(run, WORKDIR.value, given[0], made[0]),
-    )
+    made = reconstruct_files(*network, given[0], *into, find_domain, finish, told)
+    tell_next(f'meshes: {len(made)}, in {OUTPUT.value}/index.html', *refining(run, WORKDIR.value, given[0], made[0]))
 
 
 if __name__ == '__main__':
