@@ -228,6 +228,7 @@ except FloatingPointError as error:
 """
 
 
+@pytest.mark.slow
 def test_processes_agree_and_keep_the_whole_batch(dataset, tmp_path):
     """What one of two processes says, a flag of one of them, and a batch of which each has a half."""
     port = free_port()

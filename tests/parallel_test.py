@@ -79,6 +79,7 @@ def test_batches_backends_and_processes_that_do_not_fit_are_refused():
         make_parallel('pmap', 6, devices)
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_does_not_wait_for_the_others():
     program = """
 import atexit

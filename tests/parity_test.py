@@ -78,17 +78,17 @@ ABSENT = f'{SHARED / "golden"} not found (set ONET_JAX_SHARED): only the files o
 
 # One of each kind of network and of comparison, the one that compiles fastest; the others are slow.
 FLOAT64 = (
-    'layers/', 'decoders/cbatchnorm2_c.', 'decoders/cbatchnorm_cz.', 'decoders/cbatchnorm_legacy_c.',
+    'layers/', 'decoders/cbatchnorm_cz.', 'decoders/cbatchnorm_legacy_c.',
     'decoders/cbatchnorm_noresnet_c.', 'decoders/simple', 'encoders/encoder_latent', 'encoders/pointnet',
     'encoders/conv_encoder', 'onet/unconditional',
-    'checkpoints/pointcloud_legacydecoder', 'checkpoints/img', 'conv/conv_onet/unet_depth3.',
-    'conv/conv_onet/enc_grid', 'conv/conv_onet/enc_voxel_k1', 'conv/conv_onet/dec_combined',
+    'checkpoints/pointcloud_legacydecoder', 'conv/conv_onet/unet_depth3.',
+    'conv/conv_onet/enc_grid', 'conv/conv_onet/enc_voxel_k1', 'conv/conv_onet/dec_combined_nearest',
     'conv/r2n2/enc_r2n2_simple', 'conv/pixel2mesh/layers',
     *(f'{ATLASNET}/{name}' for name in ('chamfer', 'decoder', 'normalization', 'templates')), f'{DMC}/tables',
     *(f'flow/encoders/{name}' for name in ('latent_pointnet_dim15_c', 'temporal_pointnet')),
     'flow/velocity_field/cz.', 'flow/ode/flow_cz_rtol1e-5',
     *(f'{NERF}/{name}' for name in ('encoding', 'mlp_w32_noviews', 'rays', 'render_rays', 'sample_pdf')),
-    *(f'{TEXTURE}/{name}' for name in ('decoder_each_layer_c_larger', 'geometry', 'unprojection', 'discriminator')),
+    *(f'{TEXTURE}/{name}' for name in ('decoder_each_layer_c_larger', 'geometry', 'unprojection')),
 )  # fmt: skip
 FLOAT32 = ('layers/', 'encoders/encoder_latent', 'encoders/pointnet')
 

@@ -139,6 +139,7 @@ def test_a_checkpoint_that_a_run_removes_meanwhile_is_looked_for_again(own_workd
         assert len(removed) == NUM_TRIES
 
 
+@pytest.mark.slow
 def test_models_and_fields_are_copied_and_pickled(workdir):
     model, params = onet_jax.load(workdir)
     points = np.random.default_rng(1).uniform(-0.5, 0.5, (5, 3)).astype(np.float32)

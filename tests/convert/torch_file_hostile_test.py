@@ -240,6 +240,7 @@ def declare(content: bytes, name: str, size: int, packed: int | None = None) -> 
     return content[: start + 20] + sizes + struct.pack('<I', size) + content[start + 28 :]
 
 
+@pytest.mark.slow
 def test_bombs_do_not_fill_the_memory(tmp_path):
     path = tmp_path / 'a.pt'
     zeros, few = (tensor(reference('0', 'ByteStorage', size), 0, (size,), (1,)) for size in (2**27, 2**10))

@@ -60,6 +60,7 @@ def test_a_batch_is_a_function_of_seed_and_step_and_rows_are_a_part_of_it(datase
     assert (np.asarray(other['pcl_seq']) != np.asarray(whole[2]['pcl_seq'])).any()
 
 
+@pytest.mark.slow
 def test_what_is_drawn_of_a_clip(dataset):
     """Points of the frames that the fields say, with the labels of these frames, and other points in the next step."""
     config = make_config()
@@ -103,6 +104,7 @@ def test_without_correspondence_no_place_is_in_two_frames(dataset, field, num_fr
     assert (frames - frames[:, :1] == ends[None, :, None]).all()
 
 
+@pytest.mark.slow
 def test_noise_is_added_to_clips(dataset):
     raw = next(dataset.feed(make_config().data, batch_size=4, seed=0)(0))
     clean, noisy = (

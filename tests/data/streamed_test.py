@@ -76,6 +76,7 @@ def test_records_are_made_again_when_the_dataset_has_changed_or_a_shape_can_be_r
     assert count() == (30, [])
 
 
+@pytest.mark.slow
 def test_without_tensorflow_the_feed_says_what_to_install(numbered):
     """TensorFlow hidden from a fresh process: everything imports, and only the tf.data feed complains."""
     program = f"""

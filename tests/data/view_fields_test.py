@@ -52,6 +52,7 @@ def which(batch):
     return seen, None if images is None else np.round(np.asarray(images)[..., 1].mean((1, 2)) * 255 / 20)
 
 
+@pytest.mark.slow
 def test_a_step_sees_one_view_and_is_asked_for_another(numbered):
     data, pairs = make_data(), set()
     assert find_need(data) == Need(('surface', 'normals', 'image', 'depth', *Camera._fields), 0, 60, 0, 2, 1)
@@ -69,6 +70,7 @@ def test_a_step_sees_one_view_and_is_asked_for_another(numbered):
     np.testing.assert_array_equal(decode(cloud[..., :3])[0], np.tile(raw['index'], (60, 1)).T)
 
 
+@pytest.mark.slow
 def test_evaluation_has_all_other_views_and_the_fixed_ones_on_request(numbered):
     (found,) = evaluate(numbered, make_data())
     for seen, shown in zip(*which(found.batch), strict=True):
@@ -127,6 +129,7 @@ def mugs(tmp_path_factory):
     return open_dataset(data_dir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [137, 48])
 def test_depth_unprojects_to_the_surface_and_the_pictures_have_its_colours(mugs, size):
     (found,) = evaluate(mugs, make_data(view_size=size, num_views=2), fixed_views=True, batch_size=1)

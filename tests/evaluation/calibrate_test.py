@@ -59,6 +59,7 @@ def test_the_best_threshold_is_that_of_a_search(workdir, dataset, tmp_path):
     assert found.dataset == records.digest(shapes.data_dir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('variant', ['cloud', 'latent codes'])
 def test_every_model_is_measured_as_validation_does(dataset, variant):
     """One shape of each class, so that the mean of the class means is that of the shapes."""

@@ -195,6 +195,7 @@ def test_all_256_cases_are_closed_at_once():
         check_closed(to_mesh(jax.tree.map(lambda leaf, case=case: leaf[case], all_triangles)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('n', [6, 9])
 def test_noise_stays_closed(n):
     """Noise up to the box, values on the level, huge and tiny ones, single and diagonal neighbours."""
@@ -323,6 +324,7 @@ def sheet(x, points):
     return jnp.minimum(0.03 - jnp.abs(points[:, 0] - x), 0.3 - jnp.abs(points[:, 1:]).max(axis=1))
 
 
+@pytest.mark.slow
 def test_seeds_are_those_of_the_host():
     """One sheet is found from a seed alone, the seeds of the other are outside the box."""
     places = jnp.array([0.113, -0.15])

@@ -170,6 +170,7 @@ def test_projection_is_one_function_of_both_libraries_compiled_and_differentiate
         jax.test_util.check_grads(jax.jit(project), (camera, points), order=1, modes=['fwd', 'rev'])
 
 
+@pytest.mark.slow
 def test_preparing_data_starts_no_jax():
     modules = ('cameras', 'inside', 'meshes', 'render', 'sampling', 'solid', 'tiled_marching_cubes', 'voxels')
     code = f'import sys; from onet_jax.geometry import {", ".join(modules)}; sys.exit("jax" in sys.modules)'

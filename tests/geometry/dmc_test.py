@@ -163,6 +163,7 @@ def test_without_an_inside_the_mesh_is_empty():
         assert len(mesh.faces) == len(mesh.vertices) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('value', [0, 1])
 def test_gradients_of_a_saturated_network_are_finite(value):
     """All triangles are points or lines there."""

@@ -90,6 +90,7 @@ def test_gradients_are_those_of_finite_differences(adjoint):
         assert abs((ends[0] - ends[1]) / 2 - (gradient * change).sum()) <= 1e-5 * abs((gradient * change).sum())
 
 
+@pytest.mark.slow
 def test_gradients_pass_through_pmap():
     """Loops whose constants have other types there cannot be traced."""
 

@@ -304,6 +304,7 @@ def test_real_renderings_show_the_points_where_we_project_them(car):
         np.testing.assert_allclose([columns.max() + 1, rows.max() + 1], pixels[view].max(axis=0), atol=1)
 
 
+@pytest.mark.slow
 def test_real_silhouettes_are_ours(car):
     """There is no mesh of the car; a small disc at every point is as good as one for its outline."""
     cameras, images, points, normals = car

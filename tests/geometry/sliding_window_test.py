@@ -106,6 +106,7 @@ def test_an_interrupted_scene_goes_on(tmp_path):
     assert [path.name for path in (tmp_path / 'part').iterdir()] == ['scene.json'], 'other weights, other values'
 
 
+@pytest.mark.slow
 def test_what_is_sparse_has_larger_cells(tmp_path):
     rng = np.random.default_rng(3)
     dense, sparse = rng.uniform((0, 0, 0), (12, 0, 12), (720, 3)), rng.uniform((200, 0, 0), (260, 0, 60), (320, 3))

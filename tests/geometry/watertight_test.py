@@ -192,6 +192,7 @@ def test_a_deep_mug_with_holes_stays_hollow(kind):
     assert solid.contains(POINTS[hollow]).mean() < 0.03
 
 
+@pytest.mark.slow
 def test_the_rebuilt_surface_of_a_closed_mesh_is_close_to_it():
     mesh = trimesh.creation.annulus(0.25, 0.5, 0.4, sections=64)
     solid = close(mesh, exact=False)
@@ -233,6 +234,7 @@ def test_a_sheet_becomes_thick(doubled):
     assert union_of(legs)[solid.contains(POINTS) & (POINTS[:, 1] < 0.19)].all()
 
 
+@pytest.mark.slow
 def test_a_vessel_of_one_sheet_stays_open_unless_told_otherwise():
     bowl = ball()
     bowl = mesh_of(bowl.vertices, bowl.faces[bowl.triangles_center[:, 1] < 0.1])
@@ -329,6 +331,7 @@ def test_what_hangs_on_no_face_does_not_matter():
     assert close(more).method == 'exact'
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_faces():
     mesh = ball(subdivisions=6)  # 81,920
     keep = rng.random(len(mesh.faces)) > 0.01
@@ -368,6 +371,7 @@ def test_real_watertight_meshes_are_exact(category, name):
     assert (found == truth).mean() > 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['modelnet10_chair_0890.off', 'psb_NonWheelChair_m824.obj'])
 def test_real_soups(name):
     """The winding number of the first is 0 everywhere: it has a face on either side of every wall."""

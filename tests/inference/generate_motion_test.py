@@ -82,6 +82,7 @@ def test_a_network_of_one_sequence_gives_this_one(tmp_path):
     np.testing.assert_allclose(went, [0, 0.2, 0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_all_samples_have_a_given_shape_or_motion(tmp_path):
     """Here those of other samples."""
     own = [describe(target) for target in sample_files(*LATENT, 3, 5, tmp_path / 'own', 'off')]

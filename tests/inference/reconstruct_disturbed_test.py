@@ -36,6 +36,7 @@ def test_an_input_that_changes_meanwhile_is_not_done(cloud, tmp_path):
     assert len(seen) == 1
 
 
+@pytest.mark.slow
 def test_an_input_changes_with_the_files_that_hold_its_points(tmp_path):
     scans, seen, box = tmp_path / 'in', [], trimesh.creation.box()
     scans.mkdir()
@@ -87,6 +88,7 @@ def reconstruct_and_die(folder):
     reconstruct_files(predicting(predict), {}, one_by_one(), folder, folder / 'out', 'off')
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_loses_nothing_and_leaves_nothing(cloud, tmp_path):
     for name in 'abcde':
         np.save(tmp_path / f'{name}.npy', cloud)

@@ -65,6 +65,7 @@ def whole(network, scan, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_scan_is_one_closed_mesh_in_its_own_frame(whole, scan):
     mesh, cloud, folder = trimesh.load(whole), np.load(scan), whole.parent
     assert len(mesh.faces) > 100
@@ -76,6 +77,7 @@ def test_a_scan_is_one_closed_mesh_in_its_own_frame(whole, scan):
     assert json.loads((folder / 'manifest.json').read_text())['items']['scan']['faces'] == len(mesh.faces)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'change',
     [
@@ -91,6 +93,7 @@ def test_stray_and_repeated_points_change_nothing(network, whole, scan, tmp_path
     assert path.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_scan_far_from_the_origin_has_the_same_mesh(network, whole, scan, tmp_path):
     """A georeferenced one, in centimetres; cells are 10 of them."""
     offset = np.array([5e7, 4.6e8, 1e4])
@@ -135,6 +138,7 @@ def at(network, group, **values):
     return build(config), params, config
 
 
+@pytest.mark.slow
 def test_an_interrupted_scan_goes_on(network, whole, scan, tmp_path, asked):
     def interrupt(network):
         asked.windows, asked.stop = 0, 3
@@ -155,6 +159,7 @@ def test_an_interrupted_scan_goes_on(network, whole, scan, tmp_path, asked):
     assert asked.windows == num_windows, 'the mesh is there'
 
 
+@pytest.mark.slow
 def test_where_nothing_is_inside_another_threshold_needs_no_new_windows(network, whole, scan, tmp_path, asked):
     with pytest.raises(ValueError, match=r'scan.npy: the network finds nothing inside.*--threshold, or --cell'):
         reconstruct_files(*at(network, 'eval', threshold=1 - 1e-9), scan, tmp_path / 'out', 'ply')

@@ -93,6 +93,7 @@ def test_a_config_is_printed_without_a_workdir_and_trained_with_one():
     assert_fails(launch('train', TINY), '--workdir: expected the folder of the run, found none')
 
 
+@pytest.mark.slow
 def test_training_refuses_the_workdir_of_another_config(workdir, dataset):
     done = launch('train', TINY, f'--workdir={workdir}', f'--data_dir={dataset}')
     assert_fails(
@@ -237,6 +238,7 @@ def test_convert_reconstruct_and_sample(tmp_path):
     assert not (tmp_path / 'x').exists()
 
 
+@pytest.mark.slow
 def test_sample_and_interpolate(dataset, tmp_path):
     """The way from a sample to a shape of the run's dataset begins at the mesh of that sample."""
     config = configs.onet_unconditional('tiny')

@@ -107,6 +107,7 @@ def assert_close(a, b):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), a, b)
 
 
+@pytest.mark.slow
 def test_each_network_has_an_optimiser_of_its_own():
     states, scalars = run('jit', jax.devices()[:1])
     expected, losses = learn_by_hand()

@@ -77,6 +77,7 @@ def test_a_code_that_no_shape_has_is_found(network):
     np.testing.assert_array_equal(found, again)
 
 
+@pytest.mark.slow
 def test_training_shapes_have_codes_and_to_others_they_are_fitted(dataset, tmp_path, monkeypatch):
     """To half of their labelled points, and to a mesh in its own frame."""
     monkeypatch.setattr(auto_decoding, 'NUM_STEPS', 20)

@@ -71,6 +71,7 @@ def test_the_order_of_the_points_does_not_matter():
         np.testing.assert_allclose(shuffled[name], cond[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_method_meshes_what_the_network_says(monkeypatch):
     """Also where a batch of meshes stays on the device."""
     config = without_unets()

@@ -28,6 +28,7 @@ def small():
     return config
 
 
+@pytest.mark.slow
 def test_from_a_dataset_to_scores_and_from_a_file_to_a_file(dataset, tmp_path):
     config = small()
     method, params = untrained(config)

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pytest
 import trimesh
 
 from onet_jax import models
@@ -17,6 +18,7 @@ from onet_jax.training.loop import train
 GUIDE = Path(__file__).parents[2] / 'CONTRIBUTING.md'
 
 
+@pytest.mark.slow
 def test_a_paper_of_two_files_is_trained_evaluated_and_reconstructed(dataset, tmp_path, monkeypatch):
     paper, config_file = (block.split('```')[0] for block in GUIDE.read_text().split('```python\n')[1:3])
     ball = ModuleType('onet_jax.models.ball')

@@ -124,6 +124,7 @@ def scene_dir(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_part_of_a_batch_has_the_random_numbers_of_the_whole():
     config = small_config()
     model = models.build(config).model
@@ -151,6 +152,7 @@ def test_the_paper_s_regularisation_draws_noise_and_a_single_network_is_both():
         nerf.make_model(num_samples=2)
 
 
+@pytest.mark.slow
 def test_rendering_in_chunks_is_rendering_at_once_and_on_the_device():
     model = models.build(small_config()).model
     rays = some_rays(30)
@@ -166,6 +168,7 @@ def test_rendering_in_chunks_is_rendering_at_once_and_on_the_device():
     assert rgb.shape == (30, 3)
 
 
+@pytest.mark.slow
 def test_batches_are_pixels_of_the_views_and_of_their_middle_first(scene_dir):
     config = small_config()
     dataset = open_dataset(scene_dir)

@@ -101,6 +101,7 @@ def test_a_field_that_is_too_stiff_is_named(trained):
         model.advect(params, POINTS, TIMES, cond)
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_sum_of_the_terms_whose_targets_there_are(trained):
     model, params, _ = trained
     loss = jax.jit(lambda targets: model.loss(params, targets, CLIP))

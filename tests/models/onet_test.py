@@ -141,6 +141,7 @@ def test_an_unknown_method_encoder_or_input_is_named():
             models.build(wrong)
 
 
+@pytest.mark.slow
 def test_validation_samples_the_prior_where_the_config_says_so():
     """The same draws for the same rows, wherever in a batch they are."""
     config = small_config()

@@ -66,7 +66,9 @@ def make_network(kind, size=S, **keywords):
     return model, draw_weights(shapes), inputs, rgb
 
 
-@pytest.mark.parametrize('kind', ['conditional', 'vae', 'gan', pytest.param('nvs', marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    'kind', [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ('conditional', 'vae', 'nvs')), 'gan']
+)
 def test_every_weight_learns(kind):
     model, params, inputs, rgb = make_network(kind, 32 if kind == 'nvs' else S)
     losses = [model.loss, model.discriminator_loss] if kind == 'gan' else [model.loss]
@@ -91,6 +93,7 @@ def conditional():
     return model, params, inputs, rgb, codes
 
 
+@pytest.mark.slow
 def test_colours_of_many_points_are_those_of_few_and_of_one_shape(conditional):
     model, params, _, _, (geometry, cond) = conditional
     points = np.float32(RANDOM.uniform(-0.5, 0.5, (B, DECODED_POINTS + 5, 3)))
@@ -117,6 +120,7 @@ def test_a_pixel_has_the_colour_of_the_point_that_it_shows(conditional):
     assert (rgb[~shown] == 1).all()
 
 
+@pytest.mark.slow
 def test_some_pixels_estimate_the_loss_on_all(conditional):
     """Without bias, and not by those of the background; a view without an object adds nothing."""
     model, params, inputs, rgb, _ = conditional

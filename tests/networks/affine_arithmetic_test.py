@@ -59,6 +59,7 @@ def test_no_value_is_out_of_bounds(kind, leaky):
             assert np.median((high - low) / spread) < 3, 'and they are near to the values'
 
 
+@pytest.mark.slow
 def test_many_networks_and_products_of_bfloat16():
     for seed in range(12):
         assert_bounded(random_field('simple', seed=seed), random_cubes(40, seed), 0.02)
@@ -67,6 +68,7 @@ def test_many_networks_and_products_of_bfloat16():
     assert (high - low).min() > 1e-3, 'the products differ by more than those of float32'
 
 
+@pytest.mark.slow
 def test_bounds_shrink_to_the_value():
     field = random_field('cbatchnorm', leaky=True)
     with jax.enable_x64(True):

@@ -39,6 +39,7 @@ def test_a_transposed_convolution_is_the_transpose_of_a_convolution(features, pa
     np.testing.assert_allclose(found, expected + variables['params']['bias'], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_cells_have_the_largest_features_of_their_points():
     module, rng = LocalPointnet(4, 3, 8), np.random.default_rng(0)
     cloud = rng.uniform(-0.7, 0.7, (2, 40, 3)).astype(np.float32)

@@ -93,6 +93,7 @@ def test_the_place_within_a_cell_is_what_the_cell_does_not_tell():
         assert place.shape[-1] == len(axes)
 
 
+@pytest.mark.slow
 def test_the_encoder_can_see_where_in_its_cell_a_point_lies():
     """One point that stays in its cells: far from any other, all that its neighbours tell it is its coordinates."""
     maps = feature_planes.FeatureMaps(('xz', 'grid'), resolution=8, grid_resolution=8, unet_depth=0, unet3d_levels=0)

@@ -89,6 +89,7 @@ def test_the_weights_serve_windows_of_any_size(network):
     assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, params)
 
 
+@pytest.mark.slow
 def test_windows_over_a_scene_have_the_official_values(golden, network):
     """Twenty-seven windows, in the official lattice; 4 values along an axis of each."""
     data, stored = golden('conv/conv_onet/crop_sliding.npz'), golden('conv/conv_onet/model_crop_grid.npz')

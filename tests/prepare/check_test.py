@@ -139,6 +139,7 @@ def test_every_fault_is_named(dataset, tmp_path, change, message):
         check_shape(category, name, data_dir=tmp_path, index=index)
 
 
+@pytest.mark.slow
 def test_a_bad_shape_is_a_problem_of_its_dataset(copy):
     category, name = records.read_index(copy).splits['train'][0]
     path = records.shape_path(copy, category, name)

@@ -49,6 +49,7 @@ def test_points_lie_chunk_by_chunk_from_the_surface_outwards(dataset):
     np.testing.assert_allclose(inside, shape.occ.mean(), atol=0.03)
 
 
+@pytest.mark.slow
 def test_workers_and_interruptions_do_not_change_the_result(tmp_path):
     alone, together = tmp_path / 'alone', tmp_path / 'together'
     index = embedded.prepare_procedural(alone, **SETTINGS, run=in_this_process)

@@ -68,6 +68,7 @@ def test_mechanisms_do_not_pass_through_themselves(make):
         check_bodies(MeshSequence(*make(np.random.default_rng(seed), CYCLES)))
 
 
+@pytest.mark.slow
 def test_animals_do_not_pass_through_themselves():
     for seed in range(len(GAITS)):
         check_bodies(MeshSequence(*quadruped(np.random.default_rng(seed), CYCLES)))

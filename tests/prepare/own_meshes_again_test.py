@@ -38,6 +38,7 @@ def times(data_dir):
     return {path.stem: path.stat().st_mtime_ns for path in (data_dir / 'shapes').rglob('*.npz')}
 
 
+@pytest.mark.slow
 def test_what_is_known_is_not_read_again(prepare, tmp_path, monkeypatch):
     """Neither good meshes nor bad ones, in either pass."""
     close = solid.close

@@ -135,6 +135,7 @@ def test_hostile_files_never_stop_a_run(hostile, tmp_path):
     assert sorted(hostile.rglob('*')) == before
 
 
+@pytest.mark.slow
 def test_a_million_faces_without_area_are_no_burden(tmp_path):
     faces = np.tile(np.array([[0, 0, 1], [2, 3, 3], [4, 4, 4], [5, 7, 5]]), (250_000, 1))
     for name, all_faces in (('a.ply', np.concatenate([F, faces])), ('b.ply', faces)):

@@ -54,6 +54,7 @@ def made(root, tmp_path_factory):
     return data_dir, prepare_meshes(root, data_dir, **SETTINGS, run=in_this_process)
 
 
+@pytest.mark.slow
 def test_every_mesh_is_a_shape_or_rejected_with_the_reason(root, made):
     data_dir, index = made
     assert index == records.read_index(data_dir)

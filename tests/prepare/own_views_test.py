@@ -1,6 +1,7 @@
 """Views of a user's meshes: colours of vertices, of faces and of textures, with their depth."""
 
 import numpy as np
+import pytest
 import trimesh
 from PIL import Image
 from trimesh.visual import ColorVisuals, TextureVisuals
@@ -33,6 +34,7 @@ def write_meshes(root):
         texture.unlink()
 
 
+@pytest.mark.slow
 def test_views_have_the_colours_and_the_depth_of_meshes(tmp_path, capsys):
     root, data_dir = tmp_path / 'meshes', tmp_path / 'data'
     write_meshes(root)

@@ -69,6 +69,7 @@ def test_furniture_keeps_its_colours():
         assert len(np.unique(own.visual.face_colors, axis=0)) > 1
 
 
+@pytest.mark.slow
 def test_rooms_are_a_dataset_as_any_other(tmp_path):
     index = embedded.prepare_procedural(
         tmp_path,

@@ -107,6 +107,7 @@ def test_a_task_that_takes_too_long_is_rejected(monkeypatch):
     assert len(outcome.results) == 5
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_run_that_is_killed(tmp_path):
     """Not even while they work."""
     code = (
@@ -143,6 +144,7 @@ def test_control_c_ends_the_tasks_at_once(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2, 'no task is begun any more'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('of_standard_input', [False, True])
 def test_a_script_that_every_process_would_run_again_ends_with_advice(tmp_path, of_standard_input):
     """Else its processes wait for the lock that it holds, or each of them starts more."""

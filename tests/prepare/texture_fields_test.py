@@ -70,6 +70,7 @@ def layout(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_the_layout_becomes_a_dataset_of_views_and_oriented_points(layout, tmp_path):
     index = import_texture_fields(layout, tmp_path, run=in_this_process)
     assert index.splits == {'train': (('mug', 'a'),), 'val': (), 'test': (('mug', 'b'),)}

@@ -20,7 +20,10 @@ from onet_jax.errors import InputError
 from onet_jax.run import load_run
 from onet_jax.training import checkpoints, faults, loop, storage
 
-COMBINATIONS = [('pmap', 'tfds', signal.SIGTERM), ('jit', 'resident', signal.SIGINT)]
+COMBINATIONS = [
+    pytest.param('pmap', 'tfds', signal.SIGTERM, marks=pytest.mark.slow),
+    ('jit', 'resident', signal.SIGINT),
+]
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -121,6 +124,7 @@ def test_a_run_in_a_thread_is_not_asked_to_stop():
     assert answers == [False]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(dataset, whole, tmp_path, capsys):
     state, workdir = whole
     own = shutil.copytree(workdir, tmp_path / 'own')
@@ -276,7 +280,7 @@ def test_a_file_in_the_place_of_the_workdir_is_named(dataset, tmp_path):
     assert (tmp_path / 'w').read_text() == 'a note'
 
 
-@pytest.mark.parametrize('feed', ['resident', 'tfds'])
+@pytest.mark.parametrize('feed', [pytest.param('resident', marks=pytest.mark.slow), 'tfds'])
 def test_bad_examples_are_named_and_left_out_on_request(dataset, tmp_path, capsys, feed):
     """One of training and the first one of validation."""
     if feed == 'tfds':

@@ -79,6 +79,7 @@ def test_an_interrupted_run_ends_bit_for_bit_as_one_that_was_not(workdir, datase
     assert [step for step, _ in read_log(tmp_path, 'train/loss')] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_sequences_are_trained_on_and_validated(tmp_path, without_a_network):
     """By clips; with one file less the clips of the other sequences are left."""
     data_dir, config = write_numbered_sequences(tmp_path / 'data'), small_config()
@@ -177,6 +178,7 @@ def test_the_log_has_every_scalar_asked_for(workdir):
     assert list((workdir / 'tensorboard').iterdir())
 
 
+@pytest.mark.slow
 def test_terms_of_the_loss_are_logged(without_a_network, dataset, tmp_path):
     loop.train(small_config(num_steps=2), tmp_path, dataset)
     assert read_log(tmp_path, 'train/scale') == [(1, 2.0), (2, 2.0)]

@@ -139,6 +139,7 @@ def rotations():
     return u, v
 
 
+@pytest.mark.slow
 def test_muon_moves_all_directions_of_a_matrix_alike():
     tx, (u, v) = make_muon(), rotations()
     params = {'kernel': jnp.zeros((16, 16)), 'bias': jnp.zeros(16)}
@@ -175,6 +176,7 @@ def test_muon_reads_a_convolution_as_a_matrix_of_its_patches_and_leaves_codes_to
     np.testing.assert_array_equal(np.sign(updates['embedding']), -np.sign(grads['embedding']))
 
 
+@pytest.mark.slow
 def test_muon_moves_the_matrices_of_a_stack_one_by_one():
     """As it would move each alone; stacked biases and gammas are no matrices."""
     tx, rng = make_muon(), np.random.default_rng(0)

@@ -25,6 +25,7 @@ def sheets(monkeypatch):
     return drawn
 
 
+@pytest.mark.slow
 def test_the_predictions_are_those_that_are_scored(workdir, dataset, tmp_path, sheets):
     run, dataset = at_threshold(load_run(workdir), 0.05, 'a test'), open_dataset(dataset)
     shown = make_preview(run.method, run.config, dataset)(run.params, tmp_path / 'sheet.png')

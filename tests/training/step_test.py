@@ -121,6 +121,7 @@ def test_gradients_of_a_step_are_the_fast_ones():
     assert not reverse_mode.value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'encoder, field, shape',
     [

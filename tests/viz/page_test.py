@@ -88,6 +88,7 @@ def test_large_meshes_are_simplified_for_the_page():
     assert np.frombuffer(base64.b64decode(wide['faces']), '<u4').max() == 163_841
 
 
+@pytest.mark.slow
 def test_a_page_of_many_shapes_is_small(tmp_path, monkeypatch):
     monkeypatch.setattr(page, 'MAX_BYTES', 400_000)
     monkeypatch.setattr(page, 'render', lambda shape: render(shape, size=32))

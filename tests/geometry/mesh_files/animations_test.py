@@ -304,6 +304,7 @@ def test_registrations_of_dfaust(tmp_path, monkeypatch):
 ARCHIVES = SHARED / 'data' / 'sequences'
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ARCHIVES.is_dir(), reason=f'needs the sequences in {ARCHIVES}')
 def test_real_sequences(tmp_path):
     for name in ('cat_lowpoly', 'horse_sumner', 'quaternius_animated'):

@@ -33,6 +33,7 @@ def test_encoders_of_clips_see_their_frames_in_any_order_of_the_points(encoder, 
         assert (np.abs(encode(shuffled) - code).max() > 1e-3) == corresponding
 
 
+@pytest.mark.slow
 def test_frames_are_joined_point_by_point_and_streams_one_after_the_other():
     clip, single = np.random.default_rng(0).normal(size=(2, 4, 20, 3)).astype(np.float32), Pointnet(3, 8)
     weights = draw_weights(jax.eval_shape(JoinedFrames(SIMPLE).init, jax.random.key(0), clip))
