@@ -44,6 +44,7 @@ def test_configs_are_functions_of_their_variants(tmp_path):
     assert (config.seed, config.optim.learning_rate, config.optim.name) == (7, 0.5, 'adam')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'before, set_to, expected',
     [

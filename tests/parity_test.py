@@ -78,8 +78,7 @@ ABSENT = f'{SHARED / "golden"} not found (set ONET_JAX_SHARED): only the files o
 
 # One of each kind of network and of comparison, the one that compiles fastest; the others are slow.
 FLOAT64 = (
-    'layers/', 'decoders/cbatchnorm_cz.', 'decoders/cbatchnorm_legacy_c.',
-    'decoders/cbatchnorm_noresnet_c.', 'decoders/simple', 'encoders/encoder_latent', 'encoders/pointnet',
+    'layers/', 'decoders/cbatchnorm_noresnet_c.', 'decoders/simple', 'encoders/encoder_latent', 'encoders/pointnet',
     'encoders/conv_encoder', 'onet/unconditional',
     'checkpoints/pointcloud_legacydecoder', 'conv/conv_onet/unet_depth3.',
     'conv/conv_onet/enc_grid', 'conv/conv_onet/enc_voxel_k1', 'conv/conv_onet/dec_combined_nearest',
@@ -88,7 +87,7 @@ FLOAT64 = (
     *(f'flow/encoders/{name}' for name in ('latent_pointnet_dim15_c', 'temporal_pointnet')),
     'flow/velocity_field/cz.', 'flow/ode/flow_cz_rtol1e-5',
     *(f'{NERF}/{name}' for name in ('encoding', 'mlp_w32_noviews', 'rays', 'render_rays', 'sample_pdf')),
-    *(f'{TEXTURE}/{name}' for name in ('decoder_each_layer_c_larger', 'geometry', 'unprojection')),
+    *(f'{TEXTURE}/{name}' for name in ('decoder_each_layer_c_larger', 'geometry')),
 )  # fmt: skip
 FLOAT32 = ('layers/', 'encoders/encoder_latent', 'encoders/pointnet')
 

@@ -43,6 +43,7 @@ CASES = [(encoder, 'cbatchnorm') for encoder in onet.ENCODERS if encoder not in 
 CASES += [('pointnet_simple', decoder) for decoder in DECODER_OPTIONS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('encoder, decoder', CASES)
 def test_there_and_back_is_exact(encoder, decoder):
     """For every family, with a latent code; and in the layout of the first checkpoints."""

@@ -91,6 +91,7 @@ def test_what_is_drawn_of_a_clip(dataset):
     assert jax.tree.map(lambda x: x.shape[1:], batches[0]) == jax.tree.map(lambda x: x.shape[1:], example)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('field, num_frames', [('clip', 4), ('end_clouds', 2)])
 def test_without_correspondence_no_place_is_in_two_frames(dataset, field, num_frames):
     config = make_config(inputs=(field,), corresponding=False, num_input_points=600)

@@ -42,6 +42,7 @@ def find_rows(batches):
     return found
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize('num_cloud, num_queries, num_near', [(10_000, 5000, 416), (16_384, 20_480, 0)])
 def test_a_step_draws_as_many_different_samples_as_its_config_says(numbered, feed, num_cloud, num_queries, num_near):

@@ -181,6 +181,7 @@ def test_damaged_solids_are_labelled_like_the_intact_ones(family, kind):
     check_surface(solid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['holes', 'mess'])
 def test_a_deep_mug_with_holes_stays_hollow(kind):
     mesh = make_shape(0, 'mug', 0).mesh()
@@ -219,6 +220,7 @@ def test_an_internal_wall_disappears():
     assert (solid.contains(POINTS) == contains(body, POINTS)).mean() > 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('doubled', [False, True])
 def test_a_sheet_becomes_thick(doubled):
     """A table: its top is a rectangle without thickness, single or with a face on each side."""

@@ -43,6 +43,7 @@ def ball(peak, haze=0.1):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('peak', [12.0, 300.0])
 def test_the_surface_is_where_rays_end_however_dense_it_is(scene, config, peak):
     mesh, level = scene_mesh(ball(peak), {}, config, scene, 16, 1)

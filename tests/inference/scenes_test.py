@@ -176,6 +176,7 @@ def test_what_is_not_of_a_scene_is_left_alone(network, scan, tmp_path):
     assert (tmp_path / 'mine.txt').read_text() == 'x'
 
 
+@pytest.mark.slow
 def test_a_scan_is_never_overwritten_and_a_bad_one_stops_no_other(network, scan, whole, tmp_path, asked):
     """By the path of all reconstructions, one by one."""
     scans = tmp_path / 'scans'

@@ -45,9 +45,14 @@ STOPPED = '\nstopped by a signal; what was finished is kept\n'
         ('python', 60, [signal.SIGINT], STOPPED),
         ('python', 60, [signal.SIGTERM], STOPPED),
         ('native', 0.2, [signal.SIGTERM], STOPPED),
-        ('swallowed', 0.2, [signal.SIGINT], STOPPED),
-        ('collected', 60, [signal.SIGINT], STOPPED),
-        ('native', 60, [signal.SIGINT, signal.SIGTERM], STOPPED),
+        *(
+            pytest.param(*case, STOPPED, marks=pytest.mark.slow)
+            for case in (
+                ('swallowed', 0.2, [signal.SIGINT]),
+                ('collected', 60, [signal.SIGINT]),
+                ('native', 60, [signal.SIGINT, signal.SIGTERM]),
+            )
+        ),
         (
             'handled',
             0.2,

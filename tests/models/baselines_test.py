@@ -40,6 +40,7 @@ def small(name, arg='tiny,points'):
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', SMALL)
 def test_from_a_dataset_to_scores_and_from_a_file_to_a_file(name, dataset, tmp_path):
     config = small(name)

@@ -167,6 +167,7 @@ def test_wrong_settings_are_named():
         assert f'found {value!r}' in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name, value', [('pooling', 'mean'), ('interpolation', 'nearest'), ('align_corners', True)])
 def test_ablations_are_other_networks_of_the_same_weights(name, value):
     config = without_unets()

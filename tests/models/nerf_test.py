@@ -202,6 +202,7 @@ def test_the_middle_of_a_picture_is_that_of_the_official_code(golden):
             assert set(drawn.tolist()) == set(found.tolist())
 
 
+@pytest.mark.slow
 def test_a_scene_is_trained_evaluated_rendered_and_meshed(scene_dir, tmp_path):
     config = small_config()
     train(config, tmp_path / 'run', scene_dir)

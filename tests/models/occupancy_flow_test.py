@@ -149,6 +149,7 @@ def test_joined_frames_need_points_that_correspond(variant):
         models.build(config)
 
 
+@pytest.mark.slow
 def test_generative_codes_have_a_posterior_and_a_prior():
     config = tiny_config('generative')
     with config.unlocked():

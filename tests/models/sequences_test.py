@@ -26,6 +26,7 @@ def small(paper, **model):
     return method, config, draw_weights(jax.eval_shape(method.model.init, jax.random.key(0), CLIP))
 
 
+@pytest.mark.slow
 def test_an_onet_4d_is_extracted_frame_by_frame_beyond_the_box_of_a_shape():
     method, config, params = small(onet4d, decoder='simple')
     model, time = method.model, np.float32([0, 0.5])

@@ -107,6 +107,7 @@ def test_shapes_are_normalised_and_know_the_way_back(root, made, name):
     assert inside(surface + 2e-3 * normals).mean() < 0.01
 
 
+@pytest.mark.slow
 def test_workers_and_interruptions_do_not_change_the_result(root, made, tmp_path):
     data_dir, index = made
     expected = read_all(data_dir)

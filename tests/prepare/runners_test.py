@@ -98,6 +98,7 @@ def test_a_process_that_dies_takes_its_task_with_it_and_no_other(tmp_path):
     assert runs == {i: 2 if i in (0, 6) else 1 for i in range(12)}
 
 
+@pytest.mark.slow
 def test_a_task_that_takes_too_long_is_rejected(monkeypatch):
     monkeypatch.setattr(runners, 'TIME_LIMIT', 2.0)
     outcome = processes(1)(hang, TASKS[:6], 'waiting')
@@ -199,6 +200,7 @@ def apache_beam():
     return pytest.importorskip('apache_beam', reason='the extra `beam` is not installed')
 
 
+@pytest.mark.slow
 def test_a_pipeline_gives_the_same_outcome(tmp_path, apache_beam):
     run = beam(tmp_path, [])
     assert run(divide, TASKS, 'dividing numbers') == EXPECTED
@@ -209,6 +211,7 @@ def test_a_pipeline_gives_the_same_outcome(tmp_path, apache_beam):
 
 
 # Beam does not close the file that it was writing to.
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:unclosed file .*beam-temp-part:ResourceWarning')
 def test_any_other_error_stops_a_pipeline(tmp_path, apache_beam):
     with pytest.raises(RuntimeError, match='No space left'):

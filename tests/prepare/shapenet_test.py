@@ -141,6 +141,7 @@ def test_models_that_no_shape_can_hold(root, key, message):
         shapenet.to_shape(model._replace(**{key: other[key]}), 'chair', 'a')
 
 
+@pytest.mark.slow
 def test_workers_and_interruptions_do_not_change_the_result(root, tmp_path):
     alone, together = tmp_path / 'alone', tmp_path / 'together'
     index = import_shapenet(root, alone, run=in_this_process)

@@ -79,6 +79,7 @@ def test_an_official_checkpoint_becomes_a_workdir(official_file, tmp_path):
         checkpoints.import_checkpoint(path, config, tmp_path / 'w')
 
 
+@pytest.mark.slow
 def test_moments_of_an_official_checkpoint_are_found_behind_all_options(official_file, tmp_path):
     path, config, _ = official_file
     with config.unlocked():

@@ -81,6 +81,7 @@ def test_two_devices_equal_one_on_the_whole_batch(latent_method, on_one_device, 
     assert set(states[0].variables) == {'params', 'batch_stats'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'backend, make_step', [('pmap', make_train_step), ('jit', make_train_step), ('pmap', make_two_updates)]
 )

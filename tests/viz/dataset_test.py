@@ -50,6 +50,7 @@ def test_embedded_rooms_are_at_hand_as_objects_are(dataset):
         np.testing.assert_array_equal(shown.vertices, embedded_solid(0, family, 1).mesh().vertices)
 
 
+@pytest.mark.slow
 def test_the_mesh_is_shown_in_object_coordinates(tmp_path, monkeypatch):
     mesh = trimesh.creation.box((4, 2, 1))
     mesh.apply_translation((7, 8, 9))

@@ -8,6 +8,7 @@ from onet_jax.errors import InputError
 from onet_jax.networks.encoders.image import ConvEncoder, ResNet, ResNetTrunk, _max_pool
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'depth, width, total',
     [(18, 512, 11_176_512), (34, 512, 21_284_672), (50, 2048, 23_508_032), (101, 2048, 42_500_160)],
