@@ -68,7 +68,7 @@ def run_command(main: Callable[[list[str]], None], takes_arguments: bool = False
 
 def _reported(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
     """main, which says what it does wherever it takes long: the title of its file, until there is more to say."""
-    title = (main.__globals__['__doc__'] or '').partition(':')[0]
+    title = (main.__globals__['__doc__'] or '').partition('\n')[0].partition(':')[0].rstrip('.')
 
     def run(argv):
         with working(title) if title else nullcontext():
