@@ -29,6 +29,7 @@ from onet_jax.training.chips import CHIPS, Chip, all_reduce_seconds, slice_shape
 from onet_jax.training.compile_ahead import STEP, Figures, describe_state, lower_step, with_batch
 from onet_jax.training.compile_report import TIME_LIMIT, Compiler, times
 from onet_jax.training.hlo import Work, read_work
+from onet_jax.training.state import is_in, path_of
 
 CONFIGS = flags.DEFINE_list(
     'configs', ['onet_points', 'onet_image', 'onet_voxels'], 'Names of files in configs/, or all.'
@@ -63,9 +64,14 @@ class Traffic(NamedTuple):
 
 
 def expect_traffic(config: ConfigDict) -> Traffic:
-    """What the weights and the statistics of a config say. Under jit the mean is reduced before the variance."""
+    """What the weights that learn and the statistics of a config say. Under jit the mean is reduced before the variance."""
     variables = describe_state(config, models.build(config)).variables
-    weights, statistics = (jax.tree.leaves(variables.get(group, {})) for group in ('params', 'batch_stats'))
+    weights = [
+        x
+        for keys, x in jax.tree_util.tree_leaves_with_path({'params': variables['params']})
+        if not is_in(path_of(keys), config.train.frozen)
+    ]
+    statistics = jax.tree.leaves(variables.get('batch_stats', {}))
     of_a_layer = 2 if config.train.backend == 'pmap' else 3
     return Traffic(
         FLOAT32 * sum(x.size for x in weights),

@@ -15,6 +15,13 @@ def test_the_compiled_step_reduces_what_is_expected_and_nothing_else():
     assert traffic.gradients > traffic.statistics > traffic.scalars > 0
 
 
+def test_frozen_weights_are_not_reduced():
+    config = small_config()
+    with config.unlocked():
+        config.train.frozen = ('decoder',)
+    assert 0 < expect_traffic(config).gradients < expect_traffic(small_config()).gradients
+
+
 @pytest.mark.parametrize('chip', CHIPS.values(), ids=CHIPS)
 def test_more_bytes_and_more_all_reduces_cost_efficiency(chip):
     for n in NUM_CHIPS:
