@@ -71,14 +71,12 @@ def write_gallery(
             said.append(f'{output / "index.html"}: not shown: {error}')
             continue
         seen = show(inputs)
-        if isinstance(shape, Painted):
-            seen = thin(seen, POINTS[1])
-            colours = paint_distances(frame.to_user(seen), shape.mesh)
         if seen is not None and not shows_objects(data):  # a scene is shown normalised, as an object
             scan, frame = frame, normalise(geometry.vertices)._replace(turn=frame.turn)
             seen = frame.to_object(scan.to_user(seen))
         if isinstance(shape, Painted):
-            seen = PaintedCloud(seen, colours)
+            seen = thin(seen, POINTS[1])
+            seen = PaintedCloud(seen, paint_distances(frame.to_user(seen), shape.mesh))
         geometry.vertices = frame.to_object(geometry.vertices)
         links = None, done[source].relative_to(output).as_posix()
         shown.append(Item(source.name, describe(items[source.name]), (seen, shape), links=links))
