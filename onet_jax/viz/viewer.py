@@ -82,23 +82,10 @@ class Viewer:
             self.update(FRAME_SECONDS if self._playing else None)
 
     def open(self, display: Display) -> None:
-        """Make the controls of a display; `update` makes the rest."""
-        self._display, gui = display, self._server.gui
-        for control in display.controls:
-            if isinstance(control, Slider):
-                limits = float(control.low), float(control.high), float(control.step), float(control.value)
-                handle = gui.add_slider(control.name, *limits)
-            else:
-                handle = gui.add_dropdown(control.name, control.options, initial_value=control.value)
-            self._controls.append(self._watch(handle))
-        self._frame = self._watch(gui.add_slider('frame', 0, 1, 1, 0, visible=False))
-        self._button = gui.add_button(PLAY, visible=False)
-        self._button.on_click(self._toggle)
-        self._folder = gui.add_folder('Show', visible=False)
-        with self._folder:
-            self._beside = self._watch(gui.add_checkbox('side by side', display.beside, order=LAST))
-        self._legend = gui.add_html('')
-        self._changed.set()
+        """Make the controls of a display, unless the viewer is closed; `update` makes the rest."""
+        with self._busy:
+            if not self._closed.is_set():
+                self._add_controls(display)
 
     def refresh(self) -> None:
         """Make again what is shown, for `Display.make` gives something new; from any thread."""
@@ -122,6 +109,24 @@ class Viewer:
             with self._server.atomic():
                 self._grid.arrange(titles, self._beside.value, self._frame.value / max(self._frame.max, 1))
             self._server.flush()
+
+    def _add_controls(self, display: Display) -> None:
+        self._display, gui = display, self._server.gui
+        for control in display.controls:
+            if isinstance(control, Slider):
+                limits = float(control.low), float(control.high), float(control.step), float(control.value)
+                handle = gui.add_slider(control.name, *limits)
+            else:
+                handle = gui.add_dropdown(control.name, control.options, initial_value=control.value)
+            self._controls.append(self._watch(handle))
+        self._frame = self._watch(gui.add_slider('frame', 0, 1, 1, 0, visible=False))
+        self._button = gui.add_button(PLAY, visible=False)
+        self._button.on_click(self._toggle)
+        self._folder = gui.add_folder('Show', visible=False)
+        with self._folder:
+            self._beside = self._watch(gui.add_checkbox('side by side', display.beside, order=LAST))
+        self._legend = gui.add_html('')
+        self._changed.set()
 
     def _watch(self, handle: Any) -> Any:
         handle.on_update(lambda _: self._changed.set())

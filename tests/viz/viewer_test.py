@@ -122,6 +122,22 @@ def test_nothing_is_left_of_a_viewer():
     assert find_port('127.0.0.1', port) == port
 
 
+def test_a_viewer_can_be_closed_while_its_controls_are_made(recwarn):
+    """viser warns of what is sent to a server that has ended."""
+    with Viewer('title', port=0) as opened:
+        closing = threading.Thread(target=opened.close)
+
+        def controls():
+            closing.start()
+            closing.join(0.2)
+            yield from DISPLAY.controls
+
+        opened.serve(Display(controls(), make))
+        closing.join()
+        opened.serve(DISPLAY)
+    assert not recwarn
+
+
 def test_the_latest_of_several_is_shown(capsys):
     with showing('run', True) as show:
         assert capsys.readouterr().out.startswith('http://127.0.0.1:')
