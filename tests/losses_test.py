@@ -72,9 +72,10 @@ def test_the_nearest_points_on_a_cpu_are_those_on_other_devices(monkeypatch, pai
     )
 
 
-def test_chamfer_of_float32_keeps_small_distances_far_from_the_origin():
+@pytest.mark.parametrize('num_axes', [3, 4])
+def test_chamfer_of_float32_keeps_small_distances_far_from_the_origin(num_axes):
     rng = np.random.default_rng(1)
-    points, targets = ((100 + rng.normal(scale=1e-3, size=(1, n, 3))).astype(np.float32) for n in (50, 60))
+    points, targets = ((100 + rng.normal(scale=1e-3, size=(1, n, num_axes))).astype(np.float32) for n in (50, 60))
     expected = nearest_squares(points.astype(np.float64), targets.astype(np.float64))
     for found, exact in zip(jax.jit(chamfer)(points, targets), expected, strict=True):
         np.testing.assert_allclose(found, exact, rtol=1e-5)
@@ -92,6 +93,13 @@ def test_the_gradient_of_chamfer_is_that_of_finite_differences():
         sets = rng.normal(size=(2, 7, 3)), rng.normal(size=(2, 5, 3))
         check_grads(weighted, sets, order=1, modes=['rev'])
         assert all((np.abs(gradient) > 0).any(axis=-1).all() for gradient in jax.grad(weighted, (0, 1))(*sets))
+
+
+def test_a_distance_of_0_has_a_gradient_of_0():
+    distance_of = jax.vmap(jax.value_and_grad(losses.distances))
+    distances, gradients = distance_of(np.float32([[1, 2, 3], [3, 4, 0]]), np.float32([[1, 2, 3], [0, 0, 0]]))
+    np.testing.assert_allclose(distances, [0, 5])
+    np.testing.assert_allclose(gradients, [[0, 0, 0], [0.6, 0.8, 0]])
 
 
 def test_of_two_nearest_points_one_has_the_gradient_and_of_equal_points_none():

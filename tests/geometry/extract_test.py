@@ -15,6 +15,7 @@ from onet_jax.geometry.extract import (
     threshold_to_logit,
 )
 from onet_jax.geometry.grid import BOX, lattice_to_world
+from onet_jax.geometry.mise import multiresolution_grid
 
 
 def sphere(points, radius=0.35):
@@ -149,6 +150,13 @@ def test_the_surface_sits_at_the_threshold():
     np.testing.assert_allclose(radius, 0.35 - logit / 10, atol=2e-4)
 
 
+def test_the_defaults_are_those_of_the_paper():
+    """32^3 cells, split twice, and the probability 0.2 (paper, section 3.3)."""
+    for function in (extract_mesh, multiresolution_grid):
+        assert (function.__kwdefaults__['resolution'], function.__kwdefaults__['upsampling_steps']) == (32, 2)
+    assert extract_mesh.__kwdefaults__['threshold'] == 0.2
+
+
 def test_bad_arguments():
     for threshold in (0, 1, 1.5, float('nan')):
         with pytest.raises(ValueError, match='threshold: expected a probability'):
@@ -162,9 +170,10 @@ def test_bad_arguments():
 def test_a_grid_that_does_not_fit_is_refused():
     check_memory(128)
     check_memory(512, max_memory_gb=3)
-    with pytest.raises(ValueError, match=r'resolution: expected a grid of at most 2.0 GB, found 3.0 GB for 512 cells'):
+    message = r'resolution: expected a grid of at most 2.0 GB, found 3.0 GB for 512 cells .*, or raise --max_memory_gb$'
+    with pytest.raises(ValueError, match=message):
         check_memory(512, max_memory_gb=2)
-    with pytest.raises(ValueError, match=r'resolution: .* for 8192 cells'):
+    with pytest.raises(ValueError, match=r'resolution: .* for 8192 cells along an axis; choose a lower one$'):
         check_memory(8192)
     for resolution, steps in [(10**6, 0), (10**6, 2), (32, 30)]:
         with pytest.raises(InputError, match=r'resolution: expected a grid of at most .* GB'):

@@ -92,8 +92,12 @@ def test_chunks_are_halved_where_the_device_runs_out_of_memory():
     np.testing.assert_array_equal(evaluate(field, points), points[:, 0])
     assert sizes == [QUERY_CHUNK, QUERY_CHUNK // 2, *[QUERY_CHUNK // 4] * 5]
 
+    sizes.clear()
+
     def broken(points):
+        sizes.append(len(points))
         raise jax.errors.JaxRuntimeError('INTERNAL: something else')
 
     with pytest.raises(jax.errors.JaxRuntimeError, match='something else'):
         evaluate(broken, points)
+    assert sizes == [QUERY_CHUNK], 'smaller chunks do not help'

@@ -252,11 +252,12 @@ def test_bad_arguments():
 
 def test_what_is_no_mesh_is_named():
     ball, key = trimesh.creation.icosphere(0), jax.random.key(0)
-    beyond = trimesh.Trimesh(ball.vertices, [[0, 1, 12]], process=False)
+    beyond, before = (trimesh.Trimesh(ball.vertices, [[0, 1, k]], process=False) for k in (12, -1))
     for mesh, steps, message in [
         (trimesh.Scene(ball), 1, 'mesh: expected a trimesh.Trimesh, found a Scene'),
         (trimesh.PointCloud(ball.vertices), 1, 'found a PointCloud'),
         (beyond, 1, r'mesh\.faces: expected indices of 12 vertices, found 0 to 12'),
+        (before, 1, r'mesh\.faces: expected indices of 12 vertices, found -1 to 1'),
         (ball, 1.5, 'steps: expected a whole number >= 0, found 1.5'),
     ]:
         with pytest.raises(InputError, match=message):

@@ -57,6 +57,9 @@ def test_batches_are_normalised_with_the_biased_variance_and_the_unbiased_one_is
     running = updated['batch_stats']
     np.testing.assert_allclose(running['running_mean'], 0.1 * flat.mean(0), rtol=1e-5)
     np.testing.assert_allclose(running['running_var'], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5)
+    _, two = Normalisation().apply(updated, x[:1, :2], gamma, beta, train=True, mutable=['batch_stats'])
+    unbiased = (two['batch_stats']['running_var'] - 0.9 * running['running_var']) / 0.1
+    np.testing.assert_allclose(unbiased, x[0, :2].var(0, ddof=1), rtol=1e-3)
     y = Normalisation().apply(updated, x, gamma, beta, train=False)
     expected = gamma * (x - running['running_mean']) / np.sqrt(running['running_var'] + 1e-5) + beta
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
