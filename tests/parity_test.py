@@ -1,5 +1,6 @@
 """Every network against the outputs of the official implementation (see tests/golden/README.md)."""
 
+from fnmatch import filter as filter_names
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -90,11 +91,17 @@ FLOAT64 = (
     *(f'{TEXTURE}/{name}' for name in ('decoder_each_layer_c_larger', 'geometry')),
 )  # fmt: skip
 FLOAT32 = ('layers/', 'encoders/encoder_latent', 'encoders/pointnet')
+# Float64 tells whether the formulas agree. Programs in float32 differ in the dtype alone, so the first file of each kind is
+# compared, but for the largest networks, which compile for half a minute.
+IN_FLOAT64_ALONE = ('flow/oflow/', 'conv/pixel2mesh/full', 'conv/pixel2mesh/tiny')
+OTHERS = [name for name in FILES if not name.startswith(IN_FLOAT64_ALONE)]
+IN_FLOAT32 = {file for kind in COMPARISONS for file in filter_names(OTHERS, f'{kind}.npz')[:1]}
+IN_FLOAT32 = sorted(IN_FLOAT32.union(name for name in OTHERS if name.startswith(FLOAT32)))
 
 
-def files(fast: tuple[str, ...]) -> list:
-    """All that are compared, slow but for those that start like one of `fast`."""
-    found = [name if name.startswith(fast) else pytest.param(name, marks=pytest.mark.slow) for name in FILES]
+def files(names: list[str], fast: tuple[str, ...]) -> list:
+    """Those of the golden files, slow but for those that start like one of `fast`."""
+    found = [name if name.startswith(fast) else pytest.param(name, marks=pytest.mark.slow) for name in names]
     if not (SHARED / 'golden').is_dir():
         found.append(pytest.param('others', marks=pytest.mark.skip(ABSENT)))
     return found
@@ -143,17 +150,13 @@ def check_float64(file: str, deviations: Deviations) -> None:
             assert deviation.absolute == 0
 
 
-@pytest.mark.parametrize('file', files(FLOAT64))
+@pytest.mark.parametrize('file', files(FILES, FLOAT64))
 def test_float64_equals_the_official_float64_run(file):
     """What the official code also gives in float64 agrees to 1e-9, what it gives in float32 to its rounding."""
     check_float64(file, deviations_of(file, np.float64))
 
 
-# Of the largest networks float64 says it all, and compiles for half a minute; the solution to 1e-7 is in float64 alone.
-IN_FLOAT64_ALONE = ('flow/oflow/', 'flow/ode/flow_cz_rtol1e-7', 'conv/pixel2mesh/full', 'conv/pixel2mesh/tiny')
-
-
-@pytest.mark.parametrize('file', [file for file in files(FLOAT32) if not any(k in str(file) for k in IN_FLOAT64_ALONE)])
+@pytest.mark.parametrize('file', files(IN_FLOAT32, FLOAT32))
 def test_float32_equals_the_official_float32_run(file):
     for kind, deviation in deviations_of(file, np.float32).items():
         # Sines of 512 pi times a coordinate: the official float32 is as far from its float64.

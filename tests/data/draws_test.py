@@ -153,7 +153,6 @@ def test_an_evaluation_of_too_few_surface_samples_is_refused():
         transform(KEY, raw)
 
 
-@pytest.mark.slow
 def test_random_scans_are_of_the_posed_shape():
     """The cloud of a ball lies on the ball that the labelled points describe, whatever its pose and stretch."""
     rng = np.random.default_rng(0)

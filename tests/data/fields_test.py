@@ -45,6 +45,9 @@ def test_every_field_is_what_the_table_says_and_a_row_does_not_depend_on_the_oth
     targets = ('volume_points', 'surface_samples')
     data = small_data(inputs=INPUTS, targets=targets, noise_std=0.005, augment=True, partial=True)
     raw, transform = make_rows(fields.find_need(data), 6), jax.jit(make_transform(data))
+    described = fields.describe_rows(fields.find_need(data), 6)
+    of_rows = {name: (rows.shape, jax.dtypes.canonicalize_dtype(rows.dtype)) for name, rows in raw.items()}
+    assert {name: (rows.shape, rows.dtype) for name, rows in described.items()} == of_rows
     whole, others = (
         jax.device_get(transform(KEY, {name: value[rows] for name, value in raw.items()})) for rows in (ALL, OTHERS)
     )

@@ -188,6 +188,7 @@ def test_a_field_that_does_not_give_a_value_for_each_point_is_named(steps):
             r'field: expected one value for each point, \[T\], found .* \[\d+, 1\]',
         ),
         (lambda points: sphere(points)[1:], r'field: expected (\d+) values for as many points, found the shape'),
+        (lambda points: np.resize(sphere(points), len(points) + 1), r'field: expected (\d+) values for as many points'),
         (lambda points: 1.0, r'field: expected (\d+) values for as many points, found the shape \[\]'),
     ]:
         with pytest.raises(InputError, match=message):

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,8 @@ import pytest
 from jax.tree_util import Partial
 from parity.modules import load_field
 
-from onet_jax.geometry.field import ACCELERATOR_QUERY_CHUNK, QUERY_CHUNK, evaluate, field_normals
+from onet_jax.errors import InputError
+from onet_jax.geometry.field import ACCELERATOR_QUERY_CHUNK, QUERY_CHUNK, check_points, evaluate, field_normals
 
 
 def decoder_field(weights, cond, latent=None):
@@ -77,6 +80,12 @@ def test_a_normal_without_gradient_is_zero():
     points = np.array([[0, 0, 0], [0, 0, 2.0]])
     np.testing.assert_array_equal(field_normals(lambda p: -(p**2).sum(axis=-1), points), [[0, 0, 0], [0, 0, 1]])
     np.testing.assert_array_equal(field_normals(lambda p: jnp.ones(len(p)), points), np.zeros((2, 3)))
+
+
+def test_what_are_no_points_is_named():
+    for shape in ([3], [3, 2], [2, 3, 3]):
+        with pytest.raises(InputError, match=re.escape(f'points: expected an array [T, 3], found the shape {shape}')):
+            check_points(np.zeros(shape))
 
 
 def test_chunks_are_halved_where_the_device_runs_out_of_memory():

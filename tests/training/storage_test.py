@@ -3,6 +3,7 @@ import os
 import resource
 import shutil
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -176,6 +177,18 @@ def test_what_a_full_disk_refuses_is_named_and_a_bug_is_not_taken_for_it(own, mo
     monkeypatch.setattr(storage.ocp, 'save', fail)
     with storage.Checkpointer(own, writes=True) as checkpointer, pytest.raises(ValueError, match=r'^not a leaf$'):
         checkpointer.save(6, make_state(6))
+    assert_holds(own, 4)
+
+
+@pytest.mark.parametrize('stored', [None, {}])
+def test_a_checkpoint_whose_arrays_are_missing_when_they_are_read_again_is_none(own, monkeypatch, stored):
+    monkeypatch.setattr(storage.ocp, 'metadata', lambda path: SimpleNamespace(metadata=stored))
+    with (
+        storage.Checkpointer(own, writes=True) as checkpointer,
+        pytest.raises(OSError, match=r'own/6: .*arrays are missing when they are read again'),
+    ):
+        checkpointer.save(6, make_state(6))
+    monkeypatch.undo()
     assert_holds(own, 4)
 
 
