@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -88,20 +87,18 @@ def train(
 
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     example = jax.tree.map(lambda rows: rows[:2], next(feed(0)))
-    with working('initialising the weights'), ThreadPoolExecutor(1) as compiler:
+    with working('initialising the weights'):
         shapes = jax.eval_shape(transform, train_key, example)
         batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
         # A program that runs once: on a CPU LLVM would optimise its many draws for longer than the rest of the start takes.
         options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
         create = partial(create_state, method=method, tx=tx, ema_decay=ema_decay)
-        lowered = jax.jit(create, compiler_options=options).lower(init_key, batch=batch)
-        # It is compiled while the validation is traced.
-        compiled = compiler.submit(lowered.compile)
-        unseen, _ = next(dataset.evaluation_batches(config, config.eval.split, batch_size=1, left_out=left_out))
-        _check_selector(config, jax.eval_shape(metrics, lowered.out_info.variables, unseen))
-        state = compiled.result()(init_key, batch=batch)
+        state = jax.jit(create, compiler_options=options)(init_key, batch=batch)
     if weights is not None:
         state = state._replace(variables=start_from(state.variables, weights))
+    with working('checking the metrics of the validation'):
+        batch, _ = next(dataset.evaluation_batches(config, config.eval.split, batch_size=1, left_out=left_out))
+        _check_selector(config, jax.eval_shape(metrics, state.variables, batch))
     state = parallel.replicate(state)
     train_key = parallel.replicate(train_key)
 
