@@ -1,11 +1,13 @@
 """The rules for speed against plain JAX, and what their switch does."""
 
+import re
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 from untrained import draw_weights
 
 from onet_jax.networks.fast_gradients import (
@@ -15,6 +17,7 @@ from onet_jax.networks.fast_gradients import (
     _convolve_images,
     _convolve_pixels,
     choose_on_cpu,
+    convolve,
     multiply,
     reverse_mode,
 )
@@ -163,6 +166,20 @@ def test_images_are_convolved_by_xla_where_they_become_smaller_and_out_of_the_sw
     for (stride, padding), fast in (((2, 1), True), ((1, 0), True), ((1, 1), False)):
         with reverse_mode(fast):
             assert choose_on_cpu((2, 56, 56, 64), (3, 3, 64, 64), stride, padding) is _convolve
+
+
+@pytest.mark.parametrize(
+    'shape, size, num_axes',
+    [((1, 16, 17, 18, 3), 3, 2), ((1, 16, 15, 16, 3), 3, 3), ((1, 16, 16, 16, 3), 1, 3), ((1, 64, 64, 3), 3, 2)],
+)
+def test_a_tpu_convolves_the_slices_of_large_volumes(shape, size, num_axes):
+    """What is lowered for one: 2D convolutions, or one of XLA with as many axes as there are."""
+    x, kernel = jnp.zeros(shape), jnp.zeros((*(size,) * (len(shape) - 2), shape[-1], 5))
+    convolved = jax.jit(lambda x, kernel: convolve(x, kernel, 1, size // 2))
+    program = export.export(convolved, platforms=['tpu'])(x, kernel).mlir_module()
+    kernels = re.findall(r'stablehlo\.convolution.*?tensor<[\dx]+xf32>, tensor<([\dx]+)xf32>', program)
+    assert len(kernels) == (3 if num_axes < len(shape) - 2 else 1)
+    assert {kernel.count('x') for kernel in kernels} == {num_axes + 1}
 
 
 @pytest.mark.parametrize('fast', [False, True])
