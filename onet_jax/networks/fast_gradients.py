@@ -1,9 +1,9 @@
-"""Custom derivative rules (`jax.custom_vjp`), convolutions for CPUs and TPUs: all that exists for speed alone, its switches.
+"""Custom derivative rules (`jax.custom_vjp`), and convolutions faster than those of XLA on CPUs and TPUs, with their switches.
 
-By default everything here is plain JAX, differentiable in forward and in reverse mode. Inside `with reverse_mode(True)` custom
-rules compute the same gradients in less time; forward mode (`jax.jvp`, `jax.jacfwd`) then raises. The switch is part of the key
-of jit's cache: a function that was traced outside is traced anew inside. Inside `with one_platform(True)` nothing depends on
-the processor, for functions that are exported.
+All that exists for speed alone. By default everything here is plain JAX, differentiable in forward and in reverse mode. Inside
+`with reverse_mode(True)` custom rules compute the same gradients in less time; forward mode (`jax.jvp`, `jax.jacfwd`) then
+raises. The switch is part of the key of jit's cache: a function that was traced outside is traced anew inside. Inside
+`with one_platform(True)` nothing depends on the processor, for functions that are exported.
 
 B batch, F features in, G out, *space spatial axes. Channels come last.
 """

@@ -1,4 +1,4 @@
-"""The viewer: a page in the browser with shapes to turn, and controls that change them (by viser).
+"""The interactive 3D viewer (by viser): a page in the browser with shapes to turn, and controls that change them.
 
 A server in this process, of this machine alone unless another host is asked for, sends shapes to any number of pages. Whoever
 calls `Viewer.serve` computes what is shown, in its own thread: a change of a control is worked on as soon as the one before is
