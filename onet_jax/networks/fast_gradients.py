@@ -19,7 +19,6 @@ import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 
 VARIANCE_EPSILON = 1e-5  # added to the variance by every batch normalisation
-LEAST_WIDTH = 64  # of a kernel whose product has a rule of its own: narrower ones gain nothing
 MOST_TAPS = 4_000_000  # values that a 3D convolution gathers: about the cache of a processor
 LEAST_EDGE = 16  # voxels, of a volume whose slices a TPU convolves: smaller ones gain nothing
 
@@ -40,24 +39,7 @@ def platform_dependent(*arrays: jax.Array, default: Callable, **platforms: Calla
 def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """x [..., F] times kernel [F, G] -> [..., G]."""
     # Rows as one matrix: of a batched operand XLA would take twice the time for the gradient of the kernel, to transpose it.
-    rows = x.reshape(-1, x.shape[-1])
-    fast = reverse_mode.value and min(kernel.shape) >= LEAST_WIDTH
-    product = _multiply(rows, kernel) if fast else rows @ kernel
-    return product.reshape(*x.shape[:-1], kernel.shape[-1])
-
-
-@jax.custom_vjp
-def _multiply(x, kernel):
-    return x @ kernel
-
-
-def _multiply_backward(saved, grad):
-    x, kernel = saved
-    # XLA on a CPU multiplies a transposed left operand at two thirds of the speed; the barrier hides the transposition.
-    return grad @ kernel.T, jax.lax.optimization_barrier(x.T) @ grad
-
-
-_multiply.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _multiply_backward)
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def symmetric(function: Callable) -> Callable:
@@ -140,8 +122,8 @@ def choose_on_cpu(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride:
     XLA's 3D convolutions are slow: as 2D convolutions of slices they take a quarter of the time, with their gradients too. As
     1D convolutions of rows small ones, whose taps fit into the cache, take two thirds of that. Where the output has few pixels,
     its patches (im2col) are small beside the kernel, and one matrix product takes a thirtieth of the time of a strided 3D
-    convolution. The gradient of the kernel of a 2D convolution, as a matrix product, takes between half and all of
-    XLA's time.
+    convolution. With gradients so do 3 x 3 convolutions with a stride: XLA transposes both operands of the gradient of the
+    kernel. Without a stride that gradient, as matrix products, takes between half and all of XLA's time.
     """
     strides = zip(shape[1:-1], _of_axes(stride, len(shape) - 2), strict=True)
     batch = 1 if is_symbolic_dim(shape[0]) else shape[0]  # symbolic: of a function that is exported
@@ -151,8 +133,11 @@ def choose_on_cpu(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride:
     if len(shape) == 5:
         num_taps = num_pixels * kernel_shape[0] ** 2 * shape[-1]
         return _convolve_by_slices if num_taps > MOST_TAPS else _convolve_by_rows
-    keeps_size = stride == 1 and kernel_shape[0] == 2 * padding + 1
-    return _convolve_images if keeps_size and reverse_mode.value else _convolve
+    if not reverse_mode.value:
+        return _convolve
+    if stride != 1:
+        return _convolve_pixels if kernel_shape[0] == 3 else _convolve
+    return _convolve_images if kernel_shape[0] == 2 * padding + 1 else _convolve
 
 
 def choose_on_tpu(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: Stride, padding: int) -> Callable:
@@ -191,13 +176,14 @@ def _convolve_images(x: jax.Array, kernel: jax.Array, stride: int, padding: int)
 
 def _convolve_images_backward(stride, padding, saved, grad):
     x, kernel = saved
-    size, width = len(kernel), x.shape[2]
-    # The gradient of the kernel is one matrix product, of x moved by every row of the kernel and grad by every column.
-    rows = _gather_taps(x, 1, size, 1, padding)
+    size, (height, width) = len(kernel), x.shape[1:3]
+    # The gradient of each row of the kernel is a matrix product, of x moved by that row and grad moved by every column.
+    rows = jnp.pad(x, ((0, 0), (padding, padding), (0, 0), (0, 0)))
     columns = jnp.pad(grad, ((0, 0), (0, 0), (padding, padding), (0, 0)))
     columns = jnp.concatenate([columns[:, :, j : j + width] for j in reversed(range(size))], axis=-1)
-    product = rows.reshape(-1, rows.shape[-1]).T @ columns.reshape(-1, columns.shape[-1])
-    grad_kernel = product.reshape(size, x.shape[-1], size, -1).swapaxes(1, 2)
+    columns = columns.reshape(-1, columns.shape[-1])
+    products = [rows[:, i : i + height].reshape(-1, x.shape[-1]).T @ columns for i in range(size)]
+    grad_kernel = jnp.stack(products).reshape(size, x.shape[-1], size, -1).swapaxes(1, 2)
     return _convolve(grad, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1, padding), grad_kernel
 
 

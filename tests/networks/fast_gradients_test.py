@@ -26,20 +26,13 @@ from onet_jax.networks.layers import BatchNorm, ConditionalBatchNorm, Conv, Line
 # A layer, the shapes of its inputs, and the mode. Convolutions without a rule are those of `check_convolution`.
 LAYERS = {
     'linear': (Linear(5), ((2, 7, 3), (2, 1, 4)), {}),
-    'wide linear': (Linear(64), ((2, 7, 3), (2, 1, 64)), {}),
-    'wide block of several inputs': (ResnetBlock(64), ((2, 7, 64), (2, 1, 64)), {}),
     'conditional batch norm in evaluation': (ConditionalBatchNorm(), ((2, 7, 3), (2, 4)), {'train': False}),
     'conditional batch norm in training': (ConditionalBatchNorm(), ((2, 7, 3), (2, 4)), {'train': True}),
     'block in evaluation': (ResnetBlock(5, BatchNorm), ((2, 7, 3),), {'train': False}),
     'block in training': (ResnetBlock(5, BatchNorm), ((2, 7, 3),), {'train': True}),
     'images': (Conv(5, padding=1), ((2, 9, 8, 3),), {}),
 }
-WITH_RULES = (
-    'wide linear',
-    'conditional batch norm in training',
-    'block in training',
-    'images',
-)
+WITH_RULES = ('conditional batch norm in training', 'block in training', 'images')
 
 
 def scalar_of(name):
@@ -138,10 +131,17 @@ def test_convolutions_on_a_cpu_are_those_of_xla(convolve, shape, size, stride, p
     check_convolution(convolve, shape, size, stride, padding)
 
 
-@pytest.mark.parametrize('shape, size, padding', [((2, 9, 8, 3), 3, 1), ((3, 8, 7, 4), 5, 2)])
-def test_convolutions_that_keep_the_size_of_images_are_those_of_xla(shape, size, padding):
+@pytest.mark.parametrize(
+    'convolve, shape, size, stride, padding',
+    [
+        (_convolve_images, (2, 9, 8, 3), 3, 1, 1),
+        (_convolve_images, (3, 8, 7, 4), 5, 1, 2),
+        (_convolve_pixels, (2, 9, 8, 3), 3, 2, 1),
+    ],
+)
+def test_convolutions_of_images_in_training_are_those_of_xla(convolve, shape, size, stride, padding):
     with reverse_mode(True):
-        check_convolution(_convolve_images, shape, size, 1, padding)
+        check_convolution(convolve, shape, size, stride, padding)
 
 
 def check_convolution(convolve, shape, size, stride, padding):
@@ -162,10 +162,10 @@ def check_convolution(convolve, shape, size, stride, padding):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-3), ours, theirs)
 
 
-def test_images_are_convolved_by_xla_where_they_become_smaller_and_out_of_the_switch():
-    for (stride, padding), fast in (((2, 1), True), ((1, 0), True), ((1, 1), False)):
+def test_images_are_convolved_by_xla_out_of_the_switch_and_where_nothing_else_is_faster():
+    for size, stride, padding, fast in ((7, 2, 3, True), (3, 1, 0, True), (3, 1, 1, False), (3, 2, 1, False)):
         with reverse_mode(fast):
-            assert choose_on_cpu((2, 56, 56, 64), (3, 3, 64, 64), stride, padding) is _convolve
+            assert choose_on_cpu((2, 56, 56, 64), (size, size, 64, 64), stride, padding) is _convolve
 
 
 @pytest.mark.parametrize(
