@@ -194,7 +194,7 @@ _convolve_images.defvjp(
 
 def _convolve_pixels(x: jax.Array, kernel: jax.Array, stride: Stride, padding: int) -> jax.Array:
     """As one matrix product, of the patch of each output pixel (im2col)."""
-    return _gather_taps(x, x.ndim - 2, len(kernel), stride, padding) @ kernel.reshape(-1, kernel.shape[-1])
+    return multiply(_gather_taps(x, x.ndim - 2, len(kernel), stride, padding), kernel.reshape(-1, kernel.shape[-1]))
 
 
 def _convolve_by_rows(x: jax.Array, kernel: jax.Array, stride: Stride, padding: int) -> jax.Array:
