@@ -172,9 +172,8 @@ def test_what_one_process_saved_two_go_on_with(dataset, tmp_path, one_device):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('backend', ['pmap', 'jit'])
-def test_eight_devices_equal_one(dataset, tmp_path, one_device, backend):
-    [told] = train_on(1, 8, tmp_path, dataset, backend=backend)
+def test_eight_devices_equal_one(dataset, tmp_path, one_device):
+    [told] = train_on(1, 8, tmp_path, dataset)
     assert 'devices: 8 x cpu' in told
     one_device(tmp_path / 'one', dataset)
     np.testing.assert_allclose(losses(tmp_path / 'w'), losses(tmp_path / 'one'), rtol=1e-5)
