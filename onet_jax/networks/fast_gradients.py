@@ -122,8 +122,9 @@ def choose_on_cpu(shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride:
     XLA's 3D convolutions are slow: as 2D convolutions of slices they take a quarter of the time, with their gradients too. As
     1D convolutions of rows small ones, whose taps fit into the cache, take two thirds of that. Where the output has few pixels,
     its patches (im2col) are small beside the kernel, and one matrix product takes a thirtieth of the time of a strided 3D
-    convolution. With gradients so do 3 x 3 convolutions with a stride: XLA transposes both operands of the gradient of the
-    kernel. Without a stride that gradient, as matrix products, takes between half and all of XLA's time.
+    convolution. In training, 3 x 3 convolutions of images with a stride are such products too, because XLA transposes both
+    operands of the gradient of the kernel. Without a stride this gradient, as matrix products, takes between half and all of
+    XLA's time.
     """
     strides = zip(shape[1:-1], _of_axes(stride, len(shape) - 2), strict=True)
     batch = 1 if is_symbolic_dim(shape[0]) else shape[0]  # symbolic: of a function that is exported

@@ -249,8 +249,7 @@ def network_deviations(name: str, data: dict, dtype) -> Deviations:
     ]
     with fixed_noise():
         for settings, reference in (('default', 'adjoint_default'), ('tight', 'rk4dense')):
-            # At the default tolerances one file is enough: each gradient takes long to compile.
-            if f'{out}/train/{reference}/loss' not in data or (settings == 'default' and name != 'pointcloud'):
+            if f'{out}/train/{reference}/loss' not in data:
                 continue
             model = load_network(
                 name, data, dtype, rtol=SOLVERS[settings].rtol, atol=SOLVERS[settings].atol, max_steps=512
